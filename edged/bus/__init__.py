@@ -1,0 +1,1 @@
+"""The way out and the way in: results over ZeroMQ, control requests."""

@@ -1,0 +1,1 @@
+"""The prebuilt engines of one model, resident and warm."""

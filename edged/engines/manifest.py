@@ -1,0 +1,118 @@
+"""What a bundle says of itself: `manifest.json`, as frozen structs. Pure data; `bundle.py` reads and verifies it.
+
+A bundle is a directory: the manifest and the engine files it names. One model, several variants of it; a variant may
+have a file per runtime and machine, all from one calibration, each with its own digest and its own measured accuracy.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+MANIFEST_VERSION = 1
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+RelativePath = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$")]
+Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+Side = Annotated[int, Meta(ge=8, le=8192)]
+
+
+class InputSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """The one input tensor: uint8 [N, height, width, 3], BGR, letterboxed; normalisation is inside the graph."""
+
+    name: str
+    width: Side
+    height: Side
+    pad: Annotated[int, Meta(ge=0, le=255)] = 114
+    dtype: Literal["uint8"] = "uint8"
+    layout: Literal["NHWC"] = "NHWC"
+    color: Literal["BGR"] = "BGR"
+
+
+class CenterDecoder(Struct, frozen=True, forbid_unknown_fields=True, tag="center", tag_field="decoder"):
+    """Anchor-free centre heat map. `scores` [N, C, H/stride, W/stride] logits; `boxes` [N, 4, ...] distances left, top,
+    right, bottom from the cell centre, in cells. A peak is a 3x3 maximum; then class-aware NMS."""
+
+    scores: str
+    boxes: str
+    stride: Annotated[int, Meta(ge=1, le=128)]
+    score_threshold: Fraction = 0.3
+    iou_threshold: Fraction = 0.6
+    max_detections: Annotated[int, Meta(ge=1, le=1000)] = 50
+
+
+class YoloDecoder(Struct, frozen=True, forbid_unknown_fields=True, tag="yolo", tag_field="decoder"):
+    """One tensor `predictions` [N, 4 + C, A]: cx, cy, w, h in input pixels, then class probabilities; class-aware NMS."""
+
+    predictions: str
+    score_threshold: Fraction = 0.25
+    iou_threshold: Fraction = 0.7
+    max_detections: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class ClassifyDecoder(Struct, frozen=True, forbid_unknown_fields=True, tag="classify", tag_field="decoder"):
+    """One tensor `logits` [N, C]; softmax, then the `top` best classes."""
+
+    logits: str
+    top: Annotated[int, Meta(ge=1, le=100)] = 5
+
+
+Decoder = CenterDecoder | YoloDecoder | ClassifyDecoder
+
+
+class EngineFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of a variant. `arch` is that of `platform.machine()`, or "any".
+
+    `accuracy` holds measured figures on `images` held-out images, for this very file (digest): metric -> 0..1.
+    """
+
+    runtime: Literal["onnxruntime", "tensorrt"]
+    path: RelativePath
+    sha256: Sha256
+    bytes: Annotated[int, Meta(ge=1)]
+    accuracy: dict[str, Fraction]
+    images: Annotated[int, Meta(ge=0)]
+    arch: Literal["any", "x86_64", "aarch64"] = "any"
+
+
+class VariantSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """One variant of the model; `sparse` says that its weights carry the 2:4 pattern, not that a runtime uses it."""
+
+    name: Name
+    precision: Literal["fp32", "fp16", "int8"]
+    sparse: bool
+    files: Annotated[list[EngineFile], Meta(min_length=1)]
+
+
+class DriftStatistics(Struct, frozen=True, forbid_unknown_fields=True):
+    """Of the calibration set, over its images' luma (0..255): mean and standard deviation across images."""
+
+    brightness_mean: float
+    brightness_std: float
+    contrast_mean: float
+    contrast_std: float
+    low_percentile_mean: float
+    """mean over the images of each one's 1st luma percentile"""
+    high_percentile_mean: float
+    """mean over the images of each one's 99th luma percentile"""
+
+
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
+    """`manifest.json`, whole. `metric` names the key of `accuracy` that the governor ranks variants by."""
+
+    version: Literal[1]
+    name: Name
+    task: Literal["detect", "classify"]
+    labels: Annotated[list[str], Meta(min_length=1, max_length=10000)]
+    input: InputSpec
+    output: Decoder
+    metric: str
+    reference: Name
+    """The variant whose accuracy the others are measured against."""
+    variants: Annotated[list[VariantSpec], Meta(min_length=1, max_length=16)]
+    max_batch: Annotated[int, Meta(ge=1, le=64)] = 8
+    drift: DriftStatistics | None = None
+    provenance: dict[str, str] = {}
+    """Tool versions, recipe, seeds, digest of the calibration set."""

@@ -1,0 +1,27 @@
+"""The one error a user is meant to read: what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+
+class EdgedError(Exception):
+    """A fault with its remedy.
+
+    `message` says what is wrong in one sentence, naming the file and the key where there is one;
+    `hint` says what to do. Commands print both and exit with 1 (failed) or, for `UsageError`, 2.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(EdgedError):
+    """The user's input is wrong: a configuration, an argument, a bundle."""
+
+    exit_code = 2

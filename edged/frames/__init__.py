@@ -1,0 +1,1 @@
+"""The life of a frame until it is chosen: source, ring, camera, schedule."""

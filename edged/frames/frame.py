@@ -1,0 +1,55 @@
+"""A frame as it travels: where its pixels lie in the ring and when it was captured. Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+
+class PixelFormat(IntEnum):
+    """How a slot's pixels are laid out; both are stored as rows of uint8.
+
+    BGR24: (height, width, 3). NV12: (height * 3 // 2, width): luma rows, then interleaved Cb Cr rows at half
+    resolution, BT.601 limited range; width and height are even.
+    """
+
+    BGR24 = 1
+    NV12 = 2
+
+
+DropCause = Literal["superseded", "late", "overload", "torn", "frozen", "rate", "corrupt", "engine", "shutdown"]
+"""Why a captured frame gave no result.
+
+superseded: a newer frame of the same camera came first.   late: it could no longer meet its deadline.
+overload: given up so that heavier or more urgent cameras hold theirs.   torn: overwritten while being read.
+frozen: the same picture as before.   rate: above the camera's configured fps.   corrupt: the decoder flagged it.
+engine: inference failed.   shutdown: the daemon was stopping.
+"""
+
+DROP_CAUSES: tuple[DropCause, ...] = (
+    "superseded", "late", "overload", "torn", "frozen", "rate", "corrupt", "engine", "shutdown",
+)  # fmt: skip
+
+CaptureClock = Literal["camera", "arrival"]
+"""Whose clock `t_capture` is: the camera's own (RTCP sender reports), or the arrival at this machine."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One captured frame, by reference.
+
+    `mono_capture_ns` is the arrival on this machine's monotonic clock: ages and deadlines count from it.
+    `t_capture_ns` is Unix time by `clock`. `slot` and `seq` find the pixels in the camera's ring.
+    """
+
+    camera: str
+    frame: int
+    slot: int
+    seq: int
+    width: int
+    height: int
+    format: PixelFormat
+    mono_capture_ns: int
+    t_capture_ns: int
+    clock: CaptureClock

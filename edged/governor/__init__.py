@@ -1,0 +1,1 @@
+"""The decision: pure, deterministic, without any I/O."""
