@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Bound = Literal["deadline", "load", "accuracy", "pin", "none"]
+"""The constraint that decided: the time a frame may take; the engine's capacity; the accuracy floor, which forbids a
+faster variant that would fit; an operator; or none, when the most accurate variant runs and fits."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is known of a variant before it has run here. `latency_ms` is the warm time of a batch: index 0 is batch 1."""
+    """What is known of a variant before it has run here.
+
+    `latency_ms` is the warm service time of a batch (as in `BatchDone.service_ms`): index 0 is batch 1.
+    """
 
     name: str
     accuracy: float | None
@@ -87,11 +95,11 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the next batches get. `bound` names the constraint that decided: deadline, load, accuracy, pin, none."""
+    """What the next batches get, and why in one sentence with its numbers."""
 
     variant: str
     max_batch: int
-    bound: str
+    bound: Bound
     reason: str
     alternatives: tuple[Alternative, ...]
     pinned: bool

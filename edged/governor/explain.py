@@ -1,0 +1,131 @@
+"""The governor's sentences, for a field engineer: how each variant stood and why one was chosen, with numbers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from edged.governor.decision import Alternative, Bound, Budget
+
+BUSY_BOUND: Final = 0.85
+"""Share of the engine's time the frames may need; beyond it waiting times grow without limit."""
+
+
+class View(NamedTuple):
+    """A variant as it stands now. `predicted_ms`: capture to publish at the budget's quantile; `busy`: share of the
+    engine's time for all frames offered; `barred`: why it may not run at all."""
+
+    name: str
+    accuracy: float | None
+    predicted_ms: float | None
+    busy: float
+    barred: str | None
+    in_time: bool
+    in_load: bool
+
+    @property
+    def fits(self) -> bool:
+        return self.barred is None and self.in_time and self.in_load
+
+
+class Scene(NamedTuple):
+    """What all sentences share."""
+
+    budget: Budget
+    cameras: int
+    frames_per_s: float
+
+    def deadline(self) -> str:
+        return f"{self.budget.deadline_ms:g} ms at the {self.budget.deadline_quantile * 100:g} % quantile"
+
+    def load(self) -> str:
+        cameras = f"with {self.cameras} camera{'' if self.cameras == 1 else 's'}"
+        return f"{cameras} at {self.frames_per_s:.3g} frames/s" if self.frames_per_s > 0 else cameras
+
+
+def barred_by_floor(accuracy: float | None, budget: Budget) -> str | None:
+    """Why the accuracy floor forbids a variant, or None."""
+    if budget.min_accuracy <= 0 or (accuracy is not None and accuracy >= budget.min_accuracy):
+        return None
+    known = "is unknown" if accuracy is None else f"{accuracy:.3g} is below the floor"
+    return f"its accuracy {known}, min_accuracy is {budget.min_accuracy:g}"
+
+
+def misfit(view: View, scene: Scene) -> str:
+    """Why a variant does not fit: a clause without its subject."""
+    if view.barred is not None:
+        return f"may not run: {view.barred}"
+    if view.predicted_ms is None:
+        return "has no known latency"
+    if not view.in_time:
+        return f"would need {view.predicted_ms:.3g} ms of {scene.deadline()} {scene.load()}"
+    return f"would keep the engine {view.busy:.0%} busy {scene.load()} (bound {BUSY_BOUND:.0%})"
+
+
+def alternatives(views: Sequence[View], chosen: int, scene: Scene) -> tuple[Alternative, ...]:
+    """All variants, best accuracy first, each with its verdict."""
+    told = []
+    for i, view in enumerate(views):
+        predicted_ms = None if view.predicted_ms is None else round(view.predicted_ms, 2)
+        if not view.fits:
+            verdict = ("runs, though it " if i == chosen else "") + misfit(view, scene)
+        elif i == chosen:
+            verdict = f"runs: needs {view.predicted_ms:.3g} ms of {scene.deadline()}, {view.busy:.0%} busy"
+        elif i < chosen:
+            verdict = f"fits with {view.predicted_ms:.3g} ms, but not by enough or not for long enough to change to it"
+        else:
+            verdict = f"fits with {view.predicted_ms:.3g} ms, but is not more accurate"
+        told.append(Alternative(view.name, view.accuracy, predicted_ms, view.fits, verdict))
+    return tuple(told)
+
+
+def bound(views: Sequence[View], chosen: int, pinned: bool, late: bool) -> Bound:
+    """The constraint that decided for `chosen`; `late`: it, or the one just left for it, had too many late frames."""
+    if pinned:
+        return "pin"
+    view = views[chosen]
+    if view.barred is not None or (
+        not view.fits and any(v.barred and v.in_time and v.in_load for v in views[chosen + 1 :])
+    ):
+        return "accuracy"
+    if not view.fits:
+        return "load" if view.in_time and view.predicted_ms is not None else "deadline"
+    better = _better(views, chosen)
+    if better is None:
+        return "deadline" if late else "none"
+    return "load" if better.in_time and not better.in_load else "deadline"
+
+
+def reason(views: Sequence[View], chosen: int, scene: Scene, pinned: bool, late: str | None) -> str:
+    """Why `chosen` runs. `late`: the variant whose late frames led to this choice."""
+    view = views[chosen]
+    needs = "its latency is not known yet"
+    if view.predicted_ms is not None:
+        needs = f"needs {view.predicted_ms:.3g} ms of {scene.deadline()} {scene.load()}"
+    if pinned:
+        fits = "" if view.fits else f"; left alone it would not be chosen: it {misfit(view, scene)}"
+        return f"{view.name}: pinned by an operator, {needs}{fits}"
+    if view.barred is not None:
+        return f"{view.name}: no variant reaches the accuracy floor, so the most accurate runs although {view.barred}"
+    if late == view.name:
+        return f"{view.name}: more frames are late than allowed and no faster variant may run; {needs} by prediction"
+    if late is not None:
+        return f"{view.name}: {late} had more late frames than allowed {scene.load()}; {view.name} {needs}"
+    if not view.fits:
+        spared = next((v for v in views[chosen + 1 :] if v.barred and v.in_time and v.in_load), None)
+        floor = f"; {spared.name} would fit but {spared.barred}" if spared else ""
+        trouble = "frames will be late" if not view.in_time else "frames will be given up"
+        return f"{view.name}: the fastest allowed, but it {misfit(view, scene)}, so {trouble}{floor}"
+    better = _better(views, chosen)
+    if better is None:
+        return f"{view.name}: the most accurate that may run, {needs}"
+    if not better.fits:
+        return f"{view.name}: {better.name} {misfit(better, scene)}; {view.name} {needs}"
+    return (
+        f"{view.name}: {better.name} fits with {better.predicted_ms:.3g} ms, but not yet by enough or for long enough"
+    )
+
+
+def _better(views: Sequence[View], chosen: int) -> View | None:
+    """The next more accurate variant that may run."""
+    return next((v for v in reversed(views[:chosen]) if v.barred is None), None)
