@@ -1,15 +1,15 @@
-"""The Engine protocol: what every runtime offers the pool.
+"""The Engine protocol: what every runtime offers the pool, and the host memory that its engines share.
 
-An engine owns `lanes` of input and output memory, allocated once. The caller writes frames into `input_buffer(lane)`,
-calls `submit(lane, batch)` and later `collect(lane)`; with two lanes a GPU can work on one while the host fills the
-other. Nothing here allocates per frame. All calls come from one thread.
+An engine works on `lanes` of input and output memory, allocated once. The caller writes frames into
+`input_buffer(lane)`, calls `submit(lane, batch)` and later `collect(lane)`; with two lanes a GPU can work on one while
+the host fills the other. Nothing here allocates per frame. All calls come from one thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,41 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelTensors:
+    """What the manifest says of the graph: its one input and its outputs. A side of -1 is for the engine to tell."""
+
+    image: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+
+
+Allocate = Callable[[tuple[int, ...], str], NDArray[Any]]
+"""(shape, dtype) -> host memory, in the way the runtime wants it (plain, pinned, mapped)."""
+
+
+class HostMemory:
+    """The host side of all engines of one pool: one input per lane, and one array per output that they agree on.
+
+    Every variant of a bundle has the same tensors, so they share this memory and a switch copies nothing. Engines ask
+    for it while they load; afterwards it only exists.
+    """
+
+    def __init__(self, allocate: Allocate, lanes: int, max_batch: int, image: TensorSpec) -> None:
+        self.max_batch = max_batch
+        self._allocate = allocate
+        self._inputs = tuple(allocate((max_batch, *image.shape), image.dtype) for _ in range(lanes))
+        self._outputs: dict[tuple[int, TensorSpec], NDArray[Any]] = {}
+
+    def input(self, lane: int) -> NDArray[np.uint8]:
+        return self._inputs[lane]
+
+    def output(self, lane: int, spec: TensorSpec) -> NDArray[Any]:
+        key = (lane, spec)
+        if key not in self._outputs:
+            self._outputs[key] = self._allocate((self.max_batch, *spec.shape), spec.dtype)
+        return self._outputs[key]
 
 
 class Engine(Protocol):
@@ -63,4 +98,28 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free everything. Never called from the frame path."""
+        ...
+
+
+class Runtime(Protocol):
+    """What loads engines: one of them per pool, so that all variants share its lanes and its memory."""
+
+    @property
+    def name(self) -> Literal["onnxruntime", "tensorrt"]:
+        """The `runtime` of the engine files it reads."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it computes, for people: "cpu", "cuda"."""
+        ...
+
+    @property
+    def lanes(self) -> int: ...
+
+    def allocate(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]: ...
+
+    def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> Engine:
+        """An engine from the verified bytes of `file`. EdgedError if the runtime refuses them or if their tensors are
+        not those of the manifest."""
         ...

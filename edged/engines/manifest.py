@@ -12,9 +12,10 @@ from msgspec import Meta, Struct
 
 MANIFEST_VERSION = 1
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-RelativePath = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$")]
+# \Z, not $: that would let a final newline through
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+RelativePath = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}\Z")]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 Side = Annotated[int, Meta(ge=8, le=8192)]
 
@@ -44,7 +45,7 @@ class CenterDecoder(Struct, frozen=True, forbid_unknown_fields=True, tag="center
 
 
 class YoloDecoder(Struct, frozen=True, forbid_unknown_fields=True, tag="yolo", tag_field="decoder"):
-    """One tensor `predictions` [N, 4 + C, A]: cx, cy, w, h in input pixels, then class probabilities; class-aware NMS."""
+    """One tensor `predictions` [N, 4 + C, A]: cx, cy, w, h in input pixels, class probabilities; class-aware NMS."""
 
     predictions: str
     score_threshold: Fraction = 0.25

@@ -1,0 +1,222 @@
+"""All variants of a bundle, resident and warm; the choice takes effect between two batches.
+
+In: a verified bundle. Out: the input memory to fill, and the outputs of the variant that was selected when the batch
+was submitted. Every engine is loaded, checked and warmed in `open` and freed in `close`; in between nothing is created
+or freed, so a switch is the change of one reference. All calls come from the engine loop's thread.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged import clock
+from edged.config import EngineConfig
+from edged.engines.bundle import Bundle, model_tensors, select_file, verify_file
+from edged.engines.engine import Engine, HostMemory, Outputs, Runtime
+from edged.engines.manifest import EngineFile, VariantSpec
+from edged.engines.ort import OrtRuntime
+from edged.errors import EdgedError, UsageError
+
+_WARM_RUNS = 2  # the first runs touch the memory, grow the arenas and capture the CUDA graphs
+_TIMED_RUNS = 7
+_TIMED_AT_LEAST = 3
+_TIMED_BUDGET_MS = 100.0  # per batch size, so that a large model does not take minutes to start
+
+
+class VariantError(EdgedError):
+    """The runtime failed on a batch; `variant` is the one to retire. The frames of that batch have no result."""
+
+    def __init__(self, variant: str, why: str) -> None:
+        super().__init__(f"variant {variant} failed: {why}", "the daemon goes on with the other variants of the bundle")
+        self.variant = variant
+        self.why = why
+
+
+@dataclass(frozen=True)
+class PoolVariant:
+    """A variant as loaded here. `accuracy` is that of the very file chosen, in the bundle's metric; None is unmeasured.
+
+    `latency_ms[i]` is the warm median of submit + collect with a batch of i + 1. `refused` is the reason why it cannot
+    be selected, or None; then `latency_ms` may be empty and `accuracy`, `file`, `runtime` unknown.
+    """
+
+    name: str
+    precision: str
+    sparse: bool
+    accuracy: float | None = None
+    latency_ms: tuple[float, ...] = ()
+    runtime: str | None = None
+    file: str | None = None
+    refused: str | None = None
+
+
+class Pool:
+    """Resident engines behind one pair of calls: fill `input_buffer(lane)`, `submit`, `collect`."""
+
+    def __init__(self, bundle: Bundle, runtime: Runtime, max_batch: int) -> None:
+        """Load and warm every variant that can be. UsageError if none can; see `open` for the ordinary way in."""
+        self.max_batch = min(max_batch, bundle.manifest.max_batch)
+        self.device = runtime.device
+        self._runtime = runtime
+        self._tensors = model_tensors(bundle.manifest)
+        self._memory = HostMemory(runtime.allocate, runtime.lanes, self.max_batch, self._tensors.image)
+        self._engines: dict[str, Engine] = {}
+        self._variants: dict[str, PoolVariant] = {}
+        self._in_flight: list[str | None] = [None] * runtime.lanes
+        for lane in range(runtime.lanes):
+            self._memory.input(lane).fill(bundle.manifest.input.pad)
+        for spec in bundle.manifest.variants:
+            self._variants[spec.name] = self._open_variant(bundle, spec)
+        if not self._engines:
+            why = "; ".join(f"{v.name}: {v.refused}" for v in self._variants.values())
+            raise UsageError(
+                f"no variant of bundle {bundle.directory} runs here: {why}",
+                "mend one of these, or choose another bundle",
+            )
+        reference = bundle.manifest.reference
+        self._active = reference if reference in self._engines else next(iter(self._engines))
+
+    @classmethod
+    def open(cls, bundle: Bundle, config: EngineConfig) -> Pool:
+        """All variants of the bundle on the configured device, warm. A variant that cannot run is refused with its
+        reason in `variants`; UsageError if none can."""
+        return cls(bundle, OrtRuntime.open(config), config.max_batch)
+
+    @property
+    def variants(self) -> tuple[PoolVariant, ...]:
+        """In the order of the manifest, the refused ones too."""
+        return tuple(self._variants.values())
+
+    @property
+    def active(self) -> str:
+        """The variant that the next submit runs."""
+        return self._active
+
+    @property
+    def lanes(self) -> int:
+        """How many batches may be in flight at once."""
+        return self._runtime.lanes
+
+    def input_buffer(self, lane: int) -> NDArray[np.uint8]:
+        """uint8 (max_batch, height, width, 3), one memory for all variants; write it between collect and submit."""
+        return self._memory.input(lane)
+
+    def select(self, name: str) -> None:
+        """Let `name` run from the next submit on; batches in flight finish on the variant they started with."""
+        known = self._variants.get(name)
+        if known is None or known.refused is not None:
+            why = f"is refused: {known.refused}" if known else "is not in the bundle"
+            raise UsageError(f"variant {name!r} {why}", f"select one of: {', '.join(self._usable())}")
+        self._active = name
+
+    def submit(self, lane: int, batch: int) -> str:
+        """Start the first `batch` frames of the lane on the active variant and return its name. VariantError if the
+        runtime refuses; the lane is then free again."""
+        if not 1 <= batch <= self.max_batch:
+            raise EdgedError(f"a batch of {batch} does not fit in 1..{self.max_batch}")
+        if self._in_flight[lane] is not None:
+            raise EdgedError(f"lane {lane} is still in flight: collect it before the next submit")
+        name = self._active
+        try:
+            self._engines[name].submit(lane, batch)
+        except EdgedError as error:
+            raise VariantError(name, error.message) from error
+        self._in_flight[lane] = name
+        return name
+
+    def collect(self, lane: int) -> Outputs:
+        """Wait for the lane; its outputs stay valid until its next submit. VariantError if the inference failed."""
+        name = self._in_flight[lane]
+        if name is None:
+            raise EdgedError(f"lane {lane} has nothing to collect: submit first")
+        self._in_flight[lane] = None
+        try:
+            return self._engines[name].collect(lane)
+        except EdgedError as error:
+            raise VariantError(name, error.message) from error
+
+    def retire(self, name: str, why: str) -> str:
+        """Never run `name` again; returns what is active now. A retired active variant gives way to the fastest one
+        left, until the governor decides. EdgedError if none is left. Its memory is freed in `close`, not here."""
+        self._variants[name] = replace(self._variants[name], refused=why)
+        usable = self._usable()
+        if not usable:
+            raise EdgedError(
+                f"no variant is left to run: {name}, the last one, failed: {why}",
+                "restart edged; `edged check` tries all",
+            )
+        if self._active == name:
+            self._active = min(usable, key=lambda other: self._variants[other].latency_ms[0])
+        return self._active
+
+    def close(self) -> None:
+        """Free every engine. Only when the engine loop has ended."""
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _usable(self) -> list[str]:
+        return [variant.name for variant in self._variants.values() if variant.refused is None]
+
+    def _open_variant(self, bundle: Bundle, spec: VariantSpec) -> PoolVariant:
+        """Load and warm one variant; whatever is wrong with it is a reason to refuse it, not to stop."""
+        variant = PoolVariant(spec.name, spec.precision, spec.sparse)
+        try:
+            file = select_file(spec, self._runtime.name, platform.machine())
+            variant = replace(
+                variant,
+                accuracy=file.accuracy.get(bundle.manifest.metric),
+                runtime=self._runtime.name,
+                file=file.path,
+            )
+            engine = self._load(bundle, file)
+        except EdgedError as error:
+            return replace(variant, refused=error.message)
+        try:
+            latency_ms = tuple(_warm(engine, lane=0, batch=batch) for batch in range(1, self.max_batch + 1))
+            for lane in range(1, self.lanes):
+                for batch in range(1, self.max_batch + 1):
+                    _run(engine, lane, batch)
+        except EdgedError as error:
+            engine.close()
+            return replace(variant, refused=error.message)
+        self._engines[spec.name] = engine
+        return replace(variant, latency_ms=latency_ms)
+
+    def _load(self, bundle: Bundle, file: EngineFile) -> Engine:
+        content = verify_file(bundle, file)
+        return self._runtime.load(content, file.path, self._tensors, self._memory)
+
+
+def _warm(engine: Engine, lane: int, batch: int) -> float:
+    """Run a batch size until it is warm; its median time in ms. EdgedError if the engine fails or gives nonsense."""
+    for _ in range(_WARM_RUNS):
+        outputs = _run(engine, lane, batch)
+    for name, array in outputs.items():
+        if not np.isfinite(array).all():
+            raise EdgedError(f"output {name} is not finite for a plain grey picture: the engine is broken")
+    times_ms: list[float] = []
+    while len(times_ms) < _TIMED_AT_LEAST or (len(times_ms) < _TIMED_RUNS and sum(times_ms) < _TIMED_BUDGET_MS):
+        start_ns = clock.mono_ns()
+        _run(engine, lane, batch)
+        times_ms.append((clock.mono_ns() - start_ns) / clock.NS_PER_MS)
+    return statistics.median(times_ms)
+
+
+def _run(engine: Engine, lane: int, batch: int) -> Outputs:
+    engine.submit(lane, batch)
+    return engine.collect(lane)

@@ -1,0 +1,141 @@
+"""A camera's picture into the model's input: scaled, centred, padded, straight into the batch buffer.
+
+In: a frame's pixels as they lie in the ring (BGR24 or NV12). Out: one frame of the engine's input, BGR; normalisation
+is inside the graph. NV12 is scaled before it is converted, so a full-size BGR picture never exists. Runs on the engine
+loop's thread, which alone owns a Letterboxer; nothing is allocated per frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edged.engines.manifest import InputSpec
+from edged.errors import EdgedError
+from edged.frames.frame import PixelFormat
+
+Image = NDArray[np.uint8]
+
+# At a quarter of the size INTER_LINEAR reads only the middle 2x2 of each 4x4 pixels. Detection does not suffer: with
+# 1280x720 and 1920x1080 into 320x180 the demo detector's mAP50 is that of INTER_AREA within 0.4 points, at an eighth of
+# the time or less, and the time hardly depends on the size of the source.
+_INTERPOLATION = cv2.INTER_LINEAR
+
+_MAX_GEOMETRIES = 64  # a camera may change its size at will; what is kept for it may not grow with that
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where a source picture lies in the input. The scaled sides are even, so that NV12's half-size colour fits.
+
+    The scales are scaled pixels per source pixel, exact; they differ a little from each other because of the rounding.
+    """
+
+    source_width: int
+    source_height: int
+    left: int
+    top: int
+    scaled_width: int
+    scaled_height: int
+
+    @property
+    def scale_x(self) -> float:
+        return self.scaled_width / self.source_width
+
+    @property
+    def scale_y(self) -> float:
+        return self.scaled_height / self.source_height
+
+    def unmap(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Boxes (N, 4) x0, y0, x1, y1: from input pixels to source pixels, clipped to the picture."""
+        corner = np.array((self.left, self.top, self.left, self.top), np.float32)
+        scale = np.array((self.scale_x, self.scale_y, self.scale_x, self.scale_y), np.float32)
+        edge = np.array((self.source_width, self.source_height, self.source_width, self.source_height), np.float32)
+        source: NDArray[np.float32] = np.minimum(np.maximum((boxes - corner) / scale, 0), edge)
+        return source
+
+
+def fit(source_width: int, source_height: int, width: int, height: int) -> Letterbox:
+    """The largest even-sided picture of the source's shape inside width x height, centred."""
+    if source_width < 1 or source_height < 1:
+        raise EdgedError(f"a picture of {source_width}x{source_height} pixels cannot be scaled")
+    scale = min(width / source_width, height / source_height)
+    scaled_width, scaled_height = _even(source_width * scale, width), _even(source_height * scale, height)
+    left, top = (width - scaled_width) // 2, (height - scaled_height) // 2
+    return Letterbox(source_width, source_height, left, top, scaled_width, scaled_height)
+
+
+def _even(length: float, limit: int) -> int:
+    return max(2, min(2 * round(length / 2), limit - limit % 2))
+
+
+class Letterboxer:
+    """Fills the frames of an engine's input buffers, one per lane, each (max_batch, height, width, 3).
+
+    It remembers which letterbox each frame of the memory was last filled with: padding is written again only when that
+    changes. So nobody else may write into those buffers.
+    """
+
+    def __init__(self, spec: InputSpec, buffers: Sequence[Image]) -> None:
+        self._spec = spec
+        self._buffers = tuple(buffers)
+        self._filled: list[list[Letterbox | None]] = [[None] * len(buffer) for buffer in buffers]
+        self._geometries: dict[tuple[int, int], Letterbox] = {}
+        self._planes: dict[Letterbox, tuple[Image, Image]] = {}
+
+    def geometry(self, source_width: int, source_height: int) -> Letterbox:
+        """The letterbox of a source size, computed once."""
+        key = (source_width, source_height)
+        letterbox = self._geometries.get(key)
+        if letterbox is None:
+            if len(self._geometries) >= _MAX_GEOMETRIES:
+                self._geometries.clear()
+                self._planes.clear()
+            letterbox = self._geometries[key] = fit(source_width, source_height, self._spec.width, self._spec.height)
+        return letterbox
+
+    def fill(self, letterbox: Letterbox, pixels: Image, format: PixelFormat, lane: int, index: int) -> None:
+        """Scale `pixels`, laid out as `format` says, into frame `index` of the lane's buffer. EdgedError if they are
+        not a picture of the letterbox's source size."""
+        into = self._buffers[lane][index]
+        if self._filled[lane][index] != letterbox:
+            into.fill(self._spec.pad)
+            self._filled[lane][index] = letterbox
+        picture = into[
+            letterbox.top : letterbox.top + letterbox.scaled_height,
+            letterbox.left : letterbox.left + letterbox.scaled_width,
+        ]
+        width, height = letterbox.source_width, letterbox.source_height
+        size = (letterbox.scaled_width, letterbox.scaled_height)
+        if format is PixelFormat.BGR24:
+            _check_shape(pixels, (height, width, 3), letterbox, format)
+            cv2.resize(pixels, size, dst=picture, interpolation=_INTERPOLATION)
+            return
+        if width % 2 or height % 2:
+            raise EdgedError(f"an NV12 picture of {width}x{height} pixels cannot be: both sides must be even")
+        _check_shape(pixels, (height * 3 // 2, width), letterbox, format)
+        luma, chroma = self._scratch(letterbox)
+        cv2.resize(pixels[:height], size, dst=luma, interpolation=_INTERPOLATION)
+        colour = pixels[height:].reshape(height // 2, width // 2, 2)
+        cv2.resize(colour, (size[0] // 2, size[1] // 2), dst=chroma, interpolation=_INTERPOLATION)
+        cv2.cvtColorTwoPlane(luma, chroma, cv2.COLOR_YUV2BGR_NV12, dst=picture)
+
+    def _scratch(self, letterbox: Letterbox) -> tuple[Image, Image]:
+        planes = self._planes.get(letterbox)
+        if planes is None:
+            width, height = letterbox.scaled_width, letterbox.scaled_height
+            planes = np.empty((height, width), np.uint8), np.empty((height // 2, width // 2, 2), np.uint8)
+            self._planes[letterbox] = planes
+        return planes
+
+
+def _check_shape(pixels: Image, expected: tuple[int, ...], letterbox: Letterbox, format: PixelFormat) -> None:
+    if pixels.shape != expected or pixels.dtype != np.uint8:
+        raise EdgedError(
+            f"the {format.name} pixels of a {letterbox.source_width}x{letterbox.source_height} picture have the shape "
+            f"{pixels.shape} of {pixels.dtype}; expected {expected} of uint8"
+        )
