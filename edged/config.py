@@ -1,13 +1,48 @@
-"""TOML -> frozen structs; every error names the file, the key, the value, what was expected and how to mend it."""
+"""TOML -> frozen structs; every error names the file, key, value, what was expected and how to mend it.
+
+Paths in, one frozen Config out; also what a Config looks like as text, and what changed between two. Any thread.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
-Positive = Annotated[float, Meta(gt=0)]
+from edged.errors import UsageError
+from edged.frames.uri import redact
+from edged.validate import convert
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+DEFAULT_PATH = Path("/etc/edged/edged.toml")
+MAX_FILE_BYTES = 1 << 20
+
+Name = Annotated[
+    str,
+    Meta(
+        # \Z, since $ would let a line break in at the end
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,31}\Z",
+        description="1 to 32 lower-case letters, digits, - or _, beginning with a letter or digit",
+    ),
+]
+DeadlineMs = Annotated[float, Meta(gt=0, le=60_000, description="milliseconds, above 0 and at most 60000")]
+DeadlineQuantile = Annotated[float, Meta(ge=0.5, lt=1.0, description="a fraction from 0.5 to below 1")]
+PowerW = Annotated[float, Meta(gt=0, le=1000, description="watts, above 0 and at most 1000")]
+PowerWindowS = Annotated[float, Meta(gt=0, le=3600, description="seconds, above 0 and at most 3600")]
+EnergyWh = Annotated[float, Meta(gt=0, le=1e9, description="watt-hours, above 0 and at most 1e9")]
+EnergyHorizonH = Annotated[float, Meta(gt=0, le=24 * 366, description="hours, above 0 and at most 8784")]
+TemperatureC = Annotated[float, Meta(gt=0, le=120, description="degrees Celsius, above 0 and at most 120")]
+MinAccuracy = Annotated[float, Meta(ge=0, le=1, description="a fraction from 0 to 1")]
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -16,19 +51,19 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     Power, energy and temperature are absent (None) unless set.
     """
 
-    deadline_ms: Annotated[float, Meta(gt=0, le=60_000)] = 50.0
-    deadline_quantile: Annotated[float, Meta(ge=0.5, lt=1.0)] = 0.99
-    power_w: Annotated[float, Meta(gt=0, le=1000)] | None = None
-    power_window_s: Annotated[float, Meta(gt=0, le=3600)] = 10.0
-    energy_wh: Annotated[float, Meta(gt=0)] | None = None
-    energy_horizon_h: Annotated[float, Meta(gt=0, le=24 * 366)] = 24.0
-    temperature_c: Annotated[float, Meta(gt=0, le=120)] | None = None
-    min_accuracy: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    deadline_ms: DeadlineMs = 50.0
+    deadline_quantile: DeadlineQuantile = 0.99
+    power_w: PowerW | None = None
+    power_window_s: PowerWindowS = 10.0
+    energy_wh: EnergyWh | None = None
+    energy_horizon_h: EnergyHorizonH = 24.0
+    temperature_c: TemperatureC | None = None
+    min_accuracy: MinAccuracy = 0.0
 
 
 class PowerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     provider: Literal["auto", "host"] = "auto"
-    interval_s: Annotated[float, Meta(ge=0.1, le=10)] = 1.0
+    interval_s: Annotated[float, Meta(ge=0.1, le=10, description="seconds, from 0.1 to 10")] = 1.0
 
 
 class BusConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,26 +79,212 @@ class BusConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Annotated[int, Meta(ge=1, le=64)] = 1
-    max_batch: Annotated[int, Meta(ge=1, le=64)] = 4
+    threads: Annotated[int, Meta(ge=1, le=64, description="a whole number from 1 to 64")] = 1
+    max_batch: Annotated[int, Meta(ge=1, le=64, description="a whole number from 1 to 64")] = 4
 
 
 class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`fps` caps the rate (None: every frame the camera gives). `weight` is how much its accuracy counts."""
 
     name: Name
-    source: Annotated[str, Meta(min_length=1, max_length=2000)]
-    fps: Annotated[float, Meta(gt=0, le=1000)] | None = None
-    weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+    source: Annotated[str, Meta(min_length=1, max_length=2000, description="a URI in quotes, at most 2000 characters")]
+    fps: Annotated[float, Meta(gt=0, le=1000, description="frames per second, above 0 and at most 1000")] | None = None
+    weight: Annotated[float, Meta(gt=0, le=1000, description="a number above 0 and at most 1000")] = 1.0
     decoder: Literal["software", "hardware"] = "software"
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole configuration; `camera` is the list of `[[camera]]` tables."""
 
-    bundle: str
+    bundle: Annotated[str, Meta(min_length=1, description="the path of a bundle directory, in quotes")]
     limits: Limits = Limits()
     power: PowerConfig = PowerConfig()
     bus: BusConfig = BusConfig()
     engine: EngineConfig = EngineConfig()
     camera: list[CameraConfig] = []
+
+
+def default_path(given: str | None = None) -> Path:
+    """`-c FILE` if given, else `$EDGED_CONFIG`, else /etc/edged/edged.toml."""
+    return Path(given or os.environ.get("EDGED_CONFIG") or DEFAULT_PATH)
+
+
+def load_default_path(given: str | None = None) -> Config:
+    """The configuration from `default_path(given)`."""
+    return load(default_path(given))
+
+
+def load(path: Path) -> Config:
+    """The configuration of `path` and its drop-ins `<stem>.d/*.toml`, taken in the order of their names.
+
+    Tables are merged and the later value wins; `[[camera]]` lists are appended. Relative paths in it count from the
+    directory of `path`. UsageError for anything that is wrong.
+    """
+    merged: dict[str, Any] = {}
+    origins: dict[str, Path] = {}
+    for file in [path, *_drop_ins(path)]:
+        _merge(merged, _read(file), file, origins)
+
+    def locate(key: str) -> str:
+        while key and key not in origins:
+            key = key.rpartition(".")[0]
+        return str(origins.get(key, path))
+
+    tables = merged.pop("camera", [])
+    cameras = [convert(table, CameraConfig, str(path), locate, f"camera.{n}") for n, table in enumerate(tables, 1)]
+    config = msgspec.structs.replace(convert(merged, Config, str(path), locate), camera=cameras)
+    _check_cameras(config, locate, path)
+    _check_bus(config.bus, locate)
+    return _with_absolute_paths(config, path.parent)
+
+
+def effective_toml(config: Config) -> str:
+    """The whole configuration as TOML, defaults and all, with passwords in camera sources blotted out."""
+    lines = [f"bundle = {_toml(config.bundle)}"]
+    for name in ("limits", "power", "bus", "engine"):
+        lines += ["", f"[{name}]", *_toml_lines(getattr(config, name))]
+    for camera in config.camera:
+        shown = msgspec.structs.replace(camera, source=redact(camera.source))
+        lines += ["", "[[camera]]", *_toml_lines(shown)]
+    return "\n".join(lines) + "\n"
+
+
+def diff(old: Config, new: Config) -> tuple[list[str], list[str]]:
+    """(what a live reload changes, what needs a restart), in words and without credentials.
+
+    Limits and cameras change live; the bundle, the bus, the engine and power do not.
+    """
+    changes = _changes("limits", old.limits, new.limits)
+    before, after = ({camera.name: camera for camera in config.camera} for config in (old, new))
+    changes += [f"camera {name}: removed" for name in before if name not in after]
+    for name, camera in after.items():
+        if name not in before:
+            changes.append(f"camera {name}: added, {redact(camera.source)}")
+        else:
+            changes += _changes(f"camera {name}", before[name], camera)
+    restart = [] if old.bundle == new.bundle else [f"bundle: {_toml(old.bundle)} -> {_toml(new.bundle)}"]
+    for table in ("power", "bus", "engine"):
+        restart += _changes(table, getattr(old, table), getattr(new, table))
+    return changes, restart
+
+
+def _changes(table: str, old: Struct, new: Struct) -> list[str]:
+    found = []
+    for key in old.__struct_fields__:
+        was, now = getattr(old, key), getattr(new, key)
+        if was != now and key == "source":
+            was, now = redact(was), redact(now)
+            found.append(f"{table}: source " + (f"{was} -> {now}" if was != now else "has other credentials"))
+        elif was != now:
+            found.append(f"{table}: {key} {_toml(was)} -> {_toml(now)}")
+    return found
+
+
+def _toml_lines(table: Struct) -> list[str]:
+    pairs = ((key, getattr(table, key)) for key in table.__struct_fields__)
+    return [f"# {key} is not set" if value is None else f"{key} = {_toml(value)}" for key, value in pairs]
+
+
+def _toml(value: str | float | None) -> str:
+    """A scalar as TOML writes it; JSON's text escapes are TOML's, but for DEL."""
+    if value is None:
+        return "(not set)"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
+
+
+def _drop_ins(path: Path) -> list[Path]:
+    directory = path.with_name(path.stem + ".d") if path.name else path
+    try:
+        return sorted(entry for entry in directory.iterdir() if entry.suffix == ".toml")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{directory}: cannot be read: {_reason(error)}", "check its permissions") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file", "name one with -c FILE, or set EDGED_CONFIG") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read: {_reason(error)}", "check the path and its permissions") from error
+    if len(raw) > MAX_FILE_BYTES:
+        raise UsageError(f"{path}: is larger than {MAX_FILE_BYTES} bytes", "is this the configuration?")
+    try:
+        tables: dict[str, Any] = tomllib.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise UsageError(f"{path}: is not UTF-8 text (line {line})", "save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: is not valid TOML: {error}", "texts need quotes, tables are [name]") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: is not usable TOML: {_reason(error)}", "is this the configuration?") from None
+    return tables
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any], file: Path, origins: dict[str, Path]) -> None:
+    """Lay one file over the others, remembering which file each key came from. Tables are one level deep."""
+    for key, value in new.items():
+        if key == "camera":
+            if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+                raise UsageError(f"{file}: camera must be a list of tables", "write [[camera]], with two brackets")
+            first = len(into.setdefault("camera", [])) + 1
+            into["camera"] += value
+            origins.update({f"camera.{n}": file for n in range(first, first + len(value))})
+        elif isinstance(value, dict) and isinstance(into.get(key, {}), dict):
+            into.setdefault(key, {}).update(value)
+            origins.setdefault(key, file)
+            origins.update({f"{key}.{inner}": file for inner in value})
+        else:
+            into[key] = value
+            origins[key] = file
+
+
+def _check_cameras(config: Config, locate: Any, path: Path) -> None:
+    if not config.camera:
+        raise UsageError(
+            f"{path}: there is no camera", 'add one: [[camera]] with name = "gate" and source = "test://7"'
+        )
+    seen: dict[str, str] = {}
+    for n, camera in enumerate(config.camera, 1):
+        place = locate(f"camera.{n}")
+        if camera.name in seen:
+            where = f"also in {seen[camera.name]}" if seen[camera.name] != place else "twice"
+            raise UsageError(f"{place}: camera.{n}.name is {camera.name!r}, which is there {where}", "rename one")
+        seen[camera.name] = place
+
+
+def _check_bus(bus: BusConfig, locate: Any) -> None:
+    for key, endpoint in (("results", bus.results), ("control", bus.control)):
+        if endpoint is None:
+            continue
+        if not re.match(r"(ipc:///|tcp://)[^\s\0]+\Z", endpoint):
+            raise UsageError(
+                f"{locate('bus.' + key)}: bus.{key} is {endpoint[:80]!r}, expected ipc:///absolute/path or tcp://address:port",
+                "leave it out for the default, a socket in the runtime directory",
+            )
+        missing = [name for name in ("curve_secret_key", "curve_clients") if getattr(bus, name) is None]
+        if endpoint.startswith("tcp://") and missing:
+            raise UsageError(
+                f"{locate('bus.' + key)}: bus.{key} opens the network, so bus.{' and bus.'.join(missing)} must be set",
+                "make the keys with python -c \"import zmq.auth as a; a.create_certificates('.', 'edged')\", keep "
+                "edged.key_secret here and put each client's .key file into the curve_clients directory",
+            )
+
+
+def _with_absolute_paths(config: Config, base: Path) -> Config:
+    def absolute(value: str | None) -> str | None:
+        return None if value is None else os.path.abspath(base / value)
+
+    bus = msgspec.structs.replace(
+        config.bus,
+        curve_secret_key=absolute(config.bus.curve_secret_key),
+        curve_clients=absolute(config.bus.curve_clients),
+    )
+    return msgspec.structs.replace(config, bundle=absolute(config.bundle), bus=bus)
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error) or type(error).__name__

@@ -6,9 +6,11 @@ ZeroMQ multipart `[topic, payload]`, payload MessagePack with string keys. What 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 SCHEMA_VERSION = 1
@@ -34,7 +36,16 @@ TOPICS: dict[str, Topic] = {
 }
 
 
-class Latency(Struct, frozen=True):
+class Header(Struct, frozen=True, kw_only=True):
+    """What every message begins with. The publisher stamps `seq` and `t_publish` (Unix seconds) as it sends; whoever
+    builds a message leaves them out. `seq` counts per topic from 1, without gaps at the sender."""
+
+    v: int = SCHEMA_VERSION
+    seq: int = 0
+    t_publish: float = 0.0
+
+
+class Latency(Struct, frozen=True, gc=False):
     """Milliseconds a frame spent waiting, being prepared, inferred (whole batch) and decoded."""
 
     queue: float
@@ -43,7 +54,7 @@ class Latency(Struct, frozen=True):
     post: float
 
 
-class Detection(Struct, frozen=True):
+class Detection(Struct, frozen=True, gc=False):
     """One object; `box` is x0, y0, x1, y1 in pixels of the source frame."""
 
     label: str
@@ -52,13 +63,13 @@ class Detection(Struct, frozen=True):
     box: tuple[float, float, float, float]
 
 
-class ClassScore(Struct, frozen=True):
+class ClassScore(Struct, frozen=True, gc=False):
     label: str
     class_id: int
     score: float
 
 
-class RingRef(Struct, frozen=True):
+class RingRef(Struct, frozen=True, gc=False):
     """Where a local program finds the very frame; `seq` tells whether the slot still holds it."""
 
     name: str
@@ -66,26 +77,24 @@ class RingRef(Struct, frozen=True):
     seq: int
 
 
-class Result(Struct, frozen=True):
-    """`result/<camera>`: one inferred frame. `seq` counts per topic without gaps at the sender."""
+class Result(Header, frozen=True, kw_only=True):
+    """`result/<camera>`: one inferred frame. Exactly one of `detections` and `classes` is there; an empty list means
+    that nothing was seen. The publisher fills `age_ms` (capture to publish) and `deadline_met` as it sends."""
 
-    v: int
-    seq: int
     camera: str
     frame: int
     t_capture: float
-    t_publish: float
     mono_capture_ns: int
-    age_ms: float
     variant: str
     batch: int
     latency_ms: Latency
     deadline_ms: float
-    deadline_met: bool
     energy_mj: float | None
     width: int
     height: int
     ring: RingRef
+    age_ms: float = 0.0
+    deadline_met: bool = False
     detections: list[Detection] | UnsetType = UNSET
     classes: list[ClassScore] | UnsetType = UNSET
 
@@ -93,19 +102,16 @@ class Result(Struct, frozen=True):
 CameraState = Literal["opening", "live", "stalled", "backoff", "ended", "refused"]
 
 
-class Status(Struct, frozen=True):
+class Status(Header, frozen=True, kw_only=True):
     """`status/<camera>`: what the camera is doing and why. `clock` says whose time `t_capture` is; None before a frame.
 
     Counts are since the daemon started: captured = results + the sum of drops + at most one frame on its way.
     `ended` (a file played to its end) and `refused` (a source this machine cannot open) do not come back by themselves.
     """
 
-    v: int
-    seq: int
     camera: str
     state: CameraState
     reason: str
-    t_publish: float
     since_s: float
     source: str
     width: int | None
@@ -128,12 +134,9 @@ class Alternative(Struct, frozen=True):
     verdict: str
 
 
-class Decision(Struct, frozen=True):
+class Decision(Header, frozen=True, kw_only=True):
     """`decision`: what runs and why. `bound` names the constraint that decided."""
 
-    v: int
-    seq: int
-    t_publish: float
     variant: str
     max_batch: int
     bound: str
@@ -142,24 +145,18 @@ class Decision(Struct, frozen=True):
     pinned: bool
 
 
-class Event(Struct, frozen=True):
+class Event(Header, frozen=True, kw_only=True):
     """`event`: something a person should know. `kind` is stable, `text` is a sentence."""
 
-    v: int
-    seq: int
-    t_publish: float
     kind: str
     text: str
     camera: str | None = None
     variant: str | None = None
 
 
-class Telemetry(Struct, frozen=True):
+class Telemetry(Header, frozen=True, kw_only=True):
     """`telemetry`: one sample of the device. Unknown is null, never 0. Units are in the names."""
 
-    v: int
-    seq: int
-    t_publish: float
     provider: str
     power_w: float | None
     power_estimated: bool
@@ -186,12 +183,9 @@ class VariantState(Struct, frozen=True):
     latency_p50_ms: float | None
 
 
-class State(Struct, frozen=True):
+class State(Header, frozen=True, kw_only=True):
     """`state`: the whole picture, retained: every new subscriber gets it at once."""
 
-    v: int
-    seq: int
-    t_publish: float
     version: str
     pid: int
     uptime_s: float
@@ -217,3 +211,62 @@ MESSAGE_TYPES: dict[str, type[Struct]] = {
     "telemetry": Telemetry,
     "state": State,
 }
+
+M = TypeVar("M", Result, Status, Decision, Event, Telemetry, State)
+"""Any one message type: what goes in comes out."""
+
+_FIXED_TOPICS: dict[type[Struct], str] = {
+    Decision: TOPICS["decision"].prefix,
+    Event: TOPICS["event"].prefix,
+    Telemetry: TOPICS["telemetry"].prefix,
+    State: TOPICS["state"].prefix,
+}
+
+
+def topic_of(message: Message) -> str:
+    """The topic on which a message goes out."""
+    if isinstance(message, Result):
+        return TOPICS["result"].prefix + message.camera
+    if isinstance(message, Status):
+        return TOPICS["status"].prefix + message.camera
+    return _FIXED_TOPICS[type(message)]
+
+
+def type_of(topic: str) -> type[Struct] | None:
+    """The type of the messages on a topic; None if this version knows no such topic."""
+    return MESSAGE_TYPES.get(topic.partition("/")[0])
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of every message, by the name of its type. `python -m edged.bus.schema` prints it.
+
+    The sender leaves out nothing but what may be unset, so every other field is required, whatever its default here.
+    """
+    parts: list[type[Struct]] = [Latency, Detection, ClassScore, RingRef, Alternative, VariantState]
+    kinds = {kind.__name__: kind for kind in [*MESSAGE_TYPES.values(), *parts]}
+    _, components = msgspec.json.schema_components(MESSAGE_TYPES.values(), ref_template="#/$defs/{name}")
+    for name, definition in components.items():
+        fields = msgspec.structs.fields(kinds[name])
+        definition["required"] = [field.name for field in fields if field.default is not UNSET]
+        if "description" in definition:  # docstrings keep their indentation before Python 3.13
+            definition["description"] = " ".join(definition["description"].split())
+        for found in definition["properties"].values():
+            found.pop("default", None)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "edged messages",
+        "description": f"Schema version {SCHEMA_VERSION}. MessagePack maps on the wire, in these shapes.",
+        "topics": {
+            topic.prefix + ("<camera>" if topic.per_camera else ""): {
+                "message": {"$ref": f"#/$defs/{MESSAGE_TYPES[name].__name__}"},
+                "when": topic.rate,
+                "retained": topic.retained,
+            }
+            for name, topic in TOPICS.items()
+        },
+        "$defs": components,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

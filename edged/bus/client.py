@@ -1,0 +1,165 @@
+"""What a subscriber uses: topics in, typed messages out, with gaps counted and the very frame from shared memory.
+
+Runs in any local program, on the one thread that uses the Client. What arrives is checked: a payload that does not fit
+its type is counted, never raised, and topics or fields of a newer edged are passed over.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any
+
+import msgspec
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+
+from edged import clock
+from edged.bus.endpoint import CurveClient
+from edged.bus.schema import MESSAGE_TYPES, TOPICS, Message, Result, State, topic_of
+from edged.errors import EdgedError
+from edged.frames.frame import PixelFormat
+from edged.frames.ring import RingReader
+from edged.paths import find_results_endpoint
+
+RECEIVE_HIGH_WATER_MARK = 256
+MAX_MESSAGE_BYTES = 4 << 20
+MAX_RINGS = 64
+MAX_TOPICS = 1024
+
+
+class Client:
+    """Subscribes to `topics` (prefixes; none given: all). `with Client(topics=["result/gate"]) as c: for m in c: ...`
+
+    Iteration ends when `timeout_s` passes without a message, and never if that is None.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        topics: Iterable[str] = ("",),
+        timeout_s: float | None = None,
+        curve: CurveClient | None = None,
+    ) -> None:
+        """`endpoint` None: this user's daemon, else the system service. A daemon that starts later is waited for."""
+        self.endpoint = endpoint or find_results_endpoint()
+        self.timeout_s = timeout_s
+        self.gaps: Counter[str] = Counter()
+        """messages lost, by topic: this program, or the way to it, was too slow"""
+        self.restarts = 0
+        """times the daemon began to count anew"""
+        self.garbage = 0
+        """payloads that were not what their topic says"""
+        self._seqs: dict[str, int] = {}
+        self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
+            name: msgspec.msgpack.Decoder(kind) for name, kind in MESSAGE_TYPES.items()
+        }
+        self._rings: OrderedDict[str, RingReader] = OrderedDict()
+        self._pid: int | None = None
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.rcvhwm = RECEIVE_HIGH_WATER_MARK
+        self._socket.maxmsgsize = MAX_MESSAGE_BYTES
+        self._socket.linger = 0
+        try:
+            if curve is not None:
+                curve.secure(self._socket)
+            for topic in topics:
+                self._socket.subscribe(topic)
+            self._socket.connect(self.endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise EdgedError(f"cannot connect to {self.endpoint}: {error.strerror}", "check the endpoint") from error
+        except EdgedError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Message]:
+        while (message := self.receive(self.timeout_s)) is not None:
+            yield message
+
+    def receive(self, timeout_s: float | None = None) -> Message | None:
+        """The next message; None when `timeout_s` passes without one (None: wait for ever)."""
+        deadline_ns = None if timeout_s is None else clock.mono_ns() + int(timeout_s * clock.NS_PER_S)
+        while True:
+            left_ms = None if deadline_ns is None else max(0, (deadline_ns - clock.mono_ns()) // clock.NS_PER_MS)
+            if not self._socket.poll(left_ms):
+                return None
+            message = self._decode(self._socket.recv_multipart())
+            if message is not None and self._count(message):
+                return message
+
+    def frame(self, result: Result) -> NDArray[np.uint8] | None:
+        """A copy of the pixels this result was made from, as BGR; None if the camera has gone on since, or the ring is
+        not on this machine. Rows x columns x 3, uint8."""
+        try:
+            ring = self._ring(result.ring.name)
+        except EdgedError:
+            return None  # removed with its camera, or belongs to another machine
+        pixels = ring.copy(result.ring.slot, result.ring.seq)
+        return None if pixels is None else bgr(pixels, ring.spec.format)
+
+    def close(self) -> None:
+        self._rings.clear()
+        self._socket.close(linger=0)
+        self._context.term()
+
+    def _decode(self, parts: list[bytes]) -> Message | None:
+        if len(parts) != 2:
+            self.garbage += 1
+            return None
+        decoder = self._decoders.get(parts[0].partition(b"/")[0].decode("ascii", "replace"))
+        if decoder is None:
+            return None  # a topic of a newer edged
+        message: Message | None
+        try:
+            message = decoder.decode(parts[1])
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            message = None
+        if message is None or topic_of(message).encode() != parts[0]:
+            self.garbage += 1
+            return None
+        return message
+
+    def _count(self, message: Message) -> bool:
+        """Book the message's number; False for a repetition, which only a greeting with `state` can be."""
+        topic = topic_of(message)
+        last = self._seqs.get(topic)
+        if last is not None and message.seq == last and topic == TOPICS["state"].prefix:
+            return False
+        other_pid = isinstance(message, State) and self._pid not in (None, message.pid)
+        if other_pid or (last is not None and message.seq <= last):
+            self.restarts += 1
+            self._seqs.clear()  # every topic counts anew
+            self._pid = None
+        elif last is not None:
+            self.gaps[topic] += message.seq - last - 1
+        if isinstance(message, State):
+            self._pid = message.pid
+        if topic in self._seqs or len(self._seqs) < MAX_TOPICS:
+            self._seqs[topic] = message.seq
+        return True
+
+    def _ring(self, name: str) -> RingReader:
+        ring = self._rings.pop(name, None) or RingReader.open(name)
+        self._rings[name] = ring
+        if len(self._rings) > MAX_RINGS:
+            self._rings.popitem(last=False)
+        return ring
+
+
+def bgr(pixels: NDArray[np.uint8], pixel_format: PixelFormat) -> NDArray[np.uint8]:
+    """Pixels as a ring holds them -> rows x columns x 3, blue first. BGR24 comes back as it is."""
+    if pixel_format is PixelFormat.BGR24:
+        return pixels
+    import cv2  # only programs that look at NV12 pictures pay for loading it
+
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_YUV2BGR_NV12), dtype=np.uint8)

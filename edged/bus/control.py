@@ -1,0 +1,125 @@
+"""Requests in, replies out: a ROUTER socket with its own thread ("control"). A request is a MessagePack map with `op`.
+
+Nothing a peer sends can end the thread: what is not a valid request gets `{"ok": false, "error": ..., "hint": ...}`.
+The handler runs on this thread; it returns what the reply carries beside `ok`, or raises EdgedError.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import zmq
+
+from edged.bus.endpoint import Binding, CurveClient, CurveServer, Socket
+from edged.bus.requests import OPERATIONS, Request, parse_request
+from edged.errors import EdgedError
+from edged.paths import find_control_endpoint
+
+MAX_REQUEST_BYTES = 64 * 1024
+HIGH_WATER_MARK = 64
+POLL_MS = 100
+STOP_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 2.0
+
+Handler = Callable[[Request], Mapping[str, Any]]
+
+log = logging.getLogger(__name__)
+
+
+class ControlServer:
+    """Serves from construction to `close()`. EdgedError if the endpoint is in use or cannot be bound."""
+
+    def __init__(
+        self, context: zmq.Context[Socket], endpoint: str, handle: Handler, curve: CurveServer | None = None
+    ) -> None:
+        self._handle = handle
+        self._stop = threading.Event()
+        self._socket = context.socket(zmq.ROUTER)
+        self._socket.sndhwm = self._socket.rcvhwm = HIGH_WATER_MARK
+        self._socket.linger = 0
+        self._socket.maxmsgsize = MAX_REQUEST_BYTES
+        try:
+            self._binding = Binding(self._socket, endpoint, curve)
+        except BaseException:
+            self._socket.close(linger=0)
+            raise
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer the request at hand, then stop. EdgedError if the handler does not come back."""
+        self._stop.set()
+        self._thread.join(STOP_TIMEOUT_S)
+        if self._thread.is_alive():
+            raise EdgedError("the control thread does not stop: a request is still being handled")
+        self._binding.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if self._socket.poll(POLL_MS):
+                self._serve_one()
+
+    def _serve_one(self) -> None:
+        frames = self._socket.recv_multipart()
+        # REQ puts an empty frame before the request, DEALER may leave it out; the reply goes back the same way.
+        envelope = frames[:2] if len(frames) > 2 and not frames[1] else frames[:1]
+        payload = frames[len(envelope) :]
+        reply = self._reply(payload[0]) if len(payload) == 1 else _refusal("a request is one MessagePack map")
+        try:
+            self._socket.send_multipart([*envelope, msgspec.msgpack.encode(reply)], zmq.DONTWAIT)
+        except zmq.Again:
+            log.warning("a control client does not read its replies; one was dropped")
+
+    def _reply(self, payload: bytes) -> dict[str, Any]:
+        try:
+            answer = self._handle(parse_request(payload))
+            reply = {"ok": True, **msgspec.to_builtins(answer, str_keys=True)}
+        except EdgedError as error:
+            return _refusal(error.message, error.hint)
+        except Exception as error:
+            log.exception("a control request failed")
+            return _refusal(f"edged failed at this request: {type(error).__name__}: {error}", "see the daemon's log")
+        return reply
+
+
+def _refusal(error: str, hint: str = "") -> dict[str, Any]:
+    return {"ok": False, "error": error, "hint": hint or "requests are maps with `op`: " + ", ".join(OPERATIONS)}
+
+
+def request(
+    op: str,
+    endpoint: str | None = None,
+    timeout_s: float = REQUEST_TIMEOUT_S,
+    curve: CurveClient | None = None,
+    **arguments: object,
+) -> dict[str, Any]:
+    """Ask the daemon and return its reply, `ok` or not. EdgedError if none answers in time.
+
+    `endpoint` None: this user's daemon, else the system service.
+    """
+    endpoint = endpoint or find_control_endpoint()
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        if curve is not None:
+            curve.secure(socket)
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            raise EdgedError(f"cannot connect to {endpoint}: {error.strerror}", "check the endpoint") from error
+        socket.send(msgspec.msgpack.encode({"op": op, **arguments}))
+        if not socket.poll(round(timeout_s * 1000)):
+            raise EdgedError(
+                f"no daemon answers at {endpoint}: is edged running?",
+                "start it with `edged run` or `systemctl start edged`",
+            )
+        try:
+            reply = msgspec.msgpack.decode(socket.recv_multipart()[-1])
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            reply = None  # refused below
+    if not isinstance(reply, dict) or not isinstance(reply.get("ok"), bool):
+        raise EdgedError(f"what answers at {endpoint} is not edged", "check the endpoint")
+    return reply

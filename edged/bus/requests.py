@@ -1,0 +1,98 @@
+"""What may be asked of the daemon: one type per `op`, and the only way from bytes to one of them. Pure, any thread.
+
+Budget keys obey the same rules as in the configuration. Unknown operations and keys are refused, never ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from edged.config import (
+    DeadlineMs,
+    DeadlineQuantile,
+    EnergyHorizonH,
+    EnergyWh,
+    Limits,
+    MinAccuracy,
+    PowerW,
+    PowerWindowS,
+    TemperatureC,
+)
+from edged.errors import EdgedError
+from edged.validate import convert
+
+
+class Snapshot(Struct, frozen=True, forbid_unknown_fields=True, tag="snapshot", tag_field="op"):
+    """The `state` message, as a reply."""
+
+
+class Set(Struct, frozen=True, forbid_unknown_fields=True, tag="set", tag_field="op"):
+    """Change budget keys until the next reload or start; null removes one that may be absent."""
+
+    deadline_ms: DeadlineMs | UnsetType = UNSET
+    deadline_quantile: DeadlineQuantile | UnsetType = UNSET
+    power_w: PowerW | UnsetType | None = UNSET
+    power_window_s: PowerWindowS | UnsetType = UNSET
+    energy_wh: EnergyWh | UnsetType | None = UNSET
+    energy_horizon_h: EnergyHorizonH | UnsetType = UNSET
+    temperature_c: TemperatureC | UnsetType | None = UNSET
+    min_accuracy: MinAccuracy | UnsetType = UNSET
+
+    def apply(self, limits: Limits) -> Limits:
+        """The limits with these changes."""
+        return msgspec.structs.replace(limits, **self.changes())
+
+    def changes(self) -> dict[str, float | None]:
+        named = {key: getattr(self, key) for key in self.__struct_fields__}
+        return {key: value for key, value in named.items() if value is not UNSET}
+
+
+class Pin(Struct, frozen=True, forbid_unknown_fields=True, tag="pin", tag_field="op"):
+    """Hold one variant; null lets the governor choose again."""
+
+    variant: Annotated[str, Meta(min_length=1, max_length=63, description="the name of a variant, or null")] | None
+
+
+class Why(Struct, frozen=True, forbid_unknown_fields=True, tag="why", tag_field="op"):
+    """The last `n` decisions, newest last."""
+
+    n: Annotated[int, Meta(ge=1, le=1000, description="a whole number from 1 to 1000")] = 10
+
+
+class Reload(Struct, frozen=True, forbid_unknown_fields=True, tag="reload", tag_field="op"):
+    """Read the configuration again; a wrong one changes nothing."""
+
+
+Request = Snapshot | Set | Pin | Why | Reload
+
+_TYPES: dict[str, type[Request]] = {"snapshot": Snapshot, "set": Set, "pin": Pin, "why": Why, "reload": Reload}
+_ABSENT = {"profile": "power profiles", "modes": "power modes", "set_mode": "power modes"}
+
+OPERATIONS = tuple(_TYPES)
+
+
+def parse_request(payload: bytes) -> Request:
+    """EdgedError, with a hint, for everything that is not a request this build can serve."""
+    try:
+        data: Any = msgspec.msgpack.decode(payload)
+    except (msgspec.DecodeError, ValueError, RecursionError, TypeError, OverflowError):
+        raise EdgedError("the request is not MessagePack", 'send a map, for example {"op": "snapshot"}') from None
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise EdgedError("the request is not a map with string keys", 'send a map, for example {"op": "snapshot"}')
+    op = data.get("op")
+    if not isinstance(op, str):
+        raise EdgedError("the request has no `op`", "name one of: " + ", ".join(_TYPES))
+    if op in _ABSENT:
+        raise EdgedError(f"{op} is not available in this build: it has no {_ABSENT[op]}", "use `set` for single limits")
+    if op not in _TYPES:
+        near = difflib.get_close_matches(op[:64], _TYPES, 1)
+        hint = f"did you mean {near[0]}?" if near else "name one of: " + ", ".join(_TYPES)
+        raise EdgedError(f"there is no operation {op[:64]!r}", hint)
+    request = convert(data, _TYPES[op], f"request {op}")
+    if isinstance(request, Set) and not request.changes():
+        raise EdgedError("the request set names no limit", "name one of: " + ", ".join(Set.__struct_fields__))
+    return request

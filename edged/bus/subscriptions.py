@@ -1,0 +1,59 @@
+"""Which subscriptions are let in: prefixes in, yes or no out. Pure; called under the publisher's lock.
+
+Whoever reaches the socket can send any prefix, any number of times. Only one that can match a topic is kept; a camera
+not yet known may be waited for, but only so many different ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from edged.bus.schema import TOPICS
+
+MAX_PREFIX_BYTES = 64
+"""Longer than any subscription that can match: "status/", 32 characters of camera name, and ZeroMQ's own framing."""
+
+MAX_UNKNOWN = 1024
+"""Different prefixes kept that match no topic published so far."""
+
+_CAMERA_PREFIX = re.compile(rb"(?:[a-z0-9][a-z0-9_-]{0,31})?")
+
+
+class Subscriptions:
+    def __init__(self) -> None:
+        self._topics: set[bytes] = {topic.prefix.encode() for topic in TOPICS.values()}
+        self._cameras: set[bytes] = {topic.prefix.encode() for topic in TOPICS.values() if topic.per_camera}
+        self._unknown: Counter[bytes] = Counter()
+        self.refused = 0
+
+    def add_topic(self, topic: bytes) -> None:
+        """A topic now exists: prefixes of it are welcome without limit."""
+        self._topics.add(topic)
+
+    def accept(self, prefix: bytes) -> bool:
+        if self._is_known(prefix):
+            return True
+        if self._may_match(prefix) and (prefix in self._unknown or len(self._unknown) < MAX_UNKNOWN):
+            self._unknown[prefix] += 1
+            return True
+        self.refused += 1
+        return False
+
+    def release(self, prefix: bytes) -> bool:
+        """A subscriber took this prefix back; True if it had been accepted."""
+        if prefix in self._unknown:
+            self._unknown[prefix] -= 1
+            if self._unknown[prefix] <= 0:
+                del self._unknown[prefix]
+            return True
+        return self._is_known(prefix)
+
+    def _is_known(self, prefix: bytes) -> bool:
+        return any(topic.startswith(prefix) for topic in self._topics)
+
+    def _may_match(self, prefix: bytes) -> bool:
+        for topic in self._cameras:
+            if prefix.startswith(topic):
+                return _CAMERA_PREFIX.fullmatch(prefix, len(topic)) is not None
+        return False

@@ -1,0 +1,103 @@
+"""Where edged keeps what lives only while it runs: its sockets. Paths in, paths out; any thread.
+
+The daemon makes its directory here; a client, which may belong to another user, looks where a daemon would be.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from edged.errors import EdgedError
+
+SERVICE_DIR = Path("/run/edged")
+"""Where systemd puts the runtime directory of the service."""
+
+TEMPORARY = Path("/tmp")
+RESULTS = "results.ipc"
+CONTROL = "control.ipc"
+
+
+def runtime_dir() -> Path:
+    """The daemon's runtime directory: `$RUNTIME_DIRECTORY`, else `$XDG_RUNTIME_DIR/edged`, else `/tmp/edged-$UID`."""
+    return _candidates()[0]
+
+
+def make_private(directory: Path) -> Path:
+    """Create `directory` with mode 0700, or take it if it is ours alone to write to; EdgedError if it is not.
+
+    A directory in /tmp can be made by anybody beforehand: a link, another owner or a world-writable one is refused.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = os.lstat(directory)
+    except OSError as error:
+        raise EdgedError(
+            f"cannot create the runtime directory {directory}: {error.strerror}",
+            "make it writable for this user, or set RUNTIME_DIRECTORY to a directory of its own",
+        ) from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.getuid(), 0) or found.st_mode & stat.S_IWOTH:
+        raise EdgedError(
+            f"the runtime directory {directory} is not safe to use: it must be a real directory, owned by this user "
+            "and not writable by everybody",
+            "remove it, or set RUNTIME_DIRECTORY to a directory of its own",
+        )
+    return directory
+
+
+def results_endpoint() -> str:
+    """The default endpoint on which this process, as the daemon, publishes."""
+    return f"ipc://{runtime_dir() / RESULTS}"
+
+
+def control_endpoint() -> str:
+    """The default endpoint on which this process, as the daemon, answers requests."""
+    return f"ipc://{runtime_dir() / CONTROL}"
+
+
+def find_results_endpoint() -> str:
+    """Where a client finds a daemon's results: this user's daemon if there is one, else the system service's."""
+    return _find(RESULTS)
+
+
+def find_control_endpoint() -> str:
+    """Where a client finds a daemon's control socket: this user's daemon if there is one, else the system service's."""
+    return _find(CONTROL)
+
+
+def _candidates() -> list[Path]:
+    """Runtime directories in order of preference; the first is the daemon's own."""
+    found = []
+    # systemd joins several directories by colons; the first one is the unit's main one.
+    if given := os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]:
+        found.append(Path(given))
+    if session := os.environ.get("XDG_RUNTIME_DIR"):
+        found.append(Path(session) / "edged")
+    found.append(_last_resort())
+    return found
+
+
+def _last_resort() -> Path:
+    return TEMPORARY / f"edged-{os.getuid()}"
+
+
+def _find(name: str) -> str:
+    own = (os.getuid(), 0)
+    for directory in _candidates():
+        if _socket_owner(directory / name) in own:
+            return f"ipc://{directory / name}"
+    # Only root can make a directory in /run, so there the service may belong to any user.
+    if _socket_owner(SERVICE_DIR / name) is not None:
+        return f"ipc://{SERVICE_DIR / name}"
+    return f"ipc://{runtime_dir() / name}"
+
+
+def _socket_owner(socket: Path) -> int | None:
+    """Whose directory this socket lies in; None if there is no socket, or anybody can put one there."""
+    try:
+        directory, found = os.lstat(socket.parent), os.lstat(socket)
+    except OSError:
+        return None
+    safe = stat.S_ISSOCK(found.st_mode) and stat.S_ISDIR(directory.st_mode) and not directory.st_mode & stat.S_IWOTH
+    return directory.st_uid if safe else None

@@ -1,0 +1,129 @@
+"""Untrusted plain data in, typed structs out; what does not fit becomes a sentence with the key, the value and a hint.
+
+Pure, any thread. The expectation is told in the words of the type's own `Meta(description=...)`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from edged.errors import UsageError
+
+T = TypeVar("T", bound=Struct)
+Describe = Callable[[str], str]
+
+MAX_SHOWN = 80
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.S)
+_UNKNOWN = re.compile(r"unknown field `(.*)`", re.S)
+_MISSING = re.compile(r"missing required field `(.*)`", re.S)
+
+
+def convert(data: object, kind: type[T], where: str, locate: Describe | None = None, prefix: str = "") -> T:
+    """`data` as a `kind`; UsageError that begins with `where`, or with `locate(key path)` if that is given.
+
+    `prefix` is put before the key path in messages: the table's own place in its file.
+    """
+
+    def refuse(path: str, problem: str, hint: str) -> UsageError:
+        place = locate(path) if locate else where
+        return UsageError(f"{place}: {problem}", hint)
+
+    unfit = _non_finite(data, "")
+    if unfit is not None:
+        key = _join(prefix, unfit)
+        raise refuse(key, f"{key} must be a finite number", "nan and inf are not limits; leave the key out instead")
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        found = _AT.match(str(error))
+        what, path = (found["what"], found["path"] or "") if found else (str(error), "")
+    except OverflowError:
+        what, path = "a number is too large", ""
+    path = path.lstrip(".")
+    if unknown := _UNKNOWN.search(what):
+        raise _unknown_key(unknown[1], path, kind, prefix, refuse)
+    if missing := _MISSING.search(what):
+        key = _join(prefix, _join(path, missing[1]))
+        wanted = expectation(_type_at(kind, _join(path, missing[1])))
+        raise refuse(key, f"{key} is missing", f"add it: {wanted or 'see the shipped edged.toml'}")
+    key = _join(prefix, path)
+    wanted = expectation(_type_at(kind, path)) or _plain(what)
+    raise refuse(key, f"{key or 'it'} is {show(_value_at(data, path))}, expected {wanted}", f"correct {key or 'it'}")
+
+
+def show(value: object) -> str:
+    """A value fit for a message: short, and without what may be a password."""
+    if isinstance(value, str) and "@" in value:
+        return "(hidden, it may hold a password)"
+    try:
+        text = "null" if value is None else repr(value) if not isinstance(value, dict | list) else _kind_name(value)
+    except ValueError:  # an integer of thousands of digits
+        text = "a number far too large"
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+
+
+def expectation(kind: Any) -> str:
+    """What a value of this type must be, in words; empty if the type does not say."""
+    if typing.get_origin(kind) is Annotated:
+        described = [meta.description for meta in kind.__metadata__ if isinstance(meta, Meta) and meta.description]
+        return described[0] if described else expectation(typing.get_args(kind)[0])
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(f'"{choice}"' for choice in typing.get_args(kind))
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return next((words for arm in typing.get_args(kind) if (words := expectation(arm))), "")
+    plain = {str: "a text in quotes", float: "a number", int: "a whole number", bool: "true or false"}
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return "a table with the keys " + ", ".join(kind.__struct_fields__)
+    return plain.get(kind, "")
+
+
+def _unknown_key(
+    name: str, path: str, kind: type[Struct], prefix: str, refuse: Callable[[str, str, str], UsageError]
+) -> UsageError:
+    table = _type_at(kind, path) if path else kind
+    keys = list(getattr(table, "__struct_fields__", ()))
+    near = difflib.get_close_matches(name[:MAX_SHOWN], keys, 1)
+    hint = f"did you mean {near[0]}?" if near else "known here: " + ", ".join(keys)
+    key = _join(prefix, _join(path, name[:MAX_SHOWN] if name.isprintable() else repr(name[:MAX_SHOWN])))
+    return refuse(key, f"{key} is not a known key", hint)
+
+
+def _type_at(kind: Any, path: str) -> Any:
+    for step in path.split(".") if path else ():
+        fields = typing.get_type_hints(kind, include_extras=True) if isinstance(kind, type) else {}
+        kind = fields.get(step)
+    return kind
+
+
+def _value_at(data: Any, path: str) -> Any:
+    for step in path.split(".") if path else ():
+        data = data.get(step) if isinstance(data, dict) else None
+    return data
+
+
+def _non_finite(data: object, path: str) -> str | None:
+    if isinstance(data, float) and not math.isfinite(data):
+        return path
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return next((bad for key, value in items if (bad := _non_finite(value, _join(path, str(key)))) is not None), None)
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path and key else path or key
+
+
+def _plain(what: str) -> str:
+    return what.replace("Expected ", "", 1).replace("`", "")
+
+
+def _kind_name(value: object) -> str:
+    return "a table" if isinstance(value, dict) else "a list"

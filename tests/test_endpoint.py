@@ -1,0 +1,74 @@
+"""Which endpoints may be bound, and with which keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import zmq
+import zmq.auth
+
+from edged.bus.endpoint import Binding, CurveServer, curve_server, ipc_path
+from edged.config import BusConfig
+from edged.errors import EdgedError, UsageError
+from tests.support.bus import free_port
+
+
+@pytest.mark.parametrize("bad", ["ipc://relative", "inproc://x", "http://x", "", "tcp://", "ipc:///run/" + "x" * 110])
+def test_an_endpoint_that_cannot_be_is_refused(bad: str) -> None:
+    with pytest.raises(UsageError):
+        ipc_path(bad)
+
+
+def test_the_path_of_an_ipc_endpoint_and_none_of_a_tcp_one() -> None:
+    assert ipc_path("ipc:///run/edged/results.ipc") == Path("/run/edged/results.ipc")
+    assert ipc_path("ipc:///" + "x" * 106) == Path("/" + "x" * 106)
+    assert ipc_path("tcp://127.0.0.1:1") is None
+
+
+def test_closing_removes_the_socket_and_lets_the_next_one_in(tmp_path: Path) -> None:
+    path = tmp_path / "a.ipc"
+    with zmq.Context() as context:
+        for _ in range(3):
+            binding = Binding(context.socket(zmq.XPUB), f"ipc://{path}", None)
+            assert path.is_socket()
+            binding.close()
+            assert not path.exists()
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "a.ipc.lock").symlink_to(victim)
+    with zmq.Context() as context, context.socket(zmq.XPUB) as socket, pytest.raises(EdgedError, match="lock file"):
+        Binding(socket, f"ipc://{tmp_path}/a.ipc", None)
+    assert victim.read_text() == "precious"
+
+
+def test_a_port_in_use_and_an_address_that_is_not_ours_are_said(tmp_path: Path) -> None:
+    zmq.auth.create_certificates(tmp_path, "edged")
+    (tmp_path / "clients").mkdir()
+    port = free_port()
+    with zmq.Context() as context, context.socket(zmq.XPUB) as first, context.socket(zmq.XPUB) as second:
+        keys = BusConfig(curve_secret_key=f"{tmp_path}/edged.key_secret", curve_clients=f"{tmp_path}/clients")
+        curve = curve_server(context, keys)
+        assert curve is not None and curve_server(context, BusConfig()) is None
+        try:
+            first.bind(f"tcp://127.0.0.1:{port}")
+            with pytest.raises(EdgedError, match="in use by another program"):
+                Binding(second, f"tcp://127.0.0.1:{port}", curve)
+            with pytest.raises(EdgedError, match=r"cannot open tcp://192\.0\.2\.1:1"):
+                Binding(second, "tcp://192.0.2.1:1", curve)
+        finally:
+            curve.close()
+
+
+def test_keys_that_cannot_be_used_are_said(tmp_path: Path) -> None:
+    zmq.auth.create_certificates(tmp_path, "edged")
+    with zmq.Context() as context:
+        with pytest.raises(UsageError, match="holds no secret key"):
+            CurveServer(context, tmp_path / "edged.key", tmp_path)
+        with pytest.raises(UsageError, match="cannot read the CURVE key"):
+            CurveServer(context, tmp_path / "none", tmp_path)
+        with pytest.raises(UsageError, match="not a directory"):
+            CurveServer(context, tmp_path / "edged.key_secret", tmp_path / "none")
