@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import time
 from collections.abc import Callable
+from pathlib import Path
 from uuid import uuid4
 
 from edged import clock
 from edged.config import CameraConfig
+from edged.frames import ring as rings
 from edged.frames.cameras import Cameras, CameraStatus
 from edged.frames.frame import Frame
 
@@ -83,3 +86,22 @@ class EngineLoop:
     def until_frames(self, more: int, within_s: float = 10) -> float:
         goal = len(self.frames) + more
         return self.until(lambda: len(self.frames) >= goal, within_s)
+
+
+def child_pid(name: str = "cam") -> int:
+    """The capture process of a camera; fails if there is not exactly one of ours."""
+    me, pids = os.getpid(), []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "comm").read_text() == f"cam-{name}\n":
+                server = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                if int(Path(f"/proc/{server}/stat").read_text().rsplit(")", 1)[1].split()[1]) == me:
+                    pids.append(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    assert len(pids) == 1, pids
+    return pids[0]
+
+
+def ring_files(loop: EngineLoop) -> list[str]:
+    return sorted(path.name for path in rings.SHM.glob(f"edged-{loop.instance}-*"))

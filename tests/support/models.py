@@ -44,7 +44,8 @@ def center_model(
     """A centre detector. Class c of a cell scores the cell's mean of channel c % 3 (0..255) + `bias`; boxes reach one
     cell to each side.
 
-    `spoil`: "gather" fails at run time once the first pixel's blue is above 200; "nan" gives NaN always.
+    `spoil`: "gather" fails at run time once the first pixel's blue is above 200, "hang" then never ends; "nan" gives
+    NaN always.
     """
     weights = np.zeros((classes, 3, 1, 1), np.float32)
     weights[np.arange(classes), np.arange(classes) % 3] = 1.0
@@ -81,6 +82,19 @@ def center_model(
             helper.make_node("Gather", ["table", "index"], ["nothing"]),
             helper.make_node("Add", [raw, "nothing"], [scores_name]),
         ]
+    if spoil == "hang":
+        constants |= {
+            "starts": np.zeros(4, np.int64), "ends": np.ones(4, np.int64), "one": np.array([1], np.int64),
+            "limit": np.array([200], np.int64), "for_ever": np.array([1 << 60], np.int64), "yes": np.array(True),
+        }  # fmt: skip
+        nodes += [
+            helper.make_node("Slice", [input_name, "starts", "ends"], ["corner"]),
+            helper.make_node("Reshape", ["corner", "one"], ["first"]),
+            helper.make_node("Cast", ["first"], ["value"], to=TensorProto.INT64),
+            helper.make_node("Greater", ["value", "limit"], ["bright"]),
+            helper.make_node("Where", ["bright", "for_ever", "one"], ["turns"]),
+            helper.make_node("Loop", ["turns", "yes", raw], [scores_name], body=_idle_loop()),
+        ]
     cells = [height // STRIDE, width // STRIDE]
     return _model(
         nodes,
@@ -91,6 +105,17 @@ def center_model(
         ],
         constants,
     )
+
+
+def _idle_loop() -> Any:
+    """A loop body that does nothing."""
+    names = ("turn", TensorProto.INT64, []), ("go_on", TensorProto.BOOL, []), ("kept", TensorProto.FLOAT, None)
+    nodes = [
+        helper.make_node("Identity", ["go_on"], ["go_on_again"]),
+        helper.make_node("Identity", ["kept"], ["kept_again"]),
+    ]
+    outputs = [_info("go_on_again", TensorProto.BOOL, []), _info("kept_again", TensorProto.FLOAT, None)]
+    return helper.make_graph(nodes, "idle", [_info(*name) for name in names], outputs)
 
 
 def lying_model() -> bytes:

@@ -1,0 +1,164 @@
+"""The command line: arguments in, an exit code out. Thin: each command is imported when it runs.
+
+0: it went well. 1: it failed. 2: wrong usage or configuration. 130: Ctrl-C. What a user can mend is told in two lines,
+without a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import edged
+from edged.errors import EdgedError, UsageError
+
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors read like all others of edged."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, f"see `{self.prog} --help`")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command."""
+    try:
+        parsed = _parser().parse_args(arguments)
+        command = importlib.import_module(f"edged.commands.{parsed.command}")
+        code: int = command.run(parsed)
+        sys.stdout.flush()
+        return code
+    except EdgedError as error:
+        print(f"edged: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  hint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough. Python flushes stdout once more at exit: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="edged",
+        description="Runs camera inference within a deadline by choosing, frame by frame, among prebuilt engines of "
+        "one model.",
+        epilog="Exit codes: 0 ok, 1 failed, 2 wrong usage or configuration. Each command has its own --help.",
+    )
+    parser.add_argument("--version", action="version", version=f"edged {edged.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def add(name: str, what: str, example: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=what,
+            description=what[0].upper() + what[1:] + ".",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    _add_daemon_commands(add)
+    _add_client_commands(add)
+    return parser
+
+
+_Add = Callable[[str, str, str], argparse.ArgumentParser]
+
+
+def _add_daemon_commands(add: _Add) -> None:
+    demo = add("demo", "show edged at work on rendered cameras", "edged demo --seconds 30 --out /tmp")
+    demo.add_argument("--seconds", type=_seconds, default=30.0, metavar="N", help="how long (default 30, at least 3)")
+    demo.add_argument("--cameras", type=int, choices=(1, 2, 3), default=3, metavar="N", help="1 to 3 (default 3)")
+    demo.add_argument("--out", default=".", metavar="DIR", help="where the picture and the clip go (default: here)")
+    demo.add_argument("--bundle", metavar="DIR", help="a bundle of your own (default: the shipped demo bundle)")
+    demo.add_argument("--plain", action="store_true", help="plain lines instead of the live screen")
+    demo.add_argument("--json", action="store_true", help="print the summary as one JSON object, and nothing else")
+
+    run = add("run", "run the daemon until SIGTERM or Ctrl-C", "edged run -c /etc/edged/edged.toml")
+    _add_config(run)
+
+    check = add("check", "try the whole start without running", "edged check -c /etc/edged/edged.toml")
+    _add_config(check)
+    how = check.add_mutually_exclusive_group()
+    how.add_argument(
+        "--print-effective", action="store_true", help="print the configuration with all defaults, and stop"
+    )
+    how.add_argument("--json", action="store_true", help="one JSON object: ok, findings")
+
+
+def _add_client_commands(add: _Add) -> None:
+    watch = add("watch", "print messages as they come", "edged watch result/gate decision --count 10")
+    watch.add_argument("topics", nargs="*", metavar="TOPIC", help="result, result/CAMERA, status, decision, event, "
+                       "telemetry, state (default: all)")  # fmt: skip
+    watch.add_argument("--json", action="store_true", help="one JSON object a line")
+    watch.add_argument("--count", type=_positive, metavar="N", help="stop after N messages")
+    _add_endpoint(watch)
+
+    status = add("status", "show cameras, variants, the decision and the device", "edged status")
+    status.add_argument("--json", action="store_true", help="the daemon's `state` message as one JSON object")
+    _add_endpoint(status)
+
+    why = add("why", "explain the last decisions", "edged why -n 3")
+    why.add_argument("-n", type=_positive, default=5, metavar="N", help="how many (default 5), the newest last")
+    why.add_argument("--json", action="store_true", help="a JSON list of `decision` messages")
+    _add_endpoint(why)
+
+    ctl = add("ctl", "control the running daemon", "edged ctl set deadline_ms=40")
+    verbs = ctl.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    for name, what, example in (
+        ("set", "change limits until the next reload or start; none removes one", "set deadline_ms=40 power_w=none"),
+        ("pin", "hold one variant; none lets the governor choose again", "pin int8-sparse"),
+        ("reload", "read the configuration again; a wrong one changes nothing", "reload"),
+        ("snapshot", "print the daemon's `state` message as JSON", "snapshot"),
+    ):
+        verb = verbs.add_parser(
+            name, help=what, description=what[0].upper() + what[1:] + ".", epilog=f"example: edged ctl {example}"
+        )
+        if name == "set":
+            verb.add_argument("changes", nargs="+", metavar="KEY=VALUE", help="a key of [limits] and its new value")
+        if name == "pin":
+            verb.add_argument("variant", metavar="NAME|none")
+        if name != "snapshot":
+            verb.add_argument("--json", action="store_true", help="the daemon's reply as one JSON object")
+        _add_endpoint(verb)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="default: $EDGED_CONFIG, else /etc/edged/edged.toml; FILE.d is read too"
+    )
+
+
+def _add_endpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--endpoint", metavar="URI", help="default: this user's daemon, else the system service")
+    parser.add_argument(
+        "--curve", nargs=2, metavar=("SECRET", "SERVER"), help="for tcp://: your .key_secret and the daemon's .key file"
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 3 <= value <= 86_400:
+        raise ValueError
+    return value
+
+
+# What argparse calls them in "invalid ... value".
+_positive.__name__ = "whole number above 0,"
+_seconds.__name__ = "number of seconds from 3 to 86400,"

@@ -1,0 +1,81 @@
+"""What the commands share to speak with a person: consoles, times, numbers and the daemon's replies. No command."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from edged import clock
+from edged.bus.control import request
+from edged.bus.endpoint import CurveClient
+from edged.errors import EdgedError
+
+PLAIN_WIDTH = 132
+"""Of tables that do not go to a terminal: files and pipes have no width, and 80 columns would break the sentences."""
+
+
+def console() -> Console:
+    """On stdout; numbers in sentences stay uncoloured."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[None]:
+    """A spinner on stderr while something takes its time; nothing where no person looks."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with Console(stderr=True).status(what):
+        yield
+
+
+def curve_of(arguments: argparse.Namespace) -> CurveClient | None:
+    return CurveClient(Path(arguments.curve[0]), Path(arguments.curve[1])) if arguments.curve else None
+
+
+def ask(arguments: argparse.Namespace, op: str, **more: Any) -> dict[str, Any]:
+    """The daemon's reply to a request; its refusal becomes an EdgedError."""
+    return checked(request(op, arguments.endpoint, curve=curve_of(arguments), **more))
+
+
+def checked(reply: dict[str, Any]) -> dict[str, Any]:
+    if not reply["ok"]:
+        raise EdgedError(str(reply.get("error", "the daemon refused without a word")), str(reply.get("hint", "")))
+    return reply
+
+
+def at(unix_s: float) -> str:
+    """Local time of day with milliseconds, and the date if it is not today's."""
+    then = datetime.fromtimestamp(unix_s, timezone.utc).astimezone()
+    today = datetime.fromtimestamp(clock.wall_ns() / clock.NS_PER_S, timezone.utc).astimezone().date()
+    text = then.strftime("%H:%M:%S.") + f"{then.microsecond // 1000:03d}"
+    return text if then.date() == today else then.strftime("%Y-%m-%d ") + text
+
+
+def number(value: float | None, digits: int = 1, unit: str = "") -> str:
+    """A number with its unit; unknown is said, never shown as 0."""
+    return "unknown" if value is None else f"{value:.{digits}f}{unit}"
+
+
+def span(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `5 h 2 min`, `3 d 4 h`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def causes(drops: dict[str, int]) -> str:
+    """`superseded 3, late 1`, or a dash."""
+    return ", ".join(f"{cause} {count}" for cause, count in drops.items() if count) or "-"

@@ -1,0 +1,242 @@
+"""Builds the daemon from a Config and takes it down again: start order, stop order, signals, reload.
+
+Start: the bus (so that a second daemon is refused before it costs anything), the engines, the sensors, the cameras,
+READY. Stop: what is in flight is finished and published, then everything in the reverse order. Threads: the engine loop
+on the main thread, `control`, `housekeeping` and `power.telemetry`; one child process per camera.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import hashlib
+import logging
+import select
+import selectors
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import cv2
+import msgspec
+import zmq
+
+from edged import clock, paths
+from edged.bus import schema
+from edged.bus.control import ControlServer
+from edged.bus.endpoint import CurveServer, curve_server
+from edged.bus.publisher import Publisher
+from edged.bus.requests import Pin, Reload, Request, Set, Snapshot, Why
+from edged.config import CameraConfig, Config, Limits, diff, load
+from edged.engines.bundle import load_bundle
+from edged.engines.manifest import Manifest
+from edged.engines.pool import Pool
+from edged.errors import EdgedError
+from edged.frames.cameras import Cameras
+from edged.health import Health, Heartbeats, Notifier
+from edged.loop.calls import Calls
+from edged.loop.pipeline import STAGE, Pipeline
+from edged.loop.present import Presenter
+from edged.loop.reports import Reports
+from edged.loop.steering import Steering
+from edged.power.telemetry import Sampler, open_provider
+from edged.vision.decoder import make_decoder
+from edged.vision.letterbox import Letterboxer
+
+STUCK_AFTER_S: Final = 5.0
+"""The engine loop finishes a turn in milliseconds; a first CUDA call or a paged-out model may take seconds."""
+CONTROL_STUCK_AFTER_S: Final = 15.0
+"""A request waits for the engine loop for a few seconds at most, and a reload reads files."""
+LOADING_AT_MOST_S: Final = 120.0
+GREET_EVERY_S: Final = 0.1
+HEALTH_EVERY_NS: Final = clock.NS_PER_S // 2
+
+log = logging.getLogger("edged")
+
+
+class Daemon:
+    def __init__(self, path: Path, config: Config) -> None:
+        """`path` is read again on a reload."""
+        self._path = path
+        self._config = config
+        self._limits = config.limits
+        self._reload_wanted = threading.Event()
+        self._reload_lock = threading.Lock()
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """From start to the end of the drain after SIGTERM or SIGINT. EdgedError if it cannot start or go on."""
+        faulthandler.enable()
+        cv2.setNumThreads(1)  # a frame is scaled in 0.1 ms: waking other threads for it costs more
+        self._notifier = Notifier()
+        with contextlib.ExitStack() as stack:
+            self._build(stack)
+            stack.callback(self._notifier.stopping)
+            with self._signals():
+                log.info("ready: %s", self._summary())
+                self._notifier.ready(self._summary())
+                self._pipeline.run()
+            log.info("stopping: finished what was in flight")
+
+    def _build(self, stack: contextlib.ExitStack) -> None:
+        config = self._config
+        context = zmq.Context()
+        stack.callback(context.term)
+        results = config.bus.results or paths.results_endpoint()
+        control = config.bus.control or paths.control_endpoint()
+        curve = curve_server(context, config.bus)
+        if curve is not None:
+            stack.callback(curve.close)
+        self._publisher = Publisher(context, results, _secured(results, curve))
+        stack.callback(self._publisher.close)
+
+        bundle = load_bundle(Path(config.bundle))
+        self._notifier.extend_timeout(LOADING_AT_MOST_S)
+        self._pool = stack.enter_context(Pool.open(bundle, config.engine))
+        self._sampler = Sampler(open_provider(config.power), config.power.interval_s)
+        self._sampler.start()
+        stack.callback(self._sampler.stop)
+        self._build_loop(stack, bundle.manifest, _instance(results))
+
+        server = ControlServer(context, control, self._handle, _secured(control, curve))
+        stack.callback(server.close)
+        housekeeping = threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True)
+        housekeeping.start()
+        stack.callback(housekeeping.join, 2.0)
+        stack.callback(self._stopping.set)
+
+    def _build_loop(self, stack: contextlib.ExitStack, manifest: Manifest, instance: str) -> None:
+        """Everything that lives on the engine loop."""
+        pool, publisher, config = self._pool, self._publisher, self._config
+        selector = stack.enter_context(selectors.DefaultSelector())
+        self._calls = Calls(selector)
+        stack.callback(self._calls.close)
+        cameras = Cameras(selector, instance, lambda camera: self._reports.camera_changed(camera))
+        stack.callback(cameras.close)
+        self._heartbeats = Heartbeats({STAGE: STUCK_AFTER_S, "control": CONTROL_STUCK_AFTER_S})
+        self._health = Health(self._heartbeats, self._notifier)
+        steering = Steering(pool, config.limits, publisher, clock.mono_ns())
+        self._steering = steering
+        self._reports = Reports(manifest, cameras, pool, steering, publisher, self._sampler, self._heartbeats)
+        presenter = Presenter(publisher, make_decoder(manifest), manifest.labels, cameras.ring_name)
+        letterboxer = Letterboxer(manifest.input, [pool.input_buffer(lane) for lane in range(pool.lanes)])
+        self._pipeline = Pipeline(
+            selector, self._calls, cameras, pool, letterboxer, presenter, steering, self._reports, self._heartbeats
+        )
+        self._apply(config.camera, config.limits)
+
+    def _apply(self, cameras: list[CameraConfig], limits: Limits) -> None:
+        """On the engine loop. UsageError, and nothing changed, if they cannot be taken."""
+        self._pipeline.configure(cameras, limits)
+        self._limits = limits
+        self._reports.limits_changed(limits)
+
+    def _summary(self) -> str:
+        variants = [variant.name for variant in self._pool.variants if variant.refused is None]
+        return f"{len(self._config.camera)} cameras, {', '.join(variants)} on {self._pool.device}"
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """TERM and INT stop, HUP reloads; each ends the engine loop's wait at once. A second TERM or INT kills."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        wakeup_fd = signal.set_wakeup_fd(self._calls.wake_fd, warn_on_full_buffer=False)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            for again in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(again, signal.SIG_DFL)
+            self._pipeline.stop()
+
+        def hang_up(number: int, frame: FrameType | None) -> None:
+            self._reload_wanted.set()
+
+        try:
+            signal.signal(signal.SIGTERM, stop)
+            signal.signal(signal.SIGINT, stop)
+            signal.signal(signal.SIGHUP, hang_up)
+            yield
+        finally:
+            signal.set_wakeup_fd(wakeup_fd)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _housekeeping(self) -> None:
+        """Greets subscribers, feeds the watchdog, reloads on SIGHUP: what must go on while the engine loop is busy."""
+        health_due_ns = 0
+        while not self._stopping.is_set():
+            select.select([self._publisher.fd], [], [], GREET_EVERY_S)
+            while self._publisher.serve():
+                pass
+            now_ns = clock.mono_ns()
+            if now_ns >= health_due_ns:
+                health_due_ns = now_ns + HEALTH_EVERY_NS
+                self._health.tick(now_ns)
+                self._reports.overdue(now_ns)
+            if self._reload_wanted.is_set():
+                self._reload_wanted.clear()
+                try:
+                    self._reload()
+                except EdgedError as error:
+                    log.error("%s", error)
+
+    def _handle(self, request: Request) -> Mapping[str, Any]:
+        """A control request, on the control thread. EdgedError becomes the error of the reply."""
+        self._heartbeats.beat("control")
+        try:
+            return self._answer(request)
+        finally:
+            self._heartbeats.idle("control")
+
+    def _answer(self, request: Request) -> Mapping[str, Any]:
+        match request:
+            case Snapshot():
+                return {"state": self._reports.state}
+            case Why():
+                return {"decisions": self._calls.call(lambda: self._steering.why(request.n))}
+            case Set():
+                limits = request.apply(self._limits)
+                self._calls.call(lambda: self._set_limits(limits))
+                log.info("limits set: %s", request.changes())
+                return {"limits": limits}
+            case Pin():
+                self._calls.call(lambda: self._steering.pin(request.variant, clock.mono_ns()))
+                log.info("pinned: %s", request.variant)
+                return {"pinned": request.variant}
+            case Reload():
+                changes, needs_restart = self._reload()
+                return {"changes": changes, "needs_restart": needs_restart}
+
+    def _set_limits(self, limits: Limits) -> None:
+        self._apply(self._config.camera, limits)
+
+    def _reload(self) -> tuple[list[str], list[str]]:
+        """Read the configuration again and take what can be taken live. If wrong, EdgedError and nothing changes."""
+        self._notifier.reloading()
+        try:
+            with self._reload_lock:
+                new = load(self._path)
+                changes, needs_restart = diff(self._config, new)
+                self._calls.call(lambda: self._apply(new.camera, new.limits))
+                self._config = msgspec.structs.replace(self._config, camera=new.camera, limits=new.limits)
+        except EdgedError as error:
+            text = f"reload refused, the old configuration stays: {error.message}"
+            self._publisher.publish(schema.Event(kind="reload_refused", text=text))
+            raise EdgedError(text, error.hint) from error
+        finally:
+            self._notifier.ready(self._summary())
+        log.info("reloaded: %s", "; ".join(changes) or "nothing changed")
+        for key in needs_restart:
+            log.warning("needs a restart: %s", key)
+        return changes, needs_restart
+
+
+def _secured(endpoint: str, curve: CurveServer | None) -> CurveServer | None:
+    """CURVE is for the network; a local socket is guarded by its directory."""
+    return curve if endpoint.startswith("tcp://") else None
+
+
+def _instance(endpoint: str) -> str:
+    """A name for this daemon's rings: one per results endpoint, of which no two daemons have the same."""
+    return hashlib.sha256(endpoint.encode()).hexdigest()[:8]

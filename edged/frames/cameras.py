@@ -1,0 +1,227 @@
+"""The parent side of every camera: children, sockets, rings, state machines and the accounting of their frames.
+
+In: the configured cameras, readable sockets, the time. Out: fresh frames by reference, their pixels in shared memory,
+and what each camera is doing. Runs on the engine-loop thread and never blocks it; the pictures are decoded in one child
+process per camera (capture.py).
+
+How to use it, all from one thread::
+
+    cameras = Cameras(selector, instance="main", report=changed.add)
+    cameras.configure(config.camera, now)
+    while running:
+        for key, _ in selector.select(timeout until cameras.next_wake_ns()):
+            if key.data[0] == "camera":
+                cameras.readable(key.data[1], now)
+        cameras.tick(now)
+        for frame in cameras.fresh():
+            ...                      # schedule it
+        pixels = cameras.pixels(frame)   # copy what you need, then
+        if not cameras.intact(frame):    # ... what was copied may be torn: count_drop(camera, "torn")
+        cameras.taken(frame)             # exactly once for every frame from fresh(), whatever became of it
+        cameras.count_result(camera)     # or count_drop(camera, cause): exactly one of them for every frame
+"""
+
+from __future__ import annotations
+
+import re
+import selectors
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edged import clock
+from edged.config import CameraConfig
+from edged.errors import EdgedError
+from edged.frames import camera as life
+from edged.frames import ring as rings
+from edged.frames.child import Child
+from edged.frames.feed import Feed, Hooks
+from edged.frames.frame import CaptureClock, DropCause, Frame
+from edged.frames.messages import Order
+from edged.frames.nursery import Nursery
+from edged.frames.ring import RingReader
+from edged.frames.source import credentials_directory
+from edged.frames.uri import parse, redact
+
+StateName = Literal["opening", "live", "stalled", "backoff", "ended", "refused"]
+
+_STATES: Final[dict[type[life.State], StateName]] = {
+    life.Opening: "opening",
+    life.Live: "live",
+    life.Stalled: "stalled",
+    life.BackingOff: "backoff",
+    life.Ended: "ended",
+    life.Refused: "refused",
+}
+_CLOSE_MS: Final = 900
+NEVER_NS: Final = 1 << 62
+
+
+@dataclass(frozen=True)
+class CameraStatus:
+    """What a camera is doing and why; `source` is redacted. Counts are since the camera was first configured.
+
+    captured = results + sum(drops) + the frames that fresh() returned and that are not counted yet.
+    """
+
+    camera: str
+    state: StateName
+    reason: str
+    since_s: float
+    source: str
+    width: int | None
+    height: int | None
+    clock: CaptureClock | None
+    captured: int
+    results: int
+    drops: dict[str, int]
+    reconnects: int
+    last_frame_age_ms: float | None
+
+
+class Cameras:
+    """All cameras of the daemon. Every method is called from the engine-loop thread; none blocks, but `close`."""
+
+    def __init__(self, selector: selectors.BaseSelector, instance: str, report: Callable[[str], None]) -> None:
+        """`instance` names this daemon's rings (anything but [a-z0-9_] in it becomes _); rings that a dead daemon of
+        that name left behind are removed. `report(camera)` is called, from within the other methods, when a camera
+        changes state. Sockets are registered with the selector with `data=("camera", name)`."""
+        self._selector = selector
+        self._prefix = f"edged-{re.sub('[^a-z0-9_]', '_', instance.lower())[:32]}-"
+        self._nursery = Nursery()
+        self._feeds: dict[str, Feed] = {}
+        self._dying: list[Child] = []
+        credentials = credentials_directory()
+        self._hooks = Hooks(self._start, self._stop, report, str(credentials) if credentials else None)
+        for left_behind in rings.SHM.glob(self._prefix + "*"):
+            left_behind.unlink(missing_ok=True)
+
+    def configure(self, cameras: Sequence[CameraConfig], now_ns: int) -> None:
+        """Make these the cameras: add, remove, restart those that changed (not for a new weight). Counts survive a
+        restart. Raises UsageError for a source that cannot be parsed, and then changes nothing."""
+        for config in cameras:
+            parse(config.source)
+        wanted = {config.name: config for config in cameras}
+        for name in self._feeds.keys() - wanted.keys():
+            self._feeds.pop(name).stop()
+        for name, config in wanted.items():
+            feed = self._feeds.get(name)
+            if feed is None:
+                self._feeds[name] = Feed(config, self._prefix, self._hooks, now_ns)
+            elif msgspec.structs.replace(feed.config, weight=config.weight) == config:
+                feed.config = config
+            else:
+                feed.restart(config, now_ns)
+        self._feeds = {name: self._feeds[name] for name in wanted}
+
+    def _start(self, name: str, order: Order) -> Child:
+        child = Child(self._nursery.start(order))
+        self._selector.register(child.link, selectors.EVENT_READ, ("camera", name))
+        return child
+
+    def _stop(self, child: Child) -> None:
+        self._selector.unregister(child.link)
+        child.kill()
+        self._dying.append(child)
+
+    def readable(self, camera: str, now_ns: int) -> None:
+        """Its socket is readable. A name that is gone is ignored: it may have been removed in the same turn."""
+        feed = self._feeds.get(camera)
+        if feed is not None:
+            feed.readable(now_ns)
+
+    def tick(self, now_ns: int) -> None:
+        """Advance the state machines: spawn, kill, notice silence. Cheap; call it once a turn."""
+        for feed in self._feeds.values():
+            feed.tick(now_ns)
+        if self._dying:
+            self._dying = [child for child in self._dying if not child.wait(0)]
+
+    def next_wake_ns(self) -> int:
+        """The time (mono_ns) at which `tick` must be called at the latest; far away when nothing is due by itself."""
+        wakes = (feed.machine.wake_ns() for feed in self._feeds.values())
+        return min((wake_ns for wake_ns in wakes if wake_ns is not None), default=NEVER_NS)
+
+    def fresh(self) -> list[Frame]:
+        """The newest unseen frame of each camera that has one. Frames in between are counted `superseded`."""
+        frames = (feed.fresh() for feed in self._feeds.values())
+        return [frame for frame in frames if frame is not None]
+
+    def pixels(self, frame: Frame) -> NDArray[np.uint8]:
+        """A read-only view of the frame's pixels in shared memory: BGR24 (height, width, 3), NV12
+        (height * 3 // 2, width). It may be overwritten while you read: check `intact` after you copied it.
+        Raises EdgedError when the frame's ring is gone (its camera was removed or reopened meanwhile)."""
+        ring = self._ring_of(frame)
+        if ring is None:
+            raise EdgedError(f"the ring of camera {frame.camera} that held frame {frame.frame} is gone")
+        return ring.pixels(frame.slot)
+
+    def intact(self, frame: Frame) -> bool:
+        """Whether the pixels have been the frame's own up to now; False when its ring is gone."""
+        ring = self._ring_of(frame)
+        return ring is not None and ring.intact(frame.slot, frame.seq)
+
+    def _ring_of(self, frame: Frame) -> RingReader | None:
+        feed = self._feeds.get(frame.camera)
+        return None if feed is None else feed.ring_of(frame)
+
+    def taken(self, frame: Frame) -> None:
+        """The frame's pixels are no longer needed: an unpaced source (`pace=0`) may give its next frame. To be called
+        once for every frame that `fresh` returned, also when it was dropped; as early as possible."""
+        feed = self._feeds.get(frame.camera)
+        if feed is not None:
+            feed.taken(frame)
+
+    def count_result(self, camera: str) -> None:
+        """A frame was published. Ignored for a camera that was removed meanwhile."""
+        feed = self._feeds.get(camera)
+        if feed is not None:
+            feed.account.results += 1
+
+    def count_drop(self, camera: str, cause: DropCause, n: int = 1) -> None:
+        """Frames that `fresh` returned gave no result. Ignored for a camera that was removed meanwhile."""
+        feed = self._feeds.get(camera)
+        if feed is not None:
+            feed.account.drops[cause] += n
+
+    def status(self, camera: str, now_ns: int) -> CameraStatus:
+        """Raises KeyError for a camera that is not configured."""
+        feed = self._feeds[camera]
+        machine, account, last = feed.machine, feed.account, feed.last
+        return CameraStatus(
+            camera=camera,
+            state=_STATES[type(machine.state)],
+            reason=machine.reason,
+            since_s=(now_ns - machine.state.since_ns) / clock.NS_PER_S,
+            source=redact(feed.config.source),
+            width=last.width if last else None,
+            height=last.height if last else None,
+            clock=last.clock if last else None,
+            captured=account.captured,
+            results=account.results,
+            drops={cause: n for cause, n in account.drops.items() if n},
+            reconnects=machine.reconnects,
+            last_frame_age_ms=(now_ns - last.mono_capture_ns) / clock.NS_PER_MS if last else None,
+        )
+
+    def names(self) -> list[str]:
+        """The configured cameras, in order."""
+        return list(self._feeds)
+
+    def ring_name(self, camera: str) -> str:
+        """The name of its current ring in /dev/shm; "" while it has none."""
+        ring = self._feeds[camera].ring
+        return ring.name if ring is not None else ""
+
+    def close(self) -> None:
+        """Kill the children (within a second) and remove the rings. The counts can still be asked for."""
+        for feed in self._feeds.values():
+            feed.stop()
+        until_ns = clock.mono_ns() + _CLOSE_MS * clock.NS_PER_MS
+        for child in self._dying:
+            child.wait((until_ns - clock.mono_ns()) // clock.NS_PER_MS)
+        self._nursery.close()

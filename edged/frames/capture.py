@@ -1,0 +1,211 @@
+"""The main of a camera's child process: from its source into its ring, and one byte to the daemon for each frame.
+
+In: an Order and one end of a SOCK_SEQPACKET pair (messages.py). Out: frames in the ring the daemon names. Whatever goes
+wrong ends as one `failed` line without credentials. The process ends when the daemon's end of the pair is closed.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import traceback
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edged import clock
+from edged.errors import EdgedError, UsageError
+from edged.frames import messages
+from edged.frames.frame import PixelFormat
+from edged.frames.ring import RingWriter
+from edged.frames.source import Grabbed, Source, SourceInfo, open_source
+from edged.frames.uri import redact
+
+_ANSWER_S = 10.0  # for the daemon to take a line or name a ring
+_ROW_STEP = 48
+_RATE_SLACK = 0.1  # of a period: a camera's jitter must not cost a frame
+
+
+class _DaemonGoneError(Exception):
+    """The other end of the socket is closed: nobody wants the frames."""
+
+
+def main(order: messages.Order, link: socket.socket) -> None:
+    """Capture until the source ends or the daemon goes away."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the daemon decides when we stop
+    cv2.setNumThreads(1)
+    Path("/proc/self/comm").write_text(f"cam-{order.camera.name}"[:15])
+    link.setblocking(False)
+    capture = _Capture(order, link)
+    try:
+        capture.run()
+    except _DaemonGoneError:
+        return
+    except Exception as error:
+        capture.fail(error)
+
+
+class _Capture:
+    def __init__(self, order: messages.Order, link: socket.socket) -> None:
+        self._order, self._link = order, link
+        self._poll = select.poll()
+        self._poll.register(link, select.POLLIN)
+        self._index = order.first_frame - 1
+        self._limit = _RateLimit(order.camera.fps)
+        self._credits = 1
+        self._rate = self._corrupt = self._frozen = 0
+
+    # ---- the loop ------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        credentials = Path(self._order.credentials) if self._order.credentials else None
+        source = open_source(self._order.camera, self._order.first_frame, credentials)
+        info: SourceInfo | None = None
+        while (grabbed := source.grab()) is not None:
+            self._index += 1
+            if source.info is not info:
+                info = source.info
+                ring = self._open_ring(info)
+            if grabbed.corrupt:
+                self._corrupt += 1
+            elif not self._limit.admits(grabbed.mono_ns):
+                self._rate += 1
+            else:
+                self._write(source, ring, grabbed)
+                continue
+            ring.count(self._rate, self._corrupt, self._frozen)
+            self._wait(0)
+        self._send_line(messages.Line(ended=True))
+        source.close()
+
+    def _write(self, source: Source, ring: RingWriter, grabbed: Grabbed) -> None:
+        """Draw the frame into the ring ahead of its time, then publish it when it is due, unless it is frozen."""
+        paced = source.info.paced
+        picture = ring.begin()
+        source.retrieve(picture)
+        if paced:
+            self._wait(grabbed.mono_ns)
+            if _is_frozen(picture, ring, source.info):
+                self._frozen += 1
+                ring.count(self._rate, self._corrupt, self._frozen)
+                self._notify()
+                return
+        else:
+            self._await_credit()
+        mono_ns = grabbed.mono_ns if paced else clock.mono_ns()
+        wall_ns = grabbed.wall_ns or clock.wall_ns() - (clock.mono_ns() - mono_ns)
+        ring.commit(self._index, wall_ns, mono_ns, grabbed.clock)
+        self._notify()
+
+    # ---- the daemon ----------------------------------------------------------------------------------------------
+
+    def _open_ring(self, info: SourceInfo) -> RingWriter:
+        """Tell the daemon what is coming and map the ring that it makes for it."""
+        opened = messages.OpenedLine(info.width, info.height, int(info.format), info.fps, info.codec[:40], info.paced)
+        self._send_line(messages.Line(opened=opened))
+        until_ns = clock.mono_ns() + int(_ANSWER_S * clock.NS_PER_S)
+        while clock.mono_ns() < until_ns:
+            if self._poll.poll(100):
+                packet = self._receive()
+                if packet not in (b"", messages.CREDIT):
+                    self._rate = self._corrupt = self._frozen = 0
+                    return RingWriter(msgspec.json.decode(packet, type=messages.RingLine).ring)
+        raise EdgedError(f"the daemon named no ring within {_ANSWER_S:.0f} s")
+
+    def _wait(self, until_ns: int) -> None:
+        """Wait until then, or not at all; notice in either case when the daemon is gone."""
+        while True:
+            left_ms = max(0, until_ns - clock.mono_ns()) // clock.NS_PER_MS
+            if self._poll.poll(left_ms):
+                self._take_credit()
+            elif left_ms == 0:
+                break
+        left_ns = until_ns - clock.mono_ns()
+        if left_ns > 0:  # poll knows only whole milliseconds
+            clock.sleep_s(left_ns / clock.NS_PER_S)
+
+    def _await_credit(self) -> None:
+        """Wait until the daemon has taken the frame before. It may take its time; it may not disappear."""
+        while self._credits == 0:
+            if self._poll.poll(1000):
+                self._take_credit()
+        self._credits -= 1
+
+    def _take_credit(self) -> None:
+        if self._receive() == messages.CREDIT:
+            self._credits = min(self._credits + 1, 1)
+
+    def _receive(self) -> bytes:
+        try:
+            packet = self._link.recv(messages.MAX_PACKET)
+        except ConnectionError:
+            packet = b""
+        if not packet:
+            raise _DaemonGoneError
+        return packet
+
+    def _notify(self) -> None:
+        """Ring the bell. A full socket is no harm: the daemon has not looked at the bells before."""
+        try:
+            self._link.send(messages.BELL, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            self._wait(0)
+        except ConnectionError:
+            raise _DaemonGoneError from None
+
+    def _send_line(self, line: messages.Line) -> None:
+        """A line is not to be lost: wait for room."""
+        writable = select.poll()
+        writable.register(self._link, select.POLLOUT)
+        if not writable.poll(_ANSWER_S * 1000):
+            raise _DaemonGoneError  # it does not read any more: the same to us
+        try:
+            self._link.send(msgspec.json.encode(line), socket.MSG_NOSIGNAL)
+        except (ConnectionError, BlockingIOError):
+            raise _DaemonGoneError from None
+
+    def fail(self, error: Exception) -> None:
+        """Say why, in words that hold no credential."""
+        if isinstance(error, EdgedError):
+            source = self._order.camera.source
+            reason = str(error).replace(source, redact(source))
+        else:  # its text may quote anything: only where it happened
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__} in the capture process, {Path(place.filename).name}:{place.lineno}"
+        try:
+            self._send_line(messages.Line(failed=reason[: messages.MAX_REASON], final=isinstance(error, UsageError)))
+        except _DaemonGoneError:
+            return
+
+
+class _RateLimit:
+    """At most `fps` frames a second, evenly, whatever the camera's jitter."""
+
+    def __init__(self, fps: float | None) -> None:
+        self._period_ns = round(clock.NS_PER_S / fps) if fps else 0
+        self._next_ns = 0
+
+    def admits(self, now_ns: int) -> bool:
+        if now_ns < self._next_ns - int(self._period_ns * _RATE_SLACK):
+            return False
+        behind = now_ns - self._next_ns > self._period_ns
+        self._next_ns = (now_ns if behind else self._next_ns) + self._period_ns
+        return True
+
+
+def _is_frozen(picture: NDArray[np.uint8], ring: RingWriter, info: SourceInfo) -> bool:
+    """Whether the brightness of the picture is that of the one before, pixel for pixel.
+
+    A few rows settle nearly every case within microseconds; only where they are equal are the pictures compared as a
+    whole, since something small may have moved between those rows.
+    """
+    previous = ring.previous()
+    if previous is None:
+        return False
+    rows = info.height if info.format is PixelFormat.NV12 else None
+    now, before = picture[:rows], previous[:rows]
+    return np.array_equal(now[::_ROW_STEP], before[::_ROW_STEP]) and np.array_equal(now, before)

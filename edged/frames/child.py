@@ -1,0 +1,100 @@
+"""The daemon's end of one camera's child process: what it says, checked; what it is told; its end.
+
+In: packets of the child (messages.py), which are hostile until they fit. Out: events for the camera's state machine and
+the `opened` lines. Runs on the engine-loop thread; nothing here blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+from typing import Final
+
+import msgspec
+
+from edged.frames import messages
+from edged.frames.camera import ChildFailed, ChildGone, EndOfFile
+
+_MAX_AT_ONCE: Final = 256  # packets in one turn: a child that floods must not hold up the loop
+
+_decoder = msgspec.json.Decoder(messages.Line)
+
+
+class Child:
+    """A child process on the other end of `link`."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self.link = link
+        self._pidfd: int | None = None
+
+    def receive(self) -> list[messages.OpenedLine | ChildFailed | ChildGone | EndOfFile]:
+        """What the child said since the last call; bells are left out, they only wake us up."""
+        heard: list[messages.OpenedLine | ChildFailed | ChildGone | EndOfFile] = []
+        for _ in range(_MAX_AT_ONCE):
+            try:
+                packet = self._packet()
+            except BlockingIOError:
+                break
+            except OSError:
+                packet = b""
+            if packet == messages.BELL or packet == messages.HELLO:
+                continue
+            heard.append(_meaning(packet))
+            if not packet:
+                break
+        return heard
+
+    def _packet(self) -> bytes:
+        """The next packet. The first brings the pidfd; later ones may bring nothing, the kernel closes it."""
+        if self._pidfd is not None:
+            return self.link.recv(messages.MAX_PACKET)
+        packet, descriptors, _, _ = socket.recv_fds(self.link, messages.MAX_PACKET, 1)
+        if descriptors:
+            self._pidfd, *others = descriptors
+            for other in others:
+                os.close(other)
+        return packet
+
+    def send(self, packet: bytes) -> None:
+        """Tell the child. One that is gone, or does not read, is found out by its silence."""
+        with contextlib.suppress(ConnectionError, BlockingIOError):
+            self.link.send(packet, socket.MSG_NOSIGNAL)
+
+    def kill(self) -> None:
+        """End it at once; a child so young that it has not greeted yet ends when it finds the socket closed."""
+        if self._pidfd is not None:
+            with contextlib.suppress(
+                OSError
+            ):  # it is dead already, or this is no pidfd: then the closed socket ends it
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self.link.close()
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Whether a killed child is gone, waiting no longer than that."""
+        if self._pidfd is not None:
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            if not poll.poll(max(0, timeout_ms)):
+                return False
+            os.close(self._pidfd)
+            self._pidfd = None
+        return True
+
+
+def _meaning(packet: bytes) -> messages.OpenedLine | ChildFailed | ChildGone | EndOfFile:
+    if not packet:
+        return ChildGone()
+    try:
+        line = _decoder.decode(packet)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ChildFailed("the capture process sent garbage")
+    if line.opened is not None:
+        return line.opened
+    if line.failed is not None:
+        return ChildFailed("".join(c if c.isprintable() else " " for c in line.failed), line.final)
+    if line.ended:
+        return EndOfFile()
+    return ChildFailed("the capture process sent an empty line")

@@ -1,0 +1,1 @@
+"""The engine loop: where a frame and a watt meet. Only `daemon.py` builds it."""

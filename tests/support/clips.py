@@ -1,0 +1,80 @@
+"""Generated clips: H.264 access units for the RTSP camera, and files in containers. Needs PyAV with libx264."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+AccessUnits = list[list[bytes]]
+
+
+def pattern(index: int, width: int, height: int, noise: int = 6) -> NDArray[np.uint8]:
+    """A moving yuv420p picture as PyAV wants it, (height * 3 // 2, width); without noise, still a new one each time."""
+    rng = np.random.default_rng(index)
+    yy, xx = np.mgrid[0:height, 0:width]
+    luma = (np.sin((xx + 3 * index) / 17) + np.cos(yy / 23)) * 50 + 128
+    if noise:
+        luma = luma + rng.integers(-noise, noise + 1, (height, width))
+    picture = np.full((height * 3 // 2, width), 128, np.uint8)
+    picture[:height] = np.clip(luma, 16, 235)
+    return picture
+
+
+def _encoder_options(context: av.VideoCodecContext, width: int, height: int, fps: int, bitrate: int) -> None:
+    context.width, context.height, context.pix_fmt, context.bit_rate = width, height, "yuv420p", bitrate
+    context.time_base, context.framerate, context.gop_size = Fraction(1, fps), Fraction(fps, 1), fps
+    context.options = {"preset": "veryfast", "tune": "zerolatency", "threads": "1"}
+
+
+def access_units(
+    width: int = 320, height: int = 240, fps: int = 30, count: int = 60, bitrate: int = 1_000_000, frozen: bool = False
+) -> AccessUnits:
+    """`count` frames of H.264 as lists of NAL units without start codes. `frozen`: the same picture `count` times, each
+    an intra frame of its own so that it decodes to the very same pixels."""
+    encoder = av.CodecContext.create("libx264", "w")
+    _encoder_options(encoder, width, height, fps, bitrate)
+    if frozen:
+        encoder.gop_size, count = 1, 1
+    packets = []
+    for index in range(count):
+        frame = av.VideoFrame.from_ndarray(pattern(index, width, height), format="yuv420p")
+        frame.pts = index
+        packets += encoder.encode(frame)
+    packets += encoder.encode(None)
+    units = []
+    for packet in packets:
+        nals = bytes(packet).replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")
+        units.append([nal for nal in nals if nal and nal[0] & 31 != 6])
+    return units
+
+
+def write_clip(
+    path: Path, width: int = 320, height: int = 240, fps: int = 30, count: int = 60, bitrate: int = 1_000_000,
+    codec: str = "libx264", pix_fmt: str = "yuv420p", still: bool = False, faststart: bool = False,
+) -> Path:  # fmt: skip
+    """A video file of `count` frames; `still`: all of them the same; `faststart`: its index comes first."""
+    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
+        stream = container.add_stream(codec, rate=fps)
+        if codec == "libx264":
+            _encoder_options(stream.codec_context, width, height, fps, bitrate)
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        for index in range(count):
+            even = pattern(0 if still else index, width + width % 2, height + height % 2, noise=0 if still else 6)
+            frame = av.VideoFrame.from_ndarray(even, format="yuv420p")
+            if pix_fmt != "yuv420p" or width % 2 or height % 2:
+                frame = frame.reformat(width=width, height=height, format=pix_fmt)
+            frame.pts, frame.time_base = index, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def truncate(path: Path, share: float) -> Path:
+    """Cut the file to a share of its length."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    return path

@@ -1,0 +1,52 @@
+"""What the daemon says of itself: the state, the workload, and that it goes on while the loop is stuck."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edged import clock
+from edged.clock import NS_PER_S
+from edged.config import CameraConfig, Limits
+from tests.support.bus import wait_for
+from tests.support.house import built, running
+from tests.support.models import center_model
+
+ONE = {"only": center_model()}
+GATE = CameraConfig(name="gate", source="test://5?width=128&height=64&fps=50")
+
+
+def test_the_workload_is_what_live_cameras_offered(tmp_path: Path) -> None:
+    with built(tmp_path, ONE) as house, running(house, [GATE]):
+        wait_for(lambda: house.calls.call(lambda: house.cameras.status("gate", 0)).results > 50)
+        house.calls.call(lambda: house.reports.workload(clock.mono_ns()))
+        seen = house.calls.call(lambda: house.cameras.status("gate", 0)).results
+        wait_for(lambda: house.calls.call(lambda: house.cameras.status("gate", 0)).results > seen + 50)
+        load = house.calls.call(lambda: house.reports.workload(clock.mono_ns()))
+        assert load.cameras == 1
+        assert 30 < load.frames_per_s < 70
+
+
+def test_the_state_holds_the_limits_the_variants_and_the_cameras(tmp_path: Path) -> None:
+    with built(tmp_path, ONE) as house:
+        house.pipeline.configure([GATE], Limits(deadline_ms=70.0))
+        house.reports.limits_changed(Limits(deadline_ms=70.0))
+        house.reports.batch_done("only", 2, 6.0)
+        house.reports.publish(clock.mono_ns())
+        state = house.reports.state
+        assert state is not None
+        assert state.limits["deadline_ms"] == 70.0 and state.limits["power_w"] is None
+        assert [(v.name, v.results, v.latency_p50_ms) for v in state.variants] == [("only", 2, 3.0)]
+        assert [c.camera for c in state.cameras] == ["gate"]
+        assert state.decision == house.steering.message
+        assert state.healthy
+
+
+def test_a_stuck_loop_is_told_by_the_housekeeping(tmp_path: Path) -> None:
+    with built(tmp_path, ONE) as house:
+        now_ns = clock.mono_ns()
+        house.reports.publish(now_ns)
+        sent = house.publisher.last_seq("state")
+        house.reports.overdue(now_ns + NS_PER_S)
+        assert house.publisher.last_seq("state") == sent, "not yet"
+        house.reports.overdue(now_ns + 4 * NS_PER_S)
+        assert house.publisher.last_seq("state") == sent + 1
