@@ -1,0 +1,133 @@
+"""What every pass over an ONNX graph needs: who produces and who consumes a tensor, and its constants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
+
+Feed = Mapping[str, NDArray[Any]]
+
+
+class Graph:
+    """An index over a model's graph; valid until nodes are added, removed or rewired."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = model.graph
+        self._model = model
+        self.nodes: list[onnx.NodeProto] = list(graph.node)
+        self.constants: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+        self.inputs = [value.name for value in graph.input if value.name not in self.constants]
+        self.outputs = [value.name for value in graph.output]
+        self.producers: dict[str, onnx.NodeProto] = {name: node for node in self.nodes for name in node.output}
+        self.consumers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.consumers.setdefault(name, []).append(node)
+
+    def weighted(self) -> list[onnx.NodeProto]:
+        """The convolutions and matrix products by a constant, in graph order."""
+        return [node for node in self.nodes if self.is_weighted(node)]
+
+    def is_weighted(self, node: onnx.NodeProto) -> bool:
+        """Whether the node multiplies by a constant."""
+        return node.op_type in WEIGHTED and node.input[1] in self.constants
+
+    def is_float(self, tensor: str) -> bool:
+        """Whether a tensor holds floats, not shapes or indices; where its type cannot be inferred, yes."""
+        return self._types.get(tensor, TensorProto.FLOAT) == TensorProto.FLOAT
+
+    @cached_property
+    def _types(self) -> dict[str, int]:
+        graph = onnx.shape_inference.infer_shapes(self._model).graph
+        values = [*graph.value_info, *graph.input, *graph.output]
+        types = {value.name: int(value.type.tensor_type.elem_type) for value in values}
+        return types | {tensor.name: int(tensor.data_type) for tensor in graph.initializer}
+
+    def array(self, name: str) -> NDArray[Any]:
+        """The value of a constant."""
+        return np.asarray(numpy_helper.to_array(self.constants[name]))
+
+    def sole_consumer(self, tensor: str) -> onnx.NodeProto | None:
+        """The one node that reads the tensor; None where there are more, or where it is an output of the graph."""
+        nodes = self.consumers.get(tensor, [])
+        return nodes[0] if len(nodes) == 1 and tensor not in self.outputs else None
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """The value of a node's attribute."""
+    for item in node.attribute:
+        if item.name == name:
+            return onnx.helper.get_attribute_value(item)
+    return default
+
+
+def output_axis(node: onnx.NodeProto) -> int:
+    """The axis of a weighted node's weights that runs over its output channels."""
+    return 0 if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)) else 1
+
+
+def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every node has a name of its own."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    seen: set[str] = set()
+    for index, node in enumerate(copied.graph.node):
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}_{index}"
+        seen.add(node.name)
+    return copied
+
+
+def drop_unused(model: onnx.ModelProto) -> None:
+    """Remove nodes whose outputs nobody reads, then constants without a reader, then stale shapes."""
+    graph = model.graph
+    needed = {value.name for value in graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        if any(name in needed for name in node.output):
+            kept.append(node)
+            needed.update(node.input)
+    constants = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(constants)
+
+
+def session(model: onnx.ModelProto, exact: bool = False) -> onnxruntime.InferenceSession:
+    """A single-threaded CPU session; `exact` keeps ONNX Runtime from fusing, so that every tensor can be read."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if exact:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+class Tap:
+    """Runs a float model and returns tensors from inside it."""
+
+    def __init__(self, model: onnx.ModelProto, tensors: Iterable[str]) -> None:
+        self._inputs = {value.name for value in model.graph.input}
+        self._tensors = [name for name in dict.fromkeys(tensors) if name not in self._inputs]
+        self._from_input = [name for name in dict.fromkeys(tensors) if name in self._inputs]
+        tapped = onnx.ModelProto()
+        tapped.CopyFrom(model)
+        del tapped.graph.output[:]
+        tapped.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in self._tensors)
+        self._session = session(tapped, exact=True) if self._tensors else None
+
+    def __call__(self, feed: Feed) -> dict[str, NDArray[Any]]:
+        """Tensor name -> value, for one batch."""
+        values = {name: np.asarray(feed[name]) for name in self._from_input}
+        if self._session is not None:
+            values.update(zip(self._tensors, self._session.run(self._tensors, dict(feed)), strict=True))
+        return values

@@ -1,0 +1,99 @@
+"""2:4: the mask against brute force, and pruning that costs less than dropping the smallest."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from calibration.graph import Graph, copy_of, session
+from calibration.sparsify import input_axis, is_2_4, mask_2_4, prune, prune_matrix, sparse_layers
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((6, 8, 3, 3), 1), ((5, 12), 1), ((12, 5), 0), ((4, 4, 1, 1), 1)])
+def test_mask_keeps_the_pair_with_the_largest_sum(shape: tuple[int, ...], axis: int):
+    weights = np.random.default_rng(0).standard_normal(shape)
+    kept = np.moveaxis(np.where(mask_2_4(weights, axis), np.abs(weights), 0), axis, -1).reshape(-1, 4)
+    groups = np.moveaxis(np.abs(weights), axis, -1).reshape(-1, 4)
+    for group, chosen in zip(groups, kept, strict=True):
+        assert np.count_nonzero(chosen) == 2
+        assert chosen.sum() == max(group[list(pair)].sum() for pair in combinations(range(4), 2))
+
+
+def test_of_equal_weights_the_first_are_kept():
+    assert mask_2_4(np.array([[1.0, -1.0, 1.0, 1.0], [0, 0, 0, 0], [1, 2, 2, 1]]), 1).tolist() == [
+        [True, True, False, False],
+        [True, True, False, False],
+        [False, True, True, False],
+    ]
+
+
+def test_check_sees_one_weight_too_many():
+    weights = np.random.default_rng(0).standard_normal((8, 16, 3, 3))
+    weights *= mask_2_4(weights, 1)
+    assert is_2_4(weights, 1)
+    weights[3, 4:8, 1, 2] = (1, 1, 1, 0)
+    assert not is_2_4(weights, 1)
+    assert not is_2_4(np.zeros((4, 6)), 1)
+    with pytest.raises(ValueError, match="multiple of 4"):
+        mask_2_4(np.zeros((4, 6)), 1)
+
+
+def test_axis_is_that_of_the_inputs(network: onnx.ModelProto, perceptron: onnx.ModelProto):
+    axes = {}
+    for model in (network, perceptron):
+        graph = Graph(model)
+        axes |= {node.name: input_axis(node, graph.array(node.input[1])) for node in graph.weighted()}
+    assert axes == {"first": 1, "second": 1, "down": 1, "last": 1, "gemm": 1, "matmul": 0}
+    grouped = onnx.helper.make_node("Conv", ["x", "w"], ["y"], group=8)
+    assert input_axis(grouped, np.zeros((8, 4, 3, 3))) is None
+
+
+def _error(model: onnx.ModelProto, other: onnx.ModelProto, feeds: list) -> float:
+    first, second = session(model), session(other)
+    return float(np.mean([(first.run(None, f)[0] - second.run(None, f)[0]) ** 2 for f in feeds]))
+
+
+@pytest.mark.parametrize("layers", [("first", "down"), ("down",), ("last", "second")])
+def test_pruned_layers_are_sparse_and_beat_magnitude(network: onnx.ModelProto, feeds: list, layers: tuple[str, ...]):
+    pruned = prune(network, feeds, layers, rows=4096)
+    assert {name for name, sparse in sparse_layers(pruned).items() if sparse} == {f"{name}.weight" for name in layers}
+    simple = copy_of(network)
+    graph = Graph(simple)
+    for name in layers:
+        weights = graph.array(f"{name}.weight")
+        masked = (weights * mask_2_4(weights, 1)).astype(np.float32)
+        graph.constants[f"{name}.weight"].CopyFrom(numpy_helper.from_array(masked, f"{name}.weight"))
+    assert _error(network, pruned, feeds) < 0.8 * _error(network, simple, feeds)
+
+
+def test_matrix_products_are_pruned_along_their_inputs(perceptron: onnx.ModelProto, vectors: list):
+    pruned = prune(perceptron, vectors, ("gemm", "matmul"))
+    assert sparse_layers(pruned) == {"gemm.weight": True, "matmul.weight": True}
+    assert sparse_layers(perceptron) == {"gemm.weight": False, "matmul.weight": False}
+
+
+def test_pruning_is_deterministic_and_leaves_its_argument(network: onnx.ModelProto, feeds: list):
+    before = network.SerializeToString()
+    first, again = (prune(network, feeds, ("down",), rows=1024, seed=5) for _ in range(2))
+    assert first.SerializeToString() == again.SerializeToString()
+    assert network.SerializeToString() == before
+
+
+def test_errors_of_dropped_weights_move_to_dependent_inputs():
+    # Inputs 0 and 1 are the same: whichever goes, the other takes its weight over, at hardly any cost.
+    x = np.random.default_rng(0).standard_normal((1000, 4))
+    x[:, 1] = x[:, 0]
+    x[:, 3] = 0  # and input 3 is never there
+    weights = np.array([[1.0, 1.0, 1.0, 5.0]])
+    pruned = prune_matrix(weights, x.T @ x / len(x))
+    assert np.count_nonzero(pruned) == 2
+    assert np.abs(x @ (pruned - weights).T).max() < 0.15
+
+
+def test_unknown_and_unfit_layers_are_refused(network: onnx.ModelProto, feeds: list):
+    with pytest.raises(ValueError, match="nonsense"):
+        prune(network, feeds, ("nonsense",))
