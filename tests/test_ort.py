@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from onnx import TensorProto
 
 from edged.config import EngineConfig
 from edged.engines.engine import HostMemory, ModelTensors, TensorSpec
-from edged.engines.ort import OrtEngine, OrtRuntime
+from edged.engines.ort import OrtEngine, OrtRuntime, _first_line, _start_driver
 from edged.errors import EdgedError, UsageError
 from tests.support.models import CLASSES, HEIGHT, WIDTH, center_model, lying_model, model_with_external_weights
 
@@ -195,6 +196,34 @@ def test_nothing_is_printed_by_the_library(capfd: pytest.CaptureFixture[str]) ->
             engine.input_buffer(0).fill(255)
             engine.submit(0, 1)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[ONNXRuntimeError] : 1 : FAIL : It cannot.\nMore of it.", "It cannot."),
+        ("/src/arena.cc:360 void* Arena::Allocate(size_t, bool) Failed to allocate 8", "Failed to allocate 8"),
+        ("/src/call.cc:154 T CudaCall(E) [with E = e] CUDA failure 2: no room ; GPU=0", "CUDA failure 2: no room"),
+        ("", "RuntimeError"),
+    ],
+)  # fmt: skip
+def test_the_library_s_messages_are_told_without_its_source_places(text: str, told: str) -> None:
+    assert _first_line(RuntimeError(text)) == told
+
+
+def test_a_provider_without_a_driver_is_told_and_auto_takes_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_library(name: str) -> Any:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
+    _start_driver.cache_clear()
+    try:
+        with pytest.raises(UsageError, match=r"the NVIDIA driver is not here: libcuda\.so\.1"):
+            OrtRuntime.open(EngineConfig(device="cuda"))
+        assert OrtRuntime.open(EngineConfig(device="auto")).device == "cpu"
+    finally:
+        _start_driver.cache_clear()
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="CUDA is here")

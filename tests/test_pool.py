@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edged.config import EngineConfig
 from edged.engines.bundle import load_bundle
 from edged.engines.engine import Engine, HostMemory, ModelTensors, Outputs
+from edged.engines.ort import OrtRuntime
 from edged.engines.pool import Pool, VariantError
 from edged.errors import EdgedError, UsageError
 from tests.support.models import CLASSES, HEIGHT, WIDTH, center_model, file_entry, manifest_for, write_bundle
@@ -243,6 +244,28 @@ class FakeRuntime:
         engine = FakeEngine(tensors, memory, float(len(self.engines)) * 1000, self.log)
         self.engines.append(engine)
         return engine
+
+
+class UselessGpu(FakeRuntime):
+    """Gives memory and loads nothing: a GPU without cuDNN, say."""
+
+    device = "cuda"
+
+    def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> Engine:
+        raise EdgedError(f"{file}: cuDNN is not here")
+
+
+def test_auto_goes_to_the_cpu_if_nothing_runs_on_the_gpu_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = load_bundle(write_bundle(tmp_path / "b", MODELS))
+    really = OrtRuntime.open
+    monkeypatch.setattr(OrtRuntime, "open", lambda config: UselessGpu() if config.device != "cpu" else really(config))
+    with Pool.open(bundle, EngineConfig(device="auto")) as pool:
+        assert pool.device == "cpu" and [v.refused for v in pool.variants] == [None] * 3
+    assert "cuDNN is not here" in caplog.text
+    with pytest.raises(UsageError, match="cuDNN is not here"):
+        Pool.open(bundle, EngineConfig(device="cuda"))
 
 
 def test_two_lanes_may_be_in_flight_on_two_variants(tmp_path: Path) -> None:

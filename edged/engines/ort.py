@@ -1,14 +1,21 @@
 """ONNX Runtime on the CPU, and on CUDA where the provider is present.
 
 In: the verified bytes of an ONNX file. Out: an Engine over memory that is bound once, for each batch size: a frame
-costs no allocation and no copy on the CPU; on CUDA it costs one copy each way, the outputs through a small array.
-`submit` runs the inference to its end: the CPU has no device that could work ahead of the host, and ONNX Runtime waits
-for CUDA too; hence one lane. All calls come from one thread.
+costs no allocation and no copy on the CPU; on CUDA it costs one copy each way, the outputs through a small array, and
+each batch size is a CUDA graph, captured by its first run. All calls come from one thread.
+
+`submit` runs the inference to its end, hence one lane. The CPU has no device that could work ahead of the host. On CUDA
+ONNX Runtime can start a graph without waiting, but then waits only for all that was started: with a second lane the
+first batch would be done no earlier than the second.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
+import io
+import re
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -29,6 +36,15 @@ _ALIGNMENT = 64  # one cache line, and what the widest vector loads want
 _MAX_OUTPUT_BYTES = 64 << 20  # of one frame
 _FATAL = 4
 _CUDA_PROVIDER = "CUDAExecutionProvider"
+_SLEEP_WHILE_WAITING = 4  # CU_CTX_SCHED_BLOCKING_SYNC
+_CUDA_OPTIONS = {
+    "enable_cuda_graph": "1",
+    # Trying all algorithms of every layer and batch size takes seconds a variant, gained nothing where it was measured,
+    # and may choose others, with other roundings, at the next start.
+    "cudnn_conv_algo_search": "HEURISTIC",
+}
+_WHERE_IT_FAILED = re.compile(r"(\[ONNXRuntimeError\] : \d+ : \w+ : )?(/\S+:\d+ .*?\) )?")
+_CUDA_FAILURE = re.compile(r"CUDA failure \d+: [^;\n]*[^;\s]")
 _EXPORT = "export the model again as the manifest declares it, or mend the manifest"
 
 
@@ -54,7 +70,8 @@ class OrtRuntime:
         if config.device == "cuda":
             raise UsageError(
                 f'[engine] device = "cuda": {missing}',
-                'install onnxruntime-gpu in place of onnxruntime and the NVIDIA driver, or set "auto"',
+                "install the NVIDIA driver, and onnxruntime-gpu[cuda,cudnn] in place of onnxruntime; "
+                'or set "auto", which takes the CPU then',
             )
         return cls("cpu", config.threads)
 
@@ -70,7 +87,13 @@ class OrtRuntime:
         session = self._session(content, file)
         _check_declared(session, file, tensors, memory.max_batch)
         outputs = _probe(session, file, tensors, self.device)
-        return OrtEngine(session, tensors.image, outputs, memory, self.device)
+        try:
+            return OrtEngine(session, tensors.image, outputs, memory, self.device)
+        except Exception as error:  # the binding raises a dozen unrelated types
+            hint = "lower [engine] max_batch, or choose a smaller model"
+            raise EdgedError(
+                f"{file}: no memory on {self.device} for its batches: {_first_line(error)}", hint
+            ) from error
 
     def _session(self, content: bytes, file: str) -> ort.InferenceSession:
         options = ort.SessionOptions()
@@ -81,12 +104,19 @@ class OrtRuntime:
         options.add_session_config_entry("session.use_env_allocators", "1")
         options.log_severity_level = _FATAL  # its errors come back as exceptions and are told once, by us
         provider: Any = "CPUExecutionProvider"
+        hint = _EXPORT
         if self.device == "cuda":
-            provider = (_CUDA_PROVIDER, {"enable_cuda_graph": "1"})
+            # CUDA has float kernels alone, and none for the int32 of the biases: weights are dequantized once, at load.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            provider = (_CUDA_PROVIDER, _CUDA_OPTIONS)
+            hint = 'set [engine] device = "cpu" to run it there; or ' + hint
         try:
             session = ort.InferenceSession(content, options, providers=[provider], enable_fallback=0)
         except Exception as error:  # the binding raises a dozen unrelated types
-            raise EdgedError(f"{file}: ONNX Runtime refuses it: {_first_line(error)}", _EXPORT) from error
+            why = f"ONNX Runtime refuses it on {self.device}: {_first_line(error)}"
+            if "graph capture feature" in str(error):  # so nothing falls back to the CPU unseen
+                why = "not every node of it can compute on CUDA"
+            raise EdgedError(f"{file}: {why}", hint) from error
         if self.device == "cuda" and _CUDA_PROVIDER not in session.get_providers():
             raise EdgedError(f"{file}: ONNX Runtime did not take it to CUDA", 'set [engine] device = "cpu"')
         return session
@@ -205,11 +235,38 @@ def _why_no_cuda() -> str | None:
     """What keeps CUDA from working here, or None. A provider in the list proves a wheel, not a driver: so allocate."""
     if _CUDA_PROVIDER not in ort.get_available_providers():
         return f"this onnxruntime {ort.__version__} is built without CUDA"
+    why = _start_driver()
+    if why is not None:
+        return why
+    told = io.StringIO()
     try:
+        with contextlib.redirect_stdout(told):  # it prints what it does not find
+            if hasattr(ort, "preload_dlls"):  # from 1.21 on: NVIDIA's wheels, where they are installed
+                ort.preload_dlls()
         ort.OrtValue.ortvalue_from_shape_and_type([1], np.uint8, "cuda", 0)
     except Exception as error:  # the binding raises a dozen unrelated types
-        return f"CUDA does not start: {_first_line(error)}"
+        return f"CUDA does not start: {_one_line(told.getvalue()) or _first_line(error)}"
     return None
+
+
+@functools.cache
+def _start_driver() -> str | None:
+    """Have the threads that wait for the GPU sleep, not spin: a matter of the driver, to be settled before anybody uses
+    it, and ONNX Runtime has no word for it. The reason if there is no driver or no GPU."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        return f"the NVIDIA driver is not here: {error}"
+    device, said = ctypes.c_int(), ctypes.c_char_p()
+    status = (
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(device), 0)
+        or driver.cuDevicePrimaryCtxSetFlags_v2(device, _SLEEP_WHILE_WAITING)
+    )
+    if status == 0:
+        return None
+    driver.cuGetErrorString(status, ctypes.byref(said))
+    return f"the NVIDIA driver says: {(said.value or b'error').decode()} ({status})"
 
 
 def _check_declared(session: ort.InferenceSession, file: str, tensors: ModelTensors, max_batch: int) -> None:
@@ -276,5 +333,11 @@ def _shape(sides: Any) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """ONNX Runtime's messages run over many lines; the first says what is wrong."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """What is wrong, of messages that run over many lines and begin with the place in ONNX Runtime's source."""
+    failure = _CUDA_FAILURE.search(str(error))
+    text = failure.group() if failure else _WHERE_IT_FAILED.sub("", str(error), count=1)
+    return _one_line(text) or type(error).__name__
+
+
+def _one_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0][:300]

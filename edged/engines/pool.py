@@ -7,12 +7,14 @@ or freed, so a switch is the change of one reference. All calls come from the en
 
 from __future__ import annotations
 
+import logging
 import platform
 import statistics
 from dataclasses import dataclass, replace
 from types import TracebackType
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from edged import clock
@@ -22,6 +24,8 @@ from edged.engines.engine import Engine, HostMemory, Outputs, Runtime
 from edged.engines.manifest import EngineFile, VariantSpec
 from edged.engines.ort import OrtRuntime
 from edged.errors import EdgedError, UsageError
+
+log = logging.getLogger(__name__)
 
 _WARM_RUNS = 2  # the first runs touch the memory, grow the arenas and capture the CUDA graphs
 _TIMED_RUNS = 7
@@ -85,8 +89,16 @@ class Pool:
     @classmethod
     def open(cls, bundle: Bundle, config: EngineConfig) -> Pool:
         """All variants of the bundle on the configured device, warm. A variant that cannot run is refused with its
-        reason in `variants`; UsageError if none can."""
-        return cls(bundle, OrtRuntime.open(config), config.max_batch)
+        reason in `variants`; UsageError if none can. `auto` goes to the CPU if none of them runs on the GPU."""
+        runtime = OrtRuntime.open(config)
+        try:
+            return cls(bundle, runtime, config.max_batch)
+        except UsageError as error:
+            # A GPU that gives memory may still compute nothing: cuDNN missing, too old a chip, no room left.
+            if config.device != "auto" or runtime.device == "cpu":
+                raise
+            log.warning("not on %s, so on the CPU: %s", runtime.device, error.message)
+        return cls(bundle, OrtRuntime.open(structs.replace(config, device="cpu")), config.max_batch)
 
     @property
     def variants(self) -> tuple[PoolVariant, ...]:

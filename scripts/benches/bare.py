@@ -1,6 +1,7 @@
 """The other side of `bench pipeline`: one thread that decodes, letterboxes, infers and decodes boxes, and nothing else.
 
-`python -m scripts.benches.bare KIND BUNDLE VARIANT CAMERAS FRAMES VIDEO` prints CPU and wall milliseconds per frame.
+`python -m scripts.benches.bare KIND BUNDLE VARIANT CAMERAS FRAMES VIDEO FPS` prints CPU and wall milliseconds per frame.
+FPS 0 is as fast as it goes; else the loop sleeps until each frame is due, as a camera would make it.
 KIND `opencv` is the loop most people write (cv2.VideoCapture, BGR); `tight` uses the cheapest means edged knows (PyAV,
 scaling before colour conversion, bound buffers). The benchmark compares with the cheaper of the two.
 """
@@ -54,7 +55,7 @@ def tight_frames(video: str) -> Iterator[tuple[NDArray[Any], PixelFormat]]:
 
 
 def main() -> None:
-    kind, directory, variant, cameras, frames, video = sys.argv[1:]
+    kind, directory, variant, cameras, frames, video, fps = sys.argv[1:]
     cv2.setNumThreads(1)
     bundle = load_bundle(Path(directory))
     manifest = bundle.manifest
@@ -72,8 +73,12 @@ def main() -> None:
         opencv_frames if kind == "opencv" else tight_frames
     )
     sources = [open_frames(video) for _ in range(int(cameras))]
+    period_s = 1 / (float(fps) * len(sources)) if float(fps) else 0.0
+    due_s = time.monotonic()
     cpu = wall = 0
     for n in count():
+        due_s += period_s
+        time.sleep(max(0.0, due_s - time.monotonic()))
         if n == WARM:
             cpu, wall = time.process_time_ns(), time.perf_counter_ns()
         if n == WARM + int(frames):

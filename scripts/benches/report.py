@@ -13,6 +13,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+Sense = Literal["at most", "at least"]
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -22,7 +24,7 @@ class Figure:
     value: float
     unit: str
     target: float
-    sense: Literal["at most", "at least"] = "at most"
+    sense: Sense = "at most"
     spread: tuple[float, float] | None = None
 
     @property
