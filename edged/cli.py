@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -81,7 +82,7 @@ def _add_daemon_commands(add: _Add) -> None:
     demo.add_argument("--out", default=".", metavar="DIR", help="where the picture and the clip go (default: here)")
     demo.add_argument("--bundle", metavar="DIR", help="a bundle of your own (default: the shipped demo bundle)")
     demo.add_argument("--plain", action="store_true", help="plain lines instead of the live screen")
-    demo.add_argument("--json", action="store_true", help="print the summary as one JSON object, and nothing else")
+    demo.add_argument("--json", action="store_true", help="the summary as one JSON object; the lines go to stderr")
 
     run = add("run", "run the daemon until SIGTERM or Ctrl-C", "edged run -c /etc/edged/edged.toml")
     _add_config(run)
@@ -146,19 +147,12 @@ def _add_endpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 3 <= value <= 86_400:
-        raise ValueError
-    return value
-
-
-# What argparse calls them in "invalid ... value".
-_positive.__name__ = "whole number above 0,"
-_seconds.__name__ = "number of seconds from 3 to 86400,"
+    if not re.fullmatch(r"\d{1,5}(\.\d+)?", text) or not 3 <= float(text) <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 3 to 86400")
+    return float(text)

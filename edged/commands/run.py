@@ -30,13 +30,13 @@ def configure_logging() -> None:
 
 
 class _LineFormatter(logging.Formatter):
-    """One line a record, whatever a camera or a library put into it; a traceback keeps its lines."""
+    """One printable line a record, whatever a camera or a library put into it; a traceback keeps its lines."""
 
     def __init__(self, layout: str = "%(asctime)s %(levelname)-7s %(message)s") -> None:
         super().__init__(layout)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        record.message = " ".join(record.message.splitlines())
+        record.message = "".join(c if c.isprintable() else " " for c in record.message)
         return super().formatMessage(record)
 
 

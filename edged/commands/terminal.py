@@ -76,6 +76,11 @@ def span(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def printable(text: str) -> str:
+    """Without what would move a terminal's cursor: parts of it come from cameras and files."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 def causes(drops: dict[str, int]) -> str:
     """`superseded 3, late 1`, or a dash."""
     return ", ".join(f"{cause} {count}" for cause, count in drops.items() if count) or "-"

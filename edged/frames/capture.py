@@ -119,14 +119,12 @@ class _Capture:
     def _wait(self, until_ns: int) -> None:
         """Wait until then, or not at all; notice in either case when the daemon is gone."""
         while True:
-            left_ms = max(0, until_ns - clock.mono_ns()) // clock.NS_PER_MS
-            if self._poll.poll(left_ms):
+            left_ns = max(0, until_ns - clock.mono_ns())
+            # select knows microseconds; poll, with its whole milliseconds, would need a second sleep for the rest
+            if select.select([self._link], [], [], left_ns / clock.NS_PER_S)[0]:
                 self._take_credit()
-            elif left_ms == 0:
-                break
-        left_ns = until_ns - clock.mono_ns()
-        if left_ns > 0:  # poll knows only whole milliseconds
-            clock.sleep_s(left_ns / clock.NS_PER_S)
+            elif left_ns == 0:
+                return
 
     def _await_credit(self) -> None:
         """Wait until the daemon has taken the frame before. It may take its time; it may not disappear."""

@@ -1,6 +1,6 @@
-"""The other side of `bench pipeline`: one thread that decodes, letterboxes, infers and decodes boxes, and nothing else.
+"""The other side of `bench pipeline`: one thread that decodes, letterboxes, infers, decodes boxes, and nothing else.
 
-`python -m scripts.benches.bare KIND BUNDLE VARIANT CAMERAS FRAMES VIDEO FPS` prints CPU and wall milliseconds per frame.
+`python -m scripts.benches.bare KIND BUNDLE VARIANT CAMERAS FRAMES VIDEO FPS` prints CPU and wall ms per frame.
 FPS 0 is as fast as it goes; else the loop sleeps until each frame is due, as a camera would make it.
 KIND `opencv` is the loop most people write (cv2.VideoCapture, BGR); `tight` uses the cheapest means edged knows (PyAV,
 scaling before colour conversion, bound buffers). The benchmark compares with the cheaper of the two.
