@@ -20,9 +20,7 @@ from edged.frames.source import Grabbed, SourceInfo
 from edged.frames.uri import SourceUri
 
 _MAX_AGE_NS: Final = 10 * clock.NS_PER_S
-_LOG_ERRORS: Final = (
-    2  # OpenCV's LOG_LEVEL_ERROR: its warnings would repeat with each attempt to open, beside our reason
-)
+_LOG_ERRORS: Final = 2  # OpenCV's LOG_LEVEL_ERROR: its warnings would come again with each attempt, beside our reason
 _NAMES: Final = "ls -l /dev/v4l/by-id names the cameras there are"
 
 # OpenCV 5 has moved it.
@@ -59,9 +57,8 @@ class V4l2Source:
         if not self._capture.grab():
             raise EdgedError(f"{self._device} gives no more frames")
         now_ns = clock.mono_ns()
-        buffer_ns = round(
-            self._capture.get(cv2.CAP_PROP_POS_MSEC) * clock.NS_PER_MS
-        )  # CLOCK_MONOTONIC, in most drivers
+        # On CLOCK_MONOTONIC, in most drivers.
+        buffer_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * clock.NS_PER_MS)
         return Grabbed(buffer_ns if now_ns - _MAX_AGE_NS < buffer_ns <= now_ns else now_ns)
 
     def retrieve(self, into: NDArray[np.uint8]) -> None:
