@@ -1,0 +1,188 @@
+"""`edged check`: the whole start without the loop, with the daemon's own parts: what would run, what is missing.
+
+A finding is ok, a warning (edged would run all the same) or failed. Exit 0 if nothing failed, 1 if something did, 2 if
+the configuration itself is wrong. Runs on the main thread; cameras open in child processes, as they do in the daemon.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Generator, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edged import clock
+from edged.commands.check_cameras import Tried, try_cameras
+from edged.commands.check_sockets import try_sockets
+from edged.commands.finding import Finding, failed
+from edged.commands.terminal import console, number, progress
+from edged.config import Config, Limits, PowerConfig, default_path, effective_toml, load
+from edged.engines.bundle import Bundle, load_bundle
+from edged.engines.pool import Pool, PoolVariant
+from edged.errors import EdgedError
+from edged.governor import governor
+from edged.governor.decision import BudgetChanged, Variant, Workload
+from edged.loop.steering import budget_of, usable_variants
+from edged.power.telemetry import open_provider
+from edged.vision.decoder import make_decoder
+
+_STYLES: Final = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+_BETWEEN_READINGS_S: Final = 0.3
+
+
+def run(arguments: argparse.Namespace) -> int:
+    path = default_path(arguments.config)
+    try:
+        config = load(path)
+    except EdgedError as error:
+        if not arguments.json:
+            raise
+        _print_json([failed("config", error)])
+        return error.exit_code
+    if arguments.print_effective:
+        print(effective_toml(config), end="")
+        return 0
+    out = console()
+    findings = []
+    for finding in check(path, config):
+        findings.append(finding)
+        if not arguments.json:
+            _show(out, finding)
+    if arguments.json:
+        _print_json(findings)
+    runs = _runs(findings)
+    if not arguments.json:
+        out.print("This would run." if runs else "This would not run as configured.")
+    return 0 if runs else 1
+
+
+def check(path: Path, config: Config) -> Iterator[Finding]:
+    """Every finding, in the order of the daemon's start."""
+    cameras = len(config.camera)
+    yield Finding("ok", "config", f"{path}: {cameras} camera{'' if cameras == 1 else 's'}")
+    running = yield from try_sockets(config.bus)
+    usable = yield from _bundle(config)
+    yield from _power(config.power)
+    with progress(f"opening {cameras} cameras"):
+        tried = try_cameras(config.camera)
+    for camera in tried:
+        subject = f"camera {camera.name}"
+        if camera.problem is None:
+            yield Finding("ok", subject, camera.text)
+        else:
+            usual = "the daemon that runs may hold it" if running else "check the source; the daemon would keep trying"
+            yield Finding("failed", subject, camera.problem, camera.hint or usual)
+    if usable:
+        yield from _limits(config.limits, usable, tried)
+
+
+def _bundle(config: Config) -> Generator[Finding, None, tuple[Variant, ...]]:
+    """Returns the variants that run here."""
+    try:
+        bundle = load_bundle(config.bundle)
+        make_decoder(bundle.manifest)
+    except EdgedError as error:
+        yield failed("bundle", error)
+        return ()
+    manifest = bundle.manifest
+    told = f"{manifest.name}, {manifest.task}, {len(manifest.labels)} classes, {len(manifest.variants)} variants"
+    yield Finding("ok", "bundle", f"{bundle.directory}: {told}")
+    try:
+        with progress("loading and warming the engines"), Pool.open(bundle, config.engine) as pool:
+            variants, device = pool.variants, pool.device
+            usable = usable_variants(pool)
+    except EdgedError as error:
+        yield failed("engines", error)
+        return ()
+    yield from (_variant(bundle, variant, device) for variant in variants)
+    return usable
+
+
+def _limits(limits: Limits, usable: tuple[Variant, ...], tried: list[Tried]) -> Iterator[Finding]:
+    """What the governor would choose for the frames that the cameras gave just now."""
+    now_ns = clock.mono_ns()
+    live = [camera for camera in tried if camera.problem is None]
+    load = Workload(len(live), sum(camera.fps or 0.0 for camera in live), late=0)
+    budget = budget_of(limits)
+    try:
+        state, _ = governor.start(usable, budget, now_ns)
+        state, _ = governor.step(state, load, now_ns)
+        _, decision = governor.step(state, BudgetChanged(budget), now_ns)  # has it say what it thinks of that load
+    except EdgedError as error:
+        yield failed("limits", error)
+        return
+    fits = any(other.fits for other in decision.alternatives if other.variant == decision.variant)
+    fix = "" if fits else "raise deadline_ms, lower the cameras' fps, or use a faster bundle"
+    yield Finding("ok" if fits else "warning", "limits", f"would run {decision.reason}", fix)
+    for key in ("power_w", "energy_wh", "temperature_c"):
+        if getattr(limits, key) is not None:
+            yield Finding("warning", "limits", f"{key} is not enforced in this version", f"do not rely on {key} yet")
+
+
+def _variant(bundle: Bundle, variant: PoolVariant, device: str) -> Finding:
+    subject = f"variant {variant.name}"
+    if variant.refused is not None:
+        # A variant without a file for this machine is how bundles serve several; a bad file is a fault.
+        meant = variant.file is not None
+        fix = "copy the bundle again, or package it again" if meant else "nothing, unless you want it here"
+        return Finding("failed" if meant else "warning", subject, f"refused: {variant.refused}", fix)
+    spec = bundle.variant(variant.name)
+    accuracy = "accuracy not measured"
+    if variant.accuracy is not None:
+        accuracy = f"{bundle.manifest.metric} {variant.accuracy:.3f}"
+    largest = len(variant.latency_ms)
+    batches = f", batch {largest} {variant.latency_ms[-1]:.1f} ms" if largest > 1 else ""
+    return Finding(
+        "ok",
+        subject,
+        f"{variant.file}: digest right, {spec.precision}{' 2:4 sparse' if spec.sparse else ''} on {variant.runtime} "
+        f"{device}, warm {variant.latency_ms[0]:.1f} ms{batches}, {accuracy}",
+    )
+
+
+def _power(config: PowerConfig) -> Iterator[Finding]:
+    try:
+        provider = open_provider(config)
+        try:
+            provider.read()  # rates need two readings
+            clock.sleep_s(_BETWEEN_READINGS_S)
+            sample = provider.read()
+        finally:
+            provider.close()
+    except EdgedError as error:
+        yield failed("power", error)
+        return
+    yield Finding(
+        "ok",
+        "power",
+        f"provider {sample.provider}: power {number(sample.power_w, 1, ' W')}"
+        f"{' (estimated)' if sample.power_estimated else ''}, temperature {number(sample.temperature_c, 1, ' C')}, "
+        f"CPU {number(sample.cpu_percent, 0, ' %')}",
+    )
+    for reason in sample.missing:
+        yield Finding("warning", "power", reason, "none needed: it is published as unknown")
+
+
+def _show(out: Console, finding: Finding) -> None:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(width=7)
+    grid.add_column(min_width=20, no_wrap=True)
+    grid.add_column()
+    grid.add_row(Text(finding.level, style=_STYLES[finding.level]), finding.subject, Text(finding.text))
+    if finding.fix:
+        grid.add_row("", "", Text(f"fix: {finding.fix}", style="dim" if finding.level == "warning" else ""))
+    out.print(grid)
+
+
+def _runs(findings: list[Finding]) -> bool:
+    return not any(finding.level == "failed" for finding in findings)
+
+
+def _print_json(findings: list[Finding]) -> None:
+    print(json.dumps({"ok": _runs(findings), "findings": [asdict(finding) for finding in findings]}, indent=2))

@@ -1,0 +1,192 @@
+"""What a person can look at: the very frames that results were made from, with boxes, labels, variant and age.
+
+In: results and the pixels a client mapped from the ring. Out: edged-demo.png (every camera under every variant) and
+edged-demo.mp4 (the cameras side by side as time goes by). On the demo's main thread, a few times a second.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, cast
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edged.bus.client import Client
+from edged.bus.schema import Result
+from edged.errors import EdgedError
+
+Image = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+PICTURE = "edged-demo.png"
+CLIP = "edged-demo.mp4"
+CLIP_FPS: Final = 5
+CLIP_LONGEST_S: Final = 120.0
+CLIP_TILE: Final = (640, 360)
+PICTURE_WIDTH: Final = 1920
+MAX_TILE_WIDTH: Final = 960
+TITLE_HEIGHT: Final = 64
+_FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
+_WHITE: Final = (255, 255, 255)
+_DARK: Final = (38, 32, 28)
+# One BGR colour for each class, bright enough for dark text on it.
+CLASS_COLOURS: Final[tuple[Colour, ...]] = (
+    (80, 200, 255), (120, 230, 120), (255, 180, 90), (200, 150, 255), (90, 230, 230), (255, 220, 130), (150, 160, 255),
+    (190, 230, 160),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A result and a copy of its picture, BGR."""
+
+    result: Result
+    pixels: Image
+
+
+class Gallery:
+    """The last shot of each camera, and of each camera under each variant."""
+
+    def __init__(self, cameras: Sequence[str]) -> None:
+        self.cameras = tuple(cameras)
+        self.last: dict[str, Shot] = {}
+        self.by_variant: dict[str, dict[str, Shot]] = {}
+        self._due_s = dict.fromkeys(self.cameras, 0.0)
+
+    def offer(self, client: Client, result: Result, now_s: float) -> None:
+        """Take its picture out of the ring if it is time for one, and the camera has not overwritten it."""
+        if now_s < self._due_s[result.camera]:
+            return
+        pixels = client.frame(result)
+        if pixels is None:
+            return
+        self._due_s[result.camera] = now_s + 1 / CLIP_FPS
+        shot = self.last[result.camera] = Shot(result, pixels)
+        self.by_variant.setdefault(result.variant, {})[result.camera] = shot
+
+    def save(self, path: Path, title: str, variants: Sequence[str]) -> bool:
+        """A row for each variant that ran, a column for each camera. False if there is no picture at all."""
+        if not self.by_variant:
+            return False
+        width = min(MAX_TILE_WIDTH, PICTURE_WIDTH // len(self.cameras))
+        size = (width, width * 9 // 16)
+        rows = []
+        for shots in (self.by_variant[name] for name in variants if name in self.by_variant):
+            tiles = [tile(shots.get(camera), camera, size) for camera in self.cameras]
+            rows.append(np.hstack([_framed(one) for one in tiles]))
+        picture = np.vstack([_title(title, rows[0].shape[1]), *rows])
+        try:
+            path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        except OSError as error:
+            raise EdgedError(f"cannot write {path}: {error.strerror}", "choose another directory with --out") from error
+        return True
+
+
+class Clip:
+    """An H.264 file to which one composed picture is added at a time; closed, it can be played."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream: Any = None
+        self._frames = 0
+        try:
+            self._container = av.open(str(path), "w")
+        except (OSError, av.FFmpegError) as error:
+            reason = error.strerror or type(error).__name__
+            raise EdgedError(f"cannot write {path}: {reason}", "choose another directory with --out") from error
+
+    def __enter__(self) -> Clip:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._stream is not None:
+            self._container.mux(self._stream.encode(None))
+        self._container.close()
+        if not self._frames:
+            self._path.unlink(missing_ok=True)
+
+    def add(self, gallery: Gallery, panel: Sequence[str], now_s: float) -> None:
+        """The picture of this moment, if it is time for one. `panel`: a heading, then sentences."""
+        if self._frames > now_s * CLIP_FPS or now_s > CLIP_LONGEST_S or not gallery.last:
+            return
+        picture = _compose([tile(gallery.last.get(name), name, CLIP_TILE) for name in gallery.cameras], panel)
+        if self._stream is None:
+            options = {"preset": "ultrafast", "crf": "24"}
+            self._stream = self._container.add_stream("libx264", rate=CLIP_FPS, options=options)
+            self._stream.height, self._stream.width = picture.shape[:2]
+            self._stream.pix_fmt = "yuv420p"
+        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        self._frames += 1
+
+
+def tile(shot: Shot | None, camera: str, size: tuple[int, int]) -> Image:
+    """One camera: its picture in `size` (width, height) with what was seen, under a line that says how."""
+    if shot is None:
+        blank = np.full((size[1], size[0], 3), _DARK, np.uint8)
+        _text(blank, f"{camera}: no picture under this variant", (12, 26), 0.6, _WHITE)
+        return blank
+    result = shot.result
+    picture = cast(Image, cv2.resize(shot.pixels, size, interpolation=cv2.INTER_AREA))
+    scale_x, scale_y = size[0] / result.width, size[1] / result.height
+    detections = result.detections if isinstance(result.detections, list) else []
+    for seen in sorted(detections, key=lambda detection: detection.score):  # the best on top
+        x0, y0, x1, y1 = (round(v * s) for v, s in zip(seen.box, (scale_x, scale_y) * 2, strict=True))
+        _box(picture, (x0, y0, x1, y1), f"{seen.label} {seen.score:.2f}", CLASS_COLOURS[seen.class_id % 8])
+    late = "" if result.deadline_met else "  LATE"
+    line = f"{result.camera}   {result.variant}   {result.age_ms:.1f} ms{late}   frame {result.frame}"
+    cv2.rectangle(picture, (0, 0), (size[0], 26), _DARK, -1)
+    _text(picture, line, (10, 18), 0.52, _WHITE)
+    return picture
+
+
+def _box(picture: Image, box: tuple[int, int, int, int], label: str, colour: Colour) -> None:
+    x0, y0, x1, y1 = box
+    cv2.rectangle(picture, (x0, y0), (x1, y1), colour, 2)
+    (width, height), _ = cv2.getTextSize(label, _FONT, 0.42, 1)
+    left = min(max(0, x0 - 1), max(0, picture.shape[1] - width - 6))
+    top = y0 - height - 7 if y0 - height - 7 > 26 else y1  # never under the line at the top
+    cv2.rectangle(picture, (left, top), (left + width + 6, top + height + 7), colour, -1)
+    _text(picture, label, (left + 3, top + height + 3), 0.42, _DARK)
+
+
+def _compose(tiles: list[Image], panel: Sequence[str]) -> Image:
+    """Two tiles a row; the words fill what is left, or a row of their own."""
+    width, height = CLIP_TILE
+    if len(tiles) == 2:
+        return np.vstack([np.hstack(tiles), _words(panel, (2 * width, height // 2))])
+    rows = [*tiles, _words(panel, CLIP_TILE)]
+    return np.vstack([np.hstack(rows[i : i + 2]) for i in range(0, len(rows), 2)])
+
+
+def _words(lines: Sequence[str], size: tuple[int, int]) -> Image:
+    picture = np.full((size[1], size[0], 3), _DARK, np.uint8)
+    _text(picture, lines[0], (18, 40), 0.9, _WHITE)
+    y = 80
+    for sentence in lines[1:]:
+        for line in textwrap.wrap(sentence, size[0] // 12):
+            _text(picture, line, (18, y), 0.6, (215, 215, 215))
+            y += 26
+        y += 12
+    return picture
+
+
+def _framed(picture: Image) -> Image:
+    picture[:, -2:] = picture[-2:] = _DARK
+    return picture
+
+
+def _title(text: str, width: int) -> Image:
+    picture = np.full((TITLE_HEIGHT, width, 3), _DARK, np.uint8)
+    _text(picture, text, (18, 40), 0.8, _WHITE)
+    return picture
+
+
+def _text(picture: Image, text: str, origin: tuple[int, int], size: float, colour: Colour) -> None:
+    cv2.putText(picture, text, origin, _FONT, size, colour, 1, cv2.LINE_AA)

@@ -1,0 +1,226 @@
+"""What the demo shows while it runs: a live screen on a terminal, a few plain lines elsewhere.
+
+In: a View of the moment, a few times a second. Out: the terminal (rich), or lines on the given stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from edged.bus.schema import Decision, State
+from edged.commands.demo.programme import Act
+from edged.commands.demo.tally import Tally, VariantTally
+from edged.commands.terminal import causes, number
+
+REFRESH_S: Final = 0.25
+PLAIN_EVERY_S: Final = 2.0
+STRIP: Final = 48
+"""Characters of the timeline and of the row of ages."""
+_BARS: Final = " ▁▂▃▄▅▆▇█"
+_COLOURS: Final = ("cyan", "yellow", "magenta", "blue")
+
+
+@dataclass(frozen=True)
+class View:
+    """All that may be shown, at `now_s` of `seconds`."""
+
+    now_s: float
+    seconds: float
+    act: Act
+    tally: Tally
+    state: State | None
+    decision: Decision | None
+    lost: int
+
+
+class Screen(Protocol):
+    def begin(self, act: Act, now_s: float) -> None: ...
+
+    def decided(self, decision: Decision, now_s: float) -> None: ...
+
+    def show(self, view: View) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class PlainScreen:
+    """A line for each act and decision, and one every two seconds with what the cameras give."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._due_s = PLAIN_EVERY_S
+
+    def begin(self, act: Act, now_s: float) -> None:
+        self._say(now_s, f"act {act.number} of 3, {act.name}: {act.caption}")
+
+    def decided(self, decision: Decision, now_s: float) -> None:
+        self._say(now_s, f"decision: {decision.reason}")
+
+    def show(self, view: View) -> None:
+        if view.now_s < self._due_s:
+            return
+        self._due_s += PLAIN_EVERY_S
+        parts = []
+        for name, camera in view.tally.cameras.items():
+            age = (
+                ""
+                if camera.last is None
+                else f", {_objects(camera.last.detections)} objects, {camera.last.age_ms:.0f} ms"
+            )
+            parts.append(f"{name} {camera.fps(view.now_s):.0f} fps{age}")
+        variant = view.decision.variant if view.decision else "-"
+        self._say(view.now_s, f"{variant}: " + " | ".join(parts))
+
+    def close(self) -> None:
+        """Nothing to tidy up."""
+
+    def _say(self, now_s: float, text: str) -> None:
+        print(f"{now_s:5.1f} s  {text}", file=self._stream, flush=True)
+
+
+class LiveScreen:
+    """The whole terminal, until `close` gives it back."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, screen=True, auto_refresh=False)
+        self._live.start()
+        self._due_s = 0.0
+
+    def begin(self, act: Act, now_s: float) -> None:
+        self._due_s = 0.0
+
+    def decided(self, decision: Decision, now_s: float) -> None:
+        self._due_s = 0.0
+
+    def show(self, view: View) -> None:
+        if view.now_s < self._due_s:
+            return
+        self._due_s = view.now_s + REFRESH_S
+        self._live.update(picture_of(view), refresh=True)
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+def picture_of(view: View) -> Group:
+    """The live screen's contents; about 28 lines of 100 columns."""
+    head = f"edged demo   act {view.act.number} of 3: {view.act.name}   {view.now_s:.0f} of {view.seconds:.0f} s"
+    decision = view.decision.reason if view.decision else "waiting for the first decision"
+    lost = f"   {view.lost} messages lost on the way to this screen" if view.lost else ""
+    return Group(
+        Rule(Text(head, style="bold"), align="left"),
+        Padding(Text(view.act.caption, style="bold"), (0, 0, 1, 0)),
+        _cameras(view),
+        Text(),
+        _variants(view),
+        Text(),
+        _labelled("decision", Text(decision)),
+        Text(),
+        _labelled("variant", _timeline(view)),
+        _labelled("age", _ages(view)),
+        Text(f"Ctrl-C ends it{lost}", style="dim"),
+    )
+
+
+def _cameras(view: View) -> Table:
+    table = _table("camera", "state", ">fps", ">objects", ">age", ">results", "dropped, by cause")
+    states = {camera.camera: camera for camera in view.state.cameras} if view.state else {}
+    for name, camera in view.tally.cameras.items():
+        status, last = states.get(name), camera.last
+        state = status.state if status else "starting"
+        late = last is not None and not last.deadline_met
+        table.add_row(
+            name,
+            Text(state, style="green" if state == "live" else "yellow"),
+            f"{camera.fps(view.now_s):.1f}",
+            _objects(last.detections) if last else "-",
+            Text(f"{last.age_ms:.1f} ms" if last else "-", style="red" if late else ""),
+            str(camera.results),
+            causes(status.drops) if status else "-",
+        )
+    return table
+
+
+def _variants(view: View) -> Table:
+    table = _table(
+        "variant", ">accuracy", ">predicted", ">frames", ">age p50", ">p99", ">late", ">precision", ">recall"
+    )
+    predicted = {o.variant: o.predicted_ms for o in view.decision.alternatives} if view.decision else {}
+    running = view.decision.variant if view.decision else None
+    for index, variant in enumerate(view.state.variants if view.state else ()):
+        tally = view.tally.variants.get(variant.name)
+        mark = "> " if variant.name == running else "  "
+        ms = predicted.get(variant.name)
+        table.add_row(
+            Text(mark + variant.name, style=f"bold {_COLOURS[index % 4]}" if mark.strip() else _COLOURS[index % 4]),
+            number(variant.accuracy, 3),
+            "-" if ms is None else f"{ms:.1f} ms",
+            *(variant_cells(tally) if tally else ("0", "-", "-", "-", "-", "-")),
+        )
+    return table
+
+
+def variant_cells(tally: VariantTally) -> tuple[str, ...]:
+    """frames, p50 and p99 age, late, precision, recall."""
+    p50, p99 = tally.age_ms(0.5), tally.age_ms(0.99)
+    return (
+        str(tally.frames),
+        "-" if p50 is None else f"{p50:.1f} ms",
+        "-" if p99 is None else f"{p99:.1f} ms",
+        str(tally.late),
+        "-" if tally.precision is None else f"{tally.precision:.3f}",
+        "-" if tally.recall is None else f"{tally.recall:.3f}",
+    )
+
+
+def _timeline(view: View) -> Text:
+    """One block for each slice of the time gone by, in the colour of the variant that ran."""
+    names = [variant.name for variant in view.state.variants] if view.state else []
+    text = Text()
+    runs = view.tally.runs
+    for block in range(int(STRIP * min(1.0, view.now_s / view.seconds))):
+        until_s = (block + 1) * view.seconds / STRIP
+        name = next((name for begun_s, name in reversed(runs) if begun_s <= until_s), None)
+        text.append("█" if name else " ", style=_COLOURS[names.index(name) % 4] if name in names else "")
+    text.append(" " * (STRIP - len(text)))
+    for index, name in enumerate(names):
+        text.append(f"  ■ {name}", style=_COLOURS[index % 4])
+    return text
+
+
+def _ages(view: View) -> Text:
+    """The last results, newest to the right: a full block is the deadline in force, red is late."""
+    text = Text()
+    recent = list(view.tally.recent)[-STRIP:]
+    for result in recent:
+        height = min(8, max(1, round(8 * result.age_ms / result.deadline_ms)))
+        text.append(_BARS[height], style="green" if result.deadline_met else "red")
+    text.append(" " * (STRIP - len(recent)) + f"  full = deadline, {view.act.deadline_ms:g} ms", style="dim")
+    return text
+
+
+def _objects(detections: object) -> str:
+    return str(len(detections)) if isinstance(detections, list) else "-"
+
+
+def _labelled(label: str, text: Text) -> Table:
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=9, style="bold")
+    grid.add_column()
+    grid.add_row(label, text)
+    return grid
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 3, 0, 0), show_edge=False, header_style="dim")
+    for name in columns:
+        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
+    return table

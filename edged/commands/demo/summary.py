@@ -1,0 +1,85 @@
+"""What the demo has shown, at its end: tables for people, or one object for programs. Tally and last state in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from edged.bus.schema import State
+from edged.commands.demo.screen import variant_cells
+from edged.commands.demo.tally import Tally
+from edged.commands.terminal import causes
+
+
+def as_object(tally: Tally, state: State, seconds: float, lost: int, files: list[str]) -> dict[str, Any]:
+    """Per camera `captured` = `results` + the sum of `drops` + `on_its_way`; ages in ms."""
+    cameras = []
+    for camera in state.cameras:
+        waiting = camera.captured - camera.results - sum(camera.drops.values())
+        cameras.append(
+            {
+                "camera": camera.camera,
+                "source": camera.source.partition("?")[0],
+                "captured": camera.captured,
+                "results": camera.results,
+                "drops": camera.drops,
+                "on_its_way": waiting,
+                "reconnects": camera.reconnects,
+            }
+        )
+    variants = [
+        {
+            "variant": name,
+            "frames": counted.frames,
+            "late": counted.late,
+            "age_p50_ms": counted.age_ms(0.5),
+            "age_p99_ms": counted.age_ms(0.99),
+            "precision": counted.precision,
+            "recall": counted.recall,
+        }
+        for name, counted in tally.variants.items()
+    ]
+    return {
+        "seconds": seconds,
+        "cameras": cameras,
+        "variants": variants,
+        "runs": [{"at_s": round(at_s, 2), "variant": name} for at_s, name in tally.runs],
+        "messages_lost": lost,
+        "files": files,
+    }
+
+
+def show(out: Console, tally: Tally, state: State, seconds: float, lost: int) -> None:
+    out.print(
+        f"\n{tally.results} results in {seconds:.0f} s, counted by a subscriber; {lost} messages lost on the way.\n"
+    )
+    out.print("Frames since the daemon started:")
+    cameras = _table(
+        "camera", ">captured", "=", ">results", "+", "dropped, by cause", "+", ">on its way", ">reconnects"
+    )
+    for camera in state.cameras:
+        waiting = camera.captured - camera.results - sum(camera.drops.values())
+        cameras.add_row(
+            camera.camera, str(camera.captured), "", str(camera.results), "", causes(camera.drops), "", str(waiting),
+            str(camera.reconnects),
+        )  # fmt: skip
+    out.print(cameras)
+    out.print()
+    out.print("Results since the acts began:")
+    variants = _table("variant", ">frames", ">age p50", ">age p99", ">late", ">precision", ">recall")
+    for name, counted in tally.variants.items():
+        variants.add_row(name, *variant_cells(counted))
+    out.print(variants)
+    runs = " -> ".join(f"{name} at {at_s:.1f} s" for at_s, name in tally.runs)
+    out.print(f"\nThe variant that ran: {runs}.")
+    if any(counted.precision is not None for counted in tally.variants.values()):
+        out.print("Precision and recall: whole objects with the right label at IoU 0.5, on the rendered cameras.")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
+    return table

@@ -1,0 +1,142 @@
+"""`edged watch`: messages as they come, one line each, typed for people or as JSON. Ends at --count or Ctrl-C.
+
+What it has to say of itself (no daemon, lost messages) goes to stderr, so that stdout carries messages alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from edged.bus.client import Client
+from edged.bus.schema import TOPICS, Decision, Event, Message, Result, State, Status, Telemetry, topic_of
+from edged.commands.terminal import at, causes, curve_of, number, printable, span
+from edged.errors import UsageError
+from edged.paths import find_results_endpoint
+
+SILENCE_S = 3.0
+"""`state` comes once a second, so a daemon that says nothing for this long is not there."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    topics = [_checked(topic) for topic in arguments.topics]
+    encoder = msgspec.json.Encoder()
+    client = _open(arguments, topics)
+    silent = False
+    reported: Counter[str] = Counter()
+    left = arguments.count
+    try:
+        while left is None or left > 0:
+            message = client.receive(SILENCE_S)
+            if message is None:
+                if not silent:
+                    _say(f"no daemon answers at {client.endpoint}; waiting (start one with `edged run`)")
+                silent = True
+                if arguments.endpoint is None and find_results_endpoint() != client.endpoint:
+                    client.close()  # one has started elsewhere meanwhile, the system service perhaps
+                    client = _open(arguments, topics)
+                continue
+            if silent:
+                _say(f"the daemon at {client.endpoint} answers")
+                silent = False
+            topic = topic_of(message)
+            if topics and not any(_wanted(topic, asked) for asked in topics):
+                continue
+            lost = client.gaps[topic] - reported[topic]
+            if lost > 0:
+                reported[topic] = client.gaps[topic]
+                _say(f"lost {lost} message{'' if lost == 1 else 's'} of {topic}: this program is too slow")
+            print(_json(encoder, topic, message) if arguments.json else line(message), flush=True)
+            left = None if left is None else left - 1
+    finally:
+        client.close()
+    return 0
+
+
+def line(message: Message) -> str:
+    """The message in one line for a person."""
+    match message:
+        case Result():
+            text = _result(message)
+        case Status():
+            text = _status(message)
+        case Decision():
+            text = f"decision  {message.reason} [bound: {message.bound}]"
+        case Event():
+            about = message.camera or message.variant
+            text = f"event     {message.kind}{f' ({about})' if about else ''}: {message.text}"
+        case Telemetry():
+            text = _telemetry(message)
+        case State():
+            live = sum(camera.state == "live" for camera in message.cameras)
+            variant = message.decision.variant if message.decision else "nothing yet"
+            health = "healthy" if message.healthy else "STUCK"
+            text = (
+                f"state     {health}, {live} of {len(message.cameras)} cameras live, "
+                f"running {variant}, up {span(message.uptime_s)}"
+            )
+    return f"{at(message.t_publish)} {printable(text)}"
+
+
+def _result(message: Result) -> str:
+    late = "" if message.deadline_met else f" LATE (deadline {message.deadline_ms:g} ms)"
+    if isinstance(message.detections, list):
+        objects = message.detections
+        seen = f"{len(objects)} object{'' if len(objects) == 1 else 's'}"
+        told = ", ".join(f"{o.label} {o.score:.2f}" for o in sorted(objects, key=lambda o: -o.score))
+    else:
+        classes = message.classes if isinstance(message.classes, list) else []
+        seen, told = "classes", ", ".join(f"{c.label} {c.score:.2f}" for c in classes)
+    return (
+        f"result    {message.camera} #{message.frame} {message.age_ms:5.1f} ms{late} {message.variant} {seen}"
+        f"{': ' if told else ''}{told}"
+    )
+
+
+def _status(message: Status) -> str:
+    why = f": {message.reason}" if message.reason else ""
+    return (
+        f"status    {message.camera} {message.state} for {span(message.since_s)}{why} (captured {message.captured}, "
+        f"results {message.results}, dropped: {causes(message.drops)}, reconnects {message.reconnects})"
+    )
+
+
+def _telemetry(message: Telemetry) -> str:
+    estimated = " (estimated)" if message.power_estimated else ""
+    return (
+        f"telemetry {message.provider}: power {number(message.power_w, 1, ' W')}{estimated}, "
+        f"temperature {number(message.temperature_c, 1, ' C')}, CPU {number(message.cpu_percent, 0, ' %')}, "
+        f"memory free {number(message.memory_available_mb, 0, ' MB')}"
+    )
+
+
+def _open(arguments: argparse.Namespace, topics: list[str]) -> Client:
+    # `state` is always asked for: it is how a daemon that has nothing to say differs from none.
+    return Client(arguments.endpoint, {*topics, "state"} if topics else ("",), curve=curve_of(arguments))
+
+
+def _wanted(topic: str, asked: str) -> bool:
+    return topic.startswith(asked) if asked.endswith("/") else topic == asked
+
+
+def _checked(asked: str) -> str:
+    """`result` -> `result/`: of every camera. UsageError for what no daemon sends."""
+    name, slash, camera = asked.partition("/")
+    topic = TOPICS.get(name)
+    if topic is None or (slash and not topic.per_camera):
+        names = ", ".join(f"{t}[/CAMERA]" if spec.per_camera else t for t, spec in TOPICS.items())
+        raise UsageError(f"there is no topic {asked!r}", f"topics are {names}")
+    return topic.prefix + camera
+
+
+def _json(encoder: msgspec.json.Encoder, topic: str, message: Message) -> str:
+    fields: dict[str, Any] = msgspec.to_builtins(message)  # leaves out `classes` where there are `detections`
+    return encoder.encode({"topic": topic, **fields}).decode()
+
+
+def _say(text: str) -> None:
+    print(f"edged: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,197 @@
+"""`edged check`, and `edged run` refusing to start: each thing that may be wrong, its sentence and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edged.cli import main
+from tests.support.daemon import RunningDaemon, write_config
+from tests.support.models import center_model, write_bundle
+
+SMALL = "test://3?width=128&height=64&fps=30"
+Findings = dict[str, list[dict[str, str]]]
+Check = Callable[[Path], tuple[int, Findings]]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundle"), {"fine": center_model(-100.0), "fast": center_model(-90.0)})
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Check:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
+
+    def run(config: Path) -> tuple[int, Findings]:
+        code = main(["check", "-c", str(config), "--json"])
+        told: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert told["ok"] == (code == 0)
+        findings: Findings = {}
+        for finding in told["findings"]:
+            findings.setdefault(finding["subject"], []).append(finding)
+        return code, findings
+
+    return run
+
+
+def test_a_good_configuration_would_run(check: Check, bundle: Path, tmp_path: Path) -> None:
+    code, found = check(write_config(tmp_path, bundle, {"gate": SMALL, "yard": SMALL}))
+    assert code == 0, found
+    assert [found[s][0]["level"] for s in ("config", "bus results", "bus control", "bundle", "variant fine")] == [
+        "ok"
+    ] * 5
+    assert "fine.onnx: digest right, fp32 on onnxruntime cpu, warm " in found["variant fine"][0]["text"]
+    assert "map50 0.900" in found["variant fine"][0]["text"] and "map50 0.800" in found["variant fast"][0]["text"]
+    assert "128x64" in found["camera gate"][0]["text"] and "arrival" in found["camera gate"][0]["text"]
+    fps = float(found["camera gate"][0]["text"].partition("128x64, ")[2].partition(" fps")[0])
+    assert 15 < fps < 45
+    assert "would run fine: the most accurate" in found["limits"][0]["text"]
+    assert "2 cameras" in found["limits"][0]["text"]
+    assert found["power"][0]["text"].startswith("provider host: ")
+    assert not list(Path("/dev/shm").glob(f"edged-check-{os.getpid()}*")), "the rings are gone"
+
+
+def test_for_people(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path, bundle, {"gate": SMALL}, f'[bus]\nresults = "ipc://{tmp_path}/r"')
+    main(["check", "-c", str(config)])
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split() == ["ok", "config", f"{config}:", "1", "camera"]
+    assert out.splitlines()[-1] == "This would run."
+
+
+def test_the_effective_configuration_shows_defaults_and_no_password(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, bundle, {"gate": "rtsp://user:hunter2@camera/stream"})
+    assert main(["check", "-c", str(config), "--print-effective"]) == 0
+    out = capsys.readouterr().out
+    assert "deadline_ms = 50.0" in out and "rtsp://***@camera/stream" in out and "hunter2" not in out
+
+
+CAMERA = '[[camera]]\nname = "gate"\nsource = "test://1"\n'
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            f'bundle = "b"\n[limits]\ndeadline_ms = "soon"\n{CAMERA}',
+            "limits.deadline_ms is 'soon', expected milliseconds",
+        ),
+        (f'bundle = "b"\n[limits]\ndeadlin_ms = 5\n{CAMERA}', "limits.deadlin_ms is not a known key"),
+        (f'bundle = "b"\n{CAMERA}{CAMERA}', "camera.2.name is 'gate', which is there twice"),
+        (f"bundle = b\n{CAMERA}", "is not valid TOML"),
+        (CAMERA, "bundle is missing"),
+    ],
+)
+def test_a_wrong_configuration_is_exit_2(
+    command: str, text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "e.toml"
+    config.write_text(text)
+    assert main([command, "-c", str(config)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"edged: {config}: ") and says in err.splitlines()[0]
+    assert err.splitlines()[1].startswith("  hint: ")
+
+
+def test_a_configuration_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "-c", str(tmp_path)]) == 2
+    assert "cannot be read: Is a directory" in capsys.readouterr().err
+    assert main(["check", "-c", str(tmp_path), "--json"]) == 2
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert finding["level"] == "failed" and "Is a directory" in finding["text"] and finding["fix"]
+
+
+def test_a_missing_bundle(check: Check, tmp_path: Path) -> None:
+    code, found = check(write_config(tmp_path, tmp_path / "nowhere", {"gate": SMALL}))
+    assert code == 1
+    assert "nowhere" in found["bundle"][0]["text"] and "manifest.json" in found["bundle"][0]["fix"]
+    assert found["camera gate"][0]["level"] == "ok", "the rest is tried all the same"
+
+
+def test_a_corrupt_model_costs_its_variant_and_says_so(check: Check, tmp_path: Path) -> None:
+    directory = write_bundle(tmp_path / "b", {"fine": center_model(-100.0), "fast": center_model(-90.0)})
+    model = bytearray((directory / "fast.onnx").read_bytes())
+    model[-1] ^= 1
+    (directory / "fast.onnx").write_bytes(model)
+    code, found = check(write_config(tmp_path, directory, {"gate": SMALL}))
+    assert code == 1
+    assert found["variant fast"][0]["level"] == "failed" and "fast.onnx" in found["variant fast"][0]["text"]
+    assert "would run fine" in found["limits"][0]["text"]
+
+
+def test_an_accuracy_floor_that_none_reaches(check: Check, bundle: Path, tmp_path: Path) -> None:
+    code, found = check(write_config(tmp_path, bundle, {"gate": SMALL}, "[limits]\nmin_accuracy = 0.99"))
+    assert code == 1
+    assert (
+        found["limits"][0]["level"] == "failed" and "min_accuracy = 0.99 cannot be held" in found["limits"][0]["text"]
+    )
+
+
+def test_a_limit_that_is_not_enforced_yet_is_a_warning(check: Check, bundle: Path, tmp_path: Path) -> None:
+    code, found = check(write_config(tmp_path, bundle, {"gate": SMALL}, "[limits]\npower_w = 5"))
+    assert code == 0
+    assert ("warning", "power_w is not enforced in this version") in [(f["level"], f["text"]) for f in found["limits"]]
+
+
+def test_sources_that_cannot_work(check: Check, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "garbage.mp4").write_bytes(b"no video" * 100)
+    cameras = {
+        "odd": "gopher://host/x",
+        "none": f"file://{tmp_path}/none.mp4",
+        "garbage": f"file://{tmp_path}/garbage.mp4",
+        "good": SMALL,
+    }
+    code, found = check(write_config(tmp_path, bundle, cameras))
+    assert code == 1
+    assert {name: found[f"camera {name}"][0]["level"] for name in cameras} == {
+        "odd": "failed", "none": "failed", "garbage": "failed", "good": "ok",
+    }  # fmt: skip
+    assert "gopher://host/x" in found["camera odd"][0]["text"] and "rtsp" in found["camera odd"][0]["fix"]
+    assert "none.mp4" in found["camera none"][0]["text"] and "No such file" in found["camera none"][0]["text"]
+    assert "damaged or no video" in found["camera garbage"][0]["text"]
+
+
+def test_an_endpoint_held_by_something_else(check: Check, bundle: Path, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        for name in ("k.key_secret", "clients"):
+            (tmp_path / name).touch()
+        bus = f'[bus]\nresults = "tcp://127.0.0.1:{other.getsockname()[1]}"\ncurve_clients = "clients"\n'
+        config = write_config(tmp_path, bundle, {"gate": SMALL}, bus + 'curve_secret_key = "gone"')
+        code, found = check(config)
+    assert code == 1
+    assert "is held by another program" in found["bus results"][0]["text"]
+    assert "gone cannot be read" in found["bus curve_secret_key"][0]["text"]
+
+
+def test_a_daemon_that_runs_already_is_news_for_check_and_a_fault_for_run(
+    check: Check, bundle: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o700)
+    config = write_config(tmp_path, bundle, {"gate": SMALL})
+    with RunningDaemon(config, directory) as daemon:
+        code, found = check(config)
+        assert code == 0
+        for name in ("results", "control"):
+            assert f"the daemon that runs now (pid {daemon.process.pid}" in found[f"bus {name}"][0]["text"]
+        second_daemon = [sys.executable, "-m", "edged", "run", "-c", str(config)]
+        done = subprocess.run(second_daemon, stderr=subprocess.PIPE, text=True, timeout=30)
+        assert done.returncode == 1
+        first, second = done.stderr.splitlines()
+        assert first == f"edged: another edged (pid {daemon.process.pid}) already serves {daemon.results}"
+        assert second.startswith("  hint: ")
+        assert daemon.state()["healthy"]
