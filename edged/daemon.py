@@ -217,7 +217,8 @@ class Daemon:
         try:
             with self._reload_lock:
                 new = load(self._path)
-                changes, needs_restart = diff(self._config, new)
+                in_force = msgspec.structs.replace(self._config, limits=self._limits)
+                changes, needs_restart = diff(in_force, new)
                 self._calls.call(lambda: self._apply(new.camera, new.limits))
                 self._config = msgspec.structs.replace(self._config, camera=new.camera, limits=new.limits)
         except EdgedError as error:

@@ -6,6 +6,7 @@ The daemon makes its directory here; a client, which may belong to another user,
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -93,11 +94,19 @@ def _find(name: str) -> str:
     return f"ipc://{runtime_dir() / name}"
 
 
-def _socket_owner(socket: Path) -> int | None:
-    """Whose directory this socket lies in; None if there is no socket, or anybody can put one there."""
+def _socket_owner(path: Path) -> int | None:
+    """Whose directory this socket lies in; None if there is no socket with somebody behind it, or anybody can put one
+    there. A daemon that was killed leaves its socket file."""
     try:
-        directory, found = os.lstat(socket.parent), os.lstat(socket)
+        directory, found = os.lstat(path.parent), os.lstat(path)
+        safe = stat.S_ISSOCK(found.st_mode) and stat.S_ISDIR(directory.st_mode) and not directory.st_mode & stat.S_IWOTH
+        if not safe:
+            return None
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            probe.connect(str(path))
+    except BlockingIOError:
+        return directory.st_uid  # so busy that it has no room for one more right now
     except OSError:
         return None
-    safe = stat.S_ISSOCK(found.st_mode) and stat.S_ISDIR(directory.st_mode) and not directory.st_mode & stat.S_IWOTH
-    return directory.st_uid if safe else None
+    return directory.st_uid

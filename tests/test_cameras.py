@@ -154,6 +154,23 @@ def test_rings_of_a_dead_daemon_of_the_same_name_are_removed_and_no_others() -> 
             rings.unlink(name)
 
 
+def test_a_killed_daemon_leaves_nothing_for_ever_and_a_live_one_is_left_alone(tmp_path: Path) -> None:
+    spec = RingSpec(64, 48, PixelFormat.NV12)
+    live = rings.claim("edged-live-", tmp_path)
+    rings.create("edged-live-cam-1", spec, directory=tmp_path)
+    killed = rings.claim("edged-killed-", tmp_path)
+    rings.create("edged-killed-cam-1", spec, directory=tmp_path)
+    os.close(killed)  # what the kernel does for a process that dies
+
+    another = rings.claim("edged-another-", tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["edged-another.lock", "edged-live-cam-1", "edged-live.lock"]
+    with pytest.raises(EdgedError, match="cannot claim"):
+        rings.claim("edged-live-", tmp_path)
+    rings.release(another, "edged-another-", tmp_path)
+    rings.release(live, "edged-live-", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["edged-live-cam-1"]
+
+
 def test_a_full_shm_is_a_reason_and_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(name: str, spec: RingSpec, first: int = 0) -> None:
         raise EdgedError("cannot reserve 5.3 MiB for the frame ring", "use fewer or smaller cameras")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,10 +23,22 @@ def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(paths, "TEMPORARY", tmp_path)
 
 
-def listening(directory: Path, name: str) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(directory / name))
+Listen = Callable[[Path, str], socket.socket]
+
+
+@pytest.fixture
+def listening() -> Iterator[Listen]:
+    """Binds a socket that somebody listens on until the test is over."""
+    with contextlib.ExitStack() as servers:
+
+        def listen(directory: Path, name: str) -> socket.socket:
+            directory.mkdir(parents=True, exist_ok=True)
+            server = servers.enter_context(socket.socket(socket.AF_UNIX))
+            server.bind(str(directory / name))
+            server.listen()
+            return server
+
+        yield listen
 
 
 def test_systemds_directory_comes_before_the_sessions_and_that_before_tmp(
@@ -38,18 +52,23 @@ def test_systemds_directory_comes_before_the_sessions_and_that_before_tmp(
     assert paths.control_endpoint() == "ipc:///run/edged/control.ipc"
 
 
-def test_a_client_finds_this_users_daemon_before_the_service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_client_finds_this_users_daemon_before_the_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listening: Listen
+) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "session"))
     own, service = tmp_path / "session" / "edged", tmp_path / "service"
     assert paths.find_results_endpoint() == f"ipc://{own}/results.ipc"  # nothing runs: where one would be
     listening(service, "results.ipc")
     assert paths.find_results_endpoint() == f"ipc://{service}/results.ipc"
-    listening(own, "results.ipc")
+    server = listening(own, "results.ipc")
     assert paths.find_results_endpoint() == f"ipc://{own}/results.ipc"
+    server.close()  # killed: its file stays, and nobody is behind it
+    assert (own / "results.ipc").exists()
+    assert paths.find_results_endpoint() == f"ipc://{service}/results.ipc"
 
 
 def test_a_socket_in_a_directory_that_anybody_can_write_to_is_not_trusted(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listening: Listen
 ) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "open"))
     listening(tmp_path / "service", "control.ipc")

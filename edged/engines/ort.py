@@ -55,6 +55,7 @@ class OrtRuntime:
     lanes = 1
 
     def __init__(self, device: Device, threads: int) -> None:
+        ort.disable_telemetry_events()  # what runs on a mast reports to its owner alone
         _share_arena()
         self.device: Device = device
         self._threads = threads

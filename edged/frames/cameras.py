@@ -87,9 +87,9 @@ class Cameras:
     """All cameras of the daemon. Every method is called from the engine-loop thread; none blocks, but `close`."""
 
     def __init__(self, selector: selectors.BaseSelector, instance: str, report: Callable[[str], None]) -> None:
-        """`instance` names this daemon's rings (anything but [a-z0-9_] in it becomes _); rings that a dead daemon of
-        that name left behind are removed. `report(camera)` is called, from within the other methods, when a camera
-        changes state. Sockets are registered with the selector with `data=("camera", name)`."""
+        """`instance` names this daemon's rings (anything but [a-z0-9_] in it becomes _); rings that dead daemons left
+        behind are removed. EdgedError if a live one has that name. `report(camera)` is called, from within the other
+        methods, when a camera changes state. Sockets are registered with the selector with `data=("camera", name)`."""
         self._selector = selector
         self._prefix = f"edged-{re.sub('[^a-z0-9_]', '_', instance.lower())[:32]}-"
         self._nursery = Nursery()
@@ -97,8 +97,7 @@ class Cameras:
         self._dying: list[Child] = []
         credentials = credentials_directory()
         self._hooks = Hooks(self._start, self._stop, report, str(credentials) if credentials else None)
-        for left_behind in rings.SHM.glob(self._prefix + "*"):
-            left_behind.unlink(missing_ok=True)
+        self._claim = rings.claim(self._prefix)
 
     def configure(self, cameras: Sequence[CameraConfig], now_ns: int) -> None:
         """Make these the cameras: add, remove, restart those that changed (not for a new weight). Counts survive a
@@ -225,3 +224,4 @@ class Cameras:
         for child in self._dying:
             child.wait((until_ns - clock.mono_ns()) // clock.NS_PER_MS)
         self._nursery.close()
+        rings.release(self._claim, self._prefix)

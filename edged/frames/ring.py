@@ -11,6 +11,8 @@ is being written and 2n once it is whole. Readers of a slot compare `seq` before
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import mmap
 import os
 import threading
@@ -27,6 +29,7 @@ from edged.frames.frame import CaptureClock, Frame, PixelFormat
 SHM: Final = Path("/dev/shm")
 SLOTS: Final = 4
 MAX_SIDE: Final = 8192
+_LOCK: Final = ".lock"
 
 _MAGIC: Final = int.from_bytes(b"EDGEDRNG", "little")
 _LAYOUT: Final = 1
@@ -133,6 +136,49 @@ def create(name: str, spec: RingSpec, first: int = 0, directory: Path = SHM) -> 
 
 def unlink(name: str, directory: Path = SHM) -> None:
     (directory / name).unlink(missing_ok=True)
+
+
+def claim(prefix: str, directory: Path = SHM) -> int:
+    """Claim all ring names that begin with `prefix`, and remove what dead daemons of this user left behind.
+
+    The claim is an flock on a file beside the rings, which the kernel lets go when its holder dies. Returns its file
+    descriptor, for `release`. Raises EdgedError when a live daemon holds the prefix.
+    """
+    for lock in directory.glob("edged-*" + _LOCK):
+        with contextlib.suppress(OSError):  # a live daemon's, another user's, or gone meanwhile
+            fd, other = _locked(lock), lock.name.removesuffix(_LOCK) + "-"
+            _remove_rings(other, directory)
+            release(fd, other, directory)
+    path = directory / (prefix.removesuffix("-") + _LOCK)
+    try:
+        fd = _locked(path)
+    except OSError as error:
+        raise EdgedError(
+            f"cannot claim the frame rings {path}: {error.strerror}", "another edged with the same endpoint holds them"
+        ) from error
+    _remove_rings(prefix, directory)
+    return fd
+
+
+def _remove_rings(prefix: str, directory: Path) -> None:
+    for ring in directory.glob(prefix + "*"):
+        ring.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def release(fd: int, prefix: str, directory: Path = SHM) -> None:
+    """Give up a claim. The file goes before the lock, so that nobody locks a file that is about to vanish."""
+    (directory / (prefix.removesuffix("-") + _LOCK)).unlink(missing_ok=True)
+    os.close(fd)
 
 
 class _Ring:
