@@ -25,11 +25,13 @@ def measure(quick: bool = False) -> Report:
     with tempfile.TemporaryDirectory() as directory:
         video = write_clip(Path(directory) / "scene.mp4")
         server = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.rtsp", "--clip", str(video)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "tests.support.rtsp", "--port", "0", "--clip", str(video)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             assert server.stdout is not None
-            url = server.stdout.readline().strip()
+            url = server.stdout.readline().split()[-1]  # "ready: rtsp://..."
             live = {n: load({f"c{i}": url for i in range(n)}, list(range(n)), seconds) for n in counts}
         finally:
             server.terminate()

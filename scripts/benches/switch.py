@@ -25,7 +25,7 @@ from scripts.benches.report import Figure, Report
 SWITCHES = 10_000
 COST_TARGET_PERCENT = 5.0
 GROWTH_TARGET_MB = 2.0
-WARM_SWITCHES = 500
+WARM_SWITCHES = 1100  # the daemon remembers 1000 decisions: that memory is full then
 BLOCK = 20
 
 
