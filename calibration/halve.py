@@ -54,30 +54,6 @@ def halve(model: onnx.ModelProto, keep_float: Collection[str] = ()) -> onnx.Mode
     return _checked(halved)
 
 
-def store_halved(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its float weights stored in FP16 and cast back to float, which a runtime does once, at load.
-
-    Half the file, float arithmetic: for processors without FP16 kernels. Raises ValueError like `halve`.
-    """
-    stored = copy_of(model)
-    graph = stored.graph
-    constants = {t.name: t for t in graph.initializer if t.data_type == TensorProto.FLOAT and len(t.dims) >= 1}
-    halves: dict[str, onnx.TensorProto] = {}
-    casts: dict[str, onnx.NodeProto] = {}
-    new: list[onnx.NodeProto] = []
-    for node in graph.node:
-        for position, name in enumerate(node.input):
-            if name in constants and position not in _FLOAT_POSITIONS.get(node.op_type, ()):
-                node.input[position] = _cast(_half(constants[name], halves), TensorProto.FLOAT, casts, new)
-    nodes = [*new, *graph.node]
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
-    graph.initializer.extend(halves.values())
-    drop_unused(stored)
-    return _checked(stored)
-
-
 def _half(tensor: onnx.TensorProto, halves: dict[str, onnx.TensorProto]) -> str:
     """The name of the constant in FP16; of a constant that is not float, its own."""
     if tensor.data_type != TensorProto.FLOAT:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edged.errors import UsageError
-from edged.frames.uri import redact
+from edged.frames.uri import is_plain_path, redact
 from edged.validate import convert
 
 if sys.version_info >= (3, 11):
@@ -107,11 +107,6 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 def default_path(given: str | None = None) -> Path:
     """`-c FILE` if given, else `$EDGED_CONFIG`, else /etc/edged/edged.toml."""
     return Path(given or os.environ.get("EDGED_CONFIG") or DEFAULT_PATH)
-
-
-def load_default_path(given: str | None = None) -> Config:
-    """The configuration from `default_path(given)`."""
-    return load(default_path(given))
 
 
 def load(path: Path) -> Config:
@@ -283,7 +278,11 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
         curve_secret_key=absolute(config.bus.curve_secret_key),
         curve_clients=absolute(config.bus.curve_clients),
     )
-    return msgspec.structs.replace(config, bundle=absolute(config.bundle), bus=bus)
+    cameras = [
+        msgspec.structs.replace(camera, source=absolute(camera.source)) if is_plain_path(camera.source) else camera
+        for camera in config.camera
+    ]
+    return msgspec.structs.replace(config, bundle=absolute(config.bundle), bus=bus, camera=cameras)
 
 
 def _reason(error: Exception) -> str:

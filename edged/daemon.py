@@ -50,6 +50,7 @@ STUCK_AFTER_S: Final = 5.0
 """The engine loop finishes a turn in milliseconds; a first CUDA call or a paged-out model may take seconds."""
 CONTROL_STUCK_AFTER_S: Final = 15.0
 """A request waits for the engine loop for a few seconds at most, and a reload reads files."""
+RELOAD_LOCK_S: Final = 1.0
 LOADING_AT_MOST_S: Final = 120.0
 GREET_EVERY_S: Final = 0.1
 HEALTH_EVERY_NS: Final = clock.NS_PER_S // 2
@@ -78,7 +79,10 @@ class Daemon:
             with self._signals():
                 log.info("ready: %s", self._summary())
                 self._notifier.ready(self._summary())
-                self._pipeline.run()
+                try:
+                    self._pipeline.run()
+                finally:
+                    self._calls.stop()
             log.info("stopping: finished what was in flight")
 
     def _build(self, stack: contextlib.ExitStack) -> None:
@@ -96,6 +100,11 @@ class Daemon:
         bundle = load_bundle(Path(config.bundle))
         self._notifier.extend_timeout(LOADING_AT_MOST_S)
         self._pool = stack.enter_context(Pool.open(bundle, config.engine))
+        for variant in self._pool.variants:
+            if variant.refused is not None:
+                text = f"variant {variant.name} is refused: {variant.refused}"
+                log.warning("%s", text)
+                self._publisher.publish(schema.Event(kind="engine_refused", text=text, variant=variant.name))
         self._sampler = Sampler(open_provider(config.power), config.power.interval_s)
         self._sampler.start()
         stack.callback(self._sampler.stop)
@@ -170,10 +179,10 @@ class Daemon:
             while self._publisher.serve():
                 pass
             now_ns = clock.mono_ns()
+            self._reports.housekeep(now_ns)
             if now_ns >= health_due_ns:
                 health_due_ns = now_ns + HEALTH_EVERY_NS
                 self._health.tick(now_ns)
-                self._reports.overdue(now_ns)
             if self._reload_wanted.is_set():
                 self._reload_wanted.clear()
                 try:
@@ -215,7 +224,7 @@ class Daemon:
         """Read the configuration again and take what can be taken live. If wrong, EdgedError and nothing changes."""
         self._notifier.reloading()
         try:
-            with self._reload_lock:
+            with _within(self._reload_lock, RELOAD_LOCK_S):
                 new = load(self._path)
                 in_force = msgspec.structs.replace(self._config, limits=self._limits)
                 changes, needs_restart = diff(in_force, new)
@@ -231,6 +240,16 @@ class Daemon:
         for key in needs_restart:
             log.warning("needs a restart: %s", key)
         return changes, needs_restart
+
+
+@contextlib.contextmanager
+def _within(lock: threading.Lock, timeout_s: float) -> Iterator[None]:
+    if not lock.acquire(timeout=timeout_s):
+        raise EdgedError("another reload is still going on", "try again when it is done")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _secured(endpoint: str, curve: CurveServer | None) -> CurveServer | None:

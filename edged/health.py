@@ -114,7 +114,7 @@ class _Stage:
 
 
 class Heartbeats:
-    """The progress of every stage. `beat`, `idle` and `work` cost well under a microsecond, from any thread."""
+    """The progress of every stage. `beat` and `idle` cost well under a microsecond, from any thread."""
 
     def __init__(self, limits_s: Mapping[str, float] | None = None) -> None:
         """`limits_s`: how long a stage with work may go without progress. Every stage begins idle."""
@@ -132,11 +132,6 @@ class Heartbeats:
     def idle(self, stage: str) -> None:
         """Nothing to do: called before the stage waits for work, however long that takes."""
         self._stages[stage].mark = (clock.mono_ns(), True)
-
-    def work(self, stage: str) -> None:
-        """Called by whoever hands an idle stage work: if it stays deaf, it is stuck. Nothing if it is busy already."""
-        if self._stages[stage].mark[1]:
-            self._stages[stage].mark = (clock.mono_ns(), False)
 
     def check(self, now_ns: int) -> HealthReport:
         ages: dict[str, float] = {}

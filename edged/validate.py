@@ -92,7 +92,7 @@ def _unknown_key(
     table = _type_at(kind, path) if path else kind
     keys = list(getattr(table, "__struct_fields__", ()))
     near = difflib.get_close_matches(name[:MAX_SHOWN], keys, 1)
-    hint = f"did you mean {near[0]}?" if near else "known here: " + ", ".join(keys)
+    hint = f"did you mean {near[0]}?" if near else "known here: " + (", ".join(keys) or "none, leave it out")
     key = _join(prefix, _join(path, name[:MAX_SHOWN] if name.isprintable() else repr(name[:MAX_SHOWN])))
     return refuse(key, f"{key} is not a known key", hint)
 

@@ -23,7 +23,7 @@ def pair() -> Iterator[tuple[Child, socket.socket]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     with ours, theirs:
-        yield Child(ours), theirs
+        yield Child("gate", ours), theirs
 
 
 def test_lines_become_events(pair: tuple[Child, socket.socket]) -> None:

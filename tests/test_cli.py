@@ -167,3 +167,12 @@ def test_a_bundle_that_is_not_there_is_said_without_a_traceback(tmp_path: Path) 
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr and "nowhere" in done.stderr
     assert time.monotonic() - begun < 10
+
+
+def test_output_to_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('bundle = "b"\n[[camera]]\nname = "a"\nsource = "test://1"\n')
+    with Path("/dev/full").open("w") as full:
+        command = [*EDGED, "check", "--print-effective", "-c", str(config)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (1, "edged: cannot write the output: No space left on device\n")

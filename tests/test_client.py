@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,8 +136,32 @@ def test_the_very_frame_is_mapped_until_it_is_overwritten(tmp_path: Path) -> Non
             gone = msgspec.structs.replace(result, ring=RingRef("edged-test-gone", 0, 2))
             evil = msgspec.structs.replace(result, ring=RingRef("../../etc/passwd", 0, 2))
             assert client.frame(gone) is client.frame(evil) is None
+        latest = msgspec.structs.replace(result, ring=RingRef(name, ring.SLOTS % ring.SLOTS, 2 * ring.SLOTS))
+        with Client(endpoint_in(tmp_path)) as client, Client("tcp://127.0.0.1:9") as far:
+            assert client.frame(latest) is not None
+            assert far.frame(latest) is None, "the ring of that name on another machine is another ring"
     finally:
         ring.unlink(name)
+
+
+def test_rings_that_a_camera_has_left_behind_are_let_go(tmp_path: Path) -> None:
+    names = [f"edged-test-{uuid.uuid4().hex[:12]}" for _ in range(3)]
+    try:
+        with Client(endpoint_in(tmp_path)) as client:
+            for name in names:
+                ring.create(name, ring.spec_of(64, 48, PixelFormat.BGR24))
+                writer = ring.RingWriter(name)
+                writer.begin()
+                writer.commit(5, 1, 1, "arrival")
+                result = msgspec.structs.replace(messages.result(), ring=RingRef(name, 1, 2))
+                assert client.frame(result) is not None
+                del writer
+                gc.collect()
+                mapped = Path("/proc/self/maps").read_text()
+                assert [other for other in names if other in mapped] == [name]
+    finally:
+        for name in names:
+            ring.unlink(name)
 
 
 def test_nv12_becomes_bgr() -> None:

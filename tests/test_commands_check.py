@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq.auth
 
 from edged.cli import main
+from tests.support.bus import free_port
 from tests.support.daemon import RunningDaemon, write_config
 from tests.support.models import center_model, write_bundle
 
@@ -167,14 +169,25 @@ def test_an_endpoint_held_by_something_else(check: Check, bundle: Path, tmp_path
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        for name in ("k.key_secret", "clients"):
-            (tmp_path / name).touch()
+        (tmp_path / "clients").mkdir()
         bus = f'[bus]\nresults = "tcp://127.0.0.1:{other.getsockname()[1]}"\ncurve_clients = "clients"\n'
         config = write_config(tmp_path, bundle, {"gate": SMALL}, bus + 'curve_secret_key = "gone"')
         code, found = check(config)
     assert code == 1
     assert "is held by another program" in found["bus results"][0]["text"]
-    assert "gone cannot be read" in found["bus curve_secret_key"][0]["text"]
+    assert "cannot read the CURVE key" in found["bus keys"][0]["text"] and "gone" in found["bus keys"][0]["text"]
+
+
+def test_the_wrong_half_of_a_key_is_found_before_the_daemon_stumbles_over_it(
+    check: Check, bundle: Path, tmp_path: Path
+) -> None:
+    zmq.auth.create_certificates(tmp_path, "edged")
+    (tmp_path / "clients").mkdir()
+    bus = f'[bus]\nresults = "tcp://127.0.0.1:{free_port()}"\ncurve_clients = "clients"\n'
+    code, found = check(write_config(tmp_path, bundle, {"gate": SMALL}, bus + 'curve_secret_key = "edged.key"'))
+    assert code == 1 and "holds no secret key" in found["bus keys"][0]["text"]
+    code, found = check(write_config(tmp_path, bundle, {"gate": SMALL}, bus + 'curve_secret_key = "edged.key_secret"'))
+    assert code == 0 and "bus keys" not in found
 
 
 def test_a_daemon_that_runs_already_is_news_for_check_and_a_fault_for_run(

@@ -20,11 +20,12 @@ import pytest
 from rich.console import Console
 
 from edged.bus.schema import Alternative, Decision, Detection, State
-from edged.commands.demo.pictures import CLASS_COLOURS, Gallery, Shot, tile
+from edged.commands.demo.pictures import CLASS_COLOURS, Clip, Gallery, Shot, tile
 from edged.commands.demo.programme import Programme
 from edged.commands.demo.screen import View, picture_of
 from edged.commands.demo.stage import CAMERAS, FPS, HEIGHT, VIDEO_SEED, WIDTH, encode_scene
 from edged.commands.demo.tally import Tally, compare, iou
+from edged.errors import EdgedError
 from edged.frames.scene import Scene, SceneObject
 from tests.support import messages
 from tests.support.bus import wait_for
@@ -103,6 +104,13 @@ def test_terminated_it_takes_its_daemon_with_it(bundle: Path, tmp_path: Path) ->
     assert (process.returncode, err) == (130, "")
     wait_for(lambda: not Path(f"/proc/{daemon}").exists())
     assert not list(tmp_path.glob("edged-demo-*"))
+
+
+def test_killed_it_takes_its_daemon_with_it(bundle: Path, tmp_path: Path) -> None:
+    with long_demo(bundle, tmp_path) as (process, daemon):
+        process.kill()
+        process.communicate(timeout=30)
+        wait_for(lambda: not Path(f"/proc/{daemon}").exists(), 10.0)
 
 
 # --- what it counts -----------------------------------------------------------------------------------------------
@@ -228,6 +236,23 @@ def test_the_picture_has_a_row_for_each_variant(tmp_path: Path) -> None:
     assert gallery.save(tmp_path / "x.png", "title", ["fp16", "int8", "never ran"])
     picture = cv2.imread(str(tmp_path / "x.png"))
     assert picture is not None and picture.shape == (64 + 2 * 540, 1920, 3)
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+    for name in ("clip", "picture", "video"):
+        (tmp_path / name).symlink_to("/dev/full")
+    gallery = Gallery(["gate"])
+    shot = Shot(messages.result("gate", 1), np.zeros((720, 1280, 3), np.uint8))
+    gallery.last["gate"] = shot
+    gallery.by_variant["fp16"] = {"gate": shot}
+    with pytest.raises(EdgedError, match=r"cannot write .*/clip: No space left"), Clip(tmp_path / "clip") as clip:
+        for second in range(5):
+            clip.add(gallery, ["act", "words"], float(second))
+    with pytest.raises(EdgedError, match=r"cannot write .*/picture: No space left"):
+        gallery.save(tmp_path / "picture", "title", ["fp16"])
+    with pytest.raises(EdgedError, match=r"cannot write .*/video: No space left"):
+        encode_scene(tmp_path / "video", VIDEO_SEED, 2)
+    assert not (tmp_path / "clip").is_symlink() and not (tmp_path / "picture").is_symlink()
 
 
 def test_the_video_shows_the_scene(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import edged
-from edged.config import Config, Limits, diff, effective_toml, load, load_default_path
+from edged.config import Config, Limits, default_path, diff, effective_toml, load
 from edged.errors import UsageError
 
 GOOD = """
@@ -48,6 +48,13 @@ def test_a_file_becomes_a_config_with_defaults(file: Path) -> None:
     assert config.limits.deadline_quantile == 0.99 and config.limits.energy_wh is None
     assert [camera.name for camera in config.camera] == ["gate"]
     assert config.bundle == str(file.parent / "demo")  # relative to the file, wherever edged is started
+
+
+def test_a_relative_video_counts_from_the_file_and_no_other_source_is_touched(file: Path) -> None:
+    sources = ["videos/a.mp4", "/v/a.mp4", "test://7", "user@host/x", "rtsp:/host/x"]
+    tables = [f'[[camera]]\nname = "c{n}"\nsource = "{source}"\n' for n, source in enumerate(sources)]
+    file.write_text('bundle = "demo"\n' + "".join(tables))
+    assert [camera.source for camera in load(file).camera] == [str(file.parent / "videos/a.mp4"), *sources[1:]]
 
 
 def test_drop_ins_are_merged_in_the_order_of_their_names(file: Path) -> None:
@@ -145,10 +152,10 @@ def test_what_cannot_be_read_is_said(file: Path, tmp_path: Path) -> None:
 
 def test_the_environment_names_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGED_CONFIG", str(file))
-    assert load_default_path() == load(file)
-    with pytest.raises(UsageError, match=r"^/nowhere/edged.toml"):
-        load_default_path("/nowhere/edged.toml")
+    assert default_path() == file
+    assert default_path("/nowhere/edged.toml") == Path("/nowhere/edged.toml")
     monkeypatch.delenv("EDGED_CONFIG")
+    assert default_path() == Path("/etc/edged/edged.toml")
 
 
 def test_the_shipped_file_is_valid_and_every_key_in_it_is_explained(tmp_path: Path) -> None:

@@ -166,6 +166,15 @@ def test_no_daemon_is_said_at_the_deadline(tmp_path: Path) -> None:
     assert 0.15 < time.monotonic() - start < 2
 
 
+def test_a_daemon_that_is_there_and_does_not_answer_is_said_as_such(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/x.ipc"
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as deaf:
+        deaf.linger = 0
+        deaf.bind(endpoint)
+        with pytest.raises(EdgedError, match=r"is there, but has not answered within 0\.3 s"):
+            request("snapshot", endpoint, timeout_s=0.3)
+
+
 @pytest.mark.parametrize("answer", [b"\xc1", msgpack.packb([1]), msgpack.packb({"yes": 1})])
 def test_something_else_that_answers_is_said(tmp_path: Path, answer: bytes) -> None:
     endpoint = f"ipc://{tmp_path}/x.ipc"

@@ -152,11 +152,20 @@ def test_a_lost_variant_is_never_chosen_again_and_the_last_loss_is_an_error() ->
         book.tell(VariantLost("mixed", "gone"))
 
 
-def test_when_only_variants_below_the_floor_are_left_the_most_accurate_of_them_runs_and_says_so() -> None:
-    book = (
-        Playbook(budget=replace(BUDGET, min_accuracy=0.88)).at(1, VariantLost("fp16", "x")).expect("mixed", "accuracy")
-    )
-    assert "no variant reaches the accuracy floor" in book.decision.reason
+def test_when_only_variants_below_the_floor_are_left_none_of_them_runs() -> None:
+    book = Playbook(budget=replace(BUDGET, min_accuracy=0.88))
+    with pytest.raises(EdgedError, match=r"fp16 stopped working: x; of the others, min_accuracy = 0.88 cannot be held"):
+        book.at(1, VariantLost("fp16", "x"))
+
+
+def test_the_floor_holds_for_a_pin_too() -> None:
+    book = Playbook(budget=replace(BUDGET, min_accuracy=0.84))
+    with pytest.raises(UsageError, match="int8-sparse cannot be pinned"):
+        book.at(1, Pinned("int8-sparse"))
+    book.at(2, Pinned("mixed")).expect("mixed", "pin")
+    with pytest.raises(UsageError, match="mixed cannot be pinned"):
+        book.at(3, BudgetChanged(replace(BUDGET, min_accuracy=0.88)))
+    book.expect("mixed", "pin")
 
 
 def test_unknown_latency_is_not_chosen_until_it_is_learnt_from_a_pin() -> None:

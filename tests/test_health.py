@@ -133,16 +133,6 @@ def test_a_stage_is_stuck_only_with_work_and_only_beyond_its_limit() -> None:
     assert beats.check(clock.mono_ns() + 3600 * S).healthy
 
 
-def test_an_idle_stage_that_stays_deaf_to_new_work_is_stuck() -> None:
-    beats = Heartbeats({"publisher": 1.0})
-    beats.idle("publisher")
-    beats.work("publisher")
-    began_ns = clock.mono_ns()
-    while clock.mono_ns() - began_ns < S // 50:
-        beats.work("publisher")  # more work does not make it look alive
-    assert beats.check(began_ns + S + S // 100).stuck == ("publisher",)
-
-
 def test_an_unknown_stage_is_a_mistake() -> None:
     with pytest.raises(KeyError):
         Heartbeats().beat("nobody")

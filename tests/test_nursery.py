@@ -27,7 +27,7 @@ def nursery() -> Iterator[Nursery]:
 
 
 def greeted(link: socket.socket) -> tuple[Child, list[object]]:
-    child = Child(link)
+    child = Child("gate", link)
     heard: list[object] = []
     end = time.monotonic() + 10
     while not heard:
@@ -60,6 +60,17 @@ def test_a_further_child_opens_within_a_tenth_of_a_second(nursery: Nursery) -> N
     assert children(server_pid(nursery)) == []  # reaped
 
 
+def test_nothing_is_imported_from_where_the_daemon_was_started(
+    nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cv2.py").write_text("raise SystemExit('not mine')")
+    monkeypatch.chdir(tmp_path)
+    child, heard = greeted(nursery.start(ORDER))
+    assert isinstance(heard[0], messages.OpenedLine)
+    child.kill()
+    child.wait(2000)
+
+
 def test_children_die_with_the_server_and_the_next_order_starts_another(nursery: Nursery) -> None:
     first, _ = greeted(nursery.start(ORDER))
     pid = server_pid(nursery)
@@ -74,7 +85,7 @@ def test_children_die_with_the_server_and_the_next_order_starts_another(nursery:
 
 def test_a_child_killed_before_its_greeting_is_gone_too(nursery: Nursery) -> None:
     child, _ = greeted(nursery.start(ORDER))
-    Child(nursery.start(ORDER)).kill()
+    Child("gate", nursery.start(ORDER)).kill()
     later, _ = greeted(nursery.start(ORDER))
     end = time.monotonic() + 5
     while len(children(server_pid(nursery))) > 2:

@@ -46,7 +46,22 @@ def test_a_stuck_loop_is_told_by_the_housekeeping(tmp_path: Path) -> None:
         now_ns = clock.mono_ns()
         house.reports.publish(now_ns)
         sent = house.publisher.last_seq("state")
-        house.reports.overdue(now_ns + NS_PER_S)
+        house.reports.housekeep(now_ns + NS_PER_S)
         assert house.publisher.last_seq("state") == sent, "not yet"
-        house.reports.overdue(now_ns + 4 * NS_PER_S)
-        assert house.publisher.last_seq("state") == sent + 1
+        for tenths in range(40, 60):  # two seconds of calls, ten a second
+            house.reports.housekeep(now_ns + tenths * NS_PER_S // 10)
+        assert house.publisher.last_seq("state") - sent in (2, 3), "once a second"
+        assert house.reports.state is not None and not house.reports.state.healthy
+
+
+def test_every_sample_is_published_once_and_a_stale_one_says_so(tmp_path: Path) -> None:
+    with built(tmp_path, ONE) as house:
+        now_ns = clock.mono_ns()
+        for _ in range(3):
+            house.reports.housekeep(now_ns)
+        assert house.publisher.last_seq("telemetry") == 1
+        house.reports.housekeep(now_ns + 60 * NS_PER_S)
+        assert house.publisher.last_seq("telemetry") == 2
+        house.reports.publish(now_ns)
+        told = house.reports.state.telemetry if house.reports.state else None
+        assert told is not None and any("last reading 60 s ago" in why for why in told.missing)

@@ -45,7 +45,7 @@ def test_limits_that_no_variant_holds_are_refused(tmp_path: Path) -> None:
 def test_one_failure_is_forgiven_three_in_a_row_are_not(tmp_path: Path) -> None:
     with built(tmp_path, TWO) as house:
         fail(house, RETIRE_AFTER - 1)
-        house.steering.succeeded()
+        house.steering.succeeded("fine")
         fail(house, RETIRE_AFTER - 1)
         assert house.pool.active == "fine"
         fail(house, 1)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.errors import UsageError
-from edged.frames.uri import parse, redact
+from edged.frames.uri import is_plain_path, parse, redact
 
 HOSTILE = ["p@ss", "p]w[", "a:b", "100%", "%40", "p@s@s:w]%", "::", "@", "ü€", "a b", "%2F%zz"]
 
@@ -100,3 +100,11 @@ def test_what_is_not_supported_is_said_in_a_sentence(source: str, says: str) -> 
     with pytest.raises(UsageError) as caught:
         parse(source)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["rtsp//admin:Zq7@cam/x", "HTTPS//admin:Zq7@cam/x", "rtsp:/admin:Zq7@cam/x"])
+def test_a_url_gone_wrong_is_no_path_that_could_be_shown(source: str) -> None:
+    assert not is_plain_path(source)
+    with pytest.raises(UsageError) as refused:
+        parse(source)
+    assert "Zq7" not in str(refused.value)

@@ -107,12 +107,14 @@ class Client:
             self._socket.rcvtimeo = self._timeout_ms = timeout_ms
 
     def frame(self, result: Result) -> NDArray[np.uint8] | None:
-        """A copy of the pixels this result was made from, as BGR; None if the camera has gone on since, or the ring is
-        not on this machine. Rows x columns x 3, uint8."""
+        """A copy of the pixels this result was made from, as BGR; None if the camera has gone on since, or the daemon
+        is not at an `ipc://` endpoint. Rows x columns x 3, uint8."""
+        if not self.endpoint.startswith("ipc://"):
+            return None  # of another machine, whose rings may well have the names of ours
         try:
-            ring = self._ring(result.ring.name)
+            ring = self._ring(result)
         except EdgedError:
-            return None  # removed with its camera, or belongs to another machine
+            return None  # removed with its camera
         pixels = ring.copy(result.ring.slot, result.ring.seq)
         return None if pixels is None else bgr(pixels, ring.spec.format)
 
@@ -157,9 +159,12 @@ class Client:
             self._seqs[topic] = message.seq
         return True
 
-    def _ring(self, name: str) -> RingReader:
-        ring = self._rings.pop(name, None) or RingReader.open(name)
-        self._rings[name] = ring
+    def _ring(self, result: Result) -> RingReader:
+        """One for each camera: a ring that is still mapped keeps its memory, long after the daemon removed it."""
+        ring = self._rings.pop(result.camera, None)
+        if ring is None or ring.name != result.ring.name:
+            ring = RingReader.open(result.ring.name)
+        self._rings[result.camera] = ring
         if len(self._rings) > MAX_RINGS:
             self._rings.popitem(last=False)
         return ring

@@ -23,7 +23,9 @@ MAX_REQUEST_BYTES = 64 * 1024
 HIGH_WATER_MARK = 64
 POLL_MS = 100
 STOP_TIMEOUT_S = 5.0
-REQUEST_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 2.0
+REQUEST_TIMEOUT_S = 7.0
+"""More than the daemon gives its engine loop to answer, so that its own reason is heard when that is stuck."""
 
 Handler = Callable[[Request], Mapping[str, Any]]
 
@@ -97,24 +99,30 @@ def request(
     curve: CurveClient | None = None,
     **arguments: object,
 ) -> dict[str, Any]:
-    """Ask the daemon and return its reply, `ok` or not. EdgedError if none answers in time.
+    """Ask the daemon and return its reply, `ok` or not. EdgedError if none is there or none answers in time.
 
     `endpoint` None: this user's daemon, else the system service.
     """
     endpoint = endpoint or find_control_endpoint()
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.linger = 0
+        socket.immediate = True  # writable once there is a peer, and not before
         if curve is not None:
             curve.secure(socket)
         try:
             socket.connect(endpoint)
         except zmq.ZMQError as error:
             raise EdgedError(f"cannot connect to {endpoint}: {error.strerror}", "check the endpoint") from error
-        socket.send(msgspec.msgpack.encode({"op": op, **arguments}))
-        if not socket.poll(round(timeout_s * 1000)):
+        if not socket.poll(round(min(timeout_s, CONNECT_TIMEOUT_S) * 1000), zmq.POLLOUT):
             raise EdgedError(
                 f"no daemon answers at {endpoint}: is edged running?",
                 "start it with `edged run` or `systemctl start edged`",
+            )
+        socket.send(msgspec.msgpack.encode({"op": op, **arguments}), zmq.DONTWAIT)
+        if not socket.poll(round(timeout_s * 1000)):
+            raise EdgedError(
+                f"the daemon at {endpoint} is there, but has not answered within {timeout_s:g} s",
+                "it is busy, stuck or stopping: its log says more",
             )
         try:
             reply = msgspec.msgpack.decode(socket.recv_multipart()[-1])

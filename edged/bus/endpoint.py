@@ -64,6 +64,14 @@ def curve_server(context: zmq.Context[Socket], bus: BusConfig) -> CurveServer | 
     return CurveServer(context, Path(bus.curve_secret_key), Path(bus.curve_clients))
 
 
+def check_keys(bus: BusConfig) -> None:
+    """EdgedError if the daemon could not start with these keys."""
+    with zmq.Context() as context:
+        curve = curve_server(context, bus)
+        if curve is not None:
+            curve.close()
+
+
 @dataclass(frozen=True)
 class CurveClient:
     """What a client needs on `tcp://`: its own NAME.key_secret and the daemon's public NAME.key."""

@@ -232,11 +232,6 @@ def topic_of(message: Message) -> str:
     return _FIXED_TOPICS[type(message)]
 
 
-def type_of(topic: str) -> type[Struct] | None:
-    """The type of the messages on a topic; None if this version knows no such topic."""
-    return MESSAGE_TYPES.get(topic.partition("/")[0])
-
-
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of every message, by the name of its type. `python -m edged.bus.schema` prints it.
 

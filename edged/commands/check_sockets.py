@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edged import paths
 from edged.bus.control import request
-from edged.bus.endpoint import ipc_path
+from edged.bus.endpoint import check_keys, ipc_path
 from edged.commands.finding import Finding, failed
 from edged.commands.terminal import span
 from edged.config import BusConfig
@@ -44,9 +44,10 @@ def try_sockets(bus: BusConfig) -> Generator[Finding, None, bool]:
             who = f"process {holder}, which does not answer as edged" if holder else "another program"
             fix = "stop it, or set another endpoint in [bus]"
             yield Finding("failed", subject, f"{endpoint} is held by {who}", fix)
-    for key, path in (("curve_secret_key", bus.curve_secret_key), ("curve_clients", bus.curve_clients)):
-        if path is not None and not os.access(path, os.R_OK):
-            yield Finding("failed", f"bus {key}", f"{path} cannot be read by this user", "create it, or let it be read")
+    try:
+        check_keys(bus)
+    except EdgedError as error:
+        yield failed("bus keys", error)
     return running
 
 

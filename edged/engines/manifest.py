@@ -10,8 +10,6 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-MANIFEST_VERSION = 1
-
 # \Z, not $: that would let a final newline through
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]

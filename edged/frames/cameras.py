@@ -58,6 +58,7 @@ _STATES: Final[dict[type[life.State], StateName]] = {
     life.Refused: "refused",
 }
 _CLOSE_MS: Final = 900
+_MAX_DYING: Final = 2  # killed processes of one camera that have not ended: more would only pile up
 NEVER_NS: Final = 1 << 62
 
 
@@ -118,7 +119,12 @@ class Cameras:
         self._feeds = {name: self._feeds[name] for name in wanted}
 
     def _start(self, name: str, order: Order) -> Child:
-        child = Child(self._nursery.start(order))
+        if sum(child.camera == name for child in self._dying) >= _MAX_DYING:
+            raise EdgedError(
+                "its capture processes cannot be ended: the driver hangs",
+                "reconnect the camera, or restart the machine",
+            )
+        child = Child(name, self._nursery.start(order))
         self._selector.register(child.link, selectors.EVENT_READ, ("camera", name))
         return child
 

@@ -24,9 +24,10 @@ _decoder = msgspec.json.Decoder(messages.Line)
 
 
 class Child:
-    """A child process on the other end of `link`."""
+    """The process of a camera, on the other end of `link`."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, camera: str, link: socket.socket) -> None:
+        self.camera = camera
         self.link = link
         self._pidfd: int | None = None
 

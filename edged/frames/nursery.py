@@ -26,6 +26,7 @@ from edged.frames.messages import HELLO, Order
 
 _PR_SET_PDEATHSIG: Final = 1
 _MAX_ORDER: Final = 1 << 16
+_KILLED_S: Final = 1.0
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 
@@ -73,6 +74,7 @@ class Nursery:
                 [sys.executable, "-m", "edged.frames.nursery"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
+                cwd="/",  # python -m looks there first: in a directory of anybody's choice a numpy.py would be loaded
                 env={**os.environ, **_ONE_THREAD},
             )
         return self._link
@@ -83,7 +85,8 @@ class Nursery:
             self._link.close()
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel has it, and will end it
+                self._process.wait(_KILLED_S)
         self._link = self._process = None
 
 
@@ -128,11 +131,12 @@ def greet(link: socket.socket) -> None:
     os.close(pidfd)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process with its parent: even a decoder that hangs must not outlive the daemon."""
+def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when the thread that started it ends: even a decoder that hangs must
+    not outlive the daemon."""
     import ctypes
 
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by)
 
 
 if __name__ == "__main__":

@@ -82,13 +82,18 @@ def redact(source: str) -> str:
     return shown
 
 
+def is_plain_path(source: str) -> bool:
+    """Whether it is a file's path and not a URI, nor one gone wrong, which may hold a password."""
+    return "://" not in source and re.match(r"(?i)[a-z0-9]+:/|(rtsp|http)s?//|[^/]*@", source) is None
+
+
 def parse(source: str) -> SourceUri:
     """The source, checked as far as that goes without opening it. Raises UsageError."""
     if any(ord(character) < 32 for character in source):
         raise UsageError("a camera's source contains a control character", f"sources: {SUPPORTED}")
     scheme, separator, rest = source.partition("://")
     if not separator:
-        if re.match(r"[A-Za-z0-9]+:/|[^/]*@", source):
+        if not is_plain_path(source):
             raise UsageError(f"source {redact(source)!r} is not one that edged can read", f"sources: {SUPPORTED}")
         return SourceUri("file", source, {"pace": 1, "loop": 1})
     kind = _SCHEMES.get(scheme.lower())

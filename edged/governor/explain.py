@@ -105,8 +105,6 @@ def reason(views: Sequence[View], chosen: int, scene: Scene, pinned: bool, late:
     if pinned:
         fits = "" if view.fits else f"; left alone it would not be chosen: it {misfit(view, scene)}"
         return f"{view.name}: pinned by an operator, {needs}{fits}"
-    if view.barred is not None:
-        return f"{view.name}: no variant reaches the accuracy floor, so the most accurate runs although {view.barred}"
     if late == view.name:
         return f"{view.name}: more frames are late than allowed and no faster variant may run; {needs} by prediction"
     if late is not None:

@@ -120,6 +120,8 @@ def step(state: State, observation: Observation, now_ns: int) -> tuple[State, De
             working = [v for v, lost in zip(state.variants, state.lost, strict=True) if lost is None]
             if (refused := refusal(working, budget)) is not None:
                 raise UsageError(refused, FLOOR_HINT)
+            if state.pinned is not None:
+                _check_floor(state.variants[state.pinned], budget)
             return _afresh(replace(state, budget=budget, tail=tail(state.latency, budget.deadline_quantile)), now_ns)
         case Pinned(variant):
             pinned = None if variant is None else _pin(state, variant)
@@ -192,7 +194,16 @@ def _pin(state: State, variant: str) -> int:
         raise UsageError(f"there is no variant {variant!r} to pin", f"choose one of: {names}")
     if (why := state.lost[i]) is not None:
         raise UsageError(f"{variant} cannot be pinned: it stopped working: {why}", f"choose one of: {names}")
+    _check_floor(state.variants[i], state.budget)
     return i
+
+
+def _check_floor(variant: Variant, budget: Budget) -> None:
+    """The floor holds for an operator too: it is there to be lowered, not to be passed by unawares."""
+    if (barred := explain.barred_by_floor(accuracy_of(variant), budget)) is not None:
+        raise UsageError(
+            f"{variant.name} cannot be pinned: {barred}", "lower [limits] min_accuracy, or let go of the pin, first"
+        )
 
 
 def _lose(state: State, variant: str, why: str, now_ns: int) -> tuple[State, Decision]:
@@ -204,6 +215,9 @@ def _lose(state: State, variant: str, why: str, now_ns: int) -> tuple[State, Dec
         raise EdgedError(
             f"the last working variant, {variant}, stopped working: {why}", "see the events before this one"
         )
+    working = [v for v, gone in zip(state.variants, lost, strict=True) if gone is None]
+    if (refused := refusal(working, state.budget)) is not None:
+        raise EdgedError(f"{variant} stopped working: {why}; of the others, {refused}", FLOOR_HINT)
     return _afresh(replace(state, lost=lost, pinned=None if state.pinned == i else state.pinned), now_ns)
 
 
@@ -234,7 +248,7 @@ def _afresh(state: State, now_ns: int) -> tuple[State, Decision]:
     if state.pinned is not None:
         target = state.pinned
     else:
-        allowed = _allowed(state, views)
+        allowed = _allowed(views)
         target = next((i for i in allowed if views[i].fits), _fastest(allowed, views))
     return _settle(replace(state, late=0.0), views, target, now_ns, afresh=True)
 
@@ -245,7 +259,7 @@ def _choose(state: State, now_ns: int) -> tuple[State, Decision]:
     current = state.current
     if state.pinned is not None:
         return _settle(state, views, current, now_ns)
-    allowed = _allowed(state, views)
+    allowed = _allowed(views)
     failing = state.late >= LATE_LIMIT
     if views[current].fits and not failing:
         return _rise(state, views, allowed, now_ns)
@@ -318,10 +332,9 @@ def _rested(state: State, target: int, now_ns: int) -> bool:
     return now_ns - state.changed_ns >= state.hold_s[target] * NS_PER_S
 
 
-def _allowed(state: State, views: list[View]) -> list[int]:
-    """Those that may run; if the floor forbids all that work, the most accurate of them."""
-    allowed = [i for i, view in enumerate(views) if view.barred is None]
-    return allowed or [next(i for i, lost in enumerate(state.lost) if lost is None)]
+def _allowed(views: list[View]) -> list[int]:
+    """Those that may run: never empty, since a loss or a budget that leaves none is refused."""
+    return [i for i, view in enumerate(views) if view.barred is None]
 
 
 def _fastest(allowed: list[int], views: list[View]) -> int:

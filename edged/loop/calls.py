@@ -6,6 +6,7 @@ import concurrent.futures
 import os
 import queue
 import selectors
+import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -23,6 +24,8 @@ class Calls:
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._waiting: queue.Queue[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = queue.Queue(MAX_WAITING)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._lock = threading.Lock()
+        self._stopped = False
         selector.register(self._wake_read, selectors.EVENT_READ, ("wake", ""))
 
     @property
@@ -39,21 +42,24 @@ class Calls:
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` on the engine loop and return what it returns or raise what it raises.
 
-        EdgedError if the loop does not come to it in time: then it is not run later either.
+        EdgedError if the loop does not come to it in time, and then it is not run later either; or if the loop has
+        ended.
         """
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        try:
-            self._waiting.put_nowait((future, function))
-        except queue.Full:
-            raise EdgedError("the engine loop has too many requests waiting", "try again later") from None
-        self.wake()
+        with self._lock:
+            if self._stopped:
+                raise _stopping()
+            try:
+                self._waiting.put_nowait((future, function))
+            except queue.Full:
+                raise EdgedError("the engine loop has too many requests waiting", "try again later") from None
+            self.wake()
         try:
             return future.result(TIMEOUT_S)
         except concurrent.futures.TimeoutError:
-            future.cancel()
-            raise EdgedError(
-                f"the engine loop has not answered within {TIMEOUT_S:.0f} s", "see `edged status`"
-            ) from None
+            begun = "" if future.cancel() else "; it has begun with this, and may still finish it"
+            text = f"the engine loop has not answered within {TIMEOUT_S:.0f} s{begun}"
+            raise EdgedError(text, "see `edged status`") from None
 
     def run(self) -> None:
         """On the engine loop: everything that waits."""
@@ -75,6 +81,19 @@ class Calls:
                 future.set_exception(error)
             del future  # it holds its exception, whose traceback holds this frame
 
+    def stop(self) -> None:
+        """The loop has ended: who waits is told so, and nobody waits any more."""
+        with self._lock:
+            self._stopped = True
+            while not self._waiting.empty():
+                future, _ = self._waiting.get_nowait()
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(_stopping())
+
     def close(self) -> None:
         os.close(self._wake_read)
         os.close(self._wake_write)
+
+
+def _stopping() -> EdgedError:
+    return EdgedError("the daemon is stopping", "ask again when it has started")

@@ -218,7 +218,7 @@ class Pipeline:
             return
         finally:
             self._free_lanes.append(batch.lane)
-        self._steering.succeeded()
+        self._steering.succeeded(batch.variant)
         done_ns = clock.mono_ns()
         oldest_ns = min(frame.mono_capture_ns for frame in batch.frames)
         service_ms, lead_ms = (done_ns - batch.start_ns) / NS_PER_MS, (batch.start_ns - oldest_ns) / NS_PER_MS

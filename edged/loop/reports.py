@@ -1,7 +1,7 @@
 """What the daemon says of itself: `status` per camera, `state` once a second, `telemetry`, and the workload.
 
-Runs on the engine loop's thread, except `overdue`, which the housekeeping thread calls so that the state goes on being
-published, marked unhealthy, while the engine loop is stuck.
+Runs on the engine loop's thread, except `housekeep`, which the housekeeping thread calls: it publishes every sample of
+the sensors, and the state, marked unhealthy, while the engine loop is stuck.
 """
 
 from __future__ import annotations
@@ -60,10 +60,11 @@ class Reports:
         self._results = {variant.name: 0 for variant in pool.variants}
         self._latencies = {variant.name: deque[float](maxlen=LATENCIES) for variant in pool.variants}
         self._counted = (self._begun_ns, 0, 0)  # when, frames offered, frames late: as of the last workload
-        self._sampled_ns = 0
+        self._sample: Sample | None = None
         self._changed: dict[str, None] = {}
         self._telemetry: schema.Telemetry | None = None
         self._state: schema.State | None = None
+        self._overdue_ns = 0
         self.due_ns = self._begun_ns
 
     def limits_changed(self, limits: Limits) -> None:
@@ -103,7 +104,6 @@ class Reports:
         for status in statuses:
             if status.state != "live":
                 self._publisher.publish(status)
-        self._publish_telemetry(self._sampler.latest(now_ns))
         health = self._heartbeats.check(now_ns)
         state = schema.State(
             version=edged.__version__,
@@ -126,10 +126,13 @@ class Reports:
         """As last published; None before the first second."""
         return self._state
 
-    def overdue(self, now_ns: int) -> None:
-        """From the housekeeping thread: the engine loop does not report any more, so say what is still true."""
-        if self._state is None or now_ns < self.due_ns + OVERDUE_NS:
+    def housekeep(self, now_ns: int) -> None:
+        """From the housekeeping thread, several times a second: a new sample, and what is still true when the engine
+        loop does not report any more."""
+        self._publish_telemetry(self._sampler.latest(now_ns))
+        if self._state is None or now_ns < max(self.due_ns, self._overdue_ns) + OVERDUE_NS:
             return
+        self._overdue_ns = now_ns - EVERY_NS
         health = self._heartbeats.check(now_ns)
         uptime_s = (now_ns - self._begun_ns) / NS_PER_S
         told = msgspec.structs.replace(self._state, healthy=False, stages=health.stages, uptime_s=uptime_s)
@@ -141,9 +144,10 @@ class Reports:
         return schema.Status(**asdict(status), seq=seq, t_publish=clock.wall_ns() / NS_PER_S)
 
     def _publish_telemetry(self, sample: Sample) -> None:
-        if sample.mono_ns == self._sampled_ns and self._telemetry is not None:
+        """A sample that grows stale is another one: its values are unknown then."""
+        if sample == self._sample:
             return
-        self._sampled_ns = sample.mono_ns
+        self._sample = sample
         values = asdict(sample)
         del values["mono_ns"]
         self._telemetry = self._publisher.publish(schema.Telemetry(**{**values, "missing": list(sample.missing)}))

@@ -29,7 +29,7 @@ class Steering:
         self._pool = pool
         self._publisher = publisher
         self._state, decision = governor.start(usable_variants(pool), budget_of(limits), now_ns)
-        self._failures = 0
+        self._failures: dict[str, int] = {}
         self._history: deque[schema.Decision] = deque(maxlen=REMEMBERED)
         self._adopt(decision)
 
@@ -72,7 +72,7 @@ class Steering:
     def failed(self, error: VariantError, now_ns: int) -> None:
         """A batch failed. A variant that keeps failing is not run again while there is another; the last one is tried
         on and on, until it is plain that only a restart can help: then EdgedError."""
-        failures = self._failures = self._failures + 1
+        failures = self._failures[error.variant] = self._failures.get(error.variant, 0) + 1
         if failures == 1:
             self._event("engine_failed", error)
         if failures < RETIRE_AFTER:
@@ -80,14 +80,14 @@ class Steering:
         if sum(variant.refused is None for variant in self._pool.variants) > 1:
             self._pool.retire(error.variant, error.why)
             self._event("engine_refused", error)
-            self._failures = 0
             self.observe(VariantLost(error.variant, error.why), now_ns)
         elif failures >= GIVE_UP_AFTER:
             raise EdgedError(f"the last variant failed {failures} times in a row: {error.why}", "restart edged")
 
-    def succeeded(self) -> None:
+    def succeeded(self, variant: str) -> None:
         """A batch came back whole."""
-        self._failures = 0
+        if self._failures:
+            self._failures.pop(variant, None)
 
     def why(self, n: int) -> list[schema.Decision]:
         """The last `n` decisions, newest last."""

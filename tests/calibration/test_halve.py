@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto
 
 from calibration.graph import Graph, copy_of, session
-from calibration.halve import halve, store_halved
+from calibration.halve import halve
 from calibration.quantize import calibrate, quantize, ranges
 from calibration.sparsify import prune, sparse_layers
 
@@ -20,9 +20,8 @@ def largest_error(model: onnx.ModelProto, other: onnx.ModelProto, feeds: list) -
     return float(np.abs(wanted - found).max() / np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("form", [halve, store_halved])
-def test_answers_and_ends_stay_the_same(network: onnx.ModelProto, feeds: list, form):
-    result = form(network)
+def test_answers_and_ends_stay_the_same(network: onnx.ModelProto, feeds: list):
+    result = halve(network)
     assert largest_error(network, result, feeds) < 4e-3
     assert result.graph.input == network.graph.input and result.graph.output == network.graph.output
     assert len(result.SerializeToString()) < 0.65 * len(network.SerializeToString())
@@ -35,17 +34,6 @@ def test_arithmetic_is_half_but_for_the_scales_of_a_resize(network: onnx.ModelPr
     assert set(kinds.values()) == {TensorProto.FLOAT16}
     inferred = onnx.shape_inference.infer_shapes(halved, strict_mode=True).graph.value_info
     assert {value.type.tensor_type.elem_type for value in inferred} == {TensorProto.FLOAT16}
-
-
-def test_stored_weights_are_cast_back_for_float_arithmetic(network: onnx.ModelProto):
-    stored = store_halved(network)
-    graph = Graph(stored)
-    for node in graph.nodes:
-        if node.op_type == "Conv":
-            cast = graph.producers[node.input[1]]
-            assert cast.op_type == "Cast" and graph.constants[cast.input[0]].data_type == TensorProto.FLOAT16
-    inferred = onnx.shape_inference.infer_shapes(stored, strict_mode=True).graph.value_info
-    assert {value.type.tensor_type.elem_type for value in inferred} == {TensorProto.FLOAT}
 
 
 @pytest.mark.parametrize("keep", [("first",), ("down", "last"), ("add", "second"), ("concat",)])
@@ -62,13 +50,12 @@ def test_zeros_of_a_sparse_model_survive(network: onnx.ModelProto, feeds: list):
     assert [name for name, sparse in sparse_layers(halved).items() if sparse] == ["down.weight_half"]
 
 
-@pytest.mark.parametrize("form", [halve, store_halved])
-def test_what_half_precision_cannot_hold_is_refused_by_name(network: onnx.ModelProto, form):
+def test_what_half_precision_cannot_hold_is_refused_by_name(network: onnx.ModelProto):
     model = copy_of(network)
     huge = onnx.numpy_helper.from_array(np.full(32, 1e6, np.float32), "down.bias")
     Graph(model).constants["down.bias"].CopyFrom(huge)
     with pytest.raises(ValueError, match=r"down\.bias"):
-        form(model)
+        halve(model)
 
 
 def test_quantised_models_are_refused(network: onnx.ModelProto, feeds: list):

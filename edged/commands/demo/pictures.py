@@ -6,6 +6,8 @@ edged-demo.mp4 (the cameras side by side as time goes by). On the demo's main th
 
 from __future__ import annotations
 
+import contextlib
+import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,25 +84,23 @@ class Gallery:
             tiles = [tile(shots.get(camera), camera, size) for camera in self.cameras]
             rows.append(np.hstack([_framed(one) for one in tiles]))
         picture = np.vstack([_title(title, rows[0].shape[1]), *rows])
-        try:
-            path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-        except OSError as error:
-            raise EdgedError(f"cannot write {path}: {error.strerror}", "choose another directory with --out") from error
+        write(path, cv2.imencode(".png", picture)[1].tobytes())
         return True
 
 
 class Clip:
-    """An H.264 file to which one composed picture is added at a time; closed, it can be played."""
+    """An H.264 file to which one composed picture is added at a time; closed, it can be played.
+
+    Encoded in memory (some MB at most) and written at the end: FFmpeg crashes on a file system that is full.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stream: Any = None
         self._frames = 0
-        try:
-            self._container = av.open(str(path), "w")
-        except (OSError, av.FFmpegError) as error:
-            reason = error.strerror or type(error).__name__
-            raise EdgedError(f"cannot write {path}: {reason}", "choose another directory with --out") from error
+        write(path, b"")  # refused now, not after all the acts
+        self._encoded = io.BytesIO()
+        self._container = av.open(self._encoded, "w", format="mp4")
 
     def __enter__(self) -> Clip:
         return self
@@ -109,7 +109,9 @@ class Clip:
         if self._stream is not None:
             self._container.mux(self._stream.encode(None))
         self._container.close()
-        if not self._frames:
+        if self._frames:
+            write(self._path, self._encoded.getvalue())
+        else:
             self._path.unlink(missing_ok=True)
 
     def add(self, gallery: Gallery, panel: Sequence[str], now_s: float) -> None:
@@ -124,6 +126,16 @@ class Clip:
             self._stream.pix_fmt = "yuv420p"
         self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
         self._frames += 1
+
+
+def write(path: Path, content: bytes) -> None:
+    """All of it or EdgedError; of what does not fit, nothing is left."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # it was never made
+            path.unlink()
+        raise EdgedError(f"cannot write {path}: {error.strerror}", "choose another directory with --out") from error
 
 
 def tile(shot: Shot | None, camera: str, size: tuple[int, int]) -> Image:

@@ -6,12 +6,15 @@ spot from another such scene. The daemon is `edged run`, in a runtime directory 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +34,11 @@ FIRST_DEADLINE_MS: Final = 1000.0
 """Until the programme sets one that suits this machine, so that nothing is late while the cameras open."""
 STOP_S: Final = 10.0
 LOG_TAIL_BYTES: Final = 2000
+_DAEMON: Final = (
+    "import signal, sys; from edged.cli import main; from edged.frames.nursery import die_with_parent; "
+    "die_with_parent(signal.SIGTERM); sys.exit(main())"
+)
+"""`edged`, but it ends in order when the demo is killed: there is nobody else to stop it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,8 @@ class Stage:
     def __init__(self, cameras: int, bundle: Path) -> None:
         self.cameras = CAMERAS[:cameras]
         self._bundle = bundle
-        self._directory = Path(tempfile.mkdtemp(prefix="edged-demo-"))
+        with _room("temporary files"):
+            self._directory = Path(tempfile.mkdtemp(prefix="edged-demo-"))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -85,14 +94,17 @@ class Stage:
             scene = f"test://{camera.seed}?width={WIDTH}&height={HEIGHT}&fps={FPS}"
             source = scene if camera.kind == "test" else f"file://{video}"
             lines += ["[[camera]]", f'name = "{camera.name}"', f'source = "{source}"']
-        (self._directory / "demo.toml").write_text("\n".join(lines) + "\n")
+        file = self._directory / "demo.toml"
+        with _room(file):
+            file.write_text("\n".join(lines) + "\n")
 
     def start(self) -> None:
         """Start the daemon. In a session of its own: Ctrl-C is for the demo, which then stops the daemon in order."""
         with (self._directory / "daemon.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "edged", "run", "-c", str(self._directory / "demo.toml")],
+                [sys.executable, "-c", _DAEMON, "run", "-c", str(self._directory / "demo.toml")],
                 env={**os.environ, "RUNTIME_DIRECTORY": str(self._directory)},
+                cwd=self._directory,  # where Python looks for modules first: nobody else's
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -117,14 +129,28 @@ class Stage:
             self._process.wait(STOP_S)
 
 
+@contextlib.contextmanager
+def _room(what: str | Path) -> Iterator[None]:
+    """A file system that is full, or shut, is told in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise EdgedError(
+            f"cannot write {what}: {error.strerror}", "make room there, or name another directory in TMPDIR"
+        ) from error
+
+
 def encode_scene(path: Path, seed: int, frames: int) -> None:
-    """`frames` pictures of a scene as H.264."""
+    """`frames` pictures of a scene as H.264. Encoded in memory: FFmpeg crashes on a file system that is full."""
+    encoded = io.BytesIO()
     scene = Scene(seed, WIDTH, HEIGHT, FPS)
     picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
-    with av.open(str(path), "w") as container:
+    with av.open(encoded, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "20"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for index in range(frames):
             scene.render(index, picture)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
         container.mux(stream.encode(None))
+    with _room(path):
+        path.write_bytes(encoded.getvalue())
