@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from edged.bus import schema
 from edged.cli import main
+from edged.commands.status import show
 from edged.commands.watch import line
 from tests.support import messages
 from tests.support.daemon import RunningDaemon, write_config
@@ -118,6 +121,19 @@ def test_status_shows_cameras_variants_and_what_is_unknown(run: Run) -> None:
     assert rows["decision"].split()[1].startswith(("fine", "fast"))
     assert "deadline_ms 50" in rows["limits"] and "power_w none" in rows["limits"]
     assert "host: power " in rows["device"] and "healthy" in out.splitlines()[0]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_status_on_a_narrow_terminal_keeps_the_reasons(width: int) -> None:
+    gone = msgspec.structs.replace(
+        messages.status("a-camera-with-a-long-name"), state="backoff", reason="no answer in time"
+    )
+    state = msgspec.structs.replace(messages.state(), cameras=[messages.status(), gone])
+    console = Console(width=width, record=True, file=io.StringIO())
+    show(console, state, state)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text and "no answer in time" in text and "backoff" in text
 
 
 def test_status_json_is_the_state(run: Run, daemon: RunningDaemon) -> None:

@@ -265,18 +265,20 @@ def test_the_video_shows_the_scene(tmp_path: Path) -> None:
     assert np.abs(frames[7].astype(int) - expected).mean() < 8
 
 
-def test_the_live_screen_fits_a_terminal() -> None:
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_the_live_screen_fits_a_terminal(width: int) -> None:
     state: State = msgspec.structs.replace(messages.state(), cameras=[messages.status("belt-1")])
     tally = Tally(CAMERAS[:1], measured=False)
     for n in range(200):
         tally.take(msgspec.structs.replace(messages.result("belt-1", n), variant="fp32", age_ms=20.0), n / 20)
     act = Programme(30, 100.0, Asked(fp32=20.0, int8=5.0)).advance(0.0)
     assert act is not None
-    console = Console(width=100, height=30, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(picture_of(View(10.0, 30.0, act, tally, state, messages.decision(), 2)))
+    console = Console(width=width, height=30, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(picture_of(View(10.0, 30.0, act, tally, state, messages.decision(), 2), console))
     console.file.close()
     text = console.export_text()
-    assert len(text.splitlines()) <= 24 and max(len(line) for line in text.splitlines()) <= 100
+    assert len(text.splitlines()) <= 28 and max(len(line) for line in text.splitlines()) <= width
+    assert "…" not in text, "a column that does not fit goes, and no number is cut"
     for part in (
         "act 1 of 3: normal",
         "belt-1",

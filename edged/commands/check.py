@@ -172,8 +172,8 @@ def _power(config: PowerConfig) -> Iterator[Finding]:
 def _show(out: Console, finding: Finding) -> None:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(width=7)
-    grid.add_column(min_width=20, no_wrap=True)
-    grid.add_column()
+    grid.add_column(min_width=20, max_width=max(20, out.width // 3), overflow="fold")
+    grid.add_column(overflow="fold")
     grid.add_row(Text(finding.level, style=_STYLES[finding.level]), finding.subject, Text(finding.text))
     if finding.fix:
         grid.add_row("", "", Text(f"fix: {finding.fix}", style="dim" if finding.level == "warning" else ""))

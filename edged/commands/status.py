@@ -10,13 +10,13 @@ import json
 from typing import Any
 
 import msgspec
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from edged import clock
 from edged.bus.schema import State, Status, Telemetry
-from edged.commands.terminal import ask, causes, console, number, printable, progress, span
+from edged.commands.terminal import ask, causes, console, fitting_table, number, printable, progress, span
 from edged.commands.why import BOUNDS
 from edged.errors import EdgedError
 
@@ -53,9 +53,9 @@ def show(out: Console, state: State, before: State) -> None:
     health = "healthy" if state.healthy else "[bold red]stuck[/]: a stage has work and makes no progress, see below"
     out.print(f"edged {state.version}, pid {state.pid}, up {span(state.uptime_s)}, bundle {state.bundle}: {health}")
     out.print()
-    out.print(_cameras(state, before))
+    out.print(_cameras(out, state, before))
     out.print()
-    out.print(_variants(state))
+    out.print(_variants(out, state))
     out.print()
     out.print(_rest(state))
 
@@ -77,27 +77,29 @@ def _rest(state: State) -> Table:
     return grid
 
 
-def _cameras(state: State, before: State) -> Table:
+def _cameras(out: Console, state: State, before: State) -> Table:
     seconds = state.uptime_s - before.uptime_s
     earlier = {camera.camera: camera for camera in before.cameras}
-    table = _table(
-        "camera", "state", ">fps", ">captured", ">results", "dropped", ">reconnects", ">last frame", "reason"
-    )
+    rows = []
     for camera in state.cameras:
         then = earlier.get(camera.camera)
         fps = None if then is None or seconds <= 0 else (camera.captured - then.captured) / seconds
-        table.add_row(
-            camera.camera,
-            Text(camera.state, style="green" if camera.state == "live" else "bold yellow"),
-            number(fps),
-            str(camera.captured),
-            str(camera.results),
-            causes(camera.drops),
-            str(camera.reconnects),
-            _age(camera.last_frame_age_ms),
-            Text(_reason(camera)),
+        rows.append(
+            (
+                camera.camera,
+                Text(camera.state, style="green" if camera.state == "live" else "bold yellow"),
+                number(fps),
+                str(camera.captured),
+                str(camera.results),
+                causes(camera.drops),
+                str(camera.reconnects),
+                _age(camera.last_frame_age_ms),
+                Text(_reason(camera)),
+            )
         )
-    return table
+    columns = "camera", "state", ">fps", ">captured", ">results", "dropped", ">reconnects", ">last frame", "reason"
+    expendable = "last frame", "reconnects", "captured", "results", "dropped", "fps"
+    return fitting_table(out, columns, rows, wraps={"dropped": 14, "reason": 22}, expendable=expendable)
 
 
 def _age(ms: float | None) -> str:
@@ -111,13 +113,10 @@ def _reason(camera: Status) -> str:
     return printable(camera.reason) or f"{size}, {camera.clock or 'no'} clock"
 
 
-def _variants(state: State) -> Table:
-    table = _table(
-        "variant", "precision", "sparse", f">{state.metric}", ">p50 per frame", ">results", "runtime", "refused"
-    )
+def _variants(out: Console, state: State) -> Table:
     running = state.decision.variant if state.decision else None
-    for variant in state.variants:
-        table.add_row(
+    rows = [
+        (
             Text(variant.name, style="bold" if variant.name == running else ""),
             variant.precision,
             "2:4" if variant.sparse else "no",
@@ -127,7 +126,11 @@ def _variants(state: State) -> Table:
             variant.runtime or "-",
             Text(variant.refused or "-", style="red" if variant.refused else ""),
         )
-    return table
+        for variant in state.variants
+    ]
+    columns = "variant", "precision", "sparse", f">{state.metric}", ">p50 per frame", ">results", "runtime", "refused"
+    expendable = "runtime", "sparse", "precision", "results"
+    return fitting_table(out, columns, rows, wraps={"refused": 14}, expendable=expendable)
 
 
 def _device(sample: Telemetry | None) -> str:
@@ -139,13 +142,3 @@ def _device(sample: Telemetry | None) -> str:
         f"{number(sample.temperature_c, 1, ' C')}, CPU {number(sample.cpu_percent, 0, ' %')}, CPU pressure "
         f"{number(sample.cpu_pressure_percent, 0, ' %')}, memory free {number(sample.memory_available_mb, 0, ' MB')}"
     )
-
-
-def _table(*columns: str) -> Table:
-    """Columns whose names begin with > are set to the right; the last one takes the rest of the line."""
-    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="bold")
-    for name in columns:
-        may_wrap = name in (columns[-1], "dropped")
-        justify: JustifyMethod = "right" if name.startswith(">") else "left"
-        table.add_column(name.lstrip(">"), justify=justify, no_wrap=not may_wrap)
-    return table

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+from rich.text import Text
 
 from edged import clock
 from edged.bus.control import request
@@ -24,6 +26,39 @@ PLAIN_WIDTH = 132
 def console() -> Console:
     """On stdout; numbers in sentences stay uncoloured."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+def fitting_table(
+    out: Console,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    wraps: Mapping[str, int],
+    expendable: Sequence[str],
+    gap: int = 2,
+    header_style: str = "bold",
+) -> Table:
+    """A table that fits the terminal: where it is too narrow, the expendable columns go, the first of them first.
+
+    Columns whose names begin with > are set to the right. Only those in `wraps` may wrap, and keep that width.
+    """
+    rows = list(rows)
+    left_out = 0
+    while True:
+        table = Table(box=None, padding=(0, gap, 0, 0), show_edge=False, header_style=header_style)
+        shown = [n for n, name in enumerate(columns) if name.lstrip(">") not in expendable[:left_out]]
+        for n in shown:
+            name = columns[n].lstrip(">")
+            justify: JustifyMethod = "right" if columns[n].startswith(">") else "left"
+            table.add_column(name, justify=justify, no_wrap=name not in wraps, min_width=wraps.get(name))
+        for row in rows:
+            table.add_row(*(row[n] for n in shown))
+        if (
+            left_out == len(expendable)
+            or out.measure(table, options=out.options.update(width=1000)).minimum <= out.width
+        ):
+            return table
+        left_out += 1
 
 
 @contextlib.contextmanager

@@ -84,9 +84,7 @@ def bound(views: Sequence[View], chosen: int, pinned: bool, late: bool) -> Bound
     if pinned:
         return "pin"
     view = views[chosen]
-    if view.barred is not None or (
-        not view.fits and any(v.barred and v.in_time and v.in_load for v in views[chosen + 1 :])
-    ):
+    if not view.fits and any(v.barred and v.in_time and v.in_load for v in views[chosen + 1 :]):
         return "accuracy"
     if not view.fits:
         return "load" if view.in_time and view.predicted_ms is not None else "deadline"

@@ -18,7 +18,7 @@ from rich.text import Text
 from edged.bus.schema import Decision, State
 from edged.commands.demo.programme import Act
 from edged.commands.demo.tally import Tally, VariantTally
-from edged.commands.terminal import causes, number
+from edged.commands.terminal import causes, fitting_table, number
 
 REFRESH_S: Final = 0.25
 PLAIN_EVERY_S: Final = 2.0
@@ -104,23 +104,23 @@ class LiveScreen:
         if view.now_s < self._due_s:
             return
         self._due_s = view.now_s + REFRESH_S
-        self._live.update(picture_of(view), refresh=True)
+        self._live.update(picture_of(view, self._live.console), refresh=True)
 
     def close(self) -> None:
         self._live.stop()
 
 
-def picture_of(view: View) -> Group:
-    """The live screen's contents; about 28 lines of 100 columns."""
+def picture_of(view: View, out: Console) -> Group:
+    """The live screen's contents for the width of `out`; about 24 lines of 80 columns."""
     head = f"edged demo   act {view.act.number} of 3: {view.act.name}   {view.now_s:.0f} of {view.seconds:.0f} s"
     decision = view.decision.reason if view.decision else "waiting for the first decision"
     lost = f"   {view.lost} messages lost on the way to this screen" if view.lost else ""
     return Group(
         Rule(Text(head, style="bold"), align="left"),
         Padding(Text(view.act.caption, style="bold"), (0, 0, 1, 0)),
-        _cameras(view),
+        _cameras(view, out),
         Text(),
-        _variants(view),
+        _variants(view, out),
         Text(),
         _labelled("decision", Text(decision)),
         Text(),
@@ -130,42 +130,48 @@ def picture_of(view: View) -> Group:
     )
 
 
-def _cameras(view: View) -> Table:
-    table = _table("camera", "state", ">fps", ">objects", ">age", ">results", "dropped, by cause")
+def _cameras(view: View, out: Console) -> Table:
+    rows: list[tuple[str | Text, ...]] = []
     states = {camera.camera: camera for camera in view.state.cameras} if view.state else {}
     for name, camera in view.tally.cameras.items():
         status, last = states.get(name), camera.last
         state = status.state if status else "starting"
         late = last is not None and not last.deadline_met
-        table.add_row(
-            name,
-            Text(state, style="green" if state == "live" else "yellow"),
-            f"{camera.fps(view.now_s):.1f}",
-            _objects(last.detections) if last else "-",
-            Text(f"{last.age_ms:.1f} ms" if last else "-", style="red" if late else ""),
-            str(camera.results),
-            causes(status.drops) if status else "-",
+        rows.append(
+            (
+                name,
+                Text(state, style="green" if state == "live" else "yellow"),
+                f"{camera.fps(view.now_s):.1f}",
+                _objects(last.detections) if last else "-",
+                Text(f"{last.age_ms:.1f} ms" if last else "-", style="red" if late else ""),
+                str(camera.results),
+                causes(status.drops) if status else "-",
+            )
         )
-    return table
+    columns = "camera", "state", ">fps", ">objects", ">age", ">results", "dropped, by cause"
+    wraps = {columns[-1]: 17}
+    return fitting_table(out, columns, rows, wraps=wraps, expendable=("objects", "state"), gap=3, header_style="dim")
 
 
-def _variants(view: View) -> Table:
-    table = _table(
-        "variant", ">accuracy", ">predicted", ">frames", ">age p50", ">p99", ">late", ">precision", ">recall"
-    )
+def _variants(view: View, out: Console) -> Table:
+    rows: list[tuple[str | Text, ...]] = []
     predicted = {o.variant: o.predicted_ms for o in view.decision.alternatives} if view.decision else {}
     running = view.decision.variant if view.decision else None
     for index, variant in enumerate(view.state.variants if view.state else ()):
         tally = view.tally.variants.get(variant.name)
         mark = "> " if variant.name == running else "  "
         ms = predicted.get(variant.name)
-        table.add_row(
-            Text(mark + variant.name, style=f"bold {_COLOURS[index % 4]}" if mark.strip() else _COLOURS[index % 4]),
-            number(variant.accuracy, 3),
-            "-" if ms is None else f"{ms:.1f} ms",
-            *(variant_cells(tally) if tally else ("0", "-", "-", "-", "-", "-")),
+        rows.append(
+            (
+                Text(mark + variant.name, style=f"bold {_COLOURS[index % 4]}" if mark.strip() else _COLOURS[index % 4]),
+                number(variant.accuracy, 3),
+                "-" if ms is None else f"{ms:.1f} ms",
+                *(variant_cells(tally) if tally else ("0", "-", "-", "-", "-", "-")),
+            )
         )
-    return table
+    columns = "variant", ">accuracy", ">predicted", ">frames", ">age p50", ">p99", ">late", ">precision", ">recall"
+    expendable = "precision", "recall", "age p50", "late"
+    return fitting_table(out, columns, rows, wraps={}, expendable=expendable, gap=3, header_style="dim")
 
 
 def variant_cells(tally: VariantTally) -> tuple[str, ...]:
@@ -217,10 +223,3 @@ def _labelled(label: str, text: Text) -> Table:
     grid.add_column()
     grid.add_row(label, text)
     return grid
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 3, 0, 0), show_edge=False, header_style="dim")
-    for name in columns:
-        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
-    return table
