@@ -252,6 +252,11 @@ def _check_cameras(config: Config, locate: Any, path: Path) -> None:
 
 
 def _check_bus(bus: BusConfig, locate: Any) -> None:
+    if bus.results is not None and bus.results == bus.control:
+        raise UsageError(
+            f"{locate('bus.control')}: bus.control is {bus.control[:80]!r}, the same as bus.results",
+            "give each its own",
+        )
     for key, endpoint in (("results", bus.results), ("control", bus.control)):
         if endpoint is None:
             continue

@@ -35,7 +35,7 @@ from edged.engines.bundle import load_bundle
 from edged.engines.manifest import Manifest
 from edged.engines.pool import Pool
 from edged.errors import EdgedError
-from edged.frames.cameras import Cameras
+from edged.frames.cameras import Cameras, check_sources
 from edged.health import Health, Heartbeats, Notifier
 from edged.loop.calls import Calls
 from edged.loop.pipeline import STAGE, Pipeline
@@ -87,6 +87,7 @@ class Daemon:
 
     def _build(self, stack: contextlib.ExitStack) -> None:
         config = self._config
+        check_sources(config.camera)
         context = zmq.Context()
         stack.callback(context.term)
         results = config.bus.results or paths.results_endpoint()

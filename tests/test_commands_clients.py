@@ -110,13 +110,24 @@ def test_watch_to_a_reader_that_leaves_is_no_error(daemon: RunningDaemon) -> Non
     assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 3)
 
 
+def test_tables_to_a_reader_that_is_gone_are_no_error(daemon: RunningDaemon) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m edged status | true"],
+        env={**os.environ, "RUNTIME_DIRECTORY": str(daemon.directory)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_status_shows_cameras_variants_and_what_is_unknown(run: Run) -> None:
     code, out, _ = run("status")
     assert code == 0
     rows = {text.split()[0]: text for text in out.splitlines() if text.strip()}
     assert "live" in rows["gate"] and "128x64" in rows["gate"]
     assert 20 < float(rows["gate"].split()[2]) < 40, "frames per second"
-    assert "No such file" in out and "gone" in rows and "live" not in rows["gone"].split()
+    assert "No such file" in " ".join(out.split()) and "gone" in rows and "live" not in rows["gone"].split()
     assert "0.900" in rows["fine"] and "0.800" in rows["fast"]
     assert rows["decision"].split()[1].startswith(("fine", "fast"))
     assert "deadline_ms 50" in rows["limits"] and "power_w none" in rows["limits"]

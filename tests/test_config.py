@@ -250,3 +250,11 @@ def test_any_toml_gives_a_config_or_a_usage_error(tmp_path: Path, data: dict[str
         assert isinstance(load(path), Config)
     except UsageError as error:
         assert error.hint and error.message.startswith(str(path))
+
+
+def test_results_and_control_are_two_sockets(tmp_path: Path) -> None:
+    text = '[bus]\nresults = "ipc:///run/x.ipc"\ncontrol = "ipc:///run/x.ipc"\n'
+    path = tmp_path / "edged.toml"
+    path.write_text(f'bundle = "b"\n{text}[[camera]]\nname = "gate"\nsource = "test://1"\n')
+    with pytest.raises(UsageError, match=r"bus\.control is 'ipc:///run/x\.ipc', the same as bus\.results"):
+        load(path)

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
@@ -23,9 +24,16 @@ PLAIN_WIDTH = 132
 """Of tables that do not go to a terminal: files and pipes have no width, and 80 columns would break the sentences."""
 
 
+class _Console(Console):
+    """A reader that has seen enough (`| head`) is no failure, which it is to rich: the command line decides."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """On stdout; numbers in sentences stay uncoloured."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    return _Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 def fitting_table(
@@ -42,23 +50,25 @@ def fitting_table(
 
     Columns whose names begin with > are set to the right. Only those in `wraps` may wrap, and keep that width.
     """
-    rows = list(rows)
-    left_out = 0
-    while True:
-        table = Table(box=None, padding=(0, gap, 0, 0), show_edge=False, header_style=header_style)
-        shown = [n for n, name in enumerate(columns) if name.lstrip(">") not in expendable[:left_out]]
-        for n in shown:
-            name = columns[n].lstrip(">")
-            justify: JustifyMethod = "right" if columns[n].startswith(">") else "left"
-            table.add_column(name, justify=justify, no_wrap=name not in wraps, min_width=wraps.get(name))
-        for row in rows:
-            table.add_row(*(row[n] for n in shown))
-        if (
-            left_out == len(expendable)
-            or out.measure(table, options=out.options.update(width=1000)).minimum <= out.width
-        ):
-            return table
-        left_out += 1
+    cells = list(rows)
+    names = [column.lstrip(">") for column in columns]
+    widths = [
+        wraps.get(name) or max(cell_len(str(text)) for text in (name, *(row[n] for row in cells)))
+        for n, name in enumerate(names)
+    ]
+    shown = list(range(len(names)))
+    for name in expendable:
+        if sum(widths[n] + gap for n in shown) - gap <= out.width:
+            break
+        shown.remove(names.index(name))
+    table = Table(box=None, padding=(0, gap, 0, 0), show_edge=False, pad_edge=False, header_style=header_style)
+    for n in shown:
+        justify: JustifyMethod = "right" if columns[n].startswith(">") else "left"
+        wrap = wraps.get(names[n])
+        table.add_column(names[n], justify=justify, no_wrap=wrap is None, min_width=wrap, overflow="fold")
+    for row in cells:
+        table.add_row(*(row[n] for n in shown))
+    return table
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from edged import clock
 from edged.config import CameraConfig
-from edged.errors import EdgedError
+from edged.errors import EdgedError, UsageError
 from edged.frames import camera as life
 from edged.frames import ring as rings
 from edged.frames.child import Child
@@ -84,6 +84,15 @@ class CameraStatus:
     last_frame_age_ms: float | None
 
 
+def check_sources(cameras: Sequence[CameraConfig]) -> None:
+    """UsageError, naming the camera, for a source that cannot be parsed."""
+    for camera in cameras:
+        try:
+            parse(camera.source)
+        except UsageError as error:
+            raise UsageError(f"camera {camera.name}: {error.message}", error.hint) from None
+
+
 class Cameras:
     """All cameras of the daemon. Every method is called from the engine-loop thread; none blocks, but `close`."""
 
@@ -103,8 +112,7 @@ class Cameras:
     def configure(self, cameras: Sequence[CameraConfig], now_ns: int) -> None:
         """Make these the cameras: add, remove, restart those that changed (not for a new weight). Counts survive a
         restart. Raises UsageError for a source that cannot be parsed, and then changes nothing."""
-        for config in cameras:
-            parse(config.source)
+        check_sources(cameras)
         wanted = {config.name: config for config in cameras}
         for name in self._feeds.keys() - wanted.keys():
             self._feeds.pop(name).stop()

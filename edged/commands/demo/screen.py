@@ -150,7 +150,7 @@ def _cameras(view: View, out: Console) -> Table:
         )
     columns = "camera", "state", ">fps", ">objects", ">age", ">results", "dropped, by cause"
     wraps = {columns[-1]: 17}
-    return fitting_table(out, columns, rows, wraps=wraps, expendable=("objects", "state"), gap=3, header_style="dim")
+    return fitting_table(out, columns, rows, wraps=wraps, expendable=("objects", "results"), gap=3, header_style="dim")
 
 
 def _variants(view: View, out: Console) -> Table:
