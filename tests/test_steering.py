@@ -38,8 +38,14 @@ def test_a_pin_reaches_the_pool_the_bus_and_the_history(tmp_path: Path) -> None:
 def test_limits_that_no_variant_holds_are_refused(tmp_path: Path) -> None:
     with built(tmp_path, TWO) as house:
         with pytest.raises(UsageError, match="accuracy"):
-            house.steering.check(Limits(min_accuracy=0.95))
-        house.steering.check(Limits(min_accuracy=0.85))
+            house.steering.set_limits(Limits(min_accuracy=0.95), clock.mono_ns())
+        house.steering.pin("fast", clock.mono_ns())
+        with pytest.raises(UsageError, match="fast cannot be pinned"):
+            house.steering.set_limits(Limits(min_accuracy=0.85), clock.mono_ns())
+        assert house.pool.active == "fast"
+        house.steering.pin(None, clock.mono_ns())
+        house.steering.set_limits(Limits(min_accuracy=0.85), clock.mono_ns())
+        assert house.pool.active == "fine"
 
 
 def test_one_failure_is_forgiven_three_in_a_row_are_not(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from edged.config import CameraConfig, Limits
 from edged.engines.engine import Outputs
 from edged.engines.pool import Pool, VariantError
 from edged.errors import EdgedError
-from edged.frames.cameras import Cameras
+from edged.frames.cameras import Cameras, check_sources
 from edged.frames.frame import DropCause, Frame
 from edged.frames.schedule import Scheduler
 from edged.governor.decision import BatchDone, Workload
@@ -84,11 +84,11 @@ class Pipeline:
     def configure(self, cameras: list[CameraConfig], limits: Limits) -> None:
         """Take these cameras and limits. UsageError, and nothing changed, if it cannot."""
         now_ns = clock.mono_ns()
-        self._steering.check(limits)
+        check_sources(cameras)
+        self._steering.set_limits(limits, now_ns)
         while self._in_flight:  # a camera may go, and its ring with it
             self._finish_batch()
         self._cameras.configure(cameras, now_ns)
-        self._steering.set_limits(limits, now_ns)
         self._deadline_ms = limits.deadline_ms
         for gone in self._weights.keys() - {camera.name for camera in cameras}:
             self._schedule.forget(gone)

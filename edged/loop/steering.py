@@ -12,7 +12,7 @@ from edged.bus import schema
 from edged.bus.publisher import Publisher
 from edged.config import Limits
 from edged.engines.pool import Pool, VariantError
-from edged.errors import EdgedError, UsageError
+from edged.errors import EdgedError
 from edged.governor import governor
 from edged.governor.decision import Budget, BudgetChanged, Decision, Observation, Pinned, Variant, VariantLost
 
@@ -54,16 +54,9 @@ class Steering:
         else:
             self._predict_ms = governor.predict_ms(self._state, decision.variant)
 
-    def check(self, limits: Limits) -> None:
-        """UsageError if no variant could hold these limits."""
-        why = governor.refusal(usable_variants(self._pool), budget_of(limits))
-        if why is not None:
-            raise UsageError(why, "lower limits.min_accuracy, or mend the variants that were refused")
-
     def set_limits(self, limits: Limits, now_ns: int) -> None:
         """UsageError, and nothing changed, if no variant could hold them."""
-        budget = budget_of(limits)
-        self.observe(BudgetChanged(budget), now_ns)
+        self.observe(BudgetChanged(budget_of(limits)), now_ns)
 
     def pin(self, variant: str | None, now_ns: int) -> None:
         """UsageError for a variant that is not there."""
