@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import hashlib
 import logging
 import select
@@ -76,6 +77,8 @@ class Daemon:
         with contextlib.ExitStack() as stack:
             self._build(stack)
             stack.callback(self._notifier.stopping)
+            gc.collect()
+            gc.freeze()  # what was loaded stays: a collection that walks it all would cost a frame its deadline
             with self._signals():
                 log.info("ready: %s", self._summary())
                 self._notifier.ready(self._summary())
