@@ -144,6 +144,14 @@ class Daemon:
     def _apply(self, cameras: list[CameraConfig], limits: Limits) -> None:
         """On the engine loop. UsageError, and nothing changed, if they cannot be taken."""
         self._pipeline.configure(cameras, limits)
+        self._limits_changed(limits)
+
+    def _set_limits(self, limits: Limits) -> None:
+        """On the engine loop. UsageError, and nothing changed, if no variant could hold them."""
+        self._pipeline.set_limits(limits)
+        self._limits_changed(limits)
+
+    def _limits_changed(self, limits: Limits) -> None:
         self._limits = limits
         self._reports.limits_changed(limits)
 
@@ -220,9 +228,6 @@ class Daemon:
             case Reload():
                 changes, needs_restart = self._reload()
                 return {"changes": changes, "needs_restart": needs_restart}
-
-    def _set_limits(self, limits: Limits) -> None:
-        self._apply(self._config.camera, limits)
 
     def _reload(self) -> tuple[list[str], list[str]]:
         """Read the configuration again and take what can be taken live. If wrong, EdgedError and nothing changes."""

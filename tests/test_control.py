@@ -12,7 +12,6 @@ from typing import Any
 import msgpack
 import pytest
 import zmq
-import zmq.auth
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +20,7 @@ from edged.bus.endpoint import CurveClient, CurveServer
 from edged.bus.requests import Pin, Reload, Request, Set, Snapshot, Why
 from edged.config import Limits
 from edged.errors import EdgedError, UsageError
-from tests.support.bus import free_port
+from tests.support.bus import curve_keys, free_port
 
 
 class Handler:
@@ -200,12 +199,7 @@ def test_a_second_server_on_the_endpoint_is_refused(endpoint: str, handler: Hand
 
 
 def test_over_tcp_a_key_is_needed(tmp_path: Path, handler: Handler) -> None:
-    keys, clients = tmp_path / "keys", tmp_path / "clients"
-    keys.mkdir()
-    clients.mkdir()
-    for name in ("edged", "good", "bad"):
-        zmq.auth.create_certificates(keys, name)
-    (clients / "good.key").write_bytes((keys / "good.key").read_bytes())
+    keys, clients = curve_keys(tmp_path)
     address = f"tcp://127.0.0.1:{free_port()}"
     with zmq.Context() as context:
         curve = CurveServer(context, keys / "edged.key_secret", clients)

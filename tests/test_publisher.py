@@ -17,13 +17,12 @@ from pathlib import Path
 import msgpack
 import pytest
 import zmq
-import zmq.auth
 
 from edged.bus.endpoint import CurveClient, CurveServer
 from edged.bus.publisher import SEND_HIGH_WATER_MARK, Publisher
 from edged.errors import EdgedError, UsageError
 from tests.support import messages
-from tests.support.bus import drain, endpoint_in, free_port, publishing, served, subscribed, wait_for
+from tests.support.bus import curve_keys, drain, endpoint_in, free_port, publishing, served, subscribed, wait_for
 
 SUBSCRIBER = Path(__file__).parent / "support" / "subscriber.py"
 
@@ -288,12 +287,7 @@ def test_tcp_without_keys_is_refused() -> None:
 
 
 def test_over_tcp_only_the_holder_of_a_good_key_is_let_in(tmp_path: Path) -> None:
-    keys, clients = tmp_path / "keys", tmp_path / "clients"
-    keys.mkdir()
-    clients.mkdir()
-    for name in ("edged", "good", "bad"):
-        zmq.auth.create_certificates(keys, name)
-    (clients / "good.key").write_bytes((keys / "good.key").read_bytes())
+    keys, clients = curve_keys(tmp_path)
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     with contextlib.ExitStack() as stack:
         context = stack.enter_context(zmq.Context())

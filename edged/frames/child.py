@@ -67,9 +67,8 @@ class Child:
     def kill(self) -> None:
         """End it at once; a child so young that it has not greeted yet ends when it finds the socket closed."""
         if self._pidfd is not None:
-            with contextlib.suppress(
-                OSError
-            ):  # it is dead already, or this is no pidfd: then the closed socket ends it
+            # It is dead already, or this is no pidfd: then the closed socket ends it.
+            with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         self.link.close()
 

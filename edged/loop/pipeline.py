@@ -85,11 +85,10 @@ class Pipeline:
         """Take these cameras and limits. UsageError, and nothing changed, if it cannot."""
         now_ns = clock.mono_ns()
         check_sources(cameras)
-        self._steering.set_limits(limits, now_ns)
+        self.set_limits(limits)
         while self._in_flight:  # a camera may go, and its ring with it
             self._finish_batch()
         self._cameras.configure(cameras, now_ns)
-        self._deadline_ms = limits.deadline_ms
         for gone in self._weights.keys() - {camera.name for camera in cameras}:
             self._schedule.forget(gone)
         self._weights = {camera.name: camera.weight for camera in cameras}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import zmq
+import zmq.auth
 
 from edged.bus.endpoint import CurveServer
 from edged.bus.publisher import Publisher
@@ -78,3 +79,14 @@ def drain(socket: zmq.Socket[bytes], quiet_ms: int = 150) -> list[list[bytes]]:
 def free_port() -> int:
     with zmq.Context() as context, context.socket(zmq.PUB) as socket:
         return socket.bind_to_random_port("tcp://127.0.0.1")
+
+
+def curve_keys(directory: Path) -> tuple[Path, Path]:
+    """(certificates of edged, good and bad; the directory of clients that are let in, which is good alone)."""
+    keys, clients = directory / "keys", directory / "clients"
+    keys.mkdir()
+    clients.mkdir()
+    for name in ("edged", "good", "bad"):
+        zmq.auth.create_certificates(keys, name)
+    (clients / "good.key").write_bytes((keys / "good.key").read_bytes())
+    return keys, clients
