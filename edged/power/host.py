@@ -86,24 +86,26 @@ class HostProvider:
 
     def _cpu_pressure(self, missing: list[str]) -> float | None:
         """Share of the last 10 s in which some task waited for a CPU."""
-        text = self._text("proc/pressure/cpu", missing)
-        if text is None:
-            return None
-        found = re.search(r"^some avg10=(\d{1,3}\.\d+)", text, re.MULTILINE)
-        if found is None:
-            missing.append("/proc/pressure/cpu has no line 'some avg10='")
-            return None
-        return float(found.group(1))
+        return self._number(
+            "proc/pressure/cpu", r"^some avg10=(\d{1,3}\.\d+)", "/proc/pressure/cpu has no line 'some avg10='", missing
+        )
 
     def _memory_mb(self, missing: list[str]) -> float | None:
-        text = self._text("proc/meminfo", missing)
+        kib = self._number(
+            "proc/meminfo", r"^MemAvailable:\s+(\d{1,15}) kB$", "/proc/meminfo has no MemAvailable", missing
+        )
+        return None if kib is None else kib * 1024 / 1e6
+
+    def _number(self, file: str, pattern: str, absent: str, missing: list[str]) -> float | None:
+        """The number that the pattern finds in a file; `absent` is said where it does not."""
+        text = self._text(file, missing)
         if text is None:
             return None
-        found = re.search(r"^MemAvailable:\s+(\d{1,15}) kB$", text, re.MULTILINE)
+        found = re.search(pattern, text, re.MULTILINE)
         if found is None:
-            missing.append("/proc/meminfo has no MemAvailable")
+            missing.append(absent)
             return None
-        return int(found.group(1)) * 1024 / 1e6
+        return float(found.group(1))
 
     # --- temperatures -------------------------------------------------------------------------------------------------
 
