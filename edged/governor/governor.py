@@ -23,8 +23,13 @@ from edged.governor.decision import (
     Decision,
     Observation,
     Pinned,
+    Sensed,
+    Skipped,
+    Tick,
+    Unvetoed,
     Variant,
     VariantLost,
+    Vetoed,
     Workload,
 )
 from edged.governor.explain import BUSY_BOUND, Scene, View
@@ -70,6 +75,7 @@ class State:
     frames_per_s: float
     costs: tuple[tuple[float, float, float] | None, ...]
     lost: tuple[str | None, ...]
+    vetoed: tuple[str | None, ...]
     pinned: int | None
     current: int
     changed_ns: int
@@ -100,7 +106,7 @@ def start(variants: Sequence[Variant], budget: Budget, now_ns: int) -> tuple[Sta
     state = State(
         ranked, budget, Decision("", 1, "none", "", (), False), latency, Lead(),
         tail(latency, budget.deadline_quantile), tail(latency, SCHEDULE_QUANTILE),
-        1, 0.0, costs_of(ranked, 1), (None,) * n, None, 0, now_ns, None, (None,) * n, (HOLD_S,) * n, 0.0, now_ns,
+        1, 0.0, costs_of(ranked, 1), (None,) * n, (None,) * n, None, 0, now_ns, None, (None,) * n, (HOLD_S,) * n, 0.0, now_ns,
     )  # fmt: skip
     return _afresh(state, now_ns)
 
@@ -126,6 +132,14 @@ def step(state: State, observation: Observation, now_ns: int) -> tuple[State, De
             return _afresh(replace(state, pinned=pinned), now_ns)
         case VariantLost(variant, why):
             return _lose(state, variant, why, now_ns)
+        case Vetoed(variant, why):
+            return _veto(state, variant, why, now_ns)
+        case Unvetoed(variant):
+            return _veto(state, variant, None, now_ns)
+        case Tick():
+            return _choose(state, now_ns)
+        case Skipped() | Sensed():
+            return state, state.decision
 
 
 def predict_ms(state: State, variant: str) -> tuple[float, ...]:
@@ -192,6 +206,8 @@ def _pin(state: State, variant: str) -> int:
         raise UsageError(f"there is no variant {variant!r} to pin", f"choose one of: {names}")
     if (why := state.lost[i]) is not None:
         raise UsageError(f"{variant} cannot be pinned: it stopped working: {why}", f"choose one of: {names}")
+    if (why := state.vetoed[i]) is not None:
+        raise UsageError(f"{variant} cannot be pinned: it is vetoed: {why}", f"choose one of: {names}")
     return i
 
 
@@ -207,6 +223,14 @@ def _lose(state: State, variant: str, why: str, now_ns: int) -> tuple[State, Dec
     return _afresh(replace(state, lost=lost, pinned=None if state.pinned == i else state.pinned), now_ns)
 
 
+def _veto(state: State, variant: str, why: str | None, now_ns: int) -> tuple[State, Decision]:
+    i = _index(state, variant)
+    if i is None or (state.vetoed[i] is None) == (why is None):
+        return state, state.decision
+    vetoed = (*state.vetoed[:i], why, *state.vetoed[i + 1 :])
+    return _afresh(replace(state, vetoed=vetoed, pinned=None if state.pinned == i else state.pinned), now_ns)
+
+
 # --- how the choice is made -------------------------------------------------------------------------------------------
 
 
@@ -215,7 +239,13 @@ def _views(state: State, now_ns: int) -> list[View]:
     views = []
     for i, variant in enumerate(state.variants):
         lost, cost = state.lost[i], state.costs[i]
-        barred = explain.barred_by_floor(variant.accuracy, budget) if lost is None else f"it stopped working: {lost}"
+        vetoed = state.vetoed[i]
+        if lost is not None:
+            barred: str | None = f"it stopped working: {lost}"
+        elif vetoed is not None:
+            barred = f"it is vetoed: {vetoed}"
+        else:
+            barred = explain.barred_by_floor(variant.accuracy, budget)
         if cost is None:
             views.append(View(variant.name, variant.accuracy, None, 0.0, barred, False, True))
             continue
@@ -319,9 +349,12 @@ def _rested(state: State, target: int, now_ns: int) -> bool:
 
 
 def _allowed(state: State, views: list[View]) -> list[int]:
-    """Those that may run; if the floor forbids all that work, the most accurate of them."""
-    allowed = [i for i, view in enumerate(views) if view.barred is None]
-    return allowed or [next(i for i, lost in enumerate(state.lost) if lost is None)]
+    """Those that may run. If the floor forbids all that work, the most accurate of them that is not vetoed; if all of
+    them are vetoed, the most accurate, since no result at all serves nobody."""
+    if allowed := [i for i, view in enumerate(views) if view.barred is None]:
+        return allowed
+    working = [i for i, lost in enumerate(state.lost) if lost is None]
+    return [next((i for i in working if state.vetoed[i] is None), working[0])]
 
 
 def _fastest(allowed: list[int], views: list[View]) -> int:
