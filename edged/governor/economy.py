@@ -21,6 +21,10 @@ from edged.governor.tables import Array, Tables, tables
 REPLAN_S: Final = 0.5
 SWITCH_COST: Final = 0.0015
 """Accuracy that a change of variant must gain: it keeps ties from flapping."""
+SETTLE_FRAMES: Final = 12
+"""For so many frames a change is expected to last that leads to a variant which is better to live with."""
+TRY_WORTH: Final = 1.0
+"""A variant that has never run here is worth one try for the knowledge, even if its frame comes late."""
 LATE_ALLOWED: Final = 0.006
 LATE_FULL: Final = 0.0035
 LATE_PRICE_MAX: Final = 4.0
@@ -81,7 +85,7 @@ def fresh(variants: Sequence[Variant], device: Device, budget: Budget, cameras: 
     estimated = worth.fresh(known, deadline_s)
     nothing = Plan(
         clock, 0.0, False, 0.0, (0.0,) * worth.GRID, deadline_s * 1.05 / (worth.GRID - 1), "none",
-        float(known.idle_w[clock]), Allowed(),
+        float(known.idle_w[clock]), Allowed(), home=(0.0,) * len(known.names),
     )  # fmt: skip
     remember = int(min(400, max(64, fps * window_s / 3.0)))
     return Economy(
@@ -215,9 +219,26 @@ def replan(e: Economy, now_s: float, period_s: float, clock: int, may_switch: bo
         value, base_w, allowed, e.long_run, e.period_s, elapsed_s, service, e.spending.correction, clock, free,
         device.clock_switch_ms / 1000,
     )  # fmt: skip
+    plan = replace(plan, home=_homes(e, plan, difficulties[len(difficulties) // 2]))
     spending = replace(e.spending, correction=e.spending.correction * 0.97) if plan.paced else e.spending
     clock_s = now_s if plan.clock != clock else e.clock_s
     return replace(e, worth=value, long_run=long_run, plan=plan, spending=spending, clock_s=clock_s)
+
+
+def _homes(e: Economy, plan: Plan, difficulty: float) -> tuple[float, ...]:
+    """What a period is worth on each variant alone, without switching: which one is best to live with."""
+    known, late = e.tables, late_price(e.spending)
+    homes = [-1e3] * len(known.names)
+    log_deadline = math.log(e.budget.deadline_ms / 1000)
+    for option, log_times in zip(known.options, known.log_times, strict=True):
+        i = option.variant
+        usual_s = float(known.latency_s[i, plan.clock]) * math.exp(e.tempo.log_factor(i))
+        on_time = e.tempo.on_time(log_deadline - math.log(usual_s) - log_times)
+        earned = (on_time * (known.easy[i] - known.slope[i] * difficulty + late) - late) * option.frames
+        price = plan.price * math.exp(e.spending.correction)
+        value = earned - price * joule(e, i, plan.clock) * option.times
+        homes[i] = max(homes[i], value + plan.ahead(usual_s * option.times - e.period_s))
+    return tuple(homes)
 
 
 def _costs(e: Economy) -> Array:
@@ -284,10 +305,10 @@ def choose(
     stall_s = known.device.switch_ms / 1000
     left_s = e.budget.deadline_ms / 1000 - age_s
     log_left, log_stalled = math.log(max(1e-4, left_s)), math.log(max(1e-4, left_s - stall_s))
-    late, price = late_price(e.spending), e.price
+    late, price, log_times = late_price(e.spending), e.price, known.log_times
     best, best_value = None, -math.inf
     variant = -1
-    log_usual = accuracy = cost = 0.0
+    usual_s = log_usual = accuracy = cost = extra = settles = 0.0
     for i, option in enumerate(known.options):
         if not e.allowed[option.variant]:
             continue
@@ -297,12 +318,16 @@ def choose(
             log_usual = math.log(usual_s)
             accuracy = known.easy[variant] - known.slope[variant] * difficulty
             cost = price * joule(e, variant, run_at)
-        log_available = log_left if variant == last else log_stalled
-        on_time = pace.on_time(log_available - log_usual - math.log(option.times))
-        value = (on_time * accuracy - late * (1 - on_time)) * option.frames - cost * option.times
+            extra = TRY_WORTH if pace.ran_s[variant] < 0 else 0.0
+            settles = 0.0 if last is None else SETTLE_FRAMES * max(0.0, plan.home[variant] - plan.home[last])
+        log_available = log_left - log_usual - log_times[i]
+        on_time = pace.on_time(log_available)
+        value = (on_time * (accuracy + late) - late) * option.frames - cost * option.times + extra
         value += plan.ahead(age_s + usual_s * option.times - period_s)
         if last is not None and variant != last:
-            value -= SWITCH_COST
+            stalled = pace.on_time(log_available - log_left + log_stalled)
+            loss = (on_time - stalled) * (accuracy + late) * option.frames
+            value -= SWITCH_COST + max(0.0, loss - settles)
         if value > best_value:
             best, best_value = i, value
     skip_value = plan.ahead(age_s - period_s)

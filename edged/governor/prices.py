@@ -55,6 +55,8 @@ class Plan:
     base_w: float
     allowed: Allowed
     gain: float = 0.0
+    home: tuple[float, ...] = ()
+    """what a period is worth on each variant alone"""
 
     def ahead(self, backlog_s: float) -> float:
         """H of what is left to the next frame."""

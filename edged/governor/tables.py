@@ -43,6 +43,7 @@ class Tables:
     core: tuple[int, ...]
     cores: int
     options: tuple[Option, ...]
+    log_times: tuple[float, ...]
     device: Device
 
     @property
@@ -56,6 +57,7 @@ class Tables:
 def tables(variants: Sequence[Variant], device: Device, cameras: int) -> Tables:
     """`variants` have latencies that are numbers (`profile.checked`); one without a power profile costs no joules."""
     clocks = len(device.idle_w)
+    options = tuple(option for i, v in enumerate(variants) for option in _options(i, v, cameras))
     names = sorted({v.core for v in variants}, key=lambda core: (core != "gpu", core))
     latency = [[v.latency_ms[0] / 1000 * f for f in _by_clock(v.clock_factor, clocks, 1.0)] for v in variants]
     return Tables(
@@ -67,7 +69,8 @@ def tables(variants: Sequence[Variant], device: Device, cameras: int) -> Tables:
         slope=tuple(v.accuracy_slope for v in variants),
         core=tuple(names.index(v.core) for v in variants),
         cores=len(names),
-        options=tuple(option for i, v in enumerate(variants) for option in _options(i, v, cameras)),
+        options=options,
+        log_times=tuple(math.log(option.times) for option in options),
         device=device,
     )
 

@@ -34,13 +34,15 @@ UNSEEN_FADE_S: Final = 12.0
 
 @dataclass(frozen=True)
 class Tempo:
-    """`mean` and `cov`: of [slow by core, own by variant]. `outliers`: in a row. `seen_s`: when each core last ran."""
+    """`mean` and `cov`: of [slow by core, own by variant]. `outliers`: in a row. `seen_s`: when each core was last used, `ran_s` each
+    variant; negative before the first time."""
 
     cores: int
     core: tuple[int, ...]
     mean: tuple[float, ...]
     cov: tuple[tuple[float, ...], ...]
     seen_s: tuple[float, ...]
+    ran_s: tuple[float, ...]
     learnt_s: float
     outliers: int
     counts: tuple[float, ...]
@@ -79,7 +81,7 @@ def fresh(core: tuple[int, ...], cores: int) -> Tempo:
         counts[middle + offset] = count
     return Tempo(
         cores, core, (0.0,) * n, tuple(tuple(variances[i] if i == j else 0.0 for j in range(n)) for i in range(n)),
-        (0.0,) * cores, 0.0, 0, tuple(counts), 1.0, 0, _shares(counts),
+        (0.0,) * cores, (-1.0,) * len(core), 0.0, 0, tuple(counts), 1.0, 0, _shares(counts),
     )  # fmt: skip
 
 
@@ -107,7 +109,8 @@ def learn(tempo: Tempo, variant: int, log_ratio: float, now_s: float) -> Tempo:
     )
     counts, weight, below = _count(tempo, residual)
     return Tempo(
-        tempo.cores, tempo.core, mean, new_cov, (*tempo.seen_s[:i], now_s, *tempo.seen_s[i + 1 :]), now_s,
+        tempo.cores, tempo.core, mean, new_cov, (*tempo.seen_s[:i], now_s, *tempo.seen_s[i + 1 :]),
+        (*tempo.ran_s[:variant], now_s, *tempo.ran_s[variant + 1 :]), now_s,
         tempo.outliers + 1 if outlier else 0, counts, weight, tempo.samples + 1, below,
     )  # fmt: skip
 
@@ -129,7 +132,7 @@ def fade(tempo: Tempo, now_s: float, elapsed_s: float) -> Tempo:
     if not faded:
         return tempo
     return Tempo(
-        tempo.cores, tempo.core, tuple(mean), tuple(tuple(row) for row in cov), tempo.seen_s, tempo.learnt_s,
+        tempo.cores, tempo.core, tuple(mean), tuple(tuple(row) for row in cov), tempo.seen_s, tempo.ran_s, tempo.learnt_s,
         tempo.outliers, tempo.counts, tempo.weight, tempo.samples, tempo.below,
     )  # fmt: skip
 
