@@ -59,9 +59,7 @@ def sensed(
     mean_w = sum(battery.forecast_w) / len(battery.forecast_w) if battery.forecast_w else 0.0
     prior_j = 0.02 * capacity_j + 0.15 * mean_w * COMPARE_S
     ratio = (harvested_j + prior_j) / (foretold_j + prior_j)
-    return replace(
-        store, charge=known, sun_w=harvest_w, harvested_j=harvested_j, foretold_j=foretold_j, ratio=ratio
-    )
+    return replace(store, charge=known, sun_w=harvest_w, harvested_j=harvested_j, foretold_j=foretold_j, ratio=ratio)
 
 
 def forecast_w(battery: Battery, at_s: float) -> float:

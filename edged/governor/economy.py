@@ -24,7 +24,8 @@ SWITCH_COST: Final = 0.0015
 SETTLE_FRAMES: Final = 12
 """For so many frames a change is expected to last that leads to a variant which is better to live with."""
 TRY_WORTH: Final = 1.0
-"""A variant that has never run here is worth one try for the knowledge, even if its frame comes late."""
+TRIES: Final = 3
+"""A variant that has hardly run here is worth a few tries for the knowledge, even if its frame comes late."""
 LATE_ALLOWED: Final = 0.006
 LATE_FULL: Final = 0.0035
 LATE_PRICE_MAX: Final = 4.0
@@ -71,6 +72,10 @@ class Economy:
     smooth_w: tuple[float | None, float | None]
     """the window's and the heat's allowance, smoothed: jitter of a budget costs accuracy"""
     cameras: int
+    clock: int
+    """what the device runs at, as far as is known"""
+    offered_s: float
+    """time between two rounds of frames, as the cameras offer them"""
 
     @property
     def price(self) -> float:
@@ -108,7 +113,29 @@ def fresh(variants: Sequence[Variant], device: Device, budget: Budget, cameras: 
         clock_s=-math.inf,
         smooth_w=(None, None),
         cameras=cameras,
+        clock=clock,
+        offered_s=1.0 / fps,
     )
+
+
+def adapted(e: Economy, variants: Sequence[Variant], budget: Budget, cameras: int) -> Economy:
+    """With another budget or another number of cameras; what was learnt stays."""
+    known = e.tables if cameras == e.cameras else tables(variants, e.tables.device, cameras)
+    value = e.worth
+    if budget.deadline_ms != e.budget.deadline_ms or known is not e.tables:
+        value = worth.fresh(known, budget.deadline_ms / 1000)
+    window_s = max(1, round(budget.power_window_s))
+    book = energy.resized(e.energy, window_s)
+    caps = e.caps
+    if budget.power_w is None:
+        caps = None
+    elif caps is None or len(caps.recent_w) != window_s:
+        caps = window.fresh(budget.power_w, window_s)
+    smooth_w = e.smooth_w if budget == e.budget else (None, None)
+    return replace(
+        e, tables=known, budget=budget, cameras=cameras, worth=value, energy=book, caps=caps, smooth_w=smooth_w,
+        planned_s=-math.inf,
+    )  # fmt: skip
 
 
 # --- what is seen -----------------------------------------------------------------------------------------------------
@@ -128,7 +155,7 @@ def sensed(
     store = e.store
     if e.budget.battery is not None and charge is not None:
         store = battery.sensed(store, e.budget.battery, charge, harvest_w or 0.0, drawn_w, elapsed_s, now_s)
-    return replace(e, energy=book, heat=heat, store=store)
+    return replace(e, energy=book, heat=heat, store=store, clock=clock)
 
 
 def ran(
@@ -153,7 +180,7 @@ def ran(
         if confidence is not None:
             learnt = scene.learn(learnt, learnt.predict(contrast), contrast, confidence)
     return replace(
-        e, energy=book, tempo=tempo.learn(e.tempo, variant, ratio, now_s), scene=learnt, spending=spending
+        e, energy=book, tempo=tempo.learn(e.tempo, variant, ratio, now_s), scene=learnt, spending=spending, clock=clock
     )
 
 
@@ -161,7 +188,9 @@ def skipped(e: Economy, frames: int, late: bool) -> Economy:
     """Frames that were not run: by choice, or because they had waited too long."""
     if late:
         spending = e.spending
-        return replace(e, spending=replace(spending, processed=spending.processed + frames, late=spending.late + frames))
+        return replace(
+            e, spending=replace(spending, processed=spending.processed + frames, late=spending.late + frames)
+        )
     return replace(e, spending=_spent(e, 0.0))
 
 
@@ -203,9 +232,7 @@ def replan(e: Economy, now_s: float, period_s: float, clock: int, may_switch: bo
     base_w = _base_w(e, now_s)
     costs = _costs(e)
     difficulties = e.scene.quantiles()
-    terms = worth.Terms(
-        e.budget.deadline_ms / 1000, e.period_s, late_price(e.spending), difficulties, e.allowed, costs
-    )
+    terms = worth.Terms(e.budget.deadline_ms / 1000, e.period_s, late_price(e.spending), difficulties, e.allowed, costs)
     value = worth.iterate(e.worth, e.tables, e.tempo, terms)
     middle = difficulties[len(difficulties) // 2]
     service = max(
@@ -260,7 +287,7 @@ def _budgets(e: Economy, now_s: float) -> tuple[Economy, Allowed]:
     smooth_window, smooth_heat = e.smooth_w
     if caps is not None and budget.power_w is not None:
         caps = caps.noted(budget.power_w, now_s)
-        window_w = window.allowed_w(e.energy, caps, now_s)
+        window_w = window.allowed_w(e.energy, caps, e.energy.usual_w, now_s)
         smooth_window = window_w if smooth_window is None else smooth_window + 0.25 * (window_w - smooth_window)
         if window_w > 0.9 * smooth_window:
             window_w = min(smooth_window, window_w + 0.03 * budget.power_w)
@@ -273,9 +300,7 @@ def _budgets(e: Economy, now_s: float) -> tuple[Economy, Allowed]:
         base_w = float(e.tables.idle_w[0]) + max(0.0, e.energy.other_w)
         if e.heat.junction_c is not None:
             base_w += e.tables.device.leakage_w_per_c * (e.heat.junction_c - 25.0)
-        cheapest_j = min(
-            joule(e, o.variant, 0) * o.times / o.frames for o in e.tables.options if e.allowed[o.variant]
-        )
+        cheapest_j = min(joule(e, o.variant, 0) * o.times / o.frames for o in e.tables.options if e.allowed[o.variant])
         service_w = cheapest_j * e.cameras / e.period_s
         store = battery.plan(store, budget.battery, base_w, service_w, now_s)
         battery_w = store.allowed_w
@@ -294,8 +319,9 @@ def late_price(spending: Spending) -> float:
 
 
 def choose(
-    e: Economy, age_s: float, period_s: float, contrast: float | None, last: int | None, clock: int, may_switch: bool
-) -> tuple[int | None, int, float, float]:
+    e: Economy, age_s: float, period_s: float, frames: int, contrast: float | None, weight: float, last: int | None,
+    clock: int, may_switch: bool,
+) -> tuple[int | None, int, float, float]:  # fmt: skip
     """For the frames that wait: (index of the option or None to skip, clock, value, value of skipping)."""
     known, plan, pace = e.tables, e.plan, e.tempo
     run_at = plan.clock if may_switch and not known.device.held else clock
@@ -310,15 +336,15 @@ def choose(
     variant = -1
     usual_s = log_usual = accuracy = cost = extra = settles = 0.0
     for i, option in enumerate(known.options):
-        if not e.allowed[option.variant]:
+        if not e.allowed[option.variant] or option.frames > frames:
             continue
         if option.variant != variant:
             variant = option.variant
             usual_s = float(known.latency_s[variant, run_at]) * math.exp(pace.log_factor(variant))
             log_usual = math.log(usual_s)
-            accuracy = known.easy[variant] - known.slope[variant] * difficulty
+            accuracy = weight * (known.easy[variant] - known.slope[variant] * difficulty)
             cost = price * joule(e, variant, run_at)
-            extra = TRY_WORTH if pace.ran_s[variant] < 0 else 0.0
+            extra = TRY_WORTH if pace.runs[variant] < TRIES else 0.0
             settles = 0.0 if last is None else SETTLE_FRAMES * max(0.0, plan.home[variant] - plan.home[last])
         log_available = log_left - log_usual - log_times[i]
         on_time = pace.on_time(log_available)

@@ -26,6 +26,8 @@ STEP: Final = 9.0
 """Squared standard deviations beyond which a residual is a step of another load."""
 STALL_ENERGY: Final = 0.6
 """Share of an inference's energy that does not grow when contention stretches it."""
+USUAL_OVER_S: Final = 120.0
+USUAL_FIRST: Final = 1.5
 PEAK_FADE_W_PER_S: Final = 0.004
 BLIND_AFTER_S: Final = 1.0
 BLIND_OVER_S: Final = 4.0
@@ -49,6 +51,8 @@ class Energy:
     peak_w: float
     book_j: tuple[float, ...]
     book_s: int
+    usual_w: float
+    """mean over a longer past"""
 
     @property
     def other_w(self) -> float:
@@ -82,7 +86,17 @@ def fresh(tables: Tables, clock: int, window_s: int) -> Energy:
         peak_w=0.0,
         book_j=(float(tables.idle_w[0]),) * window_s + (0.0,),
         book_s=0,
+        usual_w=math.inf,
     )
+
+
+def resized(energy: Energy, window_s: int) -> Energy:
+    """With a book of another length; what lies further back is taken to have been the usual."""
+    more = window_s + 1 - len(energy.book_j)
+    if more <= 0:
+        return replace(energy, book_j=energy.book_j[-more:])
+    usual_j = energy.usual_w if math.isfinite(energy.usual_w) else energy.book_j[0]
+    return replace(energy, book_j=(*(usual_j,) * more, *energy.book_j))
 
 
 def ran(energy: Energy, variant: int, nominal_j: float) -> Energy:
@@ -103,6 +117,8 @@ def sensed(
     base_w = float(tables.idle_w[clock]) + device.leakage_w_per_c * (junction_c - 25.0)
     modelled_w = base_w + energy.other_w + float(energy.mean[1:] @ busy_w)
     energy = _booked(energy, now_s, modelled_w * elapsed_s)
+    usual_w = energy.usual_w if math.isfinite(energy.usual_w) else USUAL_FIRST * modelled_w
+    usual_w += min(1.0, elapsed_s / USUAL_OVER_S) * (modelled_w - usual_w)
     energy = _shown(energy, tables, (now_s, base_w, busy_w), elapsed_s)
     valid_s, peak_w = energy.valid_s, energy.peak_w
     mean, cov, book = energy.mean, energy.cov, energy.book_j
@@ -114,7 +130,15 @@ def sensed(
             book = (*book[:-1], book[-1] + (float(mean[0]) - energy.other_w) * seen_late_s)
     none = (0.0,) * len(energy.pending_j)
     energy = replace(
-        energy, mean=mean, cov=cov, pending_j=none, sensed_s=now_s, valid_s=valid_s, peak_w=peak_w, book_j=book
+        energy,
+        mean=mean,
+        cov=cov,
+        pending_j=none,
+        sensed_s=now_s,
+        valid_s=valid_s,
+        peak_w=peak_w,
+        book_j=book,
+        usual_w=usual_w,
     )
     return energy, modelled_w
 

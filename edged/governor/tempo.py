@@ -35,7 +35,7 @@ UNSEEN_FADE_S: Final = 12.0
 @dataclass(frozen=True)
 class Tempo:
     """`mean` and `cov`: of [slow by core, own by variant]. `outliers`: in a row. `seen_s`: when each core was last used, `ran_s` each
-    variant; negative before the first time."""
+    variant (negative before the first time), `runs` how often."""
 
     cores: int
     core: tuple[int, ...]
@@ -43,6 +43,7 @@ class Tempo:
     cov: tuple[tuple[float, ...], ...]
     seen_s: tuple[float, ...]
     ran_s: tuple[float, ...]
+    runs: tuple[int, ...]
     learnt_s: float
     outliers: int
     counts: tuple[float, ...]
@@ -81,7 +82,7 @@ def fresh(core: tuple[int, ...], cores: int) -> Tempo:
         counts[middle + offset] = count
     return Tempo(
         cores, core, (0.0,) * n, tuple(tuple(variances[i] if i == j else 0.0 for j in range(n)) for i in range(n)),
-        (0.0,) * cores, (-1.0,) * len(core), 0.0, 0, tuple(counts), 1.0, 0, _shares(counts),
+        (0.0,) * cores, (-1.0,) * len(core), (0,) * len(core), 0.0, 0, tuple(counts), 1.0, 0, _shares(counts),
     )  # fmt: skip
 
 
@@ -96,7 +97,7 @@ def learn(tempo: Tempo, variant: int, log_ratio: float, now_s: float) -> Tempo:
     residual = log_ratio - tempo.mean[i] - tempo.mean[j]
     spread = cov[i][i] + cov[j][j] + 2 * cov[i][j]
     surprise = residual * residual / (spread + NOISE_VAR)
-    outlier = surprise >= OUTLIER
+    outlier = residual > 0 and surprise >= OUTLIER  # noise only ever makes an inference slower
     noise = NOISE_VAR
     if outlier:
         noise *= surprise / OUTLIER * (1.0 if tempo.outliers < 1 else 0.15)
@@ -110,7 +111,8 @@ def learn(tempo: Tempo, variant: int, log_ratio: float, now_s: float) -> Tempo:
     counts, weight, below = _count(tempo, residual)
     return Tempo(
         tempo.cores, tempo.core, mean, new_cov, (*tempo.seen_s[:i], now_s, *tempo.seen_s[i + 1 :]),
-        (*tempo.ran_s[:variant], now_s, *tempo.ran_s[variant + 1 :]), now_s,
+        (*tempo.ran_s[:variant], now_s, *tempo.ran_s[variant + 1 :]),
+        (*tempo.runs[:variant], tempo.runs[variant] + 1, *tempo.runs[variant + 1 :]), now_s,
         tempo.outliers + 1 if outlier else 0, counts, weight, tempo.samples + 1, below,
     )  # fmt: skip
 
@@ -132,7 +134,7 @@ def fade(tempo: Tempo, now_s: float, elapsed_s: float) -> Tempo:
     if not faded:
         return tempo
     return Tempo(
-        tempo.cores, tempo.core, tuple(mean), tuple(tuple(row) for row in cov), tempo.seen_s, tempo.ran_s, tempo.learnt_s,
+        tempo.cores, tempo.core, tuple(mean), tuple(tuple(row) for row in cov), tempo.seen_s, tempo.ran_s, tempo.runs, tempo.learnt_s,
         tempo.outliers, tempo.counts, tempo.weight, tempo.samples, tempo.below,
     )  # fmt: skip
 

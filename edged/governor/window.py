@@ -1,7 +1,8 @@
 """How much power the rolling window allows now: joules booked and caps in force in, watts out. Pure.
 
-Allowed is the largest constant power for which no window that ends within the next window's length overshoots, from
-the energy book; what was saved is spent gradually. After a step down of the cap its window has one length of grace.
+Allowed is the largest power, held for the next SOON of the window and followed by what the device usually draws, for
+which no window that ends within the next window's length overshoots, from the energy book: so what a quiet time saved
+is spent in a burst. After a step down of the cap its window has one length of grace.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from edged.governor.energy import Energy
 
 GUARD_J: Final = 0.12
 """Joules of a window kept back, for what the book may have wrong within a second."""
+SOON: Final = 0.35
+"""Share of the window's length for which the present demand is expected to last."""
 BURST: Final = 1.35
 """At most this multiple of the cap, however much was saved."""
 LEAST_S: Final = 0.25
@@ -40,7 +43,8 @@ def fresh(cap_w: float, window_s: int) -> Caps:
     return Caps((cap_w,) * window_s)
 
 
-def allowed_w(energy: Energy, caps: Caps, now_s: float) -> float:
+def allowed_w(energy: Energy, caps: Caps, usual_w: float, now_s: float) -> float:
+    """`usual_w`: the device's mean power over a longer past."""
     window = len(caps.recent_w)
     second = int(now_s)
     booked = np.array(energy.book_j)
@@ -54,7 +58,9 @@ def allowed_w(energy: Energy, caps: Caps, now_s: float) -> float:
     limit_j = np.concatenate([in_force[1:], [cap_w]]) * guard * window
     ahead_s = np.arange(1, window + 1)
     left_s = np.maximum(LEAST_S, ahead_s - (now_s - second))
-    allowed = (limit_j - (past.sum() - np.cumsum(past)) - current) / left_s
+    soon_s = max(3.0, SOON * window)
+    later_j = min(usual_w, cap_w * guard) * np.maximum(0.0, left_s - soon_s)
+    allowed = (limit_j - (past.sum() - np.cumsum(past)) - current - later_j) / np.minimum(left_s, soon_s)
     least = 3 if window > 6 else 1
     constant_w = float(allowed[least - 1 :].min())
     return min(constant_w, cap_w * guard * BURST)

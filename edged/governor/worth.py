@@ -75,11 +75,15 @@ def iterate(worth: Worth, tables: Tables, tempo: Tempo, terms: Terms) -> Worth:
     stall_s = tables.device.switch_ms / 1000
     left_s = np.maximum(1e-4, terms.deadline_s - w[None, :, None] - 0.4 * stall_s)
     on_time = _on_time(tempo, np.log(left_s / busy_s[:, None, :]))  # clock x backlog x option
-    accuracy = np.array([[tables.easy[o.variant] - tables.slope[o.variant] * d for o in options] for d in terms.difficulties])
+    accuracy = np.array(
+        [[tables.easy[o.variant] - tables.slope[o.variant] * d for o in options] for d in terms.difficulties]
+    )
     earned = on_time[:, :, None, :] * (accuracy * frames)[None, None]
     earned = earned - (terms.late_price * (1 - on_time) * frames)[:, :, None, :]
     step = w[1] - w[0]
-    after = np.clip(w[None, :, None] + busy_s[:, None, :] * ROUND_UP + 0.3 * stall_s - terms.period_s, 0.0, w[-1]) / step
+    after = (
+        np.clip(w[None, :, None] + busy_s[:, None, :] * ROUND_UP + 0.3 * stall_s - terms.period_s, 0.0, w[-1]) / step
+    )
     skipped = np.clip(w - terms.period_s, 0.0, w[-1]) / step
     joules = terms.joules[:, keep]
     value, gain = np.empty_like(worth.value), np.empty_like(worth.gain)

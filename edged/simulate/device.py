@@ -164,4 +164,6 @@ class Plant:
                 temperature_c = round((self._junction_c + truth.temperature_noise[k]) * 2) / 2
         if self._capacity_j is not None:
             charge = round(self._store_j / self._capacity_j * CHARGE_STEPS) / CHARGE_STEPS
-        return Reading((k + 1) * STEP_S, power_w, temperature_c, charge, float(truth.sun_w[k]) if truth.battery else 0.0)
+        return Reading(
+            (k + 1) * STEP_S, power_w, temperature_c, charge, float(truth.sun_w[k]) if truth.battery else 0.0
+        )

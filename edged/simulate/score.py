@@ -75,7 +75,7 @@ def score(truth: Truth, log: Log, tally: Tally) -> Score:
     allowed_w = np.array([cap_w[max(0, i - window) : i + 1].max() for i in range(seconds)])
     over_power = rolling_w > allowed_w * POWER_TOLERANCE
     over_heat = hottest_c > truth.limit_c + HEAT_TOLERANCE_C
-    throttled = by_second(log.throttled).any(1)
+    throttled = by_second(log.throttled.astype(float)).any(1)
     good = ~(over_power | over_heat | throttled)
     raw = float(tally.accuracy.sum())
     valid = float((tally.accuracy * good[np.minimum(tally.finished_s, seconds - 1)]).sum())

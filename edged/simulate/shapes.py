@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edged.errors import UsageError
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 
 
 def shape(spec: Any, t: Array, rng: np.random.Generator) -> Array:
@@ -22,7 +22,7 @@ def shape(spec: Any, t: Array, rng: np.random.Generator) -> Array:
     if isinstance(spec, int | float):
         return np.full(t.shape, float(spec))
     if isinstance(spec, list):
-        return np.sum([shape(part, t, rng) for part in spec], axis=0)
+        return np.asarray(np.sum([shape(part, t, rng) for part in spec], axis=0))
     kind = spec.get("k")
     drawn = _steady(kind, spec, t)
     if drawn is not None:
@@ -44,7 +44,7 @@ def _steady(kind: str, spec: Any, t: Array) -> Array | None:
             out[t >= at] = value
         return out
     if kind == "ramp":
-        return np.interp(t, spec["t"], spec["v"])
+        return np.asarray(np.interp(t, spec["t"], spec["v"]))
     if kind == "sine":
         return np.asarray(spec["m"] + spec["a"] * np.sin(2 * np.pi * (t / spec["p"] + spec.get("ph", 0.0))))
     if kind == "saw":

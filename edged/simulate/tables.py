@@ -89,5 +89,6 @@ def device_table(device: Any) -> DeviceTable:
     changed = {key: value for key, value in device.items() if key != "base"}
     if unknown := changed.keys() - known:
         raise UsageError(f"a device has no {sorted(unknown)[0]!r}", f"its keys are: {', '.join(sorted(known))}")
-    values = {name: changed.get(name, getattr(base, name)) for name in known}
-    return DeviceTable(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    values: dict[str, Any] = {name: changed.get(name, getattr(base, name)) for name in known}
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return DeviceTable(**values)

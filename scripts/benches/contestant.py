@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
-from edged.governor import economy
-from edged.governor.decision import Battery, Budget, Device, Variant
+from dataclasses import replace
+from typing import Final
+
+from edged.clock import NS_PER_S
+from edged.governor import decision, governor
+from edged.governor.decision import (
+    BatchDone,
+    Battery,
+    Budget,
+    BudgetChanged,
+    Device,
+    Observation,
+    Sensed,
+    Skipped,
+    Tick,
+    Variant,
+    Workload,
+)
 from edged.simulate.arena import Action, Brief, Outcome, Waiting
 from edged.simulate.device import Reading
 from edged.simulate.tables import (
@@ -17,6 +33,8 @@ from edged.simulate.tables import (
     ENGINES,
     LEAKAGE_W_PER_C,
 )
+
+PLAN_EVERY_S: Final = 0.5
 
 
 def variants(brief: Brief) -> list[Variant]:
@@ -55,61 +73,58 @@ class Contestant:
     def start(self, brief: Brief) -> None:
         self.brief = brief
         known = variants(brief)
-        self.engines = [ENGINES.index(v.name) for v in known]
+        self.engines = {v.name: ENGINES.index(v.name) for v in known}
         battery = None
         if brief.capacity_wh is not None:
             forecast = tuple(float(x) for x in brief.forecast_w)
             battery = Battery(brief.capacity_wh, brief.duration_s, forecast, brief.forecast_step_s)
         self.budget = Budget(
-            brief.deadline_s * 1000, 0.99, 0.0, 1e3, brief.window_s, temperature_c=brief.limit_c, battery=battery
+            brief.deadline_s * 1000, 0.99, 0.0, None, brief.window_s, temperature_c=brief.limit_c, battery=battery
         )
-        self.state = economy.fresh(known, device(brief, self.fixed_clock), self.budget, brief.cameras, brief.fps)
+        self.state, _ = governor.start(known, self.budget, 0, device(brief, self.fixed_clock))
+        self._tell(Workload(brief.cameras, brief.fps * brief.cameras, 0), 0.0)
+        self.planned_s = self.loaded_s = 0.0
         self.clock = brief.clocks - 1
 
     def sense(self, reading: Reading) -> None:
-        self.state = economy.sensed(
-            self.state, reading.at_s, reading.power_w, reading.temperature_c, reading.charge, reading.sun_w, self.clock
-        )
+        said = Sensed(reading.power_w, reading.temperature_c, reading.charge, reading.sun_w, self.clock)
+        self._tell(said, reading.at_s)
 
     def decide(self, waiting: Waiting) -> Action:
-        self._cap(waiting.cap_w)
         self.clock = waiting.clock
-        if waiting.at_s - self.state.planned_s >= economy.REPLAN_S:
-            self.state = economy.replan(
-                self.state, waiting.at_s, waiting.period_s, waiting.clock, waiting.may_switch_clock
-            )
-        last = self.engines.index(waiting.last_engine) if waiting.last_engine >= 0 else None
-        option, clock, _, _ = economy.choose(
-            self.state, waiting.age_s, waiting.period_s, waiting.contrast, last, waiting.clock, waiting.may_switch_clock
-        )
-        self.clock = clock
-        if option is None:
-            self.state = economy.skipped(self.state, waiting.frames, False)
-            return Action(clock)
-        chosen = self.state.tables.options[option]
-        return Action(clock, self.engines[chosen.variant], chosen.frames, chosen.batch > 1)
+        if self.budget.power_w != waiting.cap_w:
+            self.budget = replace(self.budget, power_w=waiting.cap_w)
+            self._tell(BudgetChanged(self.budget), waiting.at_s)
+        if waiting.at_s - self.planned_s >= PLAN_EVERY_S:
+            self.planned_s = waiting.at_s
+            self._tell(Sensed(clock=waiting.clock, throttled=waiting.throttled), waiting.at_s)
+            self._tell(Workload(waiting.frames, waiting.frames / waiting.period_s, 0), waiting.at_s)
+            self._tell(Tick(), waiting.at_s)
+        asked = decision.Waiting(
+            waiting.frames, waiting.age_s * 1000, waiting.period_s * 1000, waiting.contrast, 1.0,
+            ENGINES[waiting.last_engine] if waiting.last_engine >= 0 else None, waiting.clock, waiting.may_switch_clock,
+        )  # fmt: skip
+        choice = governor.choose(self.state, asked, round(waiting.at_s * NS_PER_S))
+        self.clock = waiting.clock if choice.clock is None else choice.clock
+        if choice.variant is None:
+            self._tell(Skipped(waiting.frames, False), waiting.at_s)
+            return Action(self.clock)
+        return Action(self.clock, self.engines[choice.variant], choice.frames, choice.batch > 1)
 
     def done(self, outcome: Outcome) -> None:
-        batch_factor = outcome.batch**self.brief.table.batch_power
-        self.state = economy.ran(
-            self.state, outcome.end_s, self.engines.index(outcome.engine), outcome.clock, outcome.frames, outcome.batch,
-            outcome.latency_s * batch_factor, outcome.late, outcome.confidence, outcome.contrast, outcome.cold,
-            outcome.again,
+        batch_s = outcome.latency_s * outcome.batch**self.brief.table.batch_power
+        self.last_done = BatchDone(
+            ENGINES[outcome.engine], outcome.batch, batch_s * 1000, 0.0, outcome.late, (outcome.confidence,),
+            outcome.contrast, outcome.clock, outcome.frames // outcome.batch, outcome.cold, outcome.again,
         )  # fmt: skip
+        self._tell(self.last_done, outcome.end_s)
 
     def escalate(self, waiting: Waiting, outcome: Outcome) -> int | None:
-        second = economy.escalate(
-            self.state, self.engines.index(outcome.engine), outcome.confidence, outcome.contrast,
-            outcome.finished_age_s, waiting.period_s, outcome.clock,
-        )  # fmt: skip
-        return None if second is None else self.engines[second]
+        again = governor.escalate(self.state, self.last_done, outcome.finished_age_s * 1000, waiting.period_s * 1000)
+        return None if again is None else self.engines[again]
 
     def dropped(self, waiting: Waiting) -> None:
-        self.state = economy.skipped(self.state, waiting.frames, True)
+        self._tell(Skipped(waiting.frames, True), waiting.at_s)
 
-    def _cap(self, cap_w: float) -> None:
-        if self.budget.power_w != cap_w:
-            from dataclasses import replace
-
-            self.budget = replace(self.budget, power_w=cap_w)
-            self.state = replace(self.state, budget=self.budget)
+    def _tell(self, observation: Observation, at_s: float) -> None:
+        self.state, self.decision = governor.step(self.state, observation, round(at_s * NS_PER_S))
