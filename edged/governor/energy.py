@@ -27,7 +27,7 @@ STEP: Final = 9.0
 STALL_ENERGY: Final = 0.6
 """Share of an inference's energy that does not grow when contention stretches it."""
 USUAL_OVER_S: Final = 120.0
-USUAL_FIRST: Final = 1.5
+USUAL_FIRST_S: Final = 5.0
 PEAK_FADE_W_PER_S: Final = 0.004
 BLIND_AFTER_S: Final = 1.0
 BLIND_OVER_S: Final = 4.0
@@ -42,7 +42,7 @@ class Energy:
     mean: Array
     cov: Array
     pending_j: tuple[float, ...]
-    lagged: tuple[tuple[float, float, Array], ...]
+    lagged: tuple[tuple[float, float, float, Array], ...]
     busy_w: Array
     base_w: float
     showing: bool
@@ -117,9 +117,9 @@ def sensed(
     base_w = float(tables.idle_w[clock]) + device.leakage_w_per_c * (junction_c - 25.0)
     modelled_w = base_w + energy.other_w + float(energy.mean[1:] @ busy_w)
     energy = _booked(energy, now_s, modelled_w * elapsed_s)
-    usual_w = energy.usual_w if math.isfinite(energy.usual_w) else USUAL_FIRST * modelled_w
-    usual_w += min(1.0, elapsed_s / USUAL_OVER_S) * (modelled_w - usual_w)
-    energy = _shown(energy, tables, (now_s, base_w, busy_w), elapsed_s)
+    usual_w = energy.usual_w if math.isfinite(energy.usual_w) else modelled_w
+    usual_w += min(1.0, elapsed_s / min(USUAL_OVER_S, max(USUAL_FIRST_S, now_s))) * (modelled_w - usual_w)
+    energy = _shown(energy, tables, (now_s, elapsed_s, base_w, busy_w))
     valid_s, peak_w = energy.valid_s, energy.peak_w
     mean, cov, book = energy.mean, energy.cov, energy.book_j
     if power_w is not None:
@@ -153,15 +153,15 @@ def _booked(energy: Energy, now_s: float, joules: float) -> Energy:
     return replace(energy, book_j=(*book[:-1], book[-1] + joules), book_s=max(second, energy.book_s))
 
 
-def _shown(energy: Energy, tables: Tables, now: tuple[float, float, Array], elapsed_s: float) -> Energy:
+def _shown(energy: Energy, tables: Tables, now: tuple[float, float, float, Array]) -> Energy:
     """What the sensor shows by now: the past, `lag` late and averaged."""
     device = tables.device
-    gain = 1.0 - math.exp(-elapsed_s / max(1e-3, device.sensor_mean_s))
     until_s = now[0] - device.sensor_lag_s + 1e-6
     lagged = [*energy.lagged, now]
     busy_w, base_w, showing = energy.busy_w, energy.base_w, energy.showing
     while lagged and lagged[0][0] <= until_s:
-        _, then_base_w, then_busy_w = lagged.pop(0)
+        _, lasted_s, then_base_w, then_busy_w = lagged.pop(0)
+        gain = 1.0 - math.exp(-lasted_s / max(1e-3, device.sensor_mean_s))
         busy_w = busy_w + gain * (then_busy_w - busy_w)
         base_w += gain * (then_base_w - base_w)
         showing = True

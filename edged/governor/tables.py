@@ -83,8 +83,8 @@ def _by_clock(values: tuple[float, ...], clocks: int, absent: float) -> list[flo
 
 def _options(variant: int, known: Variant, cameras: int) -> list[Option]:
     found = [Option(variant, 1, 1, 1.0)]
-    for frames in sorted({cameras // 2, cameras} - {0, 1}):
-        found.append(Option(variant, frames, 1, float(frames)))
-        if frames <= len(known.latency_ms):
-            found.append(Option(variant, frames, frames, known.latency_ms[frames - 1] / known.latency_ms[0]))
+    for frames in sorted({cameras // 2, 3 * cameras // 4, cameras} - {0, 1}):
+        together = known.latency_ms[frames - 1] / known.latency_ms[0] if frames <= len(known.latency_ms) else math.inf
+        batch = frames if together < frames else 1
+        found.append(Option(variant, frames, batch, min(together, float(frames))))
     return found

@@ -97,7 +97,6 @@ class Contestant:
             self._tell(BudgetChanged(self.budget), waiting.at_s)
         if waiting.at_s - self.planned_s >= PLAN_EVERY_S:
             self.planned_s = waiting.at_s
-            self._tell(Sensed(clock=waiting.clock, throttled=waiting.throttled), waiting.at_s)
             self._tell(Workload(waiting.frames, waiting.frames / waiting.period_s, 0), waiting.at_s)
             self._tell(Tick(), waiting.at_s)
         asked = decision.Waiting(
