@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -82,9 +83,7 @@ def scenario(**changes: Any) -> dict[str, Any]:
     return {"name": "x", "dev": "nx", "T": 90, "fps": 30, "D": 50, "cap": 9.0, "diff": 0.5, **changes}
 
 
-@given(
-    st.floats(20, 45), st.floats(1.0, 1.4), st.floats(70, 88), st.integers(0, 1000), st.sampled_from(["nx", "nano"])
-)
+@given(st.floats(20, 45), st.floats(1.0, 1.4), st.floats(70, 88), st.integers(0, 1000), st.sampled_from(["nx", "nano"]))
 @settings(max_examples=8, deadline=None)
 def test_never_above_the_temperature_limit_if_any_action_avoids_it(
     ambient_c: float, resistance: float, limit_c: float, seed: int, device: str
@@ -113,8 +112,9 @@ budgets = st.builds(
 )
 observations: st.SearchStrategy[Observation] = st.one_of(
     st.builds(
-        BatchDone, names, st.integers(-1, 5), numbers, numbers, st.integers(-1, 4), st.lists(numbers, max_size=2).map(tuple),
-        maybe, st.one_of(st.none(), st.integers(-1, 5)), st.integers(0, 3), st.booleans(), st.booleans(),
+        BatchDone, names, st.integers(-1, 5), numbers, numbers, st.integers(-1, 4),
+        st.lists(numbers, max_size=2).map(tuple), maybe,
+        st.one_of(st.none(), st.integers(-1, 5)), st.integers(0, 3), st.booleans(), st.booleans(),
     ),
     st.builds(BatchDone, names, st.just(1), st.floats(5, 80), st.floats(0.5, 20), st.just(0), st.just((0.6,))),
     st.builds(Sensed, maybe, maybe, maybe, maybe, st.one_of(st.none(), st.integers(-1, 5)), st.booleans()),
@@ -179,7 +179,7 @@ def test_the_standing_choice_and_the_clock_change_a_bounded_number_of_times(
 @pytest.mark.parametrize("seed", [1, 2])
 def test_more_power_never_gives_less_accuracy(seed: int) -> None:
     worths = [run(Truth(scenario(cap=cap_w), seed), Contestant()).score for cap_w in (6.0, 7.0, 8.0, 10.0, 14.0)]
-    for less, more in zip(worths, worths[1:], strict=False):
+    for less, more in pairwise(worths):
         assert more >= 0.995 * less, worths
 
 

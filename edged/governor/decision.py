@@ -98,9 +98,9 @@ class BatchDone:
     """A batch came back. `service_ms` is preparation + inference + decoding of the whole batch on the engine loop,
     `lead_ms` the greatest capture-to-start age of its frames (decoding and waiting), `late` how many missed.
 
-    `confidences`: the best score of each frame, empty if unknown; `contrast` as in Waiting. `clock` is that of the device while it ran (None: as
-    held). `serial`: how many such batches ran one after the other; `service_ms` is then that of one of them. `again`:
-    these frames had been inferred before by a cheaper variant.
+    `confidences`: the best score of each frame, empty if unknown; `contrast` as in Waiting. `clock` is that of the
+    device while it ran (None: as held). `serial`: how many such batches ran one after the other; `service_ms` is then
+    that of one of them. `again`: these frames had been inferred before by a cheaper variant.
     """
 
     variant: str

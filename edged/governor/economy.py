@@ -35,6 +35,7 @@ SPEND_GAIN: Final = 0.012
 SPEND_KEEP: Final = 0.9995
 SPEND_MAX: Final = 1.5
 WARMEST_GUESS_C: Final = 50.0
+SEEN_S: Final = 1.5
 ESCALATE_GAIN: Final = 0.002
 OBSERVED_SHARE: Final = 0.65
 """Weight of the result's own confidence against the prediction, when a frame may be run again."""
@@ -287,7 +288,10 @@ def _budgets(e: Economy, now_s: float) -> tuple[Economy, Allowed]:
     smooth_window, smooth_heat = e.smooth_w
     if caps is not None and budget.power_w is not None:
         caps = caps.noted(budget.power_w, now_s)
-        window_w = window.allowed_w(e.energy, caps, e.energy.usual_w, now_s)
+        # what was saved is only spent ahead as far as the device is seen and its draw is known
+        seen = now_s - e.energy.valid_s <= SEEN_S
+        usual_w = e.energy.usual_w + 2 * e.energy.other_error_w if seen else math.inf
+        window_w = window.allowed_w(e.energy, caps, usual_w, now_s)
         smooth_window = window_w if smooth_window is None else smooth_window + 0.25 * (window_w - smooth_window)
         if window_w > 0.9 * smooth_window:
             window_w = min(smooth_window, window_w + 0.03 * budget.power_w)

@@ -2,7 +2,7 @@
 
 Two rhythms. `step` takes every observation and answers with the standing Decision (`standing`), the same object as
 long as nothing changes. `choose` answers for the frames that wait: with a device profile it is the economy's choice,
-which mixes variants so that each joule and each millisecond goes where it earns most; without one, the standing variant.
+which mixes variants so that each joule and each millisecond goes where it earns most; else the standing variant.
 
 When not all limits can be held, they give way in this order, last first: the frame rate, then accuracy (the floor only
 when no working variant reaches it), then energy (only to keep the cheapest service while the store will survive it),
@@ -39,7 +39,7 @@ from edged.governor.decision import (
     Workload,
 )
 from edged.governor.latency import Lead, factor, fresh, learn, plausible_ms, tail
-from edged.governor.profile import MAX_BATCH, accuracy_of, best_batch, checked, costs_of, rank
+from edged.governor.profile import MAX_BATCH, accuracy_of, checked, costs_of, rank
 from edged.governor.standing import HOLD_S, LATE_CAP, SETTLE_S, State, afresh, index, reconsider
 
 SCHEDULE_QUANTILE: Final = 0.9
@@ -94,22 +94,14 @@ def step(state: State, observation: Observation, now_ns: int) -> tuple[State, De
         case Workload():
             return reconsider(_load(state, observation, now_ns), now_ns)
         case BudgetChanged(budget):
-            working = [v for v, lost in zip(state.variants, state.lost, strict=True) if lost is None]
-            if (refused := refusal(working, budget)) is not None:
-                raise UsageError(refused, FLOOR_HINT)
-            state = replace(state, budget=budget, tail=tail(state.latency, budget.deadline_quantile))
-            if (e := state.economy) is not None:
-                state = replace(state, economy=economy.adapted(e, ledger.known(state.variants), budget, e.cameras))
-            return afresh(_permitted(state), now_ns)
+            return afresh(_budgeted(state, budget), now_ns)
         case Pinned(variant):
             pinned = None if variant is None else _pin(state, variant)
             return afresh(_permitted(replace(state, pinned=pinned)), now_ns)
         case VariantLost(variant, why):
             return _lose(state, variant, why, now_ns)
-        case Vetoed(variant, why):
-            return _veto(state, variant, why, now_ns)
-        case Unvetoed(variant):
-            return _veto(state, variant, None, now_ns)
+        case Vetoed() | Unvetoed():
+            return _veto(state, observation, now_ns)
         case Tick():
             return reconsider(_tick(state, now_ns), now_ns)
         case Skipped() | Sensed():
@@ -207,6 +199,16 @@ def _load(state: State, load: Workload, now_ns: int) -> State:
     return replace(state, cameras=cameras, frames_per_s=fps, late=late, costs=costs)
 
 
+def _budgeted(state: State, budget: Budget) -> State:
+    working = [v for v, lost in zip(state.variants, state.lost, strict=True) if lost is None]
+    if (refused := refusal(working, budget)) is not None:
+        raise UsageError(refused, FLOOR_HINT)
+    state = replace(state, budget=budget, tail=tail(state.latency, budget.deadline_quantile))
+    if (e := state.economy) is not None:
+        state = replace(state, economy=economy.adapted(e, ledger.known(state.variants), budget, e.cameras))
+    return _permitted(state)
+
+
 def _late(value: float) -> float:
     return min(max(0.0, value), LATE_CAP)
 
@@ -235,8 +237,9 @@ def _lose(state: State, variant: str, why: str, now_ns: int) -> tuple[State, Dec
     return afresh(_permitted(replace(state, lost=lost, pinned=None if state.pinned == i else state.pinned)), now_ns)
 
 
-def _veto(state: State, variant: str, why: str | None, now_ns: int) -> tuple[State, Decision]:
-    i = index(state, variant)
+def _veto(state: State, said: Vetoed | Unvetoed, now_ns: int) -> tuple[State, Decision]:
+    i = index(state, said.variant)
+    why = said.why if isinstance(said, Vetoed) else None
     if i is None or (state.vetoed[i] is None) == (why is None):
         return state, state.decision
     vetoed = (*state.vetoed[:i], why, *state.vetoed[i + 1 :])

@@ -39,9 +39,10 @@ def batch_done(e: Economy, done: BatchDone, variant: int, now_s: float) -> Econo
     believed = [c for c in done.confidences if 0 <= c <= 1.5]
     confidence = min(1.0, sum(believed) / len(believed)) if believed else None
     frames = done.batch * done.serial
+    late = min(max(0, done.late), frames)
     return economy.ran(
-        e, now_s, variant, clock, frames, done.batch, done.service_ms / 1000, min(max(0, done.late), frames), confidence,
-        _share(done.contrast), done.cold, done.again,
+        e, now_s, variant, clock, frames, done.batch, done.service_ms / 1000, late, confidence, _share(done.contrast),
+        done.cold, done.again,
     )  # fmt: skip
 
 

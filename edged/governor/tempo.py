@@ -22,7 +22,7 @@ CUMULATE_EVERY: Final = 8
 NOISE_VAR: Final = 0.0015
 SLOW_VAR: Final = 0.01
 OWN_VAR: Final = 0.02
-SLOW_DRIFT_PER_S: Final = 0.03
+SLOW_DRIFT_PER_S: Final = 0.006
 SLOW_VAR_MAX: Final = 0.25
 OWN_DRIFT_PER_S: Final = 0.0
 OUTLIER: Final = 9.0
@@ -34,8 +34,8 @@ UNSEEN_FADE_S: Final = 12.0
 
 @dataclass(frozen=True)
 class Tempo:
-    """`mean` and `cov`: of [slow by core, own by variant]. `outliers`: in a row. `seen_s`: when each core was last used, `ran_s` each
-    variant (negative before the first time), `runs` how often."""
+    """`mean` and `cov`: of [slow by core, own by variant]. `outliers`: in a row. `seen_s`: when each core was last
+    used, `ran_s` each variant (negative before the first time), `runs` how often."""
 
     cores: int
     core: tuple[int, ...]
@@ -63,8 +63,13 @@ class Tempo:
 
     def on_time(self, log_ratio: float) -> float:
         """P(noise < log_ratio): the chance of done within exp(log_ratio) times the usual time."""
-        k = int((log_ratio - LOW) / BIN) - 1
-        return 0.0 if k < 0 or log_ratio < LOW else self.below[k if k < BINS else BINS - 1]
+        at = (log_ratio - LOW) / BIN
+        if at <= 1.0:
+            return 0.0
+        k = int(at)
+        if k >= BINS:
+            return self.below[-1]
+        return self.below[k - 1] + (at - k) * (self.below[k] - self.below[k - 1])
 
     def error(self, variant: int) -> float:
         """Standard error of log_factor."""
@@ -134,8 +139,8 @@ def fade(tempo: Tempo, now_s: float, elapsed_s: float) -> Tempo:
     if not faded:
         return tempo
     return Tempo(
-        tempo.cores, tempo.core, tuple(mean), tuple(tuple(row) for row in cov), tempo.seen_s, tempo.ran_s, tempo.runs, tempo.learnt_s,
-        tempo.outliers, tempo.counts, tempo.weight, tempo.samples, tempo.below,
+        tempo.cores, tempo.core, tuple(mean), tuple(tuple(row) for row in cov), tempo.seen_s, tempo.ran_s, tempo.runs,
+        tempo.learnt_s, tempo.outliers, tempo.counts, tempo.weight, tempo.samples, tempo.below,
     )  # fmt: skip
 
 

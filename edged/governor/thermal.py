@@ -27,8 +27,8 @@ FIRST_AIR_C: Final = 27.0
 
 @dataclass(frozen=True)
 class HeatModel:
-    """One step: temperatures = `carry` @ temperatures + `per_w` * power. `free` and `gain`: the junction at each horizon
-    as a row over the temperatures now, and per constant watt."""
+    """One step: temperatures = `carry` @ temperatures + `per_w` * power. `free` and `gain`: the junction at each
+    horizon as a row over the temperatures now, and per constant watt."""
 
     carry: Array
     per_w: Array
@@ -61,8 +61,12 @@ def model(device: Device) -> HeatModel:
     cj, cs = device.junction_j_per_c, device.sink_j_per_c
     rjs, rsa = device.junction_sink_c_per_w, device.sink_air_c_per_w
     flow = np.array(
-        [[-1 / (cj * rjs), 1 / (cj * rjs), 0], [1 / (cs * rjs), -1 / (cs * rjs) - 1 / (cs * rsa), 1 / (cs * rsa)], [0, 0, 0]]
-    )  # fmt: skip
+        [
+            [-1 / (cj * rjs), 1 / (cj * rjs), 0],
+            [1 / (cs * rjs), -1 / (cs * rjs) - 1 / (cs * rsa), 1 / (cs * rsa)],
+            [0, 0, 0],
+        ]
+    )
     carry, integral, fine_s = np.eye(3), np.zeros((3, 3)), STEP_S / 50
     for _ in range(50):
         integral = integral + carry * fine_s
@@ -100,7 +104,7 @@ def sensed(heat: Heat, physics: HeatModel, power_w: float, temperature_c: float 
 
 
 def allowed_w(heat: Heat, physics: HeatModel, limit_c: float) -> float:
-    """The greatest constant power that stays below the limit at every horizon; infinite while no temperature is known."""
+    """The greatest constant power that stays below the limit at every horizon; infinite while nothing is known."""
     if heat.mean is None:
         return math.inf
     target_c = limit_c - MARGIN_C - 0.5 * min(2.0, heat.error_c)

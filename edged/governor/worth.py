@@ -118,9 +118,8 @@ def _split(at: Array) -> tuple[NDArray[np.int64], Array]:
 
 
 def _on_time(tempo: Tempo, log_ratio: Array) -> Array:
-    below = np.array(tempo.below)
-    k = ((log_ratio - LOW) / BIN).astype(int)
-    return np.asarray(below[np.clip(k - 1, 0, BINS - 1)] * (k > 0))
+    edges = LOW + BIN * np.arange(1, BINS + 1)
+    return np.asarray(np.interp(log_ratio, edges, np.array(tempo.below), left=0.0))
 
 
 def crossing(consumption: Array, prices: Array, target: float) -> float:

@@ -7,6 +7,7 @@ from collections import deque
 
 from edged.simulate.arena import Action, Brief, Outcome, Waiting
 from edged.simulate.device import Reading
+from edged.simulate.scenario import accuracy
 from edged.simulate.tables import ENGINES
 
 FP16, INT8, SPARSE, LITE = range(4)
@@ -95,8 +96,8 @@ class Hysteresis(Baseline):
 
 
 class Alert(Baseline):
-    """One slow-down factor, normally distributed, by an adaptive Kalman filter; an idle-power ratio by a second one; the
-    most accurate (engine, clock) whose expected energy meets the goal. It knows no heat, no tail and no window."""
+    """One slow-down factor, normally distributed, by an adaptive Kalman filter; an idle-power ratio by a second one;
+    the most accurate (engine, clock) whose expected energy meets the goal. It knows no heat, no tail and no window."""
 
     def start(self, brief: Brief) -> None:
         super().start(brief)
@@ -105,14 +106,8 @@ class Alert(Baseline):
         self.clock_s, self.busy_s, self.sensed_s, self.busy_share = -99.0, 0.0, 0.0, 0.0
         self.clock = self.top
         self.profile_w = brief.idle_w[None, :] + brief.active_w
-        self.accuracy = [self._typical(engine) for engine in range(len(ENGINES))]
+        self.accuracy = [accuracy(engine, TYPICAL_DIFFICULTY) for engine in range(len(ENGINES))]
         self.batch_factor = brief.cameras**brief.table.batch_power
-
-    @staticmethod
-    def _typical(engine: int) -> float:
-        from edged.simulate.scenario import accuracy
-
-        return accuracy(engine, TYPICAL_DIFFICULTY)
 
     def sense(self, reading: Reading) -> None:
         super().sense(reading)

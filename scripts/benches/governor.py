@@ -1,7 +1,7 @@
 """The governor in the arena: simulated devices through hard scenarios, scored against a bound that knows the future.
 
 `--scenarios FILE` takes other scenarios, `--bounds FILE` their bounds ({"NAME:SEED": {"REG": score}}), `--policy NAME`
-one baseline in the governor's place, `--fixed-clock` holds the clock at its highest. Without them: the shipped set. Then
+one baseline in its place, `--fixed-clock` holds the clock at its highest. Without them: the shipped set. Then
 the cost on this machine: one choice with four variants and eight cameras, one plan, and what the state has grown by.
 """
 
@@ -94,7 +94,8 @@ def judge(report: Report, results: Mapping[str, Score], bounds: Mapping[str, flo
         Figure("power window violated, worst", max(r.power_violation for r in results.values()), "", POWER_VIOLATION)
     )
     report.figures.append(Figure("late frames, worst", max(r.late for r in results.values()), "", LATE))
-    report.figures.append(Figure("temperature limit violated", max(r.heat_violation for r in results.values()), "", 0.0))
+    hot = max(r.heat_violation for r in results.values())
+    report.figures.append(Figure("temperature limit violated", hot, "", 0.0))
     report.figures.append(Figure("hardware throttles", sum(r.throttles for r in results.values()), "", 0.0))
     report.notes["scenarios"] = {
         key: {
