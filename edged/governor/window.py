@@ -1,8 +1,8 @@
 """How much power the rolling window allows now: joules booked and caps in force in, watts out. Pure.
 
-Allowed is the largest power, held for the next SOON of the window and followed by what the device usually draws, for
-which no window that ends within the next window's length overshoots, from the energy book: so what a quiet time saved
-is spent in a burst. After a step down of the cap its window has one length of grace.
+Allowed is the largest power for which no window that ends within the next window's length overshoots, from the energy
+book: held all that time, or held for the next SOON of the window and followed by what the device usually draws, so that
+what a quiet time saved is spent in a burst. After a step down of the cap its window has one length of grace.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def allowed_w(energy: Energy, caps: Caps, usual_w: float, now_s: float) -> float
     left_s = np.maximum(LEAST_S, ahead_s - (now_s - second))
     soon_s = max(3.0, SOON * window)
     later_j = min(usual_w, cap_w * guard) * np.maximum(0.0, left_s - soon_s)
-    allowed = (limit_j - (past.sum() - np.cumsum(past)) - current - later_j) / np.minimum(left_s, soon_s)
+    credit_j = limit_j - (past.sum() - np.cumsum(past)) - current
     least = 3 if window > 6 else 1
-    constant_w = float(allowed[least - 1 :].min())
-    return min(constant_w, cap_w * guard * BURST)
+    constant_w = float((credit_j / left_s)[least - 1 :].min())
+    burst_w = float(((credit_j - later_j) / np.minimum(left_s, soon_s))[least - 1 :].min())
+    return min(max(constant_w, burst_w), cap_w * guard * BURST)
