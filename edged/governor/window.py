@@ -64,4 +64,6 @@ def allowed_w(energy: Energy, caps: Caps, usual_w: float, now_s: float) -> float
     least = 3 if window > 6 else 1
     constant_w = float((credit_j / left_s)[least - 1 :].min())
     burst_w = float(((credit_j - later_j) / np.minimum(left_s, soon_s))[least - 1 :].min())
+    if min(caps.recent_w) < max(caps.recent_w):  # after a step nothing is spent ahead: what was usual is so no more
+        burst_w = constant_w
     return min(max(constant_w, burst_w), cap_w * guard * BURST)
