@@ -290,7 +290,7 @@ def _budgets(e: Economy, now_s: float) -> tuple[Economy, Allowed]:
         caps = caps.noted(budget.power_w, now_s)
         # what was saved is only spent ahead as far as the device is seen and its draw is known
         seen = now_s - e.energy.valid_s <= SEEN_S
-        usual_w = e.energy.usual_w + 2 * e.energy.other_error_w if seen else math.inf
+        usual_w = e.energy.usual_w + 0.5 * e.energy.other_error_w if seen else math.inf
         window_w = window.allowed_w(e.energy, caps, usual_w, now_s)
         smooth_window = window_w if smooth_window is None else smooth_window + 0.25 * (window_w - smooth_window)
         if window_w > 0.9 * smooth_window:

@@ -20,6 +20,8 @@ SOON: Final = 0.35
 """Share of the window's length for which the present demand is expected to last."""
 BURST: Final = 1.35
 """At most this multiple of the cap, however much was saved."""
+STEP_GUARD: Final = 0.005
+"""Share of the cap kept back while a window still holds seconds of another cap."""
 LEAST_S: Final = 0.25
 
 
@@ -52,7 +54,8 @@ def allowed_w(energy: Energy, caps: Caps, usual_w: float, now_s: float) -> float
         booked = np.concatenate([booked, np.zeros(passed)])[-len(booked) :]
     past, current = booked[:-1], float(booked[-1])
     cap_w = caps.recent_w[-1]
-    guard = 1.0 - GUARD_J / window
+    stepped = min(caps.recent_w) < max(caps.recent_w)
+    guard = 1.0 - GUARD_J / window - (STEP_GUARD if stepped else 0.0)
     # greatest cap of the last j seconds: the limit of a window that began then
     in_force = np.maximum.accumulate(np.array(caps.recent_w)[::-1])[::-1]
     limit_j = np.concatenate([in_force[1:], [cap_w]]) * guard * window
@@ -64,6 +67,6 @@ def allowed_w(energy: Energy, caps: Caps, usual_w: float, now_s: float) -> float
     least = 3 if window > 6 else 1
     constant_w = float((credit_j / left_s)[least - 1 :].min())
     burst_w = float(((credit_j - later_j) / np.minimum(left_s, soon_s))[least - 1 :].min())
-    if min(caps.recent_w) < max(caps.recent_w):  # after a step nothing is spent ahead: what was usual is so no more
+    if stepped:  # after a step nothing is spent ahead: what was usual is so no more
         burst_w = constant_w
     return min(max(constant_w, burst_w), cap_w * guard * BURST)
