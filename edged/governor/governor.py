@@ -264,7 +264,9 @@ def _tick(state: State, now_ns: int) -> State:
     e, now_s = state.economy, state.seconds(now_ns)
     if e is None or now_s - e.planned_s < economy.REPLAN_S:
         return state
-    return replace(state, economy=economy.replan(e, now_s, e.offered_s, e.clock, True))
+    # what was asked for counts as the clock: until a batch has run at it there is no other word of it
+    clock = e.clock if e.tables.device.held else e.plan.clock
+    return replace(state, economy=economy.replan(e, now_s, e.offered_s, clock, True))
 
 
 def _permitted(state: State) -> State:
