@@ -19,6 +19,7 @@ ROOMS = {
     "bus": {"bus", "frames"},
     "power": {"power"},
     "governor": {"governor"},
+    "simulate": {"simulate"},
     "loop": {"loop", "frames", "engines", "vision", "bus", "power", "governor", "health"},
 }
 DOORS = {
@@ -32,10 +33,16 @@ DOORS = {
     "jtop": ("edged/power/jtop.py",),
     "rich": ("edged/commands/",),
 }
-PURE = ("edged/governor/", "edged/frames/camera.py", "edged/frames/schedule.py", "edged/frames/frame.py")
+PURE = (
+    "edged/governor/",
+    "edged/simulate/",
+    "edged/frames/camera.py",
+    "edged/frames/schedule.py",
+    "edged/frames/frame.py",
+)
 PURE_MAY_IMPORT = {
     "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "itertools", "math",
-    "random", "typing", "edged",
+    "numpy", "random", "typing", "edged",
 }  # fmt: skip
 
 

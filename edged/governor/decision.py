@@ -1,25 +1,81 @@
-"""What the governor is told, what it answers: plain data, so that a decision can be logged, replayed and explained."""
+"""What the governor is told, what it answers: plain data, so that a decision can be logged, replayed and explained.
+
+Two rhythms. `step` takes every observation and answers with the standing Decision: what runs, and why. Before a batch,
+`choose` answers for the very frames that wait with a Choice, which may spend more or less than the standing variant.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-Bound = Literal["deadline", "load", "accuracy", "pin", "none"]
-"""The constraint that decided: the time a frame may take; the engine's capacity; the accuracy floor, which forbids a
-faster variant that would fit; an operator; or none, when the most accurate variant runs and fits."""
+Bound = Literal["heat", "deadline", "load", "power", "energy", "accuracy", "pin", "none"]
+"""The constraint that decided: the temperature limit; the time a frame may take; the engine's capacity; the mean power;
+the energy that must last; the accuracy floor, which forbids a faster or cheaper variant that would fit; an operator; or
+none, when the most accurate variant runs and fits."""
+
+SURRENDER: tuple[Bound, ...] = ("heat", "deadline", "power", "energy", "accuracy")
+"""When not all can be held, what stands later yields to what stands before it; the frame rate yields first of all to
+heat, deadline, power and energy, and the accuracy floor is never bought with a hotter device. `Decision.yielded` names
+what gives way just now."""
 
 
 @dataclass(frozen=True)
 class Variant:
     """What is known of a variant before it has run here.
 
-    `latency_ms` is the warm service time of a batch (as in `BatchDone.service_ms`): index 0 is batch 1.
+    `latency_ms` is the warm service time of a batch (as in `BatchDone.service_ms`): index 0 is batch 1; at the device's
+    highest clock. What follows is a device profile's and may be absent: `clock_factor` multiplies the latency at each
+    clock of `Device.clocks`, `active_w` is the power above idle while it runs there. `accuracy_slope` is what accuracy
+    loses from the easiest scene (difficulty 0) to the hardest (1); `accuracy` holds at difficulty TYPICAL. `core` names
+    what it runs on: variants on one core slow down together.
     """
 
     name: str
     accuracy: float | None
     latency_ms: tuple[float, ...]
+    clock_factor: tuple[float, ...] = ()
+    active_w: tuple[float, ...] = ()
+    accuracy_slope: float = 0.0
+    core: str = "gpu"
+
+
+TYPICAL = 0.4
+"""Difficulty of the data that a bundle's accuracy was measured on."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device profile says, and what the sensors are like. Tuples go by clock, slowest first; `held`: the clock
+    is given (an operator's power mode) and never changed from here."""
+
+    idle_w: tuple[float, ...]
+    held: bool = True
+    leakage_w_per_c: float = 0.0
+    """additional power per degree above 25"""
+    junction_j_per_c: float = 12.0
+    sink_j_per_c: float = 90.0
+    junction_sink_c_per_w: float = 1.2
+    sink_air_c_per_w: float = 4.5
+    sensor_lag_s: float = 0.2
+    sensor_mean_s: float = 0.4
+    switch_ms: float = 0.0
+    """what a change of variant costs"""
+    clock_switch_ms: float = 60.0
+    clock_dwell_s: float = 2.0
+    cold_factor: float = 0.0
+    """how much slower the first batch of a variant is that has not run for three seconds"""
+
+
+@dataclass(frozen=True)
+class Battery:
+    """A store that must last until `until_s` (seconds from the start); `forecast_w` is the harvest expected, one value
+    for every `forecast_step_s` from the start; empty without a sun."""
+
+    capacity_wh: float
+    until_s: float
+    forecast_w: tuple[float, ...] = ()
+    forecast_step_s: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -34,18 +90,50 @@ class Budget:
     energy_wh: float | None = None
     energy_horizon_h: float = 24.0
     temperature_c: float | None = None
+    battery: Battery | None = None
 
 
 @dataclass(frozen=True)
 class BatchDone:
     """A batch came back. `service_ms` is preparation + inference + decoding of the whole batch on the engine loop,
-    `lead_ms` the greatest capture-to-start age of its frames (decoding and waiting), `late` how many missed."""
+    `lead_ms` the greatest capture-to-start age of its frames (decoding and waiting), `late` how many missed.
+
+    `confidences`: the best score of each frame, empty if unknown; `contrast` as in Waiting. `clock` is that of the
+    device while it ran (None: as held). `serial`: how many such batches ran one after the other; `service_ms` is then
+    that of one of them. `again`: these frames had been inferred before by a cheaper variant.
+    """
 
     variant: str
     batch: int
     service_ms: float
     lead_ms: float
     late: int
+    confidences: tuple[float, ...] = ()
+    contrast: float | None = None
+    clock: int | None = None
+    serial: int = 1
+    cold: bool = False
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Frames that were given up: `late`, because they had waited too long, else because a Choice said so."""
+
+    frames: int
+    late: bool
+
+
+@dataclass(frozen=True)
+class Sensed:
+    """What the device said of itself; None is unknown. `charge` is the battery's, 0 to 1; `harvest_w` the sun's."""
+
+    power_w: float | None = None
+    temperature_c: float | None = None
+    charge: float | None = None
+    harvest_w: float | None = None
+    clock: int | None = None
+    throttled: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,24 +166,103 @@ class VariantLost:
     why: str
 
 
-Observation = BatchDone | Workload | BudgetChanged | Pinned | VariantLost
+@dataclass(frozen=True)
+class Vetoed:
+    """The accuracy guard forbids a variant until it says otherwise."""
+
+    variant: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Unvetoed:
+    """The accuracy guard allows a variant again, on the evidence named."""
+
+    variant: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time passed; told at least twice a second while there are budgets of power, energy or heat."""
+
+
+Observation = BatchDone | Skipped | Sensed | Workload | BudgetChanged | Pinned | VariantLost | Vetoed | Unvetoed | Tick
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The frames that a Choice is wanted for: how many wait, the age of the oldest, and what is known of the scene."""
+
+    frames: int
+    age_ms: float
+    period_ms: float
+    """time between two such calls at the cameras' present rate"""
+    contrast: float | None = None
+    """0 to 1, of the frame itself; None if not measured"""
+    weight: float = 1.0
+    """how much the accuracy of these frames counts"""
+    last: str | None = None
+    """the variant that ran before"""
+    clock: int | None = None
+    may_switch_clock: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """For the frames that wait: the variant (None: skip them), how many of them, in batches of how many; the clock to
+    run at. `value` is what was expected of it, in accuracy-weighted frames after prices; `skip_value`: of skipping."""
+
+    variant: str | None
+    frames: int
+    batch: int
+    clock: int | None
+    value: float
+    skip_value: float
 
 
 @dataclass(frozen=True)
 class Alternative:
     """A variant as it stood when the choice was made; `predicted_ms` is its time from capture to publish at the
-    budget's quantile, None when nothing is known."""
+    budget's quantile, None when nothing is known; `energy_j` per frame and `power_w` of the device with all frames on
+    it, None without a power profile."""
 
     variant: str
     accuracy: float | None
     predicted_ms: float | None
     fits: bool
     verdict: str
+    energy_j: float | None = None
+    power_w: float | None = None
+
+
+@dataclass(frozen=True)
+class Escalation:
+    """Run a frame again on `variant` if its confidence is below `confidence` and deadline and price allow it."""
+
+    variant: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number that went into a Decision, with its standard error where it is an estimate and its age."""
+
+    name: str
+    value: float
+    unit: str
+    error: float | None = None
+    age_s: float | None = None
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the next batches get, and why in one sentence with its numbers."""
+    """What the next batches get, and why in one sentence with its numbers.
+
+    `clock`: the ceiling asked for, None where it is given. `price_per_j`: accuracy-weighted frames that one joule must
+    earn; 0 while nothing is scarce. `frame_share`: share of the frames expected to run. `yielded`: what of SURRENDER,
+    or "frame_rate", gives way just now.
+    """
 
     variant: str
     max_batch: int
@@ -103,3 +270,9 @@ class Decision:
     reason: str
     alternatives: tuple[Alternative, ...]
     pinned: bool
+    clock: int | None = None
+    price_per_j: float = 0.0
+    frame_share: float = 1.0
+    escalation: Escalation | None = None
+    yielded: tuple[str, ...] = ()
+    numbers: tuple[Number, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -10,10 +11,17 @@ from edged.governor.decision import Alternative, Bound, Budget
 BUSY_BOUND: Final = 0.85
 """Share of the engine's time the frames may need; beyond it waiting times grow without limit."""
 
+LIMITS: Final[dict[Bound, str]] = {
+    "heat": "the temperature limit",
+    "power": "the rolling mean power",
+    "energy": "the energy that must last",
+}
+
 
 class View(NamedTuple):
     """A variant as it stands now. `predicted_ms`: capture to publish at the budget's quantile; `busy`: share of the
-    engine's time for all frames offered; `barred`: why it may not run at all."""
+    engine's time for all frames offered; `barred`: why it may not run at all. With a power profile: joules per frame,
+    watts of the device with all frames on it, and what the budget named by `limit` allows."""
 
     name: str
     accuracy: float | None
@@ -22,10 +30,18 @@ class View(NamedTuple):
     barred: str | None
     in_time: bool
     in_load: bool
+    energy_j: float | None = None
+    power_w: float | None = None
+    allowed_w: float = math.inf
+    limit: Bound = "none"
+
+    @property
+    def in_power(self) -> bool:
+        return self.power_w is None or self.power_w <= self.allowed_w
 
     @property
     def fits(self) -> bool:
-        return self.barred is None and self.in_time and self.in_load
+        return self.barred is None and self.in_time and self.in_load and self.in_power
 
 
 class Scene(NamedTuple):
@@ -59,6 +75,8 @@ def misfit(view: View, scene: Scene) -> str:
         return "has no known latency"
     if not view.in_time:
         return f"would need {view.predicted_ms:.3g} ms of {scene.deadline()} {scene.load()}"
+    if not view.in_power and view.in_load:
+        return f"would draw {view.power_w:.3g} W {scene.load()}, {LIMITS[view.limit]} allows {view.allowed_w:.3g} W"
     return f"would keep the engine {view.busy:.0%} busy {scene.load()} (bound {BUSY_BOUND:.0%})"
 
 
@@ -75,7 +93,9 @@ def alternatives(views: Sequence[View], chosen: int, scene: Scene) -> tuple[Alte
             verdict = f"fits with {view.predicted_ms:.3g} ms, but not by enough or not for long enough to change to it"
         else:
             verdict = f"fits with {view.predicted_ms:.3g} ms, but is not more accurate"
-        told.append(Alternative(view.name, view.accuracy, predicted_ms, view.fits, verdict))
+        energy_j = None if view.energy_j is None else round(view.energy_j, 5)
+        power_w = None if view.power_w is None else round(view.power_w, 2)
+        told.append(Alternative(view.name, view.accuracy, predicted_ms, view.fits, verdict, energy_j, power_w))
     return tuple(told)
 
 
@@ -87,11 +107,27 @@ def bound(views: Sequence[View], chosen: int, pinned: bool, late: bool) -> Bound
     if not view.fits and any(v.barred and v.in_time and v.in_load for v in views[chosen + 1 :]):
         return "accuracy"
     if not view.fits:
-        return "load" if view.in_time and view.predicted_ms is not None else "deadline"
+        return _misfit_bound(view)
     better = _better(views, chosen)
     if better is None:
         return "deadline" if late else "none"
-    return "load" if better.in_time and not better.in_load else "deadline"
+    return "deadline" if better.fits else _misfit_bound(better)
+
+
+def _misfit_bound(view: View) -> Bound:
+    if not view.in_time or view.predicted_ms is None:
+        return "deadline"
+    return view.limit if view.in_load else "load"
+
+
+def yielded(views: Sequence[View], chosen: int) -> tuple[str, ...]:
+    """What of the order of surrender gives way while `chosen` runs."""
+    view = views[chosen]
+    if view.barred is not None:
+        return ("accuracy",)
+    if not view.in_time:
+        return ("deadline",)
+    return () if view.in_load and view.in_power else ("frame_rate",)
 
 
 def reason(views: Sequence[View], chosen: int, scene: Scene, pinned: bool, late: str | None) -> str:
@@ -111,7 +147,8 @@ def reason(views: Sequence[View], chosen: int, scene: Scene, pinned: bool, late:
         spared = next((v for v in views[chosen + 1 :] if v.barred and v.in_time and v.in_load), None)
         floor = f"; {spared.name} would fit but {spared.barred}" if spared else ""
         trouble = "frames will be late" if not view.in_time else "frames will be given up"
-        return f"{view.name}: the fastest allowed, but it {misfit(view, scene)}, so {trouble}{floor}"
+        extreme = "cheapest" if view.in_time and view.in_load else "fastest"
+        return f"{view.name}: the {extreme} allowed, but it {misfit(view, scene)}, so {trouble}{floor}"
     better = _better(views, chosen)
     if better is None:
         return f"{view.name}: the most accurate that may run, {needs}"

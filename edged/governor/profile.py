@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from edged.governor.decision import Variant
@@ -26,7 +27,8 @@ def checked(variant: Variant) -> Variant:
         if not plausible_ms(ms):
             break
         known.append(ms)
-    return Variant(variant.name, accuracy_of(variant), tuple(known))
+    slope = variant.accuracy_slope if 0 <= variant.accuracy_slope <= 1 else 0.0
+    return replace(variant, accuracy=accuracy_of(variant), latency_ms=tuple(known), accuracy_slope=slope)
 
 
 def rank(variant: Variant) -> tuple[float, float, str]:

@@ -6,11 +6,14 @@ import argparse
 import importlib
 import sys
 
+from edged.errors import UsageError
+
 NAMES = {
     "pipeline": "the daemon against a bare single-thread loop: CPU per frame, frames per second, age",
     "switch": "10,000 switches of the variant under load: drops, memory, cost",
     "wire": "publish to receive in another process, against bare pyzmq",
     "cameras": "memory and CPU per camera, from 1 to 16",
+    "governor": "the governor in the arena against a bound that knows the future, and what it costs",
 }
 
 
@@ -24,9 +27,19 @@ def main() -> int:
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a smoke test, not a measurement")
-    arguments = parser.parse_args()
-    report = importlib.import_module(f"scripts.benches.{arguments.name}").measure(quick=arguments.quick)
-    if arguments.json:
+    # a benchmark with options of its own adds them: its name must be known before they are read
+    named = next((name for name in sys.argv[1:] if name in NAMES), None)
+    bench = importlib.import_module(f"scripts.benches.{named}") if named is not None else None
+    if bench is not None and hasattr(bench, "add_arguments"):
+        bench.add_arguments(parser)
+    arguments = vars(parser.parse_args())
+    as_json, _ = arguments.pop("json"), arguments.pop("name")
+    assert bench is not None, "argparse has refused other names"
+    try:
+        report = bench.measure(**arguments)
+    except UsageError as error:
+        parser.error(f"{error.message} ({error.hint})")
+    if as_json:
         print(report.as_json())
     else:
         report.show()

@@ -1,0 +1,112 @@
+"""How much power the store allows: charge, harvest and forecast in, watts out. Pure.
+
+The mean power is a taut string between "never empty", under a pessimistic forecast, and "never overflowing": what the
+sun would spill is better spent. The forecast is scaled by what the sun gave of late against what was foretold.
+`safe` says that the store would carry even the cheapest service; only when it would not are frames given up for it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from edged.governor.decision import Battery
+from edged.governor.tables import Array
+
+RESERVE: Final = 0.012
+FULL: Final = 0.985
+STEP_S: Final = 10.0
+NOW_FADE_S: Final = 90.0
+"""How long the present sun is believed over the forecast."""
+COMPARE_S: Final = 500.0
+RATIO_RANGE: Final = (0.5, 1.4)
+GAUGE_STEP: Final = 0.004
+PESSIMISM: Final = 1.3
+SAFE_PESSIMISM: Final = 0.3
+PLAN_EVERY_S: Final = 3.0
+LONG_S: Final = 240.0
+
+
+@dataclass(frozen=True)
+class Store:
+    """`charge` integrates between the gauge's coarse steps. `harvested`, `foretold`: fading sums, for their ratio."""
+
+    charge: float | None = None
+    sun_w: float = 0.0
+    harvested_j: float = 0.0
+    foretold_j: float = 0.0
+    ratio: float = 1.0
+    planned_s: float = -math.inf
+    allowed_w: float = math.inf
+    safe: bool = True
+
+
+def sensed(
+    store: Store, battery: Battery, charge: float, harvest_w: float, drawn_w: float, elapsed_s: float, now_s: float
+) -> Store:
+    capacity_j = battery.capacity_wh * 3600
+    if store.charge is None or abs(charge - store.charge) > GAUGE_STEP:
+        known = charge
+    else:
+        known = store.charge + (harvest_w - drawn_w) * elapsed_s / capacity_j
+        known += 0.02 * elapsed_s * (charge - known)
+    kept = math.exp(-elapsed_s / COMPARE_S)
+    harvested_j = kept * store.harvested_j + harvest_w * elapsed_s
+    foretold_j = kept * store.foretold_j + forecast_w(battery, now_s) * elapsed_s
+    mean_w = sum(battery.forecast_w) / len(battery.forecast_w) if battery.forecast_w else 0.0
+    prior_j = 0.02 * capacity_j + 0.15 * mean_w * COMPARE_S
+    ratio = (harvested_j + prior_j) / (foretold_j + prior_j)
+    return replace(store, charge=known, sun_w=harvest_w, harvested_j=harvested_j, foretold_j=foretold_j, ratio=ratio)
+
+
+def forecast_w(battery: Battery, at_s: float) -> float:
+    if not battery.forecast_w:
+        return 0.0
+    return battery.forecast_w[min(len(battery.forecast_w) - 1, max(0, int(at_s / battery.forecast_step_s)))]
+
+
+def plan(store: Store, battery: Battery, idle_w: float, service_w: float, now_s: float) -> Store:
+    """`idle_w`: drawn with no frame run; `service_w`: by the cheapest variant on all frames, above it."""
+    if store.charge is None or now_s - store.planned_s <= PLAN_EVERY_S:
+        return store
+    capacity_j = battery.capacity_wh * 3600
+    left_s = battery.until_s - now_s
+    ahead_s = np.arange(STEP_S, max(STEP_S + 2.0, left_s), STEP_S)
+    sun_j, error_j = _harvest(store, battery, ahead_s, now_s)
+    above_j = store.charge * capacity_j - RESERVE * capacity_j
+    most_w = (above_j + np.maximum(0.0, sun_j - PESSIMISM * error_j)) / ahead_s
+    least_w = (store.charge * capacity_j + sun_j - FULL * capacity_j) / ahead_s
+    survive_j = above_j + np.maximum(0.0, sun_j - SAFE_PESSIMISM * error_j) - idle_w * np.maximum(0.0, ahead_s - 30.0)
+    soon_w = float(survive_j[ahead_s >= 30].min() / 30.0) if (ahead_s >= 30).any() else math.inf
+    needed_w = idle_w + service_w
+    safe = soon_w > needed_w or above_j / needed_w > min(LONG_S, left_s)
+    return replace(store, planned_s=now_s, allowed_w=max(0.0, _taut(most_w, least_w)), safe=safe)
+
+
+def _harvest(store: Store, battery: Battery, ahead_s: Array, now_s: float) -> tuple[Array, Array]:
+    """Joules expected up to each time ahead, and their standard error: errors of neighbouring blocks go together."""
+    if not battery.forecast_w:
+        return np.zeros(len(ahead_s)), np.zeros(len(ahead_s))
+    now_counts = np.exp(-ahead_s / NOW_FADE_S)
+    foretold = np.array(battery.forecast_w)
+    block = np.minimum(len(foretold) - 1, ((now_s + ahead_s - STEP_S / 2) / battery.forecast_step_s).astype(int))
+    ratio = min(RATIO_RANGE[1], max(RATIO_RANGE[0], store.ratio))
+    sun_w = foretold[block] * ratio * (1 - now_counts) + store.sun_w * now_counts
+    sun_j = np.cumsum(sun_w) * STEP_S
+    error_j = np.sqrt(np.cumsum((0.35 * sun_w * STEP_S) ** 2) * 3.0 + (0.06 * sun_j) ** 2)
+    return sun_j, error_j
+
+
+def _taut(most_w: Array, least_w: Array) -> float:
+    """The first direction of the shortest path between the two bounds."""
+    upper, lower = math.inf, 0.0
+    for most, least in zip(most_w.tolist(), least_w.tolist(), strict=True):
+        if most < lower:
+            return lower
+        if least > upper:
+            return upper
+        upper, lower = min(upper, most), max(lower, least)
+    return float(min(upper, max(lower, float(most_w[-1]))))

@@ -1,0 +1,72 @@
+"""How much power the rolling window allows now: joules booked and caps in force in, watts out. Pure.
+
+Allowed is the largest power for which no window that ends within the next window's length overshoots, from the energy
+book: held all that time, or held for the next SOON of the window and followed by what the device usually draws, so that
+what a quiet time saved is spent in a burst. After a step down of the cap its window has one length of grace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from edged.governor.energy import Energy
+
+GUARD_J: Final = 0.12
+"""Joules of a window kept back, for what the book may have wrong within a second."""
+SOON: Final = 0.35
+"""Share of the window's length for which the present demand is expected to last."""
+BURST: Final = 1.35
+"""At most this multiple of the cap, however much was saved."""
+STEP_GUARD: Final = 0.005
+"""Share of the cap kept back while a window still holds seconds of another cap."""
+LEAST_S: Final = 0.25
+
+
+@dataclass(frozen=True)
+class Caps:
+    """The caps of the last seconds, oldest first; the last entry is of second `at_s`."""
+
+    recent_w: tuple[float, ...]
+    at_s: int = 0
+
+    def noted(self, cap_w: float, now_s: float) -> Caps:
+        second = int(now_s)
+        passed = second - self.at_s
+        recent = self.recent_w
+        if passed > 0:
+            recent = (*recent, *(cap_w,) * min(passed, len(recent)))[-len(recent) :]
+        return Caps((*recent[:-1], cap_w), max(second, self.at_s))
+
+
+def fresh(cap_w: float, window_s: int) -> Caps:
+    return Caps((cap_w,) * window_s)
+
+
+def allowed_w(energy: Energy, caps: Caps, usual_w: float, now_s: float) -> float:
+    """`usual_w`: the device's mean power over a longer past."""
+    window = len(caps.recent_w)
+    second = int(now_s)
+    booked = np.array(energy.book_j)
+    if (passed := min(second - energy.book_s, len(booked))) > 0:
+        booked = np.concatenate([booked, np.zeros(passed)])[-len(booked) :]
+    past, current = booked[:-1], float(booked[-1])
+    cap_w = caps.recent_w[-1]
+    stepped = min(caps.recent_w) < max(caps.recent_w)
+    guard = 1.0 - GUARD_J / window - (STEP_GUARD if stepped else 0.0)
+    # greatest cap of the last j seconds: the limit of a window that began then
+    in_force = np.maximum.accumulate(np.array(caps.recent_w)[::-1])[::-1]
+    limit_j = np.concatenate([in_force[1:], [cap_w]]) * guard * window
+    ahead_s = np.arange(1, window + 1)
+    left_s = np.maximum(LEAST_S, ahead_s - (now_s - second))
+    soon_s = max(3.0, SOON * window)
+    later_j = min(usual_w, cap_w * guard) * np.maximum(0.0, left_s - soon_s)
+    credit_j = limit_j - (past.sum() - np.cumsum(past)) - current
+    least = 3 if window > 6 else 1
+    constant_w = float((credit_j / left_s)[least - 1 :].min())
+    burst_w = float(((credit_j - later_j) / np.minimum(left_s, soon_s))[least - 1 :].min())
+    if stepped:  # after a step nothing is spent ahead: what was usual is so no more
+        burst_w = constant_w
+    return min(max(constant_w, burst_w), cap_w * guard * BURST)

@@ -1,0 +1,168 @@
+"""A scenario of the arena with one seed in, everything that will happen out: the truth that a policy never sees. Pure.
+
+The JSON's keys: name, dev (or a table), T (seconds), fps, n (cameras), D (deadline, ms), cap (W) over W seconds, Tlim,
+bat {cap_wh, soc0}, and the shapes amb, rsa (factor on the sink's resistance), co (a co-runner's W), gcont, mcont (GPU
+and memory contention, factors), sun (W), diff (difficulty 0..1); mis and rmis: how far this unit is from the profile;
+sens {hz, lag, tau, noise, lsb, gain, drop, stuck}; lsd, spike, ptail: the latency's noise; fcerr, fcbias: the
+forecast's. Each quantity has its own stream of chance, so changing one leaves the others as they were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from edged.simulate.shapes import Array, shape
+from edged.simulate.tables import ACCURACY, ACCURACY_SLOPE, DLA, ENGINES, STALL_ENERGY, STEP_S, device_table
+
+FORECAST_STEP_S: Final = 30.0
+GPU_SHARE: Final = (1.0, 0.9, 0.85, 0.8, 0.0)
+MEMORY_SHARE: Final = (0.5, 0.8, 1.0, 1.0, 0.6)
+"""How much of the GPU's and of the memory's contention each engine feels; assumed."""
+SENSOR: Final = {"hz": 5, "lag": 0.2, "tau": 0.4, "noise": 0.012, "lsb": 0.05, "gain": 0.01, "drop": 0.0}
+
+
+class Truth:
+    """All that is true of one scenario and seed; arrays over time go by STEP_S, arrays over frames by tick."""
+
+    def __init__(self, scenario: Mapping[str, Any], seed: int) -> None:
+        self.scenario, self.seed = scenario, seed
+        self.table = device_table(scenario["dev"])
+        self.duration_s = float(scenario["T"])
+        self.steps = round(self.duration_s / STEP_S)
+        self.cameras = int(scenario.get("n", 1))
+        self.deadline_s = scenario["D"] / 1000.0
+        self.window_s = int(scenario.get("W", 30))
+        self.limit_c = float(scenario.get("Tlim", 90))
+        self.battery: Mapping[str, float] | None = scenario.get("bat")
+        self._surroundings()
+        self._unit()
+        self.tick = self._ticks()
+        self.at_step = np.minimum(self.steps - 1, (self.tick / STEP_S).astype(int))
+        self._scene()
+        self._latency_noise()
+        self._sensors()
+        self._forecast()
+        self.junction_c = float(scenario.get("tj0", self.ambient_c[0] + 12))
+        self.sink_c = self.junction_c - (8.0 if "tj0" in scenario else 4.0)
+
+    def latency_s(self, tick: int, engine: int, clock: int) -> float:
+        """Of one batch-1 inference of this tick on a warm engine."""
+        warm = self.latency_top_s[engine] * self.clock_factor[engine, clock]
+        return float(warm * self.contention[tick, engine] * self.noise[tick])
+
+    def energy_j(self, tick: int, engine: int, clock: int, batch_factor: float) -> float:
+        """Above idle. Contention stretches the time more than the energy."""
+        busy_s = self.latency_top_s[engine] * self.clock_factor[engine, clock] * batch_factor
+        stretched = STALL_ENERGY + (1 - STALL_ENERGY) * self.contention[tick, engine]
+        return float(self.active_w[engine, clock] * busy_s * stretched)
+
+    def _random(self, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, stream])
+
+    def _surroundings(self) -> None:
+        get, t = self.scenario.get, np.arange(self.steps) * STEP_S
+        self.cap_w = shape(self.scenario["cap"], t, self._random(1))
+        self.ambient_c = shape(get("amb", 25), t, self._random(2))
+        self.sink_air = shape(get("rsa", 1.0), t, self._random(3)) * self.table.sink_air_c_per_w
+        self.corunner_w = shape(get("co", 0.0), t, self._random(4))
+        self.gpu_contention = np.maximum(1.0, shape(get("gcont", 1.0), t, self._random(5)))
+        self.memory_contention = np.maximum(1.0, shape(get("mcont", 1.0), t, self._random(6)))
+        self.sun_w = shape(get("sun", 0.0), t, self._random(7))
+        self.fps = shape(get("fps", 30), t, self._random(8))
+        self.time = t
+
+    def _unit(self) -> None:
+        """How this unit differs from the nominal profile."""
+        table, rng, n = self.table, self._random(9), len(ENGINES)
+        spread = self.scenario.get("mis", 0.08)
+        clocks = np.array(table.clocks_mhz, float)
+        ratio = clocks / clocks[-1]
+        self.latency_top_s = np.array(table.latency_ms) / 1000.0 * np.exp(rng.normal(0, spread, n))
+        above_floor = np.maximum(clocks, table.floor_mhz) / clocks[-1]
+        power = above_floor**table.power_exponent * np.minimum(1.0, clocks / table.floor_mhz)
+        nominal_w = np.array(table.active_w)[:, None] * power[None, :]
+        nominal_w[DLA, :] = table.active_w[DLA]
+        self.nominal_active_w = nominal_w.copy()
+        engine_spread = np.exp(rng.normal(0, spread, n))[:, None]
+        self.active_w = nominal_w * engine_spread * np.exp(rng.normal(0, 0.03, nominal_w.shape))
+        self.active_w[DLA, :] = nominal_w[DLA, 0] * math.exp(rng.normal(0, spread))
+        self.idle_w = np.array(table.idle_w, float) * math.exp(rng.normal(0, 0.05))
+        self.nominal_clock_factor = np.tile(table.fixed_share + (1 - table.fixed_share) / ratio, (n, 1))
+        self.nominal_clock_factor[DLA, :] = 1.0
+        self.clock_factor = self.nominal_clock_factor * np.exp(rng.normal(0, 0.02, nominal_w.shape))
+        self.clock_factor[DLA, :] = 1.0
+        self.clock_factor[:, -1] = 1.0
+        thermal = np.exp(rng.normal(0, self.scenario.get("rmis", 0.10), 4))
+        self.junction_j_per_c = table.junction_j_per_c * thermal[0]
+        self.sink_j_per_c = table.sink_j_per_c * thermal[1]
+        self.junction_sink = table.junction_sink_c_per_w * thermal[2]
+        self.sink_air = self.sink_air * thermal[3]
+        self.available = np.array([True] * n)
+        self.available[DLA] = table.dla
+
+    def _ticks(self) -> Array:
+        ticks, at = [], 0.013
+        while at < self.duration_s - 0.2:
+            ticks.append(at)
+            at += 1.0 / self.fps[min(self.steps - 1, int(at / STEP_S))]
+        return np.array(ticks)
+
+    def _scene(self) -> None:
+        """Difficulty: a slow shape and a correlated flicker; a frame's contrast tells of it only loosely."""
+        get, n = self.scenario.get, len(self.tick)
+        slow = np.interp(self.tick, self.time, shape(get("diff", 0.4), self.time, self._random(10)))
+        rng, rho = self._random(11), get("drho", 0.95)
+        shocks = rng.normal(0, 1, n)
+        flicker, last, kept = np.empty(n), 0.0, math.sqrt(1 - rho * rho)
+        for i in range(n):
+            last = rho * last + kept * shocks[i]
+            flicker[i] = last
+        fine = rng.normal(0, 1, n)
+        self.difficulty = np.clip(slow + get("dsd", 0.10) * flicker + 0.03 * fine, 0.0, 1.0)
+        centred = (self.difficulty - self.difficulty.mean()) / (self.difficulty.std() + 1e-9)
+        tells = get("varcorr", 0.6)
+        other = math.sqrt(max(0, 1 - tells * tells)) * rng.normal(0, 1, n)
+        self.contrast = np.clip(0.5 + 0.22 * (tells * centred + other), 0, 1)
+        self.confidence_noise = rng.normal(0, 0.06, n)
+
+    def _latency_noise(self) -> None:
+        """A log-normal body and rare Pareto spikes, the same for all engines."""
+        get, n, rng = self.scenario.get, len(self.tick), self._random(12)
+        body = np.exp(rng.normal(0, get("lsd", 0.03), n))
+        spikes = rng.random(n) < get("spike", 0.004)
+        pareto = np.minimum(1.0 + 0.5 * (rng.pareto(get("ptail", 2.0), n) + 0.4), 12.0)
+        self.noise = np.where(spikes, body * pareto, body)
+        gpu = np.array(get("kg", GPU_SHARE))
+        memory = np.array(get("km", MEMORY_SHARE))
+        more_gpu = (self.gpu_contention[self.at_step] - 1)[:, None]
+        more_memory = (self.memory_contention[self.at_step] - 1)[:, None]
+        self.contention = (1 + gpu[None, :] * more_gpu) * (1 + memory[None, :] * more_memory)
+
+    def _sensors(self) -> None:
+        told = self.scenario.get("sens", {})
+        self.sensor = {**SENSOR, **{k: v for k, v in told.items() if k != "stuck"}}
+        rng = self._random(13)
+        self.sensor_gain = 1.0 + rng.uniform(-1, 1) * self.sensor["gain"]
+        self.power_noise = rng.normal(0, 1, self.steps)
+        self.temperature_noise = rng.normal(0, 0.25, self.steps)
+        self.silent = rng.random(self.steps) < self.sensor["drop"]
+        for begin_s, end_s in told.get("stuck", []):
+            self.silent[int(begin_s / STEP_S) : int(end_s / STEP_S)] = True
+
+    def _forecast(self) -> None:
+        """The true mean of each block, smoothed over three to each side, with an error per block and a bias."""
+        rng, blocks = self._random(14), math.ceil(self.duration_s / FORECAST_STEP_S)
+        per = FORECAST_STEP_S / STEP_S
+        means = np.array([self.sun_w[int(i * per) : int((i + 1) * per)].mean() for i in range(blocks)])
+        error = np.exp(rng.normal(0, self.scenario.get("fcerr", 0.2), blocks))
+        smooth = np.convolve(np.pad(means, 3, mode="edge"), np.ones(7) / 7, "valid")
+        self.forecast_w = smooth * error * math.exp(rng.normal(0, self.scenario.get("fcbias", 0.05)))
+
+
+def accuracy(engine: int, difficulty: float) -> float:
+    """Of one engine on a scene of this difficulty."""
+    return ACCURACY[engine] - ACCURACY_SLOPE[engine] * difficulty

@@ -1,0 +1,129 @@
+"""The governor as a contestant of the arena: translates what the arena tells and asks, decides nothing itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from edged.clock import NS_PER_S
+from edged.governor import decision, governor
+from edged.governor.decision import (
+    BatchDone,
+    Battery,
+    Budget,
+    BudgetChanged,
+    Device,
+    Observation,
+    Sensed,
+    Skipped,
+    Tick,
+    Variant,
+    Workload,
+)
+from edged.simulate.arena import Action, Brief, Outcome, Waiting
+from edged.simulate.device import Reading
+from edged.simulate.tables import (
+    ACCURACY,
+    ACCURACY_SLOPE,
+    CLOCK_DWELL_S,
+    CLOCK_STALL_S,
+    COLD_FACTOR,
+    DLA,
+    ENGINE_STALL_S,
+    ENGINES,
+    LEAKAGE_W_PER_C,
+)
+
+PLAN_EVERY_S: Final = 0.5
+
+
+def variants(brief: Brief) -> list[Variant]:
+    found = []
+    for i, name in enumerate(ENGINES):
+        if not brief.available[i]:
+            continue
+        top = float(brief.latency_s[i, -1]) * 1000
+        found.append(
+            Variant(
+                name,
+                ACCURACY[i] - 0.4 * ACCURACY_SLOPE[i],
+                tuple(top * k**brief.table.batch_power for k in range(1, brief.cameras + 1)),
+                tuple(float(x) / float(brief.latency_s[i, -1]) for x in brief.latency_s[i]),
+                tuple(float(x) for x in brief.active_w[i]),
+                ACCURACY_SLOPE[i],
+                "dla" if i == DLA else "gpu",
+            )
+        )
+    return found
+
+
+def device(brief: Brief, fixed_clock: bool) -> Device:
+    table = brief.table
+    return Device(
+        tuple(float(x) for x in brief.idle_w), fixed_clock, LEAKAGE_W_PER_C, table.junction_j_per_c, table.sink_j_per_c,
+        table.junction_sink_c_per_w, table.sink_air_c_per_w, brief.sensor_lag_s, brief.sensor_mean_s,
+        ENGINE_STALL_S * 1000, CLOCK_STALL_S * 1000, CLOCK_DWELL_S, COLD_FACTOR,
+    )  # fmt: skip
+
+
+class Contestant:
+    def __init__(self, fixed_clock: bool = False) -> None:
+        self.fixed_clock = fixed_clock
+
+    def start(self, brief: Brief) -> None:
+        self.brief = brief
+        known = variants(brief)
+        self.engines = {v.name: ENGINES.index(v.name) for v in known}
+        battery = None
+        if brief.capacity_wh is not None:
+            forecast = tuple(float(x) for x in brief.forecast_w)
+            battery = Battery(brief.capacity_wh, brief.duration_s, forecast, brief.forecast_step_s)
+        self.budget = Budget(
+            brief.deadline_s * 1000, 0.99, 0.0, None, brief.window_s, temperature_c=brief.limit_c, battery=battery
+        )
+        self.state, _ = governor.start(known, self.budget, 0, device(brief, self.fixed_clock))
+        self._tell(Workload(brief.cameras, brief.fps * brief.cameras, 0), 0.0)
+        self.planned_s = self.loaded_s = 0.0
+        self.clock = brief.clocks - 1
+
+    def sense(self, reading: Reading) -> None:
+        said = Sensed(reading.power_w, reading.temperature_c, reading.charge, reading.sun_w, self.clock)
+        self._tell(said, reading.at_s)
+
+    def decide(self, waiting: Waiting) -> Action:
+        self.clock = waiting.clock
+        if self.budget.power_w != waiting.cap_w:
+            self.budget = replace(self.budget, power_w=waiting.cap_w)
+            self._tell(BudgetChanged(self.budget), waiting.at_s)
+        if waiting.at_s - self.planned_s >= PLAN_EVERY_S:
+            self.planned_s = waiting.at_s
+            self._tell(Workload(waiting.frames, waiting.frames / waiting.period_s, 0), waiting.at_s)
+            self._tell(Tick(), waiting.at_s)
+        asked = decision.Waiting(
+            waiting.frames, waiting.age_s * 1000, waiting.period_s * 1000, waiting.contrast, 1.0,
+            ENGINES[waiting.last_engine] if waiting.last_engine >= 0 else None, waiting.clock, waiting.may_switch_clock,
+        )  # fmt: skip
+        choice = governor.choose(self.state, asked, round(waiting.at_s * NS_PER_S))
+        self.clock = waiting.clock if choice.clock is None else choice.clock
+        if choice.variant is None:
+            self._tell(Skipped(waiting.frames, False), waiting.at_s)
+            return Action(self.clock)
+        return Action(self.clock, self.engines[choice.variant], choice.frames, choice.batch > 1)
+
+    def done(self, outcome: Outcome) -> None:
+        batch_s = outcome.latency_s * outcome.batch**self.brief.table.batch_power
+        self.last_done = BatchDone(
+            ENGINES[outcome.engine], outcome.batch, batch_s * 1000, 0.0, outcome.late, (outcome.confidence,),
+            outcome.contrast, outcome.clock, outcome.frames // outcome.batch, outcome.cold, outcome.again,
+        )  # fmt: skip
+        self._tell(self.last_done, outcome.end_s)
+
+    def escalate(self, waiting: Waiting, outcome: Outcome) -> int | None:
+        again = governor.escalate(self.state, self.last_done, outcome.finished_age_s * 1000, waiting.period_s * 1000)
+        return None if again is None else self.engines[again]
+
+    def dropped(self, waiting: Waiting) -> None:
+        self._tell(Skipped(waiting.frames, True), waiting.at_s)
+
+    def _tell(self, observation: Observation, at_s: float) -> None:
+        self.state, self.decision = governor.step(self.state, observation, round(at_s * NS_PER_S))

@@ -1,0 +1,150 @@
+"""The governor in the arena: simulated devices through hard scenarios, scored against a bound that knows the future.
+
+`--scenarios FILE` takes other scenarios, `--bounds FILE` their bounds ({"NAME:SEED": {"REG": score}}), `--policy NAME`
+one baseline in its place, `--fixed-clock` holds the clock at its highest. Without them: the shipped set. Then
+the cost on this machine: one choice with four variants and eight cameras, one plan, and what the state has grown by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import mean, median
+from time import perf_counter_ns
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from edged.clock import NS_PER_MS
+from edged.errors import UsageError
+from edged.governor import governor
+from edged.governor.decision import BatchDone, Budget, Device, Sensed, Tick, Variant, Waiting, Workload
+from edged.simulate.arena import Policy, run
+from edged.simulate.scenario import Truth
+from edged.simulate.score import Score
+from scripts.benches.baselines import FP16, SPARSE, Alert, Hysteresis, Static
+from scripts.benches.contestant import Contestant
+from scripts.benches.report import Figure, Report
+
+DATA = Path(__file__).parent / "data"
+POLICIES: Mapping[str, Callable[[bool], Policy]] = {
+    "edged": Contestant,
+    "static-fp16": lambda fixed: Static(FP16),
+    "static-sparse": lambda fixed: Static(SPARSE),
+    "hysteresis": lambda fixed: Hysteresis(),
+    "alert": lambda fixed: Alert(),
+}
+MEAN_SHARE, WORST_SHARE = 0.980, 0.93
+POWER_VIOLATION, LATE = 0.001, 0.01
+CHOICE_US, PLAN_MS = 50.0, 10.0
+QUICK = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("governor")
+    group.add_argument("--scenarios", type=Path, metavar="FILE", help="scenarios in JSON; else the shipped ones")
+    group.add_argument("--bounds", type=Path, metavar="FILE", help="their bounds in JSON")
+    group.add_argument("--policy", choices=POLICIES, default="edged", help="who decides; edged if not given")
+    group.add_argument("--fixed-clock", action="store_true", help="hold the clock at its highest")
+
+
+def measure(
+    quick: bool = False,
+    scenarios: Path | None = None,
+    bounds: Path | None = None,
+    policy: str = "edged",
+    fixed_clock: bool = False,
+) -> Report:
+    told = read(scenarios or DATA / "governor_scenarios.json")
+    if bounds is None and scenarios is None:
+        bounds = DATA / "governor_bounds.json"
+    known = {} if bounds is None else read(bounds)
+    report = Report("governor")
+    runs = [(scenario, seed) for scenario in told[: QUICK if quick else None] for seed in scenario.get("seeds", [1])]
+    results = {}
+    for scenario, seed in track(runs, console=Console(stderr=True), description=policy, transient=True):
+        score = run(Truth(scenario, seed), POLICIES[policy](fixed_clock), fixed_clock)
+        results[f"{scenario['name']}:{seed}"] = score
+    judge(report, results, {key: value["REG"] for key, value in known.items() if key in results})
+    if policy == "edged":
+        cost(report)
+    report.notes["policy"] = policy + (", clock held" if fixed_clock else "")
+    return report
+
+
+def read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as JSON: {error}", "give a file in the arena's format") from error
+
+
+def judge(report: Report, results: Mapping[str, Score], bounds: Mapping[str, float]) -> None:
+    shares = {key: results[key].score / bounds[key] for key in results if bounds.get(key, 0) > 0}
+    if shares:
+        low, high = min(shares.values()), max(shares.values())
+        report.figures.append(
+            Figure("mean share of the bound", mean(shares.values()), "", MEAN_SHARE, "at least", (low, high))
+        )
+        report.figures.append(Figure("worst share of the bound", low, "", WORST_SHARE, "at least"))
+    report.figures.append(
+        Figure("power window violated, worst", max(r.power_violation for r in results.values()), "", POWER_VIOLATION)
+    )
+    report.figures.append(Figure("late frames, worst", max(r.late for r in results.values()), "", LATE))
+    hot = max(r.heat_violation for r in results.values())
+    report.figures.append(Figure("temperature limit violated", hot, "", 0.0))
+    report.figures.append(Figure("hardware throttles", sum(r.throttles for r in results.values()), "", 0.0))
+    report.notes["scenarios"] = {
+        key: {
+            "share": shares.get(key),
+            "score": r.score,
+            "late": r.late,
+            "power_violation": r.power_violation,
+            "heat_violation": r.heat_violation,
+            "throttled": r.throttled,
+        }
+        for key, r in results.items()
+    }
+
+
+def cost(report: Report) -> None:
+    """Four variants, eight cameras, all budgets; the clock free. On this thread, warm."""
+    variants = [
+        Variant(name, 0.8 - 0.02 * i, tuple(ms * k**0.85 for k in range(1, 9)), (2.0, 1.4, 1.0), (4.0, 6.0, 12.0), 0.3)
+        for i, (name, ms) in enumerate([("fp16", 12.0), ("int8", 8.0), ("int8-sparse", 6.0), ("lite", 4.0)])
+    ]
+    budget = Budget(120.0, 0.99, 0.0, 12.0, 30.0, temperature_c=85.0)
+    state, _ = governor.start(variants, budget, 0, Device((4.6, 5.2, 5.9), held=False))
+    state, _ = governor.step(state, Workload(8, 80.0, 0), 0)
+    choices_us, plans_ms, runs_us, sizes = [], [], [], []
+    for i in range(6000):
+        now_ns = i * 100 * NS_PER_MS
+        if i % 5 == 0:
+            state, _ = governor.step(state, Sensed(power_w=9.0, temperature_c=60.0, clock=0), now_ns)
+            begun = perf_counter_ns()
+            state, _ = governor.step(state, Tick(), now_ns)
+            plans_ms.append((perf_counter_ns() - begun) / 1e6)
+        waiting = Waiting(8, 3.0, 100.0, 0.5, 1.0, "int8", 0, True)
+        begun = perf_counter_ns()
+        choice = governor.choose(state, waiting, now_ns)
+        choices_us.append((perf_counter_ns() - begun) / 1000)
+        name = choice.variant or "int8"
+        ran = BatchDone(name, max(1, choice.batch), 60.0 + i % 7, 3.0, 0, (0.7,), 0.5, 0)
+        begun = perf_counter_ns()
+        state, _ = governor.step(state, ran, now_ns + 60 * NS_PER_MS)
+        runs_us.append((perf_counter_ns() - begun) / 1000)
+        if i in (1000, 5999):
+            sizes.append(len(repr(state)))
+    spread = sorted(choices_us)
+    report.figures.append(
+        Figure("one choice, 4 variants, 8 cameras", median(choices_us), "us", CHOICE_US, "at most",
+               (spread[60], spread[-60]))
+    )  # fmt: skip
+    report.figures.append(Figure("one plan, twice a second", median(plans_ms), "ms", PLAN_MS))
+    report.figures.append(Figure("growth of the state over ten minutes", max(0, sizes[1] / sizes[0] - 1.05), "", 0.0))
+    per_s = 30 * (median(choices_us) + median(runs_us)) / 1e6 + 2 * median(plans_ms) / 1e3
+    report.figures.append(Figure("share of a core at 30 frames/s", 100 * per_s, "%", 3.0))
+    report.notes["one result taken in, us"] = round(median(runs_us), 1)
