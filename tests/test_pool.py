@@ -73,6 +73,22 @@ def test_a_selection_takes_effect_between_two_batches_never_inside_one(tmp_path:
         assert who_ran(pool.collect(0)) == ["fp32"]
 
 
+def test_one_batch_may_run_on_another_variant_than_the_selected_one(tmp_path: Path) -> None:
+    with open_pool(tmp_path, MODELS) as pool:
+        pool.input_buffer(0).fill(5)
+        assert pool.submit(0, 2, "tiny") == "tiny"
+        assert pool.active == "fp32"
+        assert who_ran(pool.collect(0)) == ["tiny"] * 2
+        assert pool.submit(0, 1) == "fp32"
+        pool.collect(0)
+        pool.retire("int8", "it broke")
+        for name, why in (("int8", "is refused: it broke"), ("none", "is not in the bundle")):
+            with pytest.raises(UsageError, match=why):
+                pool.submit(0, 1, name)
+        pool.submit(0, 1)  # a refusal leaves the lane free
+        pool.collect(0)
+
+
 def test_variants_share_their_memory(tmp_path: Path) -> None:
     with open_pool(tmp_path, MODELS) as pool:
         pool.input_buffer(0).fill(7)  # written once, read by every variant

@@ -121,20 +121,16 @@ class Pool:
 
     def select(self, name: str) -> None:
         """Let `name` run from the next submit on; batches in flight finish on the variant they started with."""
-        known = self._variants.get(name)
-        if known is None or known.refused is not None:
-            why = f"is refused: {known.refused}" if known else "is not in the bundle"
-            raise UsageError(f"variant {name!r} {why}", f"select one of: {', '.join(self._usable())}")
-        self._active = name
+        self._active = self._known_usable(name)
 
-    def submit(self, lane: int, batch: int) -> str:
-        """Start the first `batch` frames of the lane on the active variant and return its name. VariantError if the
-        runtime refuses; the lane is then free again."""
+    def submit(self, lane: int, batch: int, variant: str | None = None) -> str:
+        """Start the first `batch` frames of the lane and return the name of what runs them: the active variant, or for
+        this batch alone `variant`, which must be usable. VariantError if the runtime refuses; the lane is then free."""
         if not 1 <= batch <= self.max_batch:
             raise EdgedError(f"a batch of {batch} does not fit in 1..{self.max_batch}")
         if self._in_flight[lane] is not None:
             raise EdgedError(f"lane {lane} is still in flight: collect it before the next submit")
-        name = self._active
+        name = self._active if variant is None else self._known_usable(variant)
         try:
             self._engines[name].submit(lane, batch)
         except EdgedError as error:
@@ -180,6 +176,13 @@ class Pool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _known_usable(self, name: str) -> str:
+        known = self._variants.get(name)
+        if known is None or known.refused is not None:
+            why = f"is refused: {known.refused}" if known else "is not in the bundle"
+            raise UsageError(f"variant {name!r} {why}", f"select one of: {', '.join(self._usable())}")
+        return name
 
     def _usable(self) -> list[str]:
         return [variant.name for variant in self._variants.values() if variant.refused is None]
