@@ -19,6 +19,8 @@ from edged.governor.tables import Array
 RESERVE: Final = 0.012
 FULL: Final = 0.985
 STEP_S: Final = 10.0
+STEPS: Final = 720
+"""The time ahead is looked at in steps of STEP_S, or in so many for a long one."""
 NOW_FADE_S: Final = 90.0
 """How long the present sun is believed over the forecast."""
 COMPARE_S: Final = 500.0
@@ -32,7 +34,8 @@ LONG_S: Final = 240.0
 
 @dataclass(frozen=True)
 class Store:
-    """`charge` integrates between the gauge's coarse steps. `harvested`, `foretold`: fading sums, for their ratio."""
+    """`charge` integrates between the gauge's coarse steps. `harvested`, `foretold`: fading sums, for their ratio.
+    `begun_s`: when the battery was first told; its own times count from there."""
 
     charge: float | None = None
     sun_w: float = 0.0
@@ -42,6 +45,7 @@ class Store:
     planned_s: float = -math.inf
     allowed_w: float = math.inf
     safe: bool = True
+    begun_s: float = 0.0
 
 
 def sensed(
@@ -55,7 +59,7 @@ def sensed(
         known += 0.02 * elapsed_s * (charge - known)
     kept = math.exp(-elapsed_s / COMPARE_S)
     harvested_j = kept * store.harvested_j + harvest_w * elapsed_s
-    foretold_j = kept * store.foretold_j + forecast_w(battery, now_s) * elapsed_s
+    foretold_j = kept * store.foretold_j + forecast_w(battery, now_s - store.begun_s) * elapsed_s
     mean_w = sum(battery.forecast_w) / len(battery.forecast_w) if battery.forecast_w else 0.0
     prior_j = 0.02 * capacity_j + 0.15 * mean_w * COMPARE_S
     ratio = (harvested_j + prior_j) / (foretold_j + prior_j)
@@ -73,9 +77,10 @@ def plan(store: Store, battery: Battery, idle_w: float, service_w: float, now_s:
     if store.charge is None or now_s - store.planned_s <= PLAN_EVERY_S:
         return store
     capacity_j = battery.capacity_wh * 3600
-    left_s = battery.until_s - now_s
-    ahead_s = np.arange(STEP_S, max(STEP_S + 2.0, left_s), STEP_S)
-    sun_j, error_j = _harvest(store, battery, ahead_s, now_s)
+    left_s = battery.until_s - (now_s - store.begun_s)
+    step_s = max(STEP_S, left_s / STEPS)
+    ahead_s = np.arange(step_s, max(step_s + 2.0, left_s), step_s)
+    sun_j, error_j = _harvest(store, battery, ahead_s, step_s, now_s - store.begun_s)
     above_j = store.charge * capacity_j - RESERVE * capacity_j
     most_w = (above_j + np.maximum(0.0, sun_j - PESSIMISM * error_j)) / ahead_s
     least_w = (store.charge * capacity_j + sun_j - FULL * capacity_j) / ahead_s
@@ -86,17 +91,17 @@ def plan(store: Store, battery: Battery, idle_w: float, service_w: float, now_s:
     return replace(store, planned_s=now_s, allowed_w=max(0.0, _taut(most_w, least_w)), safe=safe)
 
 
-def _harvest(store: Store, battery: Battery, ahead_s: Array, now_s: float) -> tuple[Array, Array]:
+def _harvest(store: Store, battery: Battery, ahead_s: Array, step_s: float, now_s: float) -> tuple[Array, Array]:
     """Joules expected up to each time ahead, and their standard error: errors of neighbouring blocks go together."""
     if not battery.forecast_w:
         return np.zeros(len(ahead_s)), np.zeros(len(ahead_s))
     now_counts = np.exp(-ahead_s / NOW_FADE_S)
     foretold = np.array(battery.forecast_w)
-    block = np.minimum(len(foretold) - 1, ((now_s + ahead_s - STEP_S / 2) / battery.forecast_step_s).astype(int))
+    block = np.minimum(len(foretold) - 1, ((now_s + ahead_s - step_s / 2) / battery.forecast_step_s).astype(int))
     ratio = min(RATIO_RANGE[1], max(RATIO_RANGE[0], store.ratio))
     sun_w = foretold[block] * ratio * (1 - now_counts) + store.sun_w * now_counts
-    sun_j = np.cumsum(sun_w) * STEP_S
-    error_j = np.sqrt(np.cumsum((0.35 * sun_w * STEP_S) ** 2) * 3.0 + (0.06 * sun_j) ** 2)
+    sun_j = np.cumsum(sun_w) * step_s
+    error_j = np.sqrt(np.cumsum((0.35 * sun_w * step_s) ** 2) * 3.0 + (0.06 * sun_j) ** 2)
     return sun_j, error_j
 
 

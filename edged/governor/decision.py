@@ -2,6 +2,17 @@
 
 Two rhythms. `step` takes every observation and answers with the standing Decision: what runs, and why. Before a batch,
 `choose` answers for the very frames that wait with a Choice, which may spend more or less than the standing variant.
+An engine loop, on one thread:
+
+    state, decision = start(variants, budget, now_ns, device)     device: from a device profile, or None
+    step(state, Workload(...))            at once, and then once a second
+    step(state, Sensed(...))              every reading of the device
+    step(state, Tick())                   twice a second: plans afresh, some milliseconds
+    choose(state, Waiting(...))           before each batch; then either step(Skipped) or run it and step(BatchDone)
+    escalate(state, done, ...)            after step(BatchDone): whether a frame of it is worth another run
+    step(state, BudgetChanged(...))       any limit set, changed or taken away
+
+Times are nanoseconds of one monotonic clock.
 """
 
 from __future__ import annotations
@@ -14,10 +25,12 @@ Bound = Literal["heat", "deadline", "load", "power", "energy", "accuracy", "pin"
 the energy that must last; the accuracy floor, which forbids a faster or cheaper variant that would fit; an operator; or
 none, when the most accurate variant runs and fits."""
 
-SURRENDER: tuple[Bound, ...] = ("heat", "deadline", "power", "energy", "accuracy")
-"""When not all can be held, what stands later yields to what stands before it; the frame rate yields first of all to
-heat, deadline, power and energy, and the accuracy floor is never bought with a hotter device. `Decision.yielded` names
-what gives way just now."""
+Yielding = Literal["heat", "deadline", "power", "energy", "accuracy", "frame_rate"]
+
+SURRENDER: tuple[Yielding, ...] = ("heat", "deadline", "power", "energy", "accuracy", "frame_rate")
+"""When not all can be held, what stands later yields to what stands before it: first frames are given up, then accuracy
+(below the floor only when no working variant reaches it), then energy, power and the deadline, and heat never while any
+action avoids it. `Decision.yielded` names what gives way just now."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +78,15 @@ class Device:
     clock_dwell_s: float = 2.0
     cold_factor: float = 0.0
     """how much slower the first batch of a variant is that has not run for three seconds"""
+    assumed: bool = False
+    """its watts are a guess for want of a profile: soon learnt, and marked until then"""
 
 
 @dataclass(frozen=True)
 class Battery:
-    """A store that must last until `until_s` (seconds from the start); `forecast_w` is the harvest expected, one value
-    for every `forecast_step_s` from the start; empty without a sun."""
+    """A store with a gauge (`Sensed.charge`) that must last until `until_s`; `forecast_w` is the supply expected, one
+    value for every `forecast_step_s`: a sun's, or a schedule's (mains by the hour); empty without one. Times are
+    seconds from when this battery was first told."""
 
     capacity_wh: float
     until_s: float
@@ -80,7 +96,12 @@ class Battery:
 
 @dataclass(frozen=True)
 class Budget:
-    """The limits as the governor holds them; None is absent. Units as in the configuration."""
+    """The limits as the governor holds them; None is absent. Each may be set, changed and taken away while running.
+
+    `power_w`: rolling mean over `power_window_s`. `energy_wh`: what may be drawn in each `energy_horizon_h`; the first
+    begins when this limit is first told, the next when it ends; kept by the governor's own book, without any gauge.
+    `temperature_c`: the hottest junction. `min_accuracy`: no variant below it runs.
+    """
 
     deadline_ms: float
     deadline_quantile: float
@@ -98,9 +119,10 @@ class BatchDone:
     """A batch came back. `service_ms` is preparation + inference + decoding of the whole batch on the engine loop,
     `lead_ms` the greatest capture-to-start age of its frames (decoding and waiting), `late` how many missed.
 
-    `confidences`: the best score of each frame, empty if unknown; `contrast` as in Waiting. `clock` is that of the
-    device while it ran (None: as held). `serial`: how many such batches ran one after the other; `service_ms` is then
-    that of one of them. `again`: these frames had been inferred before by a cheaper variant.
+    `confidences`: the best score of each frame, empty if unknown, and `cameras` whose they are, in the same order;
+    `contrast` as in Waiting. `clock` is that of the device while it ran (None: as held). `serial`: how many such
+    batches ran one after the other; `service_ms` is then that of one of them. `again`: these frames had been inferred
+    before by a cheaper variant.
     """
 
     variant: str
@@ -114,6 +136,7 @@ class BatchDone:
     serial: int = 1
     cold: bool = False
     again: bool = False
+    cameras: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,7 +149,8 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Sensed:
-    """What the device said of itself; None is unknown. `charge` is the battery's, 0 to 1; `harvest_w` the sun's."""
+    """What the device said of itself; None is unknown. `charge` is the battery's, 0 to 1; `harvest_w` the sun's.
+    `power_estimated`: no meter said so, but a model of the machine."""
 
     power_w: float | None = None
     temperature_c: float | None = None
@@ -134,6 +158,7 @@ class Sensed:
     harvest_w: float | None = None
     clock: int | None = None
     throttled: bool = False
+    power_estimated: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +169,8 @@ class Workload:
     frames_per_s: float
     late: int
     """frames dropped since the last Workload because they could not meet their deadline, or for overload"""
+    mean_weight: float = 1.0
+    """of the frames offered: what a Waiting's weights are relative to"""
 
 
 @dataclass(frozen=True)
@@ -168,23 +195,45 @@ class VariantLost:
 
 @dataclass(frozen=True)
 class Vetoed:
-    """The accuracy guard forbids a variant until it says otherwise."""
+    """The accuracy guard forbids a variant until it says otherwise, on one camera or (None) on all."""
 
     variant: str
     why: str
+    camera: str | None = None
 
 
 @dataclass(frozen=True)
 class Unvetoed:
-    """The accuracy guard allows a variant again, on the evidence named."""
+    """The accuracy guard allows a variant again, on the evidence named: the end of the veto of the same camera."""
 
     variant: str
     why: str
+    camera: str | None = None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How far `variant` saw in a frame what the reference saw in it, 0..1; None if neither saw anything."""
+
+    camera: str
+    variant: str
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class ShadowDone:
+    """The accuracy guard had `variant` run frames again that had their result already: time and energy were spent, and
+    no frame served. `compared` is what came of it."""
+
+    variant: str
+    batch: int
+    service_ms: float
+    compared: tuple[Compared, ...] = ()
 
 
 @dataclass(frozen=True)
 class Tick:
-    """Time passed; told at least twice a second while there are budgets of power, energy or heat."""
+    """Time passed: the moment for the slow path, which plans afresh at most twice a second."""
 
 
 Observation = BatchDone | Skipped | Sensed | Workload | BudgetChanged | Pinned | VariantLost | Vetoed | Unvetoed | Tick
@@ -192,16 +241,20 @@ Observation = BatchDone | Skipped | Sensed | Workload | BudgetChanged | Pinned |
 
 @dataclass(frozen=True)
 class Waiting:
-    """The frames that a Choice is wanted for: how many wait, the age of the oldest, and what is known of the scene."""
+    """The frames that a Choice is wanted for: how many wait, the age of the oldest, and what is known of the scene.
+
+    `period_ms`: the time of one round, in which every camera gives a frame. `weights` (how much the accuracy of each
+    counts; empty: all alike) and `cameras` (whose they are) go in the order in which the frames would be run; a
+    camera's last confidences tell how difficult its next frame is.
+    """
 
     frames: int
     age_ms: float
     period_ms: float
-    """time between two such calls at the cameras' present rate"""
     contrast: float | None = None
-    """0 to 1, of the frame itself; None if not measured"""
-    weight: float = 1.0
-    """how much the accuracy of these frames counts"""
+    """0 to 1, of the frames themselves; None if not measured"""
+    weights: tuple[float, ...] = ()
+    cameras: tuple[str, ...] = ()
     last: str | None = None
     """the variant that ran before"""
     clock: int | None = None
@@ -210,8 +263,9 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Choice:
-    """For the frames that wait: the variant (None: skip them), how many of them, in batches of how many; the clock to
-    run at. `value` is what was expected of it, in accuracy-weighted frames after prices; `skip_value`: of skipping."""
+    """For the frames that wait: the variant (None: give them up), how many of them, in batches of how many (1: one
+    after the other); the clock to run at. Frames beyond those may be asked for again or given up. `value` is what was
+    expected of it, in accuracy-weighted frames after prices; `skip_value`: of skipping."""
 
     variant: str | None
     frames: int
@@ -246,13 +300,15 @@ class Escalation:
 
 @dataclass(frozen=True)
 class Number:
-    """One number that went into a Decision, with its standard error where it is an estimate and its age."""
+    """One number that went into a Decision, with its standard error where it is an estimate and its age. `assumed`: it
+    comes from a guess that nothing measured has replaced yet."""
 
     name: str
     value: float
     unit: str
     error: float | None = None
     age_s: float | None = None
+    assumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -260,8 +316,8 @@ class Decision:
     """What the next batches get, and why in one sentence with its numbers.
 
     `clock`: the ceiling asked for, None where it is given. `price_per_j`: accuracy-weighted frames that one joule must
-    earn; 0 while nothing is scarce. `frame_share`: share of the frames expected to run. `yielded`: what of SURRENDER,
-    or "frame_rate", gives way just now.
+    earn; 0 while nothing is scarce. `frame_share`: share of the frames expected to run. `yielded`: what of SURRENDER
+    gives way just now. `unheld`: limits that are set but cannot be held, a sentence each.
     """
 
     variant: str
@@ -274,5 +330,6 @@ class Decision:
     price_per_j: float = 0.0
     frame_share: float = 1.0
     escalation: Escalation | None = None
-    yielded: tuple[str, ...] = ()
+    yielded: tuple[Yielding, ...] = ()
     numbers: tuple[Number, ...] = ()
+    unheld: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
-"""What an inference costs and what the device draws: sensed power and runs in, joules with a book per second out. Pure.
+"""What an inference costs and what else the device draws: sensed power and runs in, watts and factors out. Pure.
 
 sensed power = idle(clock) + leakage(T) + other + sum over variants of factor * busy power, through the sensor's lag and
-averaging; a Kalman filter over [other, factors]. A step in the residual opens `other`: a co-runner came. Between
-readings the book is kept from the model; each reading corrects it by what it taught.
+averaging; a Kalman filter over [other, factors]. A step in the residual opens `other`: a co-runner came. Without a
+profile the factors start wide and bound to each other: what one variant draws tells of the rest.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Final
 
 import numpy as np
 
+from edged.governor import book
+from edged.governor.book import Book
 from edged.governor.tables import Array, Tables
 
 OTHER_VAR: Final = 0.6
@@ -22,12 +24,16 @@ FACTOR_VAR: Final = 0.03
 FACTOR_VAR_MAX: Final = 0.04
 FACTOR_DRIFT_PER_S: Final = 2e-5
 FACTOR_RANGE: Final = (0.5, 1.8)
+ASSUMED_COMMON_VAR: Final = 1.0
+ASSUMED_RANGE: Final = (0.02, 30.0)
+"""Where the watts of a variant are a guess: its error is common to all, and everything is possible."""
+NOISE_SHARE: Final = 0.02
+ESTIMATED_NOISE_SHARE: Final = 0.10
+NOISE_VAR: Final = 0.03
 STEP: Final = 9.0
 """Squared standard deviations beyond which a residual is a step of another load."""
 STALL_ENERGY: Final = 0.6
 """Share of an inference's energy that does not grow when contention stretches it."""
-USUAL_OVER_S: Final = 120.0
-USUAL_FIRST_S: Final = 5.0
 PEAK_FADE_W_PER_S: Final = 0.004
 BLIND_AFTER_S: Final = 1.0
 BLIND_OVER_S: Final = 4.0
@@ -35,24 +41,25 @@ BLIND_OVER_S: Final = 4.0
 
 @dataclass(frozen=True)
 class Energy:
-    """`mean`, `cov`: of [other, factor by variant]. `pending_j`: nominal joules run since the last reading. `lagged`:
-    what the sensor has not shown yet. `book_j`: joules of the last seconds, oldest first, `book_s` the second that the
-    last entry is of. `peak_w`: of `other`, for blind times."""
+    """`mean`, `cov`: of [other, factor by variant]; `most_var`: what the variances may grow to. `pending_j`: nominal
+    joules run since the last reading. `lagged`: what the sensor has not shown yet; `busy_w`, `base_w`: what it shows.
+    `valid_s`: the last reading that had power. `peak_w`: of `other`, for blind times."""
 
     mean: Array
     cov: Array
+    most_var: Array
+    factor_range: tuple[Array, Array]
     pending_j: tuple[float, ...]
-    lagged: tuple[tuple[float, float, float, Array], ...]
     busy_w: Array
     base_w: float
-    showing: bool
-    sensed_s: float
-    valid_s: float
-    peak_w: float
-    book_j: tuple[float, ...]
-    book_s: int
-    usual_w: float
-    """mean over a longer past"""
+    book: Book
+    lagged: tuple[tuple[float, float, float, Array], ...] = ()
+    showing: bool = False
+    sensed_s: float = 0.0
+    valid_s: float = 0.0
+    peak_w: float = 0.0
+    metered: bool = False
+    """a reading of power was ever seen"""
 
     @property
     def other_w(self) -> float:
@@ -65,6 +72,10 @@ class Energy:
     def factor(self, variant: int) -> float:
         return float(self.mean[1 + variant])
 
+    def error(self, variant: int) -> float:
+        """Standard error of the factor."""
+        return math.sqrt(max(0.0, float(self.cov[1 + variant, 1 + variant])))
+
     def blind_w(self, now_s: float) -> float:
         """What to add to `other` for not having seen the device for a while: its recent peak."""
         blind = min(1.0, max(0.0, now_s - self.valid_s - BLIND_AFTER_S) / BLIND_OVER_S)
@@ -72,31 +83,20 @@ class Energy:
 
 
 def fresh(tables: Tables, clock: int, window_s: int) -> Energy:
-    n = len(tables.names)
+    n, guessed = len(tables.names), np.array(tables.assumed)
+    rest_w = float(tables.idle_w[clock])
+    other_var, other_max = OTHER_VAR, OTHER_VAR_MAX
+    if tables.device.assumed:
+        other_var, other_max = max(other_var, (0.3 * rest_w) ** 2), max(other_max, rest_w**2)
+    cov = np.zeros((n + 1, n + 1))
+    cov[1:, 1:] = np.outer(guessed, guessed) * ASSUMED_COMMON_VAR
+    cov += np.diag([other_var] + [FACTOR_VAR] * n)
+    most_var = np.concatenate([[other_max], np.where(guessed, ASSUMED_COMMON_VAR + FACTOR_VAR, FACTOR_VAR_MAX)])
+    low, high = np.where(guessed[None, :], np.array([ASSUMED_RANGE]).T, np.array([FACTOR_RANGE]).T)
     return Energy(
-        mean=np.concatenate([[0.0], np.ones(n)]),
-        cov=np.diag([OTHER_VAR] + [FACTOR_VAR] * n),
-        pending_j=(0.0,) * n,
-        lagged=(),
-        busy_w=np.zeros(n),
-        base_w=float(tables.idle_w[clock]),
-        showing=False,
-        sensed_s=0.0,
-        valid_s=0.0,
-        peak_w=0.0,
-        book_j=(float(tables.idle_w[0]),) * window_s + (0.0,),
-        book_s=0,
-        usual_w=math.inf,
-    )
-
-
-def resized(energy: Energy, window_s: int) -> Energy:
-    """With a book of another length; what lies further back is taken to have been the usual."""
-    more = window_s + 1 - len(energy.book_j)
-    if more <= 0:
-        return replace(energy, book_j=energy.book_j[-more:])
-    usual_j = energy.usual_w if math.isfinite(energy.usual_w) else energy.book_j[0]
-    return replace(energy, book_j=(*(usual_j,) * more, *energy.book_j))
+        np.concatenate([[0.0], np.ones(n)]), cov, most_var, (low, high), (0.0,) * n, np.zeros(n), rest_w,
+        book.fresh(float(tables.idle_w[0]), window_s),
+    )  # fmt: skip
 
 
 def ran(energy: Energy, variant: int, nominal_j: float) -> Energy:
@@ -105,10 +105,11 @@ def ran(energy: Energy, variant: int, nominal_j: float) -> Energy:
 
 
 def sensed(
-    energy: Energy, tables: Tables, clock: int, junction_c: float, power_w: float | None, now_s: float
-) -> tuple[Energy, float]:
+    energy: Energy, tables: Tables, clock: int, junction_c: float, power_w: float | None, now_s: float,
+    estimated: bool = False,
+) -> tuple[Energy, float]:  # fmt: skip
     """After a reading (None: the sensor is silent, time passed all the same); also the power of the time since the last
-    one, by the model."""
+    one, by the model. `estimated`: no meter said so."""
     elapsed_s = now_s - energy.sensed_s
     if elapsed_s <= 0:
         return energy, float("nan")
@@ -116,41 +117,28 @@ def sensed(
     busy_w = np.array(energy.pending_j) / elapsed_s
     base_w = float(tables.idle_w[clock]) + device.leakage_w_per_c * (junction_c - 25.0)
     modelled_w = base_w + energy.other_w + float(energy.mean[1:] @ busy_w)
-    energy = _booked(energy, now_s, modelled_w * elapsed_s)
-    usual_w = energy.usual_w if math.isfinite(energy.usual_w) else modelled_w
-    usual_w += min(1.0, elapsed_s / min(USUAL_OVER_S, max(USUAL_FIRST_S, now_s))) * (modelled_w - usual_w)
+    ledger = energy.book.drew(modelled_w, elapsed_s, now_s)
     energy = _shown(energy, tables, (now_s, elapsed_s, base_w, busy_w))
     valid_s, peak_w = energy.valid_s, energy.peak_w
-    mean, cov, book = energy.mean, energy.cov, energy.book_j
+    mean, cov = energy.mean, energy.cov
     if power_w is not None:
         valid_s, peak_w = now_s, max(energy.other_w, peak_w - PEAK_FADE_W_PER_S * elapsed_s)
         if energy.showing:
-            mean, cov = _corrected(energy, power_w, elapsed_s)
+            mean, cov = _corrected(energy, power_w, elapsed_s, estimated)
             seen_late_s = min(1.0, device.sensor_lag_s + device.sensor_mean_s)
-            book = (*book[:-1], book[-1] + (float(mean[0]) - energy.other_w) * seen_late_s)
-    none = (0.0,) * len(energy.pending_j)
+            ledger = ledger.corrected((float(mean[0]) - energy.other_w) * seen_late_s)
     energy = replace(
         energy,
         mean=mean,
         cov=cov,
-        pending_j=none,
+        pending_j=(0.0,) * len(energy.pending_j),
         sensed_s=now_s,
         valid_s=valid_s,
         peak_w=peak_w,
-        book_j=book,
-        usual_w=usual_w,
+        book=ledger,
+        metered=energy.metered or power_w is not None,
     )
     return energy, modelled_w
-
-
-def _booked(energy: Energy, now_s: float, joules: float) -> Energy:
-    """Joules of the time just before now into the book of their second."""
-    second = int(now_s - 1e-9)
-    passed = second - energy.book_s
-    book = energy.book_j
-    if passed > 0:
-        book = (*book, *(0.0,) * min(passed, len(book)))[-len(book) :]
-    return replace(energy, book_j=(*book[:-1], book[-1] + joules), book_s=max(second, energy.book_s))
 
 
 def _shown(energy: Energy, tables: Tables, now: tuple[float, float, float, Array]) -> Energy:
@@ -168,14 +156,13 @@ def _shown(energy: Energy, tables: Tables, now: tuple[float, float, float, Array
     return replace(energy, lagged=tuple(lagged), busy_w=busy_w, base_w=base_w, showing=showing)
 
 
-def _corrected(energy: Energy, power_w: float, elapsed_s: float) -> tuple[Array, Array]:
+def _corrected(energy: Energy, power_w: float, elapsed_s: float, estimated: bool) -> tuple[Array, Array]:
     h = np.concatenate([[1.0], energy.busy_w])
     cov = energy.cov.copy()
-    cov[0, 0] = min(OTHER_VAR_MAX, cov[0, 0] + OTHER_DRIFT_PER_S * elapsed_s)
-    for j in range(1, len(cov)):
-        cov[j, j] = min(FACTOR_VAR_MAX, cov[j, j] + FACTOR_DRIFT_PER_S * elapsed_s)
+    drift = np.array([OTHER_DRIFT_PER_S] + [FACTOR_DRIFT_PER_S] * len(energy.busy_w)) * elapsed_s
+    np.fill_diagonal(cov, np.minimum(energy.most_var, cov.diagonal() + drift))
     residual = power_w - energy.base_w - float(h @ energy.mean)
-    noise = (0.02 * power_w) ** 2 + 0.03
+    noise = ((ESTIMATED_NOISE_SHARE if estimated else NOISE_SHARE) * power_w) ** 2 + NOISE_VAR
     towards = cov @ h
     total = float(h @ towards) + noise
     if residual * residual > STEP * total:
@@ -184,5 +171,5 @@ def _corrected(energy: Energy, power_w: float, elapsed_s: float) -> tuple[Array,
         total = float(h @ towards) + noise
     gain = towards / total
     mean = energy.mean + gain * residual
-    mean[1:] = np.clip(mean[1:], *FACTOR_RANGE)
+    mean[1:] = np.clip(mean[1:], *energy.factor_range)
     return mean, cov - np.outer(gain, towards)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from edged.governor.decision import Alternative, Bound, Budget
+from edged.governor.decision import SURRENDER, Alternative, Bound, Budget, Yielding
+from edged.governor.prices import Plan
 
 BUSY_BOUND: Final = 0.85
 """Share of the engine's time the frames may need; beyond it waiting times grow without limit."""
@@ -120,14 +121,24 @@ def _misfit_bound(view: View) -> Bound:
     return view.limit if view.in_load else "load"
 
 
-def yielded(views: Sequence[View], chosen: int) -> tuple[str, ...]:
-    """What of the order of surrender gives way while `chosen` runs."""
-    view = views[chosen]
+def yielded(views: Sequence[View], chosen: int, plan: Plan) -> tuple[Yielding, ...]:
+    """What gives way while `chosen` runs, in the order of surrender. A budget of watts gives way only if the device
+    draws more than it allows even without a frame."""
+    view, allowed = views[chosen], plan.allowed
+    given: set[Yielding] = set()
+    watts: tuple[tuple[Yielding, float], ...] = (
+        ("heat", allowed.heat_w), ("power", allowed.window_w), ("energy", allowed.battery_w),
+    )  # fmt: skip
+    for limit, allowed_w in watts:
+        if plan.base_w > allowed_w:
+            given |= {limit, "frame_rate"}
     if view.barred is not None:
-        return ("accuracy",)
+        given.add("accuracy")
     if not view.in_time:
-        return ("deadline",)
-    return () if view.in_load and view.in_power else ("frame_rate",)
+        given.add("deadline")
+    elif not (view.in_load and view.in_power):
+        given.add("frame_rate")
+    return tuple(limit for limit in SURRENDER if limit in given)
 
 
 def reason(views: Sequence[View], chosen: int, scene: Scene, pinned: bool, late: str | None) -> str:

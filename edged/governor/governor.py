@@ -18,7 +18,7 @@ from typing import Final
 
 from edged.clock import NS_PER_S
 from edged.errors import EdgedError, UsageError
-from edged.governor import economy, explain, ledger
+from edged.governor import economy, explain, ledger, planner
 from edged.governor.decision import (
     BatchDone,
     Budget,
@@ -38,12 +38,16 @@ from edged.governor.decision import (
     Waiting,
     Workload,
 )
-from edged.governor.latency import Lead, factor, fresh, learn, plausible_ms, tail
+from edged.governor.device import sound
+from edged.governor.latency import plausible_ms
+from edged.governor.lead import Lead
 from edged.governor.profile import MAX_BATCH, accuracy_of, checked, costs_of, rank
 from edged.governor.standing import HOLD_S, LATE_CAP, SETTLE_S, State, afresh, index, reconsider
 
 SCHEDULE_QUANTILE: Final = 0.9
 """What the scheduler is told: if a late frame costs as much as five good ones, a frame pays from 5 in 6 on time."""
+FIRST_FPS: Final = 30.0
+"""Until the cameras are counted."""
 FLOOR_HINT: Final = "lower [limits] min_accuracy, or add a more accurate variant to the bundle"
 
 
@@ -61,25 +65,22 @@ def start(
 ) -> tuple[State, Decision]:
     """The first choice, from the profile alone. Follow it at once with a `Workload` of the configured cameras.
 
-    Without a device profile nothing is known of watts: deadline, load and accuracy are held, power and heat are not.
+    Without a Device, budgets of power and energy are held from the first reading of power on, that of heat from the
+    first temperature: by assumed watts that are learnt. `Decision.unheld` says which limits cannot be held.
     Raises UsageError if no variant reaches min_accuracy."""
     if (why := refusal(variants, budget)) is not None:
         raise UsageError(why, FLOOR_HINT)
+    if device is not None and not sound(device):
+        raise UsageError("the device profile is not one: a power or a heat constant is no positive number")
     ranked = tuple(sorted((checked(v) for v in variants), key=rank))
     n = len(ranked)
-    latency = fresh(n, now_ns)
+    known = economy.fresh(ranked, device or economy.UNKNOWN, budget, 1, FIRST_FPS)
     state = State(
-        ranked, budget, Decision("", 1, "none", "", (), False), latency, Lead(),
-        tail(latency, budget.deadline_quantile), tail(latency, SCHEDULE_QUANTILE),
-        1, 0.0, costs_of(ranked, 1), (None,) * n, (None,) * n, None, 0, now_ns, None, (None,) * n, (HOLD_S,) * n, 0.0,
-        now_ns, now_ns,
+        ranked, budget, Decision("", 1, "none", "", (), False), Lead(), known.latency.tail(budget.deadline_quantile),
+        known.latency.tail(SCHEDULE_QUANTILE), 1, 0.0, costs_of(ranked, 1), (None,) * n, (None,) * n, None, 0, now_ns,
+        None, (None,) * n, (HOLD_S,) * n, 0.0, now_ns, now_ns, known,
     )  # fmt: skip
-    if device is not None:
-        if not ledger.sound(device):
-            raise UsageError("the device profile is not one: a power or a heat constant is no positive number")
-        state = replace(state, economy=economy.fresh(ledger.known(ranked), device, budget, 1, ledger.FIRST_FPS))
-        state = _permitted(state)
-    return afresh(state, now_ns)
+    return afresh(_permitted(state), now_ns)
 
 
 def step(state: State, observation: Observation, now_ns: int) -> tuple[State, Decision]:
@@ -94,7 +95,7 @@ def step(state: State, observation: Observation, now_ns: int) -> tuple[State, De
         case Workload():
             return reconsider(_load(state, observation, now_ns), now_ns)
         case BudgetChanged(budget):
-            return afresh(_budgeted(state, budget), now_ns)
+            return afresh(_budgeted(state, budget, now_ns), now_ns)
         case Pinned(variant):
             pinned = None if variant is None else _pin(state, variant)
             return afresh(_permitted(replace(state, pinned=pinned)), now_ns)
@@ -114,42 +115,37 @@ def predict_ms(state: State, variant: str) -> tuple[float, ...]:
     i = index(state, variant)
     if i is None:
         return ()
-    scale = factor(state.latency, i, state.latency.ran_ns[i]) * state.schedule_tail
+    scale = math.exp(state.economy.latency.log_factor(i)) * state.schedule_tail
     return tuple([scale * ms for ms in state.variants[i].latency_ms])
 
 
 def choose(state: State, waiting: Waiting, now_ns: int) -> Choice:
     """What the frames that wait get: the fast path, before each batch. Tell a skip back as `Skipped`, a run as
-    `BatchDone`. Without a device profile it is the standing variant with as many frames as its batch takes."""
-    e, standing = state.economy, state.decision
-    frames = max(1, waiting.frames)
-    if e is None:
-        return Choice(
-            standing.variant, min(frames, standing.max_batch), min(frames, standing.max_batch), None, 0.0, 0.0
-        )
-    clock = e.clock if waiting.clock is None or not 0 <= waiting.clock < e.tables.clocks else waiting.clock
-    age_ms = waiting.age_ms if 0 <= waiting.age_ms < 1e6 else 0.0
-    period_s = waiting.period_ms / 1000 if 0 < waiting.period_ms < 1e6 else e.period_s
-    last = None if waiting.last is None else e.tables.index(waiting.last)
-    chosen, run_at, value, skip_value = economy.choose(
-        e, age_ms / 1000, period_s, frames, waiting.contrast, waiting.weight, last, clock, waiting.may_switch_clock
-    )
-    if chosen is None:
-        return Choice(None, 0, 0, run_at, value, skip_value)
-    option = e.tables.options[chosen]
-    return Choice(e.tables.names[option.variant], option.frames, option.batch, run_at, value, skip_value)
-
-
-def escalate(state: State, done: BatchDone, age_ms: float, period_ms: float) -> str | None:
-    """The variant to run a single frame again on, after its BatchDone was told; None if it is not worth it."""
+    `BatchDone`. Of more frames than there are cameras the first are chosen for."""
     e = state.economy
-    first = None if e is None else e.tables.index(done.variant)
-    if e is None or first is None or not done.confidences or state.pinned is not None:
+    option, clock, value, skip_value = ledger.chosen(e, waiting, state.seconds(now_ns))
+    if option is None:
+        return Choice(None, 0, 0, clock, value, skip_value)
+    return Choice(e.tables.names[option.variant], option.frames, option.batch, clock, value, skip_value)
+
+
+def escalate(
+    state: State, done: BatchDone, age_ms: float, period_ms: float, frame: int = 0, weight: float = 1.0
+) -> str | None:
+    """The variant to run a frame of this batch again on, after its BatchDone was told; None if it is not worth it."""
+    if state.pinned is not None:
         return None
-    if not (0 <= age_ms < 1e6 and 0 < period_ms < 1e6 and 0 <= done.confidences[0] <= 1.5):
+    again = ledger.escalated(state.economy, done, frame, weight, age_ms, period_ms)
+    return None if again is None else state.economy.tables.names[again]
+
+
+def energy_j(state: State, variant: str, batch: int) -> float | None:
+    """What a frame of such a batch costs above what the device draws at rest, as now estimated; None while nothing is
+    known of the device's power."""
+    e, i = state.economy, index(state, variant)
+    if i is None or batch < 1 or not e.knows_power:
         return None
-    again = economy.escalate(e, first, done.confidences[0], done.contrast, age_ms / 1000, period_ms / 1000, e.clock)
-    return None if again is None else e.tables.names[again]
+    return e.joule(i, e.clock) * e.tables.times(i, batch, batch) / batch
 
 
 # --- what is learnt ---------------------------------------------------------------------------------------------------
@@ -157,21 +153,18 @@ def escalate(state: State, done: BatchDone, age_ms: float, period_ms: float) -> 
 
 def _learn(state: State, done: BatchDone, now_ns: int) -> State:
     i = index(state, done.variant)
-    if i is None or not 1 <= done.batch <= MAX_BATCH:
+    if i is None or not 1 <= done.batch <= MAX_BATCH or not plausible_ms(done.service_ms):
         return state
+    e, now_s = state.economy, state.seconds(now_ns)
     variants, costs = state.variants, state.costs
-    warm = variants[i].latency_ms
-    if not warm:  # nothing was known of it until it ran here, pinned
-        if not plausible_ms(done.service_ms):
-            return state
-        one = done.service_ms / done.batch / factor(state.latency, i, now_ns)
-        warm = tuple([one * k for k in range(1, done.batch + 1)])
-        variants = (*variants[:i], replace(variants[i], latency_ms=warm), *variants[i + 1 :])
+    if not variants[i].latency_ms:  # nothing was known of it until it ran here, pinned
+        one = done.service_ms / done.batch / math.exp(e.latency.log_factor(i))
+        told = replace(variants[i], latency_ms=tuple([one * k for k in range(1, done.batch + 1)]))
+        variants = (*variants[:i], told, *variants[i + 1 :])
         costs = costs_of(variants, state.cameras)
-    warm_ms = warm[done.batch - 1] if done.batch <= len(warm) else warm[-1] * done.batch / len(warm)
-    latency = learn(state.latency, i, warm_ms * _clock_factor(state, i, done), done.service_ms, now_ns)
-    if (e := state.economy) is not None:
-        state = replace(state, economy=ledger.batch_done(e, done, i, state.seconds(now_ns)))
+        e = economy.adapted(e, variants, e.budget, e.cameras, now_s)
+        return _permitted(replace(state, variants=variants, costs=costs, economy=ledger.batch_done(e, done, i, now_s)))
+    e = ledger.batch_done(e, done, i, now_s)
     late = state.late
     if i == state.current and done.late >= 0:
         late = _late(late + min(done.late, done.batch) - (1 - state.budget.deadline_quantile) * done.batch)
@@ -179,10 +172,10 @@ def _learn(state: State, done: BatchDone, now_ns: int) -> State:
         state,
         variants=variants,
         costs=costs,
-        latency=latency,
+        economy=e,
         lead=state.lead.add(done.lead_ms, state.cameras),
-        tail=tail(latency, state.budget.deadline_quantile),
-        schedule_tail=tail(latency, SCHEDULE_QUANTILE),
+        tail=e.latency.tail(state.budget.deadline_quantile),
+        schedule_tail=e.latency.tail(SCHEDULE_QUANTILE),
         late=late,
     )
 
@@ -194,21 +187,19 @@ def _load(state: State, load: Workload, now_ns: int) -> State:
     if now_ns - state.changed_ns >= SETTLE_S * NS_PER_S and load.late > 0:
         late = _late(late + load.late - (1 - state.budget.deadline_quantile) * fps)
     costs = state.costs if cameras == state.cameras else costs_of(state.variants, cameras)
-    if state.economy is not None:
-        state = replace(state, economy=ledger.workload(state.economy, state.variants, load))
-    return replace(state, cameras=cameras, frames_per_s=fps, late=late, costs=costs)
+    known = ledger.workload(state.economy, load, state.seconds(now_ns))
+    return replace(state, cameras=cameras, frames_per_s=fps, late=late, costs=costs, economy=known)
 
 
-def _budgeted(state: State, budget: Budget) -> State:
+def _budgeted(state: State, budget: Budget, now_ns: int) -> State:
     working = [v for v, lost in zip(state.variants, state.lost, strict=True) if lost is None]
     if (refused := refusal(working, budget)) is not None:
         raise UsageError(refused, FLOOR_HINT)
     if state.pinned is not None:
         _check_floor(state.variants[state.pinned], budget)
-    state = replace(state, budget=budget, tail=tail(state.latency, budget.deadline_quantile))
-    if (e := state.economy) is not None:
-        state = replace(state, economy=economy.adapted(e, ledger.known(state.variants), budget, e.cameras))
-    return _permitted(state)
+    e = state.economy
+    known = economy.adapted(e, state.variants, budget, e.cameras, state.seconds(now_ns))
+    return _permitted(replace(state, budget=budget, tail=e.latency.tail(budget.deadline_quantile), economy=known))
 
 
 def _late(value: float) -> float:
@@ -265,30 +256,24 @@ def _veto(state: State, said: Vetoed | Unvetoed, now_ns: int) -> tuple[State, De
 
 
 def _noted(state: State, observation: Skipped | Sensed, now_ns: int) -> State:
-    e = state.economy
-    if e is None:
-        return state
     if isinstance(observation, Skipped):
-        return replace(state, economy=ledger.skipped(e, observation))
-    return replace(state, economy=ledger.sensed(e, observation, state.seconds(now_ns)))
+        return replace(state, economy=ledger.skipped(state.economy, observation))
+    return replace(state, economy=ledger.sensed(state.economy, observation, state.seconds(now_ns)))
 
 
 def _tick(state: State, now_ns: int) -> State:
     """Plans afresh if it is time."""
     e, now_s = state.economy, state.seconds(now_ns)
-    if e is None or now_s - e.planned_s < economy.REPLAN_S:
+    if now_s - e.planned_s < planner.REPLAN_S:
         return state
     # what was asked for counts as the clock: until a batch has run at it there is no other word of it
-    clock = e.clock if e.tables.device.held else e.plan.clock
-    return replace(state, economy=economy.replan(e, now_s, e.offered_s, clock, True))
+    clock = e.clock if e.device.held else e.plan.clock
+    return replace(state, economy=planner.replan(e, now_s, clock, True))
 
 
 def _permitted(state: State) -> State:
     """The economy with what may run now: the pinned one; else what works, is not vetoed and reaches the floor; else the
     one that stands in for them all."""
-    e = state.economy
-    if e is None:
-        return state
     n = len(state.variants)
     able = [
         state.lost[i] is None and state.vetoed[i] is None and bool(state.variants[i].latency_ms)
@@ -301,12 +286,4 @@ def _permitted(state: State) -> State:
         working = [i for i in range(n) if state.lost[i] is None]
         stand_in = next((i for i in working if state.vetoed[i] is None), working[0])
         able = [i == stand_in for i in range(n)]
-    return replace(state, economy=replace(e, allowed=tuple(able)))
-
-
-def _clock_factor(state: State, variant: int, done: BatchDone) -> float:
-    """What the clock it ran at does to a warm latency."""
-    factors = state.variants[variant].clock_factor
-    if done.clock is None or not 0 <= done.clock < len(factors):
-        return 1.0
-    return factors[done.clock]
+    return replace(state, economy=replace(state.economy, allowed=tuple(able)))

@@ -5,45 +5,37 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from edged.governor import economy
-from edged.governor.decision import BatchDone, Device, Sensed, Skipped, Variant, Workload
-from edged.governor.economy import Economy
+from edged.governor import choice, device, economy
+from edged.governor.choice import Asked
+from edged.governor.decision import BatchDone, Sensed, Skipped, Waiting, Workload
+from edged.governor.economy import UNKNOWN, Economy
 from edged.governor.latency import plausible_ms
+from edged.governor.profile import MAX_BATCH
+from edged.governor.tables import Option
 
 MAX_W = 1e4
 MAX_C = 150.0
 MIN_C = -60.0
-PLACEHOLDER_MS = 1000.0
-"""Latency of a variant of which nothing is known; it is not allowed until something is."""
-FIRST_FPS = 30.0
-
-
-def known(variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
-    """With a latency for each, so that all have an index."""
-    return tuple(v if v.latency_ms else replace(v, latency_ms=(PLACEHOLDER_MS,)) for v in variants)
-
-
-def sound(device: Device) -> bool:
-    """Whether a profile is one: numbers, and at least one clock."""
-    watts = device.idle_w
-    positive = (
-        device.junction_j_per_c, device.sink_j_per_c, device.junction_sink_c_per_w, device.sink_air_c_per_w,
-    )  # fmt: skip
-    return bool(watts) and all(0 <= w < MAX_W for w in watts) and all(0 < x < 1e9 for x in positive)
+MAX_MS = 1e6
+MAX_WEIGHT = 1e4
+REST_GUESS_W = 5.0
+"""Assumed of a device that tells its temperature but not its power: then watts are only a measure of heat."""
 
 
 def batch_done(e: Economy, done: BatchDone, variant: int, now_s: float) -> Economy:
-    if not plausible_ms(done.service_ms) or not 1 <= done.batch <= 64 or not 1 <= done.serial <= 64:
+    if not plausible_ms(done.service_ms) or not 1 <= done.batch <= MAX_BATCH or not 1 <= done.serial <= MAX_BATCH:
         return e
     clock = e.clock if done.clock is None or not 0 <= done.clock < e.tables.clocks else done.clock
-    believed = [c for c in done.confidences if 0 <= c <= 1.5]
-    confidence = min(1.0, sum(believed) / len(believed)) if believed else None
     frames = done.batch * done.serial
-    late = min(max(0, done.late), frames)
-    return economy.ran(
-        e, now_s, variant, clock, frames, done.batch, done.service_ms / 1000, late, confidence, _share(done.contrast),
-        done.cold, done.again,
+    cameras = done.cameras if len(done.cameras) == len(done.confidences) else ("",) * len(done.confidences)
+    seen = [(c, min(1.0, x)) for c, x in zip(cameras, done.confidences, strict=True) if 0 <= x <= 1.5]
+    if seen and not cameras[0]:  # nobody's in particular: one scene
+        seen = [("", sum([x for _, x in seen]) / len(seen))]
+    run = economy.Ran(
+        variant, clock, frames, done.batch, done.service_ms / 1000, min(max(0, done.late), frames), tuple(seen),
+        _share(done.contrast), done.cold, done.again,
     )  # fmt: skip
+    return economy.ran(e, now_s, run)
 
 
 def skipped(e: Economy, gone: Skipped) -> Economy:
@@ -51,27 +43,60 @@ def skipped(e: Economy, gone: Skipped) -> Economy:
 
 
 def sensed(e: Economy, said: Sensed, now_s: float) -> Economy:
+    """A reading of power or temperature on a device without a profile makes the assumed one take its place."""
+    power_w, temperature_c = _within(said.power_w, 0.0, MAX_W), _within(said.temperature_c, MIN_C, MAX_C)
+    first = not e.profiled and not e.energy.metered
+    if first and (power_w is not None or (temperature_c is not None and e.device is UNKNOWN)):
+        e = economy.metered(e, device.assumed(REST_GUESS_W if power_w is None else power_w), now_s)
     if said.clock is not None and 0 <= said.clock < e.tables.clocks:
         e = replace(e, clock=said.clock)
     return economy.sensed(
-        e,
-        now_s,
-        _within(said.power_w, 0.0, MAX_W),
-        _within(said.temperature_c, MIN_C, MAX_C),
-        _share(said.charge),
-        _within(said.harvest_w, 0.0, MAX_W),
-        e.clock,
-    )
+        e, now_s, power_w, temperature_c, _share(said.charge), _within(said.harvest_w, 0.0, MAX_W), e.clock,
+        said.power_estimated,
+    )  # fmt: skip
 
 
-def workload(e: Economy, variants: tuple[Variant, ...], load: Workload) -> Economy:
-    cameras = max(1, min(64, load.cameras))
+def workload(e: Economy, load: Workload, now_s: float) -> Economy:
+    cameras = max(1, min(MAX_BATCH, load.cameras))
     if cameras != e.cameras:
-        e = economy.adapted(e, known(variants), e.budget, cameras)
-    fps = load.frames_per_s
-    if math.isfinite(fps) and fps > 0.01:
-        e = replace(e, offered_s=cameras / fps)
+        e = economy.adapted(e, e.variants, e.budget, cameras, now_s)
+    if math.isfinite(load.frames_per_s) and load.frames_per_s > 0.01:
+        e = replace(e, offered_s=cameras / load.frames_per_s)
+    if 0 < load.mean_weight <= MAX_WEIGHT:
+        e = replace(e, mean_weight=load.mean_weight)
     return e
+
+
+def chosen(e: Economy, waiting: Waiting, now_s: float) -> tuple[Option | None, int, float, float]:
+    """As `choice.choose`, of a Waiting that is checked here."""
+    frames = min(max(1, waiting.frames), e.tables.cameras)
+    weights = [w / e.mean_weight if 0 <= w <= MAX_WEIGHT else 1.0 for w in waiting.weights[:frames]]
+    asked = Asked(
+        age_s=waiting.age_ms / 1000 if 0 <= waiting.age_ms < MAX_MS else 0.0,
+        round_s=waiting.period_ms / 1000 if 0 < waiting.period_ms < MAX_MS else e.round_s,
+        frames=frames,
+        contrast=_share(waiting.contrast),
+        weights=weights if len(weights) == frames else (),
+        cameras=waiting.cameras[:frames] if len(waiting.cameras) >= frames else (),
+        last=None if waiting.last is None else e.tables.index(waiting.last),
+        clock=e.clock if waiting.clock is None or not 0 <= waiting.clock < e.tables.clocks else waiting.clock,
+        may_switch_clock=waiting.may_switch_clock,
+    )
+    return choice.choose(e, asked, now_s)
+
+
+def escalated(e: Economy, done: BatchDone, frame: int, weight: float, age_ms: float, period_ms: float) -> int | None:
+    """As `choice.escalate`, of a BatchDone that is checked here."""
+    first = e.tables.index(done.variant)
+    if first is None or not 0 <= frame < len(done.confidences) or not 0 <= done.confidences[frame] <= 1.5:
+        return None
+    if not (0 <= age_ms < MAX_MS and 0 < period_ms < MAX_MS and 0 <= weight <= MAX_WEIGHT):
+        return None
+    camera = done.cameras[frame] if frame < len(done.cameras) else ""
+    return choice.escalate(
+        e, first, done.confidences[frame], camera, weight / e.mean_weight, _share(done.contrast), age_ms / 1000,
+        period_ms / 1000, e.clock, e.latency.learnt_s,
+    )  # fmt: skip
 
 
 def _within(value: float | None, low: float, high: float) -> float | None:

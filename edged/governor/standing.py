@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from edged.clock import NS_PER_S
 from edged.governor import explain
+from edged.governor.choice import escalate
 from edged.governor.decision import Budget, Decision, Escalation, Variant
-from edged.governor.economy import Economy, escalate
+from edged.governor.economy import Economy
 from edged.governor.explain import BUSY_BOUND, Scene, View
-from edged.governor.latency import Latency, Lead, factor
-from edged.governor.outlook import numbers, powers
+from edged.governor.lead import Lead
+from edged.governor.outlook import numbers, powers, unheld
 from edged.governor.profile import best_batch
 
 UP_MARGIN: Final = 0.85
@@ -51,7 +52,6 @@ class State:
     variants: tuple[Variant, ...]
     budget: Budget
     decision: Decision
-    latency: Latency
     lead: Lead
     tail: float
     schedule_tail: float
@@ -69,8 +69,7 @@ class State:
     late: float
     restated_ns: int
     begun_ns: int
-    economy: Economy | None = field(default=None, compare=False)
-    """None without a device profile: then there is nothing known of watts"""
+    economy: Economy = field(compare=False)
 
     def seconds(self, now_ns: int) -> float:
         """Since the start, as the economy counts."""
@@ -80,7 +79,7 @@ class State:
 def _views(state: State, now_ns: int) -> list[View]:
     budget, lead_ms = state.budget, state.lead.quantile_ms(state.budget.deadline_quantile) or 0.0
     views = []
-    watts = powers(state.economy, state.frames_per_s) if state.economy is not None else None
+    watts = powers(state.economy, state.frames_per_s)
     for i, variant in enumerate(state.variants):
         lost, cost = state.lost[i], state.costs[i]
         vetoed = state.vetoed[i]
@@ -93,13 +92,13 @@ def _views(state: State, now_ns: int) -> list[View]:
         if cost is None:
             views.append(View(variant.name, variant.accuracy, None, 0.0, barred, False, True))
             continue
-        usual = factor(state.latency, i, now_ns)
+        usual = math.exp(state.economy.latency.log_factor(i))
         # Of one frame of every camera the last waits for the others; not all of them hit the tail at once.
         predicted_ms = lead_ms + usual * (cost[1] + cost[0] * max(0.0, state.tail - 1))
         busy = usual * cost[2] * state.frames_per_s / 1000
         fits = predicted_ms <= budget.deadline_ms
-        power = () if watts is None else watts[i]
-        views.append(View(variant.name, variant.accuracy, predicted_ms, busy, barred, fits, busy <= BUSY_BOUND, *power))
+        in_load = busy <= BUSY_BOUND
+        views.append(View(variant.name, variant.accuracy, predicted_ms, busy, barred, fits, in_load, *watts[i]))
     return views
 
 
@@ -182,26 +181,25 @@ def _settle(state: State, views: list[View], target: int, now_ns: int, afresh: b
 def _priced(state: State, views: list[View], target: int, now_ns: int) -> dict[str, Any]:
     """What the economy adds to a Decision."""
     economy, view = state.economy, views[target]
-    told: dict[str, Any] = {"yielded": explain.yielded(views, target)}
-    if economy is None:
-        return told
     plan, share = economy.plan, 1.0
     if view.power_w is not None and not view.in_power and view.power_w > plan.base_w:
         share = max(0.0, (view.allowed_w - plan.base_w) / (view.power_w - plan.base_w))
-    return told | {
-        "clock": None if economy.tables.device.held else plan.clock,
+    return {
+        "clock": None if economy.device.held else plan.clock,
         "price_per_j": float(f"{economy.price:.4g}"),
         "frame_share": round(min(1.0, share), 3),
-        "escalation": _escalation(economy, target),
+        "escalation": _escalation(economy, target, state.seconds(now_ns)),
+        "yielded": explain.yielded(views, target, plan),
         "numbers": numbers(economy, state.seconds(now_ns)),
+        "unheld": unheld(economy),
     }
 
 
-def _escalation(economy: Economy, target: int) -> Escalation | None:
+def _escalation(economy: Economy, target: int, now_s: float) -> Escalation | None:
     """Up to which confidence a frame of the standing variant is worth another run, if any is."""
     for confidence in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
-        age_s = float(economy.tables.latency_s[target, economy.plan.clock])
-        again = escalate(economy, target, confidence, None, age_s, economy.period_s, economy.plan.clock)
+        clock, age_s = economy.plan.clock, float(economy.tables.latency_s[target, economy.plan.clock])
+        again = escalate(economy, target, confidence, "", 1.0, None, age_s, economy.round_s, clock, now_s)
         if again is not None:
             return Escalation(economy.tables.names[again], confidence)
     return None

@@ -8,16 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edged.governor.decision import TYPICAL, Device, Variant
+from edged.governor.device import ASSUMED_ACTIVE_SHARE
 
 Array = NDArray[np.float64]
 
-UNKNOWN_ACCURACY = 0.0
+PLACEHOLDER_MS: Final = 1000.0
+"""Latency of a variant of which nothing is known; it may not run until something is."""
+UNKNOWN_ACCURACY: Final = 0.0
 
 
 class Option(NamedTuple):
@@ -32,47 +35,80 @@ class Option(NamedTuple):
 @dataclass(frozen=True)
 class Tables:
     """Arrays and tuples go by variant, then by clock. `easy` and `slope`: accuracy at difficulty d is easy - slope * d.
-    `core`: index of what the variant runs on."""
+    `core`: index of what the variant runs on. `assumed`: by variant, whether its watts are a guess. `offers`: by the
+    number of frames that wait (from 0), the indices of the options there are then."""
 
     names: tuple[str, ...]
     latency_s: Array
     active_w: Array
     idle_w: Array
+    assumed: tuple[bool, ...]
     easy: tuple[float, ...]
     slope: tuple[float, ...]
     core: tuple[int, ...]
     cores: int
     options: tuple[Option, ...]
     log_times: tuple[float, ...]
+    offers: tuple[tuple[int, ...], ...]
     device: Device
 
     @property
     def clocks(self) -> int:
         return len(self.idle_w)
 
+    @property
+    def cameras(self) -> int:
+        return len(self.offers) - 1
+
     def index(self, name: str) -> int | None:
         return self.names.index(name) if name in self.names else None
 
+    def times(self, variant: int, frames: int, batch: int) -> float:
+        """Busy time of `frames` in batches of `batch`, as a multiple of a single frame's."""
+        if batch <= 1:
+            return float(frames)
+        known = [o.times for o in self.options if (o.variant, o.frames, o.batch) == (variant, batch, batch)]
+        return (known[0] if known else float(batch)) * max(1, frames // batch)
+
 
 def tables(variants: Sequence[Variant], device: Device, cameras: int) -> Tables:
-    """`variants` have latencies that are numbers (`profile.checked`); one without a power profile costs no joules."""
+    """`variants` have latencies that are numbers (`profile.checked`), or none."""
     clocks = len(device.idle_w)
-    options = tuple(option for i, v in enumerate(variants) for option in _options(i, v, cameras))
-    names = sorted({v.core for v in variants}, key=lambda core: (core != "gpu", core))
-    latency = [[v.latency_ms[0] / 1000 * f for f in _by_clock(v.clock_factor, clocks, 1.0)] for v in variants]
+    options: list[Option] = []
+    offers: list[tuple[int, ...]] = [()]
+    at: dict[tuple[int, int], int] = {}
+    for waiting in range(1, cameras + 1):
+        offered = []
+        for i, variant in enumerate(variants):
+            for frames in sorted({1, waiting // 2, 3 * waiting // 4, waiting} - {0}):
+                if (i, frames) not in at:
+                    at[i, frames] = len(options)
+                    options.append(_option(i, variant, frames))
+                offered.append(at[i, frames])
+        offers.append(tuple(offered))
+    cores = sorted({v.core for v in variants}, key=lambda core: (core != "gpu", core))
+    guess_w = ASSUMED_ACTIVE_SHARE * max(device.idle_w) if device.assumed else 0.0
     return Tables(
         names=tuple(v.name for v in variants),
-        latency_s=np.array(latency),
-        active_w=np.array([_by_clock(v.active_w, clocks, 0.0) for v in variants]),
+        latency_s=np.array(
+            [[_first_ms(v) / 1000 * f for f in _by_clock(v.clock_factor, clocks, 1.0)] for v in variants]
+        ),
+        active_w=np.array([_by_clock(v.active_w, clocks, guess_w) for v in variants]),
         idle_w=np.array(device.idle_w, float),
+        assumed=tuple(device.assumed and not v.active_w for v in variants),
         easy=tuple((v.accuracy or UNKNOWN_ACCURACY) + v.accuracy_slope * TYPICAL for v in variants),
         slope=tuple(v.accuracy_slope for v in variants),
-        core=tuple(names.index(v.core) for v in variants),
-        cores=len(names),
-        options=options,
+        core=tuple(cores.index(v.core) for v in variants),
+        cores=len(cores),
+        options=tuple(options),
         log_times=tuple(math.log(option.times) for option in options),
+        offers=tuple(offers),
         device=device,
     )
+
+
+def _first_ms(variant: Variant) -> float:
+    return variant.latency_ms[0] if variant.latency_ms else PLACEHOLDER_MS
 
 
 def _by_clock(values: tuple[float, ...], clocks: int, absent: float) -> list[float]:
@@ -81,10 +117,9 @@ def _by_clock(values: tuple[float, ...], clocks: int, absent: float) -> list[flo
     return [good[min(i, len(good) - 1)] for i in range(clocks)]
 
 
-def _options(variant: int, known: Variant, cameras: int) -> list[Option]:
-    found = [Option(variant, 1, 1, 1.0)]
-    for frames in sorted({cameras // 2, 3 * cameras // 4, cameras} - {0, 1}):
-        together = known.latency_ms[frames - 1] / known.latency_ms[0] if frames <= len(known.latency_ms) else math.inf
-        batch = frames if together < frames else 1
-        found.append(Option(variant, frames, batch, min(together, float(frames))))
-    return found
+def _option(index: int, variant: Variant, frames: int) -> Option:
+    """One batch where that takes less than one after the other."""
+    known = variant.latency_ms
+    together = known[frames - 1] / known[0] if frames <= len(known) else math.inf
+    batched = frames > 1 and together < frames
+    return Option(index, frames, frames if batched else 1, together if batched else float(frames))

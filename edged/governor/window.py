@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from edged.governor.energy import Energy
+from edged.governor.book import Book
 
 GUARD_J: Final = 0.12
 """Joules of a window kept back, for what the book may have wrong within a second."""
@@ -41,16 +41,16 @@ class Caps:
         return Caps((*recent[:-1], cap_w), max(second, self.at_s))
 
 
-def fresh(cap_w: float, window_s: int) -> Caps:
-    return Caps((cap_w,) * window_s)
+def fresh(cap_w: float, window_s: int, second: int = 0) -> Caps:
+    return Caps((cap_w,) * window_s, second)
 
 
-def allowed_w(energy: Energy, caps: Caps, usual_w: float, now_s: float) -> float:
+def allowed_w(book: Book, caps: Caps, usual_w: float, now_s: float) -> float:
     """`usual_w`: the device's mean power over a longer past."""
     window = len(caps.recent_w)
     second = int(now_s)
-    booked = np.array(energy.book_j)
-    if (passed := min(second - energy.book_s, len(booked))) > 0:
+    booked = np.array(book.seconds_j)
+    if (passed := min(second - book.at_s, len(booked))) > 0:
         booked = np.concatenate([booked, np.zeros(passed)])[-len(booked) :]
     past, current = booked[:-1], float(booked[-1])
     cap_w = caps.recent_w[-1]

@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.governor.tables import Array, Tables
-from edged.governor.tempo import BIN, BINS, LOW, Tempo
+from edged.governor.latency import BIN, BINS, LOW, Latency
+from edged.governor.tables import Array, Option, Tables
 
 GRID: Final = 22
 PRICES: Final = 16
@@ -45,6 +45,8 @@ class Terms:
     difficulties: tuple[float, ...]
     allowed: tuple[bool, ...]
     """by variant"""
+    options: tuple[Option, ...]
+    """for a whole round of frames"""
     joules: Array
     """by clock and option"""
 
@@ -63,18 +65,18 @@ def fresh(tables: Tables, deadline_s: float) -> Worth:
     )
 
 
-def iterate(worth: Worth, tables: Tables, tempo: Tempo, terms: Terms) -> Worth:
+def iterate(worth: Worth, tables: Tables, latency: Latency, terms: Terms) -> Worth:
     w, prices = worth.backlog_s, worth.prices
-    options = [o for o in tables.options if terms.allowed[o.variant]]
-    keep = [i for i, o in enumerate(tables.options) if terms.allowed[o.variant]]
+    options = [o for o in terms.options if terms.allowed[o.variant]]
+    keep = [i for i, o in enumerate(terms.options) if terms.allowed[o.variant]]
     variant = np.array([o.variant for o in options])
     frames = np.array([float(o.frames) for o in options])
     times = np.array([o.times for o in options])
-    usual = np.exp([tempo.log_factor(v) for v in range(len(tables.names))])
+    usual = np.exp([latency.log_factor(v) for v in range(len(tables.names))])
     busy_s = ((tables.latency_s * usual[:, None])[variant] * times[:, None]).T  # clock x option
     stall_s = tables.device.switch_ms / 1000
     left_s = np.maximum(1e-4, terms.deadline_s - w[None, :, None] - 0.4 * stall_s)
-    on_time = _on_time(tempo, np.log(left_s / busy_s[:, None, :]))  # clock x backlog x option
+    on_time = _on_time(latency, np.log(left_s / busy_s[:, None, :]))  # clock x backlog x option
     accuracy = np.array(
         [[tables.easy[o.variant] - tables.slope[o.variant] * d for o in options] for d in terms.difficulties]
     )
@@ -117,9 +119,9 @@ def _split(at: Array) -> tuple[NDArray[np.int64], Array]:
     return low, at - low
 
 
-def _on_time(tempo: Tempo, log_ratio: Array) -> Array:
+def _on_time(latency: Latency, log_ratio: Array) -> Array:
     edges = LOW + BIN * np.arange(1, BINS + 1)
-    return np.asarray(np.interp(log_ratio, edges, np.array(tempo.below), left=0.0))
+    return np.asarray(np.interp(log_ratio, edges, np.array(latency.noise.below), left=0.0))
 
 
 def crossing(consumption: Array, prices: Array, target: float) -> float:

@@ -100,11 +100,14 @@ class Contestant:
             self._tell(Workload(waiting.frames, waiting.frames / waiting.period_s, 0), waiting.at_s)
             self._tell(Tick(), waiting.at_s)
         asked = decision.Waiting(
-            waiting.frames, waiting.age_s * 1000, waiting.period_s * 1000, waiting.contrast, 1.0,
-            ENGINES[waiting.last_engine] if waiting.last_engine >= 0 else None, waiting.clock, waiting.may_switch_clock,
+            waiting.frames, waiting.age_s * 1000, waiting.period_s * 1000, waiting.contrast,
+            last=ENGINES[waiting.last_engine] if waiting.last_engine >= 0 else None, clock=waiting.clock,
+            may_switch_clock=waiting.may_switch_clock,
         )  # fmt: skip
         choice = governor.choose(self.state, asked, round(waiting.at_s * NS_PER_S))
         self.clock = waiting.clock if choice.clock is None else choice.clock
+        if 0 < choice.frames < waiting.frames:
+            self._tell(Skipped(waiting.frames - choice.frames, False), waiting.at_s)
         if choice.variant is None:
             self._tell(Skipped(waiting.frames, False), waiting.at_s)
             return Action(self.clock)

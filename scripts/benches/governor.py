@@ -41,6 +41,8 @@ MEAN_SHARE, WORST_SHARE = 0.980, 0.93
 POWER_VIOLATION, LATE = 0.001, 0.01
 CHOICE_US, PLAN_MS = 50.0, 10.0
 QUICK = 2
+CAMERAS = tuple(f"camera-{i}" for i in range(8))
+WEIGHTS = (1.0, 2.0, 1.0, 0.5, 1.0, 1.0, 3.0, 1.0)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +129,7 @@ def cost(report: Report) -> None:
             begun = perf_counter_ns()
             state, _ = governor.step(state, Tick(), now_ns)
             plans_ms.append((perf_counter_ns() - begun) / 1e6)
-        waiting = Waiting(8, 3.0, 100.0, 0.5, 1.0, "int8", 0, True)
+        waiting = Waiting(8, 3.0, 100.0, 0.5, WEIGHTS, CAMERAS, "int8", 0, True)
         begun = perf_counter_ns()
         choice = governor.choose(state, waiting, now_ns)
         choices_us.append((perf_counter_ns() - begun) / 1000)

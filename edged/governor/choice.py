@@ -1,0 +1,121 @@
+"""The fast path: the frames that wait in, what to run them on out; and whether a result is worth another run. Pure.
+
+Microseconds, before each batch: of all options the one that earns most after prices, against giving the frames up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final
+
+from edged.governor import scene
+from edged.governor.economy import Economy
+from edged.governor.tables import Option
+
+SETTLE_FRAMES: Final = 12
+"""For so many rounds a change is expected to last that leads to a variant which is better to live with."""
+TRY_WORTH: Final = 1.0
+TRIES: Final = 3
+"""A variant that has hardly run here is worth a few tries for the knowledge, even if its frame comes late."""
+ESCALATE_GAIN: Final = 0.002
+OBSERVED_SHARE: Final = 0.65
+"""Weight of the result's own confidence against the prediction, when a frame may be run again."""
+ROUND_TRIP: Final = 2.0
+"""Changes that an escalation costs."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A checked Waiting. `weights` and `cameras` are empty or one per frame; weights are relative to their mean."""
+
+    age_s: float
+    round_s: float
+    frames: int
+    contrast: float | None
+    weights: Sequence[float]
+    cameras: Sequence[str]
+    last: int | None
+    clock: int
+    may_switch_clock: bool
+
+
+def choose(e: Economy, asked: Asked, now_s: float) -> tuple[Option | None, int, float, float]:
+    """(option, or None to give the frames up; clock; value; value of giving up)."""
+    known, plan, pace, device = e.tables, e.plan, e.latency, e.tables.device
+    frames, last, age_s = min(asked.frames, known.cameras), asked.last, asked.age_s
+    run_at = plan.clock if asked.may_switch_clock and not device.held else asked.clock
+    if run_at != asked.clock:
+        age_s += device.clock_switch_ms / 1000
+    # frames that come one by one, not all at once, leave that much less time to the next
+    next_s = asked.round_s * frames / known.cameras
+    left_s = e.budget.deadline_ms / 1000 - age_s
+    log_left, log_stalled = math.log(max(1e-4, left_s)), math.log(max(1e-4, left_s - device.switch_ms / 1000))
+    late, price, log_times = e.late_price, e.price, known.log_times
+    counted, hard = _worths(e, asked, frames)
+    change_price = e.switching.price(now_s)
+    stuck = last is not None and e.allowed[last] and e.switching.available(now_s) < 1.0
+    best, best_value, variant = None, -math.inf, -1
+    usual_s = log_usual = easy = slope = cost = extra = settles = 0.0
+    for i in known.offers[frames]:
+        option = known.options[i]
+        if option.variant != variant:
+            variant = option.variant
+            usual_s = float(known.latency_s[variant, run_at]) * math.exp(pace.log_factor(variant))
+            log_usual, easy, slope = math.log(usual_s), known.easy[variant], known.slope[variant]
+            cost = price * e.joule(variant, run_at)
+            extra = TRY_WORTH if pace.runs[variant] < TRIES else 0.0
+            settles = 0.0 if last is None else SETTLE_FRAMES * max(0.0, plan.home[variant] - plan.home[last])
+        if not e.allowed[variant] or (stuck and variant != last):
+            continue
+        k = option.frames
+        worth = easy * counted[k] - slope * hard[k] + late * k
+        log_available = log_left - log_usual - log_times[i]
+        on_time = pace.on_time(log_available)
+        value = on_time * worth - late * k - cost * option.times + extra
+        value += plan.ahead(age_s + usual_s * option.times - next_s)
+        if last is not None and variant != last:
+            stalled = pace.on_time(log_available - log_left + log_stalled)
+            value -= change_price + max(0.0, (on_time - stalled) * worth - settles)
+        if value > best_value:
+            best, best_value = option, value
+    skip_value = plan.ahead(age_s - next_s)
+    if best is None or best_value <= skip_value:
+        return None, run_at, best_value, skip_value
+    return best, run_at, best_value, skip_value
+
+
+def _worths(e: Economy, asked: Asked, frames: int) -> tuple[Sequence[float], Sequence[float]]:
+    """Of the first k frames, by k: the sum of their weights, and that of weight times expected difficulty."""
+    if not asked.cameras and not asked.weights:
+        difficulty = e.scene.predict(asked.contrast)
+        return range(frames + 1), [difficulty * k for k in range(frames + 1)]
+    weights = asked.weights or (1.0,) * frames
+    difficulties = [e.scene.predict(asked.contrast, camera) for camera in asked.cameras or ("",) * frames]
+    hard = accumulate([w * d for w, d in zip(weights, difficulties, strict=True)], initial=0.0)
+    return list(accumulate(weights, initial=0.0)), list(hard)
+
+
+def escalate(
+    e: Economy, first: int, confidence: float, camera: str, weight: float, contrast: float | None, age_s: float,
+    round_s: float, clock: int, now_s: float,
+) -> int | None:  # fmt: skip
+    """The variant to run the same frame again on, if it gains more than its joules and its delay are worth."""
+    known, plan = e.tables, e.plan
+    predicted = e.scene.predict(contrast, camera)
+    difficulty = (1 - OBSERVED_SHARE) * predicted + OBSERVED_SHARE * scene.observed(confidence)
+    expected = [easy - slope * difficulty for easy, slope in zip(known.easy, known.slope, strict=True)]
+    second = max((i for i in range(len(known.names)) if e.allowed[i]), key=lambda i: expected[i])
+    gained = weight * (expected[second] - expected[first])
+    if second == first or gained <= 0 or e.switching.available(now_s) < ROUND_TRIP:
+        return None
+    usual_s = float(known.latency_s[second, clock]) * math.exp(e.latency.log_factor(second))
+    stall_s = known.device.switch_ms / 1000
+    left_s = e.budget.deadline_ms / 1000 - age_s - stall_s
+    if left_s <= 0.6 * usual_s:
+        return None
+    on_time = e.latency.on_time(math.log(left_s / usual_s))
+    delay = plan.ahead(age_s + usual_s + stall_s - round_s) - plan.ahead(age_s - round_s)
+    return second if on_time * gained - e.price * e.joule(second, clock) + delay > ESCALATE_GAIN else None

@@ -1,0 +1,136 @@
+"""The slow path: estimates and budgets in, a plan out: what each budget allows, the price of a joule, the clock. Pure.
+
+Twice a second, some milliseconds. What each budget allows comes from its own module (`window`, `thermal`, `battery`,
+`horizon`); what a backlog and a joule are worth from `worth`; `prices` puts them together.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from edged.governor import battery, latency, prices, thermal, window, worth
+from edged.governor.economy import Economy
+from edged.governor.prices import Allowed, Plan
+from edged.governor.tables import Array, Option
+
+REPLAN_S: Final = 0.5
+SEEN_S: Final = 1.5
+"""What was saved is spent ahead only while the device was seen so lately."""
+UNHURRIED: Final = 0.06
+"""Smoothing of what heat allows; of what the window allows: QUICK."""
+QUICK: Final = 0.25
+ROUND_SMOOTHING: Final = 0.3
+
+
+def replan(e: Economy, now_s: float, clock: int, may_switch: bool) -> Economy:
+    """Budgets, prices and the clock, afresh."""
+    elapsed_s = REPLAN_S if math.isinf(e.planned_s) else now_s - e.planned_s
+    pace = latency.fade(e.latency, now_s, REPLAN_S)
+    e = replace(e, latency=pace, planned_s=now_s, round_s=e.round_s + ROUND_SMOOTHING * (e.offered_s - e.round_s))
+    options = tuple(e.tables.options[i] for i in e.tables.offers[-1])
+    costs = _costs(e, options)
+    difficulties = e.scene.quantiles()
+    middle = difficulties[len(difficulties) // 2]
+    e, allowed = _budgets(e, options, now_s)
+    terms = worth.Terms(
+        e.budget.deadline_ms / 1000, e.round_s, e.late_price, difficulties, e.allowed, options, costs
+    )  # fmt: skip
+    value = worth.iterate(e.worth, e.tables, e.latency, terms)
+    service = max(
+        (e.tables.easy[o.variant] - e.tables.slope[o.variant] * middle) * o.frames / max(1e-9, float(costs[0, i]))
+        for i, o in enumerate(options)
+        if e.allowed[o.variant]
+    )
+    free = not e.device.held and may_switch and now_s - e.clock_s >= prices.CLOCK_HOLD_S
+    plan, long_run = prices.plan(
+        value, _base_w(e, now_s), allowed, e.long_run, e.round_s, elapsed_s, service, e.spending.correction, clock,
+        free, e.device.clock_switch_ms / 1000,
+    )  # fmt: skip
+    plan = replace(plan, home=_homes(e, plan, options, middle))
+    spending = e.spending.relaxed(0.97) if plan.paced else e.spending
+    clock_s = now_s if plan.clock != clock else e.clock_s
+    return replace(e, worth=value, long_run=long_run, plan=plan, spending=spending, clock_s=clock_s)
+
+
+def _homes(e: Economy, plan: Plan, options: tuple[Option, ...], difficulty: float) -> tuple[float, ...]:
+    """What a round is worth on each variant alone, without switching: which one is best to live with."""
+    known, late = e.tables, e.late_price
+    homes = [-1e3] * len(known.names)
+    log_deadline = math.log(e.budget.deadline_ms / 1000)
+    price = plan.price * math.exp(e.spending.correction)
+    for option in options:
+        i = option.variant
+        usual_s = float(known.latency_s[i, plan.clock]) * math.exp(e.latency.log_factor(i))
+        on_time = e.latency.on_time(log_deadline - math.log(usual_s * option.times))
+        earned = (on_time * (known.easy[i] - known.slope[i] * difficulty + late) - late) * option.frames
+        value = earned - price * e.joule(i, plan.clock) * option.times
+        homes[i] = max(homes[i], value + plan.ahead(usual_s * option.times - e.round_s))
+    return tuple(homes)
+
+
+def _costs(e: Economy, options: tuple[Option, ...]) -> Array:
+    """Joules by clock and option."""
+    known = e.tables
+    single = np.array([[e.joule(i, clock) for i in range(len(known.names))] for clock in range(known.clocks)])
+    return np.asarray(single[:, [o.variant for o in options]] * np.array([o.times for o in options]))
+
+
+def _base_w(e: Economy, now_s: float) -> Array:
+    """Drawn without any frame, by clock."""
+    leakage_w = e.device.leakage_w_per_c * (e.junction_c - 25.0)
+    return np.asarray(e.tables.idle_w + leakage_w + e.energy.other_w + e.energy.blind_w(now_s))
+
+
+def _budgets(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[Economy, Allowed]:
+    e, window_w = _window_w(e, now_s)
+    e, heat_w = _heat_w(e)
+    e, battery_w, safe = _lasting_w(e, options, now_s)
+    return e, Allowed(window_w, heat_w, battery_w, safe)
+
+
+def _window_w(e: Economy, now_s: float) -> tuple[Economy, float]:
+    cap_w, caps = e.budget.power_w, e.caps
+    if cap_w is None or caps is None or not e.knows_power:
+        return e, math.inf
+    caps = caps.noted(cap_w, now_s)
+    # what was saved is only spent ahead as far as the device is seen and its draw is known
+    seen = now_s - e.energy.valid_s <= SEEN_S
+    usual_w = e.energy.book.usual_w + 0.5 * e.energy.other_error_w if seen else math.inf
+    window_w = window.allowed_w(e.energy.book, caps, usual_w, now_s)
+    before, heat_before = e.smooth_w
+    smooth_w = window_w if before is None else before + QUICK * (window_w - before)
+    if window_w > 0.9 * smooth_w:
+        window_w = min(smooth_w, window_w + 0.03 * cap_w)
+    return replace(e, caps=caps, smooth_w=(smooth_w, heat_before)), window_w
+
+
+def _heat_w(e: Economy) -> tuple[Economy, float]:
+    if e.budget.temperature_c is None:
+        return e, math.inf
+    heat_w = thermal.allowed_w(e.heat, e.physics, e.budget.temperature_c)
+    if not math.isfinite(heat_w):
+        return e, heat_w
+    window_before, before = e.smooth_w
+    smooth_w = heat_w if before is None else before + UNHURRIED * (heat_w - before)
+    return replace(e, smooth_w=(window_before, smooth_w)), min(smooth_w, heat_w + 0.4)
+
+
+def _lasting_w(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[Economy, float, bool]:
+    """What the battery and the horizon's energy allow, and whether the cheapest service is safe all the same."""
+    watts, safe, store, ahead = math.inf, True, e.store, e.horizon
+    if e.budget.battery is not None:
+        rest_w = float(e.tables.idle_w[0]) + max(0.0, e.energy.other_w)
+        rest_w += e.device.leakage_w_per_c * (e.junction_c - 25.0) if e.knows_heat else 0.0
+        cheapest_j = min(e.joule(o.variant, 0) * o.times / o.frames for o in options if e.allowed[o.variant])
+        store = battery.plan(store, e.budget.battery, rest_w, cheapest_j * e.cameras / e.round_s, now_s)
+        watts, safe = store.allowed_w, store.safe
+    if ahead is not None and e.knows_power:
+        ahead = ahead.rolled(now_s, e.energy.book.drawn_j)
+        allowed_w = ahead.allowed_w(now_s, e.energy.book.drawn_j)
+        if allowed_w < watts:
+            watts, safe = allowed_w, False
+    return replace(e, store=store, horizon=ahead), watts, safe
