@@ -62,8 +62,19 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PowerConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    provider: Literal["auto", "host"] = "auto"
+    provider: Literal["auto", "host", "simulated"] = "auto"
     interval_s: Annotated[float, Meta(ge=0.1, le=10, description="seconds, from 0.1 to 10")] = 1.0
+    simulated_device: Literal["orin-nano", "orin-nx", "agx-orin"] = "orin-nano"
+    """whose watts and degrees the provider "simulated" makes up"""
+
+
+class RecordConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """What was seen and decided, as a ring of files. Path None: in the service's state directory, if there is one."""
+
+    path: Annotated[str, Meta(min_length=1, description="the path of a directory, in quotes")] | None = None
+    max_mb: Annotated[
+        float, Meta(ge=0, le=1e6, description="megabytes for all files together, 0 to record nothing")
+    ] = 200.0
 
 
 class BusConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,6 +113,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     bus: BusConfig = BusConfig()
     engine: EngineConfig = EngineConfig()
     camera: list[CameraConfig] = []
+    record: RecordConfig = RecordConfig()
+    profile: Name | None = None
+    """the power profile to start with: `profiles/NAME.toml` beside this file, or a shipped one"""
 
 
 def default_path(given: str | None = None) -> Path:
@@ -118,7 +132,7 @@ def load(path: Path) -> Config:
     merged: dict[str, Any] = {}
     origins: dict[str, Path] = {}
     for file in [path, *_drop_ins(path)]:
-        _merge(merged, _read(file), file, origins)
+        _merge(merged, read_toml(file), file, origins)
 
     def locate(key: str) -> str:
         while key and key not in origins:
@@ -136,7 +150,8 @@ def load(path: Path) -> Config:
 def effective_toml(config: Config) -> str:
     """The whole configuration as TOML, defaults and all, with passwords in camera sources blotted out."""
     lines = [f"bundle = {_toml(config.bundle)}"]
-    for name in ("limits", "power", "bus", "engine"):
+    lines.append("# profile is not set" if config.profile is None else f"profile = {_toml(config.profile)}")
+    for name in ("limits", "power", "bus", "engine", "record"):
         lines += ["", f"[{name}]", *_toml_lines(getattr(config, name))]
     for camera in config.camera:
         shown = msgspec.structs.replace(camera, source=redact(camera.source))
@@ -150,6 +165,8 @@ def diff(old: Config, new: Config) -> tuple[list[str], list[str]]:
     Limits and cameras change live; the bundle, the bus, the engine and power do not.
     """
     changes = _changes("limits", old.limits, new.limits)
+    if old.profile != new.profile:
+        changes.append(f"profile: {_toml(old.profile)} -> {_toml(new.profile)}")
     before, after = ({camera.name: camera for camera in config.camera} for config in (old, new))
     changes += [f"camera {name}: removed" for name in before if name not in after]
     for name, camera in after.items():
@@ -158,7 +175,7 @@ def diff(old: Config, new: Config) -> tuple[list[str], list[str]]:
         else:
             changes += _changes(f"camera {name}", before[name], camera)
     restart = [] if old.bundle == new.bundle else [f"bundle: {_toml(old.bundle)} -> {_toml(new.bundle)}"]
-    for table in ("power", "bus", "engine"):
+    for table in ("power", "bus", "engine", "record"):
         restart += _changes(table, getattr(old, table), getattr(new, table))
     return changes, restart
 
@@ -197,7 +214,8 @@ def _drop_ins(path: Path) -> list[Path]:
         raise UsageError(f"{directory}: cannot be read: {_reason(error)}", "check its permissions") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; UsageError for what is none."""
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
@@ -287,7 +305,8 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
         msgspec.structs.replace(camera, source=absolute(camera.source)) if is_plain_path(camera.source) else camera
         for camera in config.camera
     ]
-    return msgspec.structs.replace(config, bundle=absolute(config.bundle), bus=bus, camera=cameras)
+    record = msgspec.structs.replace(config.record, path=absolute(config.record.path))
+    return msgspec.structs.replace(config, bundle=absolute(config.bundle), bus=bus, camera=cameras, record=record)
 
 
 def _reason(error: Exception) -> str:
