@@ -59,7 +59,7 @@ class Drift:
         if not self.looks:
             return None
         columns = zip(*((look.brightness, look.contrast, look.low, look.high) for look in self.looks), strict=True)
-        return Look(*(statistics.median(column) for column in columns))
+        return Look(*(statistics.median_low(column) for column in columns))
 
 
 def looked(drift: Drift, look: Look, norm: Norm | None) -> Drift:
