@@ -32,16 +32,18 @@ from edged.bus.endpoint import CurveServer, curve_server
 from edged.bus.publisher import Publisher
 from edged.bus.requests import Pin, Reload, Request, Set, Snapshot, Why
 from edged.config import CameraConfig, Config, Limits, diff, load
-from edged.engines.bundle import load_bundle
-from edged.engines.manifest import Manifest
+from edged.engines.bundle import Bundle, load_bundle
 from edged.engines.pool import Pool
 from edged.errors import EdgedError
 from edged.frames.cameras import Cameras, check_sources
 from edged.health import Health, Heartbeats, Notifier
+from edged.loop.budgets import Budgets
 from edged.loop.calls import Calls
+from edged.loop.known import Known, what_is_known
 from edged.loop.pipeline import STAGE, Pipeline
 from edged.loop.present import Presenter
 from edged.loop.reports import Reports
+from edged.loop.senses import Senses
 from edged.loop.steering import Steering
 from edged.power.telemetry import Sampler, open_provider
 from edged.vision.decoder import make_decoder
@@ -112,7 +114,7 @@ class Daemon:
         self._sampler = Sampler(open_provider(config.power), config.power.interval_s)
         self._sampler.start()
         stack.callback(self._sampler.stop)
-        self._build_loop(stack, bundle.manifest, _instance(results))
+        self._build_loop(stack, bundle, _instance(results))
 
         server = ControlServer(context, control, self._handle, _secured(control, curve))
         stack.callback(server.close)
@@ -121,9 +123,9 @@ class Daemon:
         stack.callback(housekeeping.join, 2.0)
         stack.callback(self._stopping.set)
 
-    def _build_loop(self, stack: contextlib.ExitStack, manifest: Manifest, instance: str) -> None:
+    def _build_loop(self, stack: contextlib.ExitStack, bundle: Bundle, instance: str) -> None:
         """Everything that lives on the engine loop."""
-        pool, publisher, config = self._pool, self._publisher, self._config
+        pool, publisher, config, manifest = self._pool, self._publisher, self._config, bundle.manifest
         selector = stack.enter_context(selectors.DefaultSelector())
         self._calls = Calls(selector)
         stack.callback(self._calls.close)
@@ -131,15 +133,28 @@ class Daemon:
         stack.callback(cameras.close)
         self._heartbeats = Heartbeats({STAGE: STUCK_AFTER_S, "control": CONTROL_STUCK_AFTER_S})
         self._health = Health(self._heartbeats, self._notifier)
-        steering = Steering(pool, config.limits, publisher, clock.mono_ns())
+        now_ns = clock.mono_ns()
+        steering = Steering(pool, self._known(bundle), config.limits, publisher, now_ns)
         self._steering = steering
-        self._reports = Reports(manifest, cameras, pool, steering, publisher, self._sampler, self._heartbeats)
+        budgets = Budgets({variant.name: variant.accuracy for variant in pool.variants}, publisher, now_ns)
+        senses = Senses(self._sampler, steering, budgets, now_ns)
+        self._reports = Reports(manifest, cameras, pool, steering, publisher, self._sampler, budgets, self._heartbeats)
         presenter = Presenter(publisher, make_decoder(manifest), manifest.labels, cameras.ring_name)
         letterboxer = Letterboxer(manifest.input, [pool.input_buffer(lane) for lane in range(pool.lanes)])
         self._pipeline = Pipeline(
-            selector, self._calls, cameras, pool, letterboxer, presenter, steering, self._reports, self._heartbeats
-        )
+            selector, self._calls, cameras, pool, letterboxer, presenter, steering, senses, self._reports,
+            self._heartbeats,
+        )  # fmt: skip
         self._apply(config.camera, config.limits)
+
+    def _known(self, bundle: Bundle) -> Known:
+        """What the governor begins with; a device profile that is none is said, and done without."""
+        known = what_is_known(self._pool, bundle)
+        if known.refused is not None:
+            text = f"the device profile is not used: {known.refused.message}"
+            log.warning("%s; %s", text, known.refused.hint)
+            self._publisher.publish(schema.Event(kind="profile_refused", text=text))
+        return known
 
     def _apply(self, cameras: list[CameraConfig], limits: Limits) -> None:
         """On the engine loop. UsageError, and nothing changed, if they cannot be taken."""

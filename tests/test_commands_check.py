@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 import zmq.auth
 
+from edged import clock
 from edged.cli import main
+from edged.power.host import HostProvider
+from edged.power.telemetry import Sample
 from tests.support.bus import free_port
 from tests.support.daemon import RunningDaemon, write_config
 from tests.support.models import center_model, write_bundle
@@ -141,10 +144,17 @@ def test_an_accuracy_floor_that_none_reaches(check: Check, bundle: Path, tmp_pat
     )
 
 
-def test_a_limit_that_is_not_enforced_yet_is_a_warning(check: Check, bundle: Path, tmp_path: Path) -> None:
-    code, found = check(write_config(tmp_path, bundle, {"gate": SMALL}, "[limits]\npower_w = 5"))
+def test_a_limit_that_cannot_be_held_here_is_a_warning(
+    check: Check, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HostProvider, "read", lambda self: Sample("host", clock.mono_ns(), missing=("no meter",)))
+    limits = "[limits]\npower_w = 5\ntemperature_c = 80"
+    code, found = check(write_config(tmp_path, bundle, {"gate": SMALL}, limits))
     assert code == 0
-    assert ("warning", "power_w is not enforced in this version") in [(f["level"], f["text"]) for f in found["limits"]]
+    warned = [f["text"] for f in found["limits"] if f["level"] == "warning"]
+    assert any("power_w" in text and "cannot be held" in text for text in warned), warned
+    assert any("temperature_c" in text and "cannot be held" in text for text in warned), warned
+    assert all(f["fix"] for f in found["limits"] if f["level"] == "warning")
 
 
 def test_sources_that_cannot_work(check: Check, bundle: Path, tmp_path: Path) -> None:

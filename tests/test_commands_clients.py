@@ -130,7 +130,8 @@ def test_status_shows_cameras_variants_and_what_is_unknown(run: Run) -> None:
     assert "No such file" in " ".join(out.split()) and "gone" in rows and "live" not in rows["gone"].split()
     assert "0.900" in rows["fine"] and "0.800" in rows["fast"]
     assert rows["decision"].split()[1].startswith(("fine", "fast"))
-    assert "deadline_ms 50" in rows["limits"] and "power_w none" in rows["limits"]
+    assert "99 %" in rows["on"] and "within 50 ms" in rows["on"], "on time"
+    assert "none" in rows["mean"], "no power limit"
     assert "host: power " in rows["device"] and "healthy" in out.splitlines()[0]
 
 
@@ -166,7 +167,7 @@ def test_pin_and_release_are_carried_out_and_explained(run: Run, daemon: Running
     assert heads[0].split()[1] == "fast" and "  pinned by an operator" in heads[0]
     assert "fast: pinned by an operator, needs" in out
     marked = [text.split() for text in out.splitlines() if text.strip().startswith(">")]
-    assert marked[0][1:3] == ["fast", "0.800"] and marked[0][4] == "ms"
+    assert marked[0][1:5] == ["fast:", "accuracy", "0.800,", "predicted"] and marked[0][6] == "ms"
     last = json.loads(run("why", "-n", "1", "--json")[1])
     assert len(last) == 1 and last[0]["pinned"] is False
     assert [a["variant"] for a in last[0]["alternatives"]] == ["fine", "fast"]

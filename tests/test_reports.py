@@ -31,12 +31,15 @@ def test_the_state_holds_the_limits_the_variants_and_the_cameras(tmp_path: Path)
         house.pipeline.configure([GATE], Limits(deadline_ms=70.0))
         house.reports.limits_changed(Limits(deadline_ms=70.0))
         house.reports.batch_done("only", 2, 6.0)
+        for on_time in (True, False):
+            house.reports.published("only", on_time)
         house.reports.publish(clock.mono_ns())
         state = house.reports.state
         assert state is not None
         assert state.limits["deadline_ms"] == 70.0 and state.limits["power_w"] is None
         assert [(v.name, v.results, v.latency_p50_ms) for v in state.variants] == [("only", 2, 3.0)]
         assert [c.camera for c in state.cameras] == ["gate"]
+        assert {b.name: b.limit for b in state.budgets}["deadline"] == 99.0
         assert state.decision == house.steering.message
         assert state.healthy
 

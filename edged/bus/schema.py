@@ -79,7 +79,9 @@ class RingRef(Struct, frozen=True, gc=False):
 
 class Result(Header, frozen=True, kw_only=True):
     """`result/<camera>`: one inferred frame. Exactly one of `detections` and `classes` is there; an empty list means
-    that nothing was seen. The publisher fills `age_ms` (capture to publish) and `deadline_met` as it sends."""
+    that nothing was seen. `variant` made this result; `escalated`: another had run before it on the same frame and was
+    in doubt. `energy_mj` is estimated, of all runs of this frame, above what the device draws at rest. The publisher
+    fills `age_ms` (capture to publish) and `deadline_met` as it sends."""
 
     camera: str
     frame: int
@@ -95,6 +97,7 @@ class Result(Header, frozen=True, kw_only=True):
     ring: RingRef
     age_ms: float = 0.0
     deadline_met: bool = False
+    escalated: bool = False
     detections: list[Detection] | UnsetType = UNSET
     classes: list[ClassScore] | UnsetType = UNSET
 
@@ -125,17 +128,46 @@ class Status(Header, frozen=True, kw_only=True):
 
 
 class Alternative(Struct, frozen=True):
-    """A variant as it stood when the choice was made. `verdict` is a sentence."""
+    """A variant as it stood when the choice was made. `verdict` is a sentence. `energy_mj` is estimated, of a frame
+    above rest; `power_w` the whole device's with all frames on it; null while nothing is known of watts."""
 
     variant: str
     accuracy: float | None
     predicted_ms: float | None
     fits: bool
     verdict: str
+    energy_mj: float | None = None
+    power_w: float | None = None
+
+
+class Escalation(Struct, frozen=True):
+    """A frame whose best score is below `confidence` is run again on `variant` when deadline and budgets allow it."""
+
+    variant: str
+    confidence: float
+
+
+class Number(Struct, frozen=True):
+    """One number that a decision was made of; `error` is its standard error, `age_s` how old it is, null where that has
+    no meaning. `assumed`: a guess that nothing measured has replaced yet."""
+
+    name: str
+    value: float
+    unit: str
+    error: float | None
+    age_s: float | None
+    assumed: bool
 
 
 class Decision(Header, frozen=True, kw_only=True):
-    """`decision`: what runs and why. `bound` names the constraint that decided."""
+    """`decision`: what runs and why. `bound` names the constraint that decided.
+
+    While watts are known each batch is a choice of its own around this decision: results name the variant they got.
+    `clock_mhz`: the ceiling asked for, null where it is given. `price_per_j`: how many fully accurate frames a joule
+    must earn, 0 while nothing is scarce. `frame_share`: share of the frames expected to run. `yielded`: what gives way
+    just now (heat, deadline, power, energy, accuracy, frame_rate). `unheld`: limits that cannot be held, a sentence
+    each.
+    """
 
     variant: str
     max_batch: int
@@ -143,6 +175,13 @@ class Decision(Header, frozen=True, kw_only=True):
     reason: str
     alternatives: list[Alternative]
     pinned: bool
+    clock_mhz: float | None = None
+    price_per_j: float = 0.0
+    frame_share: float = 1.0
+    escalation: Escalation | None = None
+    yielded: list[str] = []
+    unheld: list[str] = []
+    numbers: list[Number] = []
 
 
 class Event(Header, frozen=True, kw_only=True):
@@ -183,6 +222,59 @@ class VariantState(Struct, frozen=True):
     latency_p50_ms: float | None
 
 
+class BudgetState(Struct, frozen=True):
+    """A limit beside what was measured. `limit` and `measured` are in `unit`; null: not set, not known. `estimated`: no
+    meter measured it. `note` says over what it was measured, or why it is not known."""
+
+    name: str
+    limit: float | None
+    measured: float | None
+    unit: str
+    estimated: bool
+    note: str
+
+
+class Agreement(Struct, frozen=True):
+    """How far a variant sees on a camera what the reference sees there, 0..1, over its last `samples` shadow runs
+    (after a veto: since then). `low` and `high` bound it at every look at once; null without a sample. A variant of
+    which it is proven to be below `gate` is `vetoed`."""
+
+    camera: str
+    variant: str
+    agreement: float | None
+    low: float | None
+    high: float | None
+    samples: int
+    gate: float
+    vetoed: bool
+
+
+class InputDrift(Struct, frozen=True):
+    """A camera's pictures against the calibration's: medians over two minutes, luma 0..255; null before a picture.
+    `reason` says how they differ, empty if they do not."""
+
+    camera: str
+    drifted: bool
+    reason: str
+    brightness: float | None
+    contrast: float | None
+    low: float | None
+    high: float | None
+
+
+class Guard(Struct, frozen=True):
+    """The accuracy guard since the start. `reference` is null if it does not run here: nothing is guarded then.
+    `shadow_share` is of the frames inferred; `passed_over` counts runs that were due and not made, by cause."""
+
+    reference: str | None
+    shadow_runs: int
+    shadow_share: float | None
+    shadow_ms: float
+    passed_over: dict[str, int]
+    agreement: list[Agreement]
+    drift: list[InputDrift]
+
+
 class State(Header, frozen=True, kw_only=True):
     """`state`: the whole picture, retained: every new subscriber gets it at once."""
 
@@ -199,6 +291,8 @@ class State(Header, frozen=True, kw_only=True):
     healthy: bool
     stages: dict[str, float]
     """Seconds since each stage last made progress."""
+    budgets: list[BudgetState] = []
+    guard: Guard | None = None
 
 
 Message = Result | Status | Decision | Event | Telemetry | State
@@ -237,7 +331,10 @@ def json_schema() -> dict[str, Any]:
 
     The sender leaves out nothing but what may be unset, so every other field is required, whatever its default here.
     """
-    parts: list[type[Struct]] = [Latency, Detection, ClassScore, RingRef, Alternative, VariantState]
+    parts: list[type[Struct]] = [
+        Latency, Detection, ClassScore, RingRef, Alternative, Escalation, Number, VariantState, BudgetState, Agreement,
+        InputDrift, Guard,
+    ]  # fmt: skip
     kinds = {kind.__name__: kind for kind in [*MESSAGE_TYPES.values(), *parts]}
     _, components = msgspec.json.schema_components(MESSAGE_TYPES.values(), ref_template="#/$defs/{name}")
     for name, definition in components.items():

@@ -27,13 +27,15 @@ from edged.engines.bundle import Bundle, load_bundle
 from edged.engines.pool import Pool, PoolVariant
 from edged.errors import EdgedError
 from edged.governor import governor
-from edged.governor.decision import BudgetChanged, Variant, Workload
-from edged.loop.steering import budget_of, usable_variants
-from edged.power.telemetry import open_provider
+from edged.governor.decision import BudgetChanged, Sensed, Workload
+from edged.loop.known import Known, what_is_known
+from edged.loop.steering import budget_of
+from edged.power.telemetry import Sample, open_provider
 from edged.vision.decoder import make_decoder
 
 _STYLES: Final = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 _BETWEEN_READINGS_S: Final = 0.3
+_UNHELD_FIX: Final = "give the machine a sensor that edged reads, or measure it: edged-calibrate profile"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,8 +69,8 @@ def check(path: Path, config: Config) -> Iterator[Finding]:
     cameras = len(config.camera)
     yield Finding("ok", "config", f"{path}: {cameras} camera{'' if cameras == 1 else 's'}")
     running = yield from try_sockets(config.bus)
-    usable = yield from _bundle(config)
-    yield from _power(config.power)
+    known = yield from _bundle(config)
+    sample = yield from _power(config.power)
     with progress(f"opening {cameras} cameras"):
         tried = try_cameras(config.camera)
     for camera in tried:
@@ -78,41 +80,47 @@ def check(path: Path, config: Config) -> Iterator[Finding]:
         else:
             usual = "the daemon that runs may hold it" if running else "check the source; the daemon would keep trying"
             yield Finding("failed", subject, camera.problem, camera.hint or usual)
-    if usable:
-        yield from _limits(config.limits, usable, tried)
+    if known is not None:
+        yield from _limits(config.limits, known, tried, sample)
 
 
-def _bundle(config: Config) -> Generator[Finding, None, tuple[Variant, ...]]:
-    """Returns the variants that run here."""
+def _bundle(config: Config) -> Generator[Finding, None, Known | None]:
+    """Returns what the governor would begin with; None if no variant runs here."""
     try:
         bundle = load_bundle(config.bundle)
         make_decoder(bundle.manifest)
     except EdgedError as error:
         yield failed("bundle", error)
-        return ()
+        return None
     manifest = bundle.manifest
     told = f"{manifest.name}, {manifest.task}, {len(manifest.labels)} classes, {len(manifest.variants)} variants"
     yield Finding("ok", "bundle", f"{bundle.directory}: {told}")
     try:
         with progress("loading and warming the engines"), Pool.open(bundle, config.engine) as pool:
             variants, device = pool.variants, pool.device
-            usable = usable_variants(pool)
+            known = what_is_known(pool, bundle)
     except EdgedError as error:
         yield failed("engines", error)
-        return ()
+        return None
     yield from (_variant(bundle, variant, device) for variant in variants)
-    return usable
+    if known.refused is not None:
+        text = f"the device profile is not used: {known.refused.message}"
+        yield Finding("warning", "device profile", text, known.refused.hint)
+    return known
 
 
-def _limits(limits: Limits, usable: tuple[Variant, ...], tried: list[Tried]) -> Iterator[Finding]:
-    """What the governor would choose for the frames that the cameras gave just now."""
+def _limits(limits: Limits, known: Known, tried: list[Tried], sample: Sample | None) -> Iterator[Finding]:
+    """What the governor would choose for the frames that the cameras gave just now, and what it cannot hold."""
     now_ns = clock.mono_ns()
     live = [camera for camera in tried if camera.problem is None]
     load = Workload(len(live), sum(camera.fps or 0.0 for camera in live), late=0)
     budget = budget_of(limits)
     try:
-        state, _ = governor.start(usable, budget, now_ns)
+        state, _ = governor.start(known.variants, budget, now_ns, known.device)
         state, _ = governor.step(state, load, now_ns)
+        if sample is not None:
+            said = Sensed(sample.power_w, sample.temperature_c, power_estimated=sample.power_estimated)
+            state, _ = governor.step(state, said, now_ns)
         _, decision = governor.step(state, BudgetChanged(budget), now_ns)  # has it say what it thinks of that load
     except EdgedError as error:
         yield failed("limits", error)
@@ -120,9 +128,8 @@ def _limits(limits: Limits, usable: tuple[Variant, ...], tried: list[Tried]) -> 
     fits = any(other.fits for other in decision.alternatives if other.variant == decision.variant)
     fix = "" if fits else "raise deadline_ms, lower the cameras' fps, or use a faster bundle"
     yield Finding("ok" if fits else "warning", "limits", f"would run {decision.reason}", fix)
-    for key in ("power_w", "energy_wh", "temperature_c"):
-        if getattr(limits, key) is not None:
-            yield Finding("warning", "limits", f"{key} is not enforced in this version", f"do not rely on {key} yet")
+    for sentence in decision.unheld:
+        yield Finding("warning", "limits", sentence, _UNHELD_FIX)
 
 
 def _variant(bundle: Bundle, variant: PoolVariant, device: str) -> Finding:
@@ -146,7 +153,7 @@ def _variant(bundle: Bundle, variant: PoolVariant, device: str) -> Finding:
     )
 
 
-def _power(config: PowerConfig) -> Iterator[Finding]:
+def _power(config: PowerConfig) -> Generator[Finding, None, Sample | None]:
     try:
         provider = open_provider(config)
         try:
@@ -157,7 +164,7 @@ def _power(config: PowerConfig) -> Iterator[Finding]:
             provider.close()
     except EdgedError as error:
         yield failed("power", error)
-        return
+        return None
     yield Finding(
         "ok",
         "power",
@@ -167,6 +174,7 @@ def _power(config: PowerConfig) -> Iterator[Finding]:
     )
     for reason in sample.missing:
         yield Finding("warning", "power", reason, "none needed: it is published as unknown")
+    return sample
 
 
 def _show(out: Console, finding: Finding) -> None:

@@ -17,10 +17,12 @@ from rich.text import Text
 from edged import clock
 from edged.bus.schema import State, Status, Telemetry
 from edged.commands.terminal import ask, causes, console, fitting_table, number, printable, progress, span
-from edged.commands.why import BOUNDS
+from edged.commands.why import BOUNDS, consequences
 from edged.errors import EdgedError
 
 WAIT_S = 3.0
+BUDGETS = {"deadline": "on time", "power": "mean power", "energy": "energy", "frame_rate": "frames run"}
+"""What a budget is called in the table, where its name alone would not say it."""
 _POLL_S = 0.1
 
 
@@ -57,6 +59,9 @@ def show(out: Console, state: State, before: State) -> None:
     out.print()
     out.print(_variants(out, state))
     out.print()
+    if any(budget.limit is not None or budget.measured is not None for budget in state.budgets):
+        out.print(_budgets(out, state))
+        out.print()
     out.print(_rest(state))
 
 
@@ -68,8 +73,8 @@ def _rest(state: State) -> Table:
     if state.decision is not None:
         bound = BOUNDS.get(state.decision.bound, state.decision.bound)
         grid.add_row("decision", Text(f"{state.decision.reason} ({bound})"))
-    limits = ", ".join(f"{key} {'none' if value is None else f'{value:g}'}" for key, value in state.limits.items())
-    grid.add_row("limits", limits)
+        for sentence in consequences(state.decision):
+            grid.add_row("", Text(sentence))
     grid.add_row("device", Text(_device(state.telemetry)))
     for reason in state.telemetry.missing if state.telemetry else ():
         grid.add_row("", Text(reason, style="dim"))
@@ -131,6 +136,21 @@ def _variants(out: Console, state: State) -> Table:
     columns = "variant", "precision", "sparse", f">{state.metric}", ">p50 per frame", ">results", "runtime", "refused"
     expendable = "runtime", "sparse", "precision", "results"
     return fitting_table(out, columns, rows, wraps={"refused": 14}, expendable=expendable)
+
+
+def _budgets(out: Console, state: State) -> Table:
+    """Each limit beside what was measured."""
+    rows = [
+        (
+            BUDGETS.get(budget.name, budget.name),
+            "none" if budget.limit is None else f"{budget.limit:g} {budget.unit}".strip(),
+            "unknown" if budget.measured is None else f"{budget.measured:.4g} {budget.unit}".strip()
+            + (", estimated" if budget.estimated else ""),
+            Text(budget.note),
+        )
+        for budget in state.budgets
+    ]  # fmt: skip
+    return fitting_table(out, ("limit", ">set to", ">measured", "of what"), rows, wraps={"of what": 26}, expendable=())
 
 
 def _device(sample: Telemetry | None) -> str:

@@ -65,7 +65,8 @@ def line(message: Message) -> str:
         case Status():
             text = _status(message)
         case Decision():
-            text = f"decision  {message.reason} [bound: {message.bound}]"
+            yielded = f"; gives way: {', '.join(message.yielded).replace('_', ' ')}" if message.yielded else ""
+            text = f"decision  {message.reason} [bound: {message.bound}{yielded}]"
         case Event():
             about = message.camera or message.variant
             text = f"event     {message.kind}{f' ({about})' if about else ''}: {message.text}"
@@ -91,9 +92,11 @@ def _result(message: Result) -> str:
     else:
         classes = message.classes if isinstance(message.classes, list) else []
         seen, told = "classes", ", ".join(f"{c.label} {c.score:.2f}" for c in classes)
+    again = " (run again)" if message.escalated else ""
+    energy = "" if message.energy_mj is None else f" {message.energy_mj:.3g} mJ"
     return (
-        f"result    {message.camera} #{message.frame} {message.age_ms:5.1f} ms{late} {message.variant} {seen}"
-        f"{': ' if told else ''}{told}"
+        f"result    {message.camera} #{message.frame} {message.age_ms:5.1f} ms{late} {message.variant}{again}{energy} "
+        f"{seen}{': ' if told else ''}{told}"
     )
 
 

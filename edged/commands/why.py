@@ -11,17 +11,27 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from edged.bus.schema import Decision
-from edged.commands.terminal import ask, at, console, number
+from edged.bus.schema import Alternative, Decision, Number
+from edged.commands.terminal import ask, at, console, number, span
 
 _MOST = 1000
 
 BOUNDS = {
+    "heat": "bound by the temperature limit",
     "deadline": "bound by the deadline",
     "load": "bound by the engine's capacity",
+    "power": "bound by the mean power",
+    "energy": "bound by the energy that must last",
     "accuracy": "bound by the accuracy floor",
     "pin": "pinned by an operator",
     "none": "no limit binds",
+}
+YIELDS = {
+    "heat": "the temperature limit gives way: nothing that can be done is cool enough",
+    "deadline": "the deadline gives way: frames are late",
+    "power": "the power limit gives way",
+    "energy": "the energy that must last gives way",
+    "accuracy": "the accuracy floor gives way: no variant that works reaches it",
 }
 
 
@@ -37,20 +47,60 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def show(out: Console, decision: Decision) -> None:
-    """One decision: its line, its sentence, and how every variant stood."""
+    """One decision: its line, its sentence, what gives way, how every variant stood, and the numbers used."""
     batch = f", batches of up to {decision.max_batch}" if decision.max_batch > 1 else ""
     bound = BOUNDS.get(decision.bound, decision.bound)
     head = Text.assemble(at(decision.t_publish), "  ", (decision.variant, "bold"), f"  {bound}{batch}")
     out.print(head)
-    out.print(Padding(Text(decision.reason), (0, 0, 0, 2)))
-    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="dim")
-    for name in ("", "variant"):
-        table.add_column(name, no_wrap=True)
-    for name in ("accuracy", "predicted"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict")
+    for sentence in (decision.reason, *consequences(decision)):
+        out.print(Padding(Text(sentence), (0, 0, 0, 2)))
     for other in decision.alternatives:
-        mark = ">" if other.variant == decision.variant else " "
-        predicted = number(other.predicted_ms, 1, " ms")
-        table.add_row(mark, other.variant, number(other.accuracy, 3), predicted, Text(other.verdict))
-    out.print(Padding(table, (0, 0, 1, 2)))
+        chosen = other.variant == decision.variant
+        out.print(Padding(Text(f"{'>' if chosen else ' '} {_figures(other)}", style="bold" if chosen else ""), (0, 2)))
+        out.print(Padding(Text(other.verdict, style="dim"), (0, 0, 0, 6)))
+    if decision.numbers:
+        out.print(Padding(_numbers(decision.numbers), (0, 0, 0, 4)))
+    out.print()
+
+
+def consequences(decision: Decision) -> list[str]:
+    """What follows from the decision beside the variant, one sentence each."""
+    told = [YIELDS.get(what, f"{what} gives way") for what in decision.yielded if what != "frame_rate"]
+    if "frame_rate" in decision.yielded:
+        share = f": about {decision.frame_share:.0%} of the frames are run" if decision.frame_share < 1 else ""
+        told.insert(0, f"the frame rate gives way{share}")
+    told += decision.unheld
+    if decision.escalation is not None:
+        again = decision.escalation
+        told.append(f"a frame whose best score is below {again.confidence:g} may run again on {again.variant}")
+    if decision.clock_mhz is not None:
+        told.append(f"the clock may go up to {decision.clock_mhz:g} MHz")
+    if decision.price_per_j > 0:
+        told.append(
+            f"watts are scarce: a joule must earn {decision.price_per_j:.2g} accurate frames, or it is not spent"
+        )
+    return told
+
+
+def _figures(other: Alternative) -> str:
+    """What is known of a variant, in one line; what is not is left out."""
+    figures = [f"accuracy {number(other.accuracy, 3)}", f"predicted {number(other.predicted_ms, 1, ' ms')}"]
+    if other.energy_mj is not None:
+        figures.append(f"{other.energy_mj:.3g} mJ a frame")
+    if other.power_w is not None:
+        figures.append(f"{other.power_w:.3g} W in all")
+    return f"{other.variant}: {', '.join(figures)}"
+
+
+def _numbers(numbers: list[Number]) -> Table:
+    """Name, value and error, age: the estimates behind the decision."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, show_header=False, style="dim")
+    table.add_column()
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    for one in numbers:
+        error = "" if one.error is None else f" ± {one.error:.2g}"
+        age = "" if one.age_s is None else f"{span(one.age_s)} old"
+        assumed = "assumed" if one.assumed else ""
+        table.add_row(one.name, f"{one.value:.4g}{error} {one.unit}", f"{age} {assumed}".strip())
+    return table

@@ -18,17 +18,20 @@ class PixelFormat(IntEnum):
     NV12 = 2
 
 
-DropCause = Literal["superseded", "late", "overload", "torn", "frozen", "rate", "corrupt", "engine", "shutdown"]
+DropCause = Literal[
+    "superseded", "late", "overload", "budget", "torn", "frozen", "rate", "corrupt", "engine", "shutdown"
+]
 """Why a captured frame gave no result.
 
 superseded: a newer frame of the same camera came first.   late: it could no longer meet its deadline.
-overload: given up so that heavier or more urgent cameras hold theirs.   torn: overwritten while being read.
-frozen: the same picture as before.   rate: above the camera's configured fps.   corrupt: the decoder flagged it.
-engine: inference failed.   shutdown: the daemon was stopping.
+overload: given up so that heavier or more urgent cameras hold theirs.   budget: skipped by choice, so that power,
+energy or heat hold.   torn: overwritten while being read.   frozen: the same picture as before.   rate: above the
+camera's configured fps.   corrupt: the decoder flagged it.   engine: inference failed.   shutdown: the daemon was
+stopping.
 """
 
 DROP_CAUSES: tuple[DropCause, ...] = (
-    "superseded", "late", "overload", "torn", "frozen", "rate", "corrupt", "engine", "shutdown",
+    "superseded", "late", "overload", "budget", "torn", "frozen", "rate", "corrupt", "engine", "shutdown",
 )  # fmt: skip
 
 CaptureClock = Literal["camera", "arrival"]

@@ -37,11 +37,13 @@ class _Camera:
 
     `urgency_ns`, by which the order goes, is the deadline of the first frame since the camera was last served, even if
     newer ones replaced it: without it a camera whose frames always arrive second would be overtaken for ever.
-    `served` is the turn in which it was last served, `lost` counts frames given up since, `period_ns` is the time
-    between its last two frames.
+    `served` is the turn in which it was last served, `lost` counts frames given up since (`before`: both as they were
+    before the last turn that served it), `period_ns` is the time between its last two frames.
     """
 
-    __slots__ = ("deadline_ns", "frame", "lost", "period_ns", "served", "set_aside", "urgency_ns", "weight")
+    __slots__ = (
+        "before", "deadline_ns", "frame", "lost", "period_ns", "served", "set_aside", "urgency_ns", "weight",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.frame: Frame | None = None
@@ -51,6 +53,7 @@ class _Camera:
         self.urgency_ns = 0
         self.served = 0
         self.lost = 0
+        self.before = (0, 0)
         self.period_ns = 0
 
 
@@ -119,6 +122,13 @@ class Scheduler:
                 return self._serve(batch), tuple(drops)
             drops += [self._give_up(c, "overload") for c in batch]
 
+    def hand_back(self, frames: Sequence[Frame]) -> None:
+        """Frames of the batch just returned that shall not run now after all: they wait on, in their old place."""
+        for frame in frames:
+            camera = self._cameras[frame.camera]
+            camera.frame, (camera.served, camera.lost) = frame, camera.before
+            self._waiting += 1
+
     def _starves_another(self, batch: list[_Camera], earliest_end_ns: int, times: list[int]) -> bool:
         """Whether the batch would again cost a camera its next frame, which has not come yet but could be in time.
 
@@ -141,6 +151,7 @@ class Scheduler:
         for camera in batch:
             if camera.frame is not None:
                 frames.append(camera.frame)
+            camera.before = camera.served, camera.lost
             camera.frame, camera.served, camera.lost = None, self._turn, 0
         self._waiting -= len(batch)
         return tuple(frames)

@@ -1,8 +1,8 @@
 """The engine loop: frames of the cameras in, results on the bus out. Runs on the daemon's main thread.
 
-One turn: wait for a camera, take the newest frames, let the schedule choose a batch, scale it straight out of shared
-memory into the engine's input, run it on the variant that the governor's decision names, decode, publish. With an
-engine of several lanes the next batch is prepared while the one before still runs.
+One turn: wait for a camera, take the newest frames, let schedule and governor choose a batch and its variant, scale it
+straight out of shared memory into the engine's input, run it, decode, publish; now and then tell the governor what the
+sensors say and let it plan. With an engine of several lanes the next batch is prepared while the one before still runs.
 
 Other threads reach it only through `Calls`, which run between two batches.
 """
@@ -10,24 +10,22 @@ Other threads reach it only through `Calls`, which run between two batches.
 from __future__ import annotations
 
 import selectors
-from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
 from edged import clock
 from edged.clock import NS_PER_MS, NS_PER_S
 from edged.config import CameraConfig, Limits
-from edged.engines.engine import Outputs
-from edged.engines.pool import Pool, VariantError
-from edged.errors import EdgedError
+from edged.engines.pool import Pool
 from edged.frames.cameras import Cameras, check_sources
-from edged.frames.frame import DropCause, Frame
 from edged.frames.schedule import Scheduler
-from edged.governor.decision import BatchDone, Workload
+from edged.governor.decision import Workload
 from edged.health import Heartbeats
 from edged.loop.calls import Calls
-from edged.loop.present import Presenter, Timing
+from edged.loop.chooser import Chooser
+from edged.loop.present import Presenter
 from edged.loop.reports import Reports
+from edged.loop.runner import Runner
+from edged.loop.senses import Senses
 from edged.loop.steering import Steering
 from edged.vision.letterbox import Letterboxer
 
@@ -36,19 +34,8 @@ LONGEST_WAIT_NS: Final = NS_PER_S // 2
 PROBE_AFTER_NS: Final = NS_PER_S // 4
 """With no batch for so long, the next frame runs whatever the prediction says: predictions are learnt from batches
 alone, so one that lets no frame through would never be corrected."""
-SLACK_MS: Final = 0.5
-"""Kept free before each deadline: publishing and the wake-up of this thread."""
-
-
-@dataclass
-class Batch:
-    """What is in flight on one lane. Times are of the monotonic clock."""
-
-    lane: int
-    variant: str
-    frames: list[Frame]
-    start_ns: int
-    submitted_ns: int
+OVERDUE_NS: Final = NS_PER_S // 4
+"""So long a plan waits for a moment without frames."""
 
 
 class Pipeline:
@@ -61,24 +48,21 @@ class Pipeline:
         letterboxer: Letterboxer,
         presenter: Presenter,
         steering: Steering,
+        senses: Senses,
         reports: Reports,
         heartbeats: Heartbeats,
     ) -> None:
         self._selector = selector
         self._calls = calls
         self._cameras = cameras
-        self._pool = pool
-        self._letterboxer = letterboxer
-        self._presenter = presenter
         self._steering = steering
+        self._senses = senses
         self._reports = reports
         self._heartbeats = heartbeats
         self._schedule = Scheduler()
+        self._runner = Runner(cameras, pool, letterboxer, presenter, steering, reports)
+        self._chooser = Chooser(self._schedule, steering, pool.max_batch, self._runner.dropped)
         self._weights: dict[str, float] = {}
-        self._deadline_ms = 0.0
-        self._free_lanes = deque(range(pool.lanes))
-        self._in_flight: deque[Batch] = deque()
-        self._submitted_ns = 0
         self._stopping = False
 
     def configure(self, cameras: list[CameraConfig], limits: Limits) -> None:
@@ -86,19 +70,22 @@ class Pipeline:
         now_ns = clock.mono_ns()
         check_sources(cameras)
         self.set_limits(limits)
-        while self._in_flight:  # a camera may go, and its ring with it
-            self._finish_batch()
+        while self._runner.busy:  # a camera may go, and its ring with it
+            self._runner.finish()
         self._cameras.configure(cameras, now_ns)
         for gone in self._weights.keys() - {camera.name for camera in cameras}:
             self._schedule.forget(gone)
-        self._weights = {camera.name: camera.weight for camera in cameras}
+        mean = sum(camera.weight for camera in cameras) / max(1, len(cameras))
+        self._weights = {camera.name: camera.weight / mean for camera in cameras}
+        self._chooser.weights = self._runner.weights = self._weights
         # Until the cameras are live and counted: as if each gave a frame at once, at no particular rate.
         self._steering.observe(Workload(len(cameras), 0.0, 0), now_ns)
 
     def set_limits(self, limits: Limits) -> None:
         """UsageError, and nothing changed, if no variant could hold them."""
-        self._steering.set_limits(limits, clock.mono_ns())
-        self._deadline_ms = limits.deadline_ms
+        now_ns = clock.mono_ns()
+        self._steering.set_limits(limits, now_ns)
+        self._runner.deadline_ms = limits.deadline_ms
 
     def stop(self) -> None:
         """End `run` after the turn in hand. From any thread, and from signal handlers."""
@@ -109,12 +96,12 @@ class Pipeline:
         """Turns until `stop`; then what is in flight is finished and what waits is counted."""
         while not self._stopping:
             self._turn()
-        while self._in_flight:
-            self._finish_batch()
+        while self._runner.busy:
+            self._runner.finish()
         for camera in self._weights:
             drop = self._schedule.forget(camera)
             if drop is not None:
-                self._dropped(drop.frame, "shutdown")
+                self._runner.dropped(drop.frame, "shutdown")
         self._reports.publish(clock.mono_ns())
         self._heartbeats.idle(STAGE)
 
@@ -125,20 +112,19 @@ class Pipeline:
         self._cameras.tick(now_ns)
         self._reports.publish_changes(now_ns)
         self._take_fresh()
-        if now_ns >= self._reports.due_ns:
-            self._steering.observe(self._reports.workload(now_ns), now_ns)
-            self._reports.publish(now_ns)
-        if len(self._schedule) and self._free_lanes:
+        if len(self._schedule) and self._runner.can_start:
             self._start_batch()
-        if self._in_flight and not (self._free_lanes and len(self._schedule)):
-            self._finish_batch()
+        if self._runner.busy and not (self._runner.can_start and len(self._schedule)):
+            self._runner.finish()
+        self._take_stock(clock.mono_ns())
 
     def _wait(self) -> None:
         """Until a camera speaks, a call comes or something is due; not at all while there is work."""
         timeout_s = 0.0
-        if not len(self._schedule) and not self._in_flight:
+        if not len(self._schedule) and not self._runner.busy:
             now_ns = clock.mono_ns()
-            wake_ns = min(self._cameras.next_wake_ns(), self._reports.due_ns, now_ns + LONGEST_WAIT_NS)
+            due_ns = min(self._reports.due_ns, self._steering.due_ns, self._senses.due_ns)
+            wake_ns = min(self._cameras.next_wake_ns(), due_ns, now_ns + LONGEST_WAIT_NS)
             timeout_s = max(0, wake_ns - now_ns) / NS_PER_S
             self._heartbeats.idle(STAGE)
         ready = self._selector.select(timeout_s)
@@ -152,101 +138,26 @@ class Pipeline:
 
     def _take_fresh(self) -> None:
         for frame in self._cameras.fresh():
-            deadline_ns = frame.mono_capture_ns + int(self._deadline_ms * NS_PER_MS)
+            deadline_ns = frame.mono_capture_ns + int(self._runner.deadline_ms * NS_PER_MS)
             drop = self._schedule.offer(frame, deadline_ns, self._weights.get(frame.camera, 1.0))
             if drop is not None:
-                self._dropped(drop.frame, drop.cause)
+                self._runner.dropped(drop.frame, drop.cause)
 
     def _start_batch(self) -> None:
-        """Choose, prepare and submit the next batch on a free lane."""
-        most = min(self._steering.decision.max_batch, self._pool.max_batch)
-        start_ns = clock.mono_ns()
-        probing = start_ns - self._submitted_ns > PROBE_AFTER_NS
-        predict_ms = (0.0,) if probing else self._steering.predict_ms
-        frames, drops = self._schedule.next_batch(self._engine_free_ns(start_ns), predict_ms, most, SLACK_MS)
-        for drop in drops:
-            self._dropped(drop.frame, drop.cause)
-        lane = self._free_lanes[0]
-        whole = self._prepare(frames, lane)
-        if not whole:
-            return
-        submitted_ns = clock.mono_ns()
-        try:
-            variant = self._pool.submit(lane, len(whole))
-        except VariantError as error:
-            self._lost(whole, error)
-            return
-        self._submitted_ns = submitted_ns
-        self._free_lanes.popleft()
-        self._in_flight.append(Batch(lane, variant, whole, start_ns, submitted_ns))
+        now_ns = clock.mono_ns()
+        probing = now_ns - self._runner.submitted_ns > PROBE_AFTER_NS
+        chosen = self._chooser.next(now_ns, self._runner.free_ns(now_ns), probing)
+        if chosen is not None:
+            self._runner.start(*chosen, now_ns)
 
-    def _engine_free_ns(self, now_ns: int) -> int:
-        """When the engine can begin: after what is in flight, as far as can be told."""
-        predict_ms = self._steering.predict_ms
-        busy_ms = sum(predict_ms[len(batch.frames) - 1] for batch in self._in_flight) if predict_ms else 0.0
-        since_ns = self._in_flight[0].submitted_ns if self._in_flight else now_ns
-        return max(now_ns, since_ns + int(busy_ms * NS_PER_MS))
-
-    def _prepare(self, frames: tuple[Frame, ...], lane: int) -> list[Frame]:
-        """Scale each frame into the lane; returns those that arrived whole. What tore a frame is a newer one of its
-        camera, which the next turn takes: that is the retry."""
-        whole: list[Frame] = []
-        for frame in frames:
-            geometry = self._letterboxer.geometry(frame.width, frame.height)
-            try:
-                self._letterboxer.fill(geometry, self._cameras.pixels(frame), frame.format, lane, len(whole))
-            except EdgedError:  # its ring is gone: the camera was reopened meanwhile
-                self._dropped(frame, "torn")
-                continue
-            if self._cameras.intact(frame):
-                whole.append(frame)
-                self._cameras.taken(frame)
-            else:
-                self._dropped(frame, "torn")
-        return whole
-
-    def _finish_batch(self) -> None:
-        """Collect the oldest batch in flight and publish its frames."""
-        batch = self._in_flight.popleft()
-        try:
-            outputs = self._pool.collect(batch.lane)
-            collected_ns = clock.mono_ns()
-            late = self._publish(batch, outputs, collected_ns)
-        except VariantError as error:
-            self._lost(batch.frames, error)
-            return
-        finally:
-            self._free_lanes.append(batch.lane)
-        self._steering.succeeded(batch.variant)
-        done_ns = clock.mono_ns()
-        oldest_ns = min(frame.mono_capture_ns for frame in batch.frames)
-        service_ms, lead_ms = (done_ns - batch.start_ns) / NS_PER_MS, (batch.start_ns - oldest_ns) / NS_PER_MS
-        self._steering.observe(BatchDone(batch.variant, len(batch.frames), service_ms, lead_ms, late), done_ns)
-        self._reports.batch_done(batch.variant, len(batch.frames), service_ms)
-
-    def _publish(self, batch: Batch, outputs: Outputs, collected_ns: int) -> int:
-        """Decode and send every frame of the batch; how many missed their deadline. VariantError for an output that is
-        no number; the frames not sent yet are then all that is left in the batch."""
-        late = 0
-        size = len(batch.frames)
-        timing = Timing(batch.start_ns, batch.submitted_ns, collected_ns, self._deadline_ms)
-        for index, frame in enumerate(batch.frames):
-            geometry = self._letterboxer.geometry(frame.width, frame.height)
-            try:
-                on_time = self._presenter.publish(frame, batch.variant, size, outputs, index, geometry, timing)
-            except EdgedError as error:
-                del batch.frames[:index]
-                raise VariantError(batch.variant, error.message) from error
-            self._cameras.count_result(frame.camera)
-            late += not on_time
-        return late
-
-    def _lost(self, frames: list[Frame], error: VariantError) -> None:
-        """The engine gave no result for these frames."""
-        for frame in frames:
-            self._cameras.count_drop(frame.camera, "engine")
-        self._steering.failed(error, clock.mono_ns())
-
-    def _dropped(self, frame: Frame, cause: DropCause) -> None:
-        self._cameras.count_drop(frame.camera, cause)
-        self._cameras.taken(frame)
+    def _take_stock(self, now_ns: int) -> None:
+        """What is due by the clock: the sensors, the reports, the plan."""
+        self._steering.tell_dropped(now_ns)
+        if now_ns >= self._senses.due_ns:
+            self._senses.look(now_ns)
+        if now_ns >= self._reports.due_ns:
+            self._steering.observe(self._reports.workload(now_ns), now_ns)
+            self._reports.publish(now_ns)
+        late_ns = now_ns - self._steering.due_ns
+        if late_ns >= 0 and (late_ns > OVERDUE_NS or not (len(self._schedule) or self._runner.busy)):
+            self._steering.tick(now_ns)

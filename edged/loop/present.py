@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from msgspec import UNSET
 
@@ -29,6 +30,27 @@ class Timing:
     deadline_ms: float
 
 
+class Seen(NamedTuple):
+    """What the engine saw in one frame: not sent yet, since a better variant may look again. `post_ms`: decoding."""
+
+    objects: Detections | Classes
+    post_ms: float
+
+    def confidence(self) -> float | None:
+        """The best score, which is the first; None where nothing was seen, rightly or wrongly."""
+        scores = self.objects.scores
+        return float(scores[0]) if len(scores) else None
+
+
+class Made(NamedTuple):
+    """How a result came about: the variant, its batch, the estimated energy, and whether it is a second look."""
+
+    variant: str
+    batch: int
+    energy_mj: float | None
+    escalated: bool
+
+
 class Presenter:
     def __init__(
         self, publisher: Publisher, decode: Decode, labels: Sequence[str], ring_name: Callable[[str], str]
@@ -38,42 +60,38 @@ class Presenter:
         self._labels = tuple(labels)
         self._ring_name = ring_name
 
-    def publish(
-        self,
-        frame: Frame,
-        variant: str,
-        batch: int,
-        outputs: Outputs,
-        index: int,
-        letterbox: Letterbox,
-        timing: Timing,
-    ) -> bool:
-        """Decode frame `index` of the batch and send it; whether it was on time. EdgedError if an output is no
-        number."""
+    def decode(self, outputs: Outputs, index: int, letterbox: Letterbox) -> Seen:
+        """Frame `index` of the batch. EdgedError if an output is no number."""
         begun_ns = clock.mono_ns()
-        seen = self._decode(outputs, index, letterbox)
+        objects = self._decode(outputs, index, letterbox)
+        return Seen(objects, (clock.mono_ns() - begun_ns) / NS_PER_MS)
+
+    def publish(self, frame: Frame, seen: Seen, made: Made, timing: Timing) -> bool:
+        """Send it; whether it was on time."""
         latency = schema.Latency(
             queue=(timing.start_ns - frame.mono_capture_ns) / NS_PER_MS,
             pre=(timing.submitted_ns - timing.start_ns) / NS_PER_MS,
             infer=(timing.collected_ns - timing.submitted_ns) / NS_PER_MS,
-            post=(clock.mono_ns() - begun_ns) / NS_PER_MS,
+            post=seen.post_ms,
         )
+        objects = seen.objects
         sent = self._publisher.publish(
             schema.Result(
                 camera=frame.camera,
                 frame=frame.frame,
                 t_capture=frame.t_capture_ns / NS_PER_S,
                 mono_capture_ns=frame.mono_capture_ns,
-                variant=variant,
-                batch=batch,
+                variant=made.variant,
+                batch=made.batch,
                 latency_ms=latency,
                 deadline_ms=timing.deadline_ms,
-                energy_mj=None,
+                energy_mj=made.energy_mj,
                 width=frame.width,
                 height=frame.height,
                 ring=schema.RingRef(self._ring_name(frame.camera), frame.slot, frame.seq),
-                detections=self._detections(seen) if isinstance(seen, Detections) else UNSET,
-                classes=self._classes(seen) if isinstance(seen, Classes) else UNSET,
+                escalated=made.escalated,
+                detections=self._detections(objects) if isinstance(objects, Detections) else UNSET,
+                classes=self._classes(objects) if isinstance(objects, Classes) else UNSET,
             )
         )
         return sent.deadline_met

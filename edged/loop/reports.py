@@ -25,6 +25,7 @@ from edged.engines.pool import Pool
 from edged.frames.cameras import Cameras, CameraStatus
 from edged.governor.decision import Workload
 from edged.health import Heartbeats
+from edged.loop.budgets import Budgets
 from edged.loop.steering import Steering
 from edged.power.telemetry import Sample, Sampler
 
@@ -46,6 +47,7 @@ class Reports:
         steering: Steering,
         publisher: Publisher,
         sampler: Sampler,
+        budgets: Budgets,
         heartbeats: Heartbeats,
     ) -> None:
         self._manifest = manifest
@@ -54,6 +56,7 @@ class Reports:
         self._steering = steering
         self._publisher = publisher
         self._sampler = sampler
+        self._budgets = budgets
         self._heartbeats = heartbeats
         self._limits = Limits()
         self._begun_ns = clock.mono_ns()
@@ -69,10 +72,15 @@ class Reports:
 
     def limits_changed(self, limits: Limits) -> None:
         self._limits = limits
+        self._budgets.limits_changed(limits, clock.mono_ns())
 
     def batch_done(self, variant: str, frames: int, service_ms: float) -> None:
-        self._results[variant] += frames
         self._latencies[variant].append(service_ms / frames)
+
+    def published(self, variant: str, on_time: bool) -> None:
+        """A frame's result went out."""
+        self._results[variant] += 1
+        self._budgets.published(variant, on_time)
 
     def camera_changed(self, camera: str) -> None:
         """Its state changed; called from within Cameras, so it is only noted, and said in the same turn."""
@@ -90,6 +98,7 @@ class Reports:
         statuses = [self._cameras.status(name, now_ns) for name in self._cameras.names()]
         offered = sum(s.captured - sum(s.drops.get(cause, 0) for cause in _UNOFFERED) for s in statuses)
         late = sum(s.drops.get("late", 0) + s.drops.get("overload", 0) for s in statuses)
+        self._budgets.take_stock(offered, sum(s.drops.get("budget", 0) for s in statuses))
         then_ns, offered_then, late_then = self._counted
         self._counted = (now_ns, offered, late)
         seconds = max(now_ns - then_ns, 1) / NS_PER_S
@@ -118,6 +127,7 @@ class Reports:
             telemetry=self._telemetry,
             healthy=health.healthy,
             stages=health.stages,
+            budgets=self._budgets.states(now_ns),
         )
         self._state = self._publisher.publish(state)
 

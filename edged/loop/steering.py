@@ -1,37 +1,91 @@
-"""The governor's shell: observations in, the chosen variant out to the pool and the bus. On the engine loop's thread.
+"""The governor's shell: observations in, choices out to the engine, decisions out to the bus. On the engine loop.
 
-The governor itself is pure; what it decides is carried out, published and remembered here.
+The governor itself is pure; what it decides is carried out, published and remembered here. Everything that it is told
+or asked goes through one `Helm`, where a recorder listens.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from edged.bus import schema
 from edged.bus.publisher import Publisher
+from edged.clock import NS_PER_S
 from edged.config import Limits
 from edged.engines.pool import Pool, VariantError
 from edged.errors import EdgedError
+from edged.frames.frame import DropCause, Frame
 from edged.governor import governor
-from edged.governor.decision import Budget, BudgetChanged, Decision, Observation, Pinned, Variant, VariantLost
+from edged.governor.decision import (
+    BatchDone,
+    Budget,
+    BudgetChanged,
+    Choice,
+    Decision,
+    Observation,
+    Pinned,
+    Skipped,
+    Tick,
+    VariantLost,
+    Waiting,
+    Workload,
+)
+from edged.governor.helm import Helm, Tap
+from edged.loop.known import Known
+from edged.loop.wire import decision_message
+from edged.loop.yielding import Yielding
 
 REMEMBERED: Final = 1000
 RETIRE_AFTER: Final = 3
 """Failed batches in a row: one can be a bad picture, three are a bad engine."""
 GIVE_UP_AFTER: Final = 100
+COLD_AFTER_NS: Final = 3 * NS_PER_S
+"""A variant that has not run for so long begins slowly: its caches hold something else."""
+TICK_EVERY_NS: Final = NS_PER_S // 2
+
+_WAITED: Final[frozenset[DropCause]] = frozenset({"late", "overload", "torn"})
+"""Drops of frames that had waited too long, as the governor counts them."""
+_PASSED: Final[frozenset[DropCause]] = frozenset({"budget", "superseded"})
+"""Drops of frames that cost nothing and were not late."""
+
+Ran = Callable[[str, int, int], None]
+"""(variant, begin, end): a batch was on the engine between these two times."""
 
 
 class Steering:
-    """Holds the governor's state and the last decisions."""
+    """Holds the governor and the last decisions."""
 
-    def __init__(self, pool: Pool, limits: Limits, publisher: Publisher, now_ns: int) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        known: Known,
+        limits: Limits,
+        publisher: Publisher,
+        now_ns: int,
+        tap: Tap | None = None,
+        ran: Ran | None = None,
+        set_clock: Callable[[int], None] | None = None,
+    ) -> None:
+        """`tap` hears every call to the governor, `ran` of every batch; `set_clock` changes the device's clock ceiling
+        to one of the device profile's, None where nothing can."""
         self._pool = pool
         self._publisher = publisher
-        self._state, decision = governor.start(usable_variants(pool), budget_of(limits), now_ns)
+        self._clocks_mhz = known.clocks_mhz
+        self._ran = ran
+        self._set_clock = set_clock
+        self._clock: int | None = None
+        self._helm = Helm(known.variants, budget_of(limits), now_ns, known.device, tap)
+        self._yielding = Yielding()
         self._failures: dict[str, int] = {}
+        self._dropped: Counter[DropCause] = Counter()
+        self._last: str | None = None
+        self._ran_ns: dict[str, int] = {}
+        self._period_ms = 0.0
         self._history: deque[schema.Decision] = deque(maxlen=REMEMBERED)
-        self._adopt(decision)
+        self.due_ns = now_ns
+        self._adopt(self._helm.decision)
 
     @property
     def decision(self) -> Decision:
@@ -43,16 +97,29 @@ class Steering:
         return self._history[-1]
 
     @property
-    def predict_ms(self) -> tuple[float, ...]:
-        """Time of a batch of 1, 2, ... from start to publish on the variant in force."""
-        return self._predict_ms
+    def priced(self) -> bool:
+        """Whether watts are known, so that each batch is a choice of its own; else the decision stands for all."""
+        return self._helm.state.economy.knows_power
+
+    def why(self, n: int) -> list[schema.Decision]:
+        """The last `n` decisions, newest last."""
+        return list(self._history)[-n:]
+
+    # ---- what it is told -----------------------------------------------------------------------------------------
 
     def observe(self, observation: Observation, now_ns: int) -> None:
-        self._state, decision = governor.step(self._state, observation, now_ns)
+        if isinstance(observation, Workload) and observation.frames_per_s > 0:
+            self._period_ms = 1000 * observation.cameras / observation.frames_per_s
+        decision = self._helm.observe(observation, now_ns)
         if decision is not self._decision:
             self._adopt(decision)
-        else:
-            self._predict_ms = governor.predict_ms(self._state, decision.variant)
+
+    def tick(self, now_ns: int) -> None:
+        """Every half second, best while nothing waits: it plans afresh, which takes some milliseconds."""
+        self.due_ns = now_ns + TICK_EVERY_NS
+        self.observe(Tick(), now_ns)
+        if (event := self._yielding.event(self._decision, now_ns)) is not None:
+            self._publisher.publish(event)
 
     def set_limits(self, limits: Limits, now_ns: int) -> None:
         """UsageError, and nothing changed, if no variant could hold them."""
@@ -61,6 +128,29 @@ class Steering:
     def pin(self, variant: str | None, now_ns: int) -> None:
         """UsageError for a variant that is not there."""
         self.observe(Pinned(variant), now_ns)
+
+    def dropped(self, cause: DropCause) -> None:
+        """A frame was given up; told to the governor, by kind, with `tell_dropped`."""
+        self._dropped[cause] += 1
+
+    def tell_dropped(self, now_ns: int) -> None:
+        if not self._dropped:
+            return
+        for causes, late in ((_WAITED, True), (_PASSED, False)):
+            if frames := sum(n for cause, n in self._dropped.items() if cause in causes):
+                self.observe(Skipped(frames, late), now_ns)
+        self._dropped.clear()
+
+    def cold(self, variant: str, now_ns: int) -> bool:
+        """Whether the variant has not run for a while."""
+        return now_ns - self._ran_ns.get(variant, 0) > COLD_AFTER_NS
+
+    def ran(self, variant: str, begin_ns: int, end_ns: int) -> None:
+        """The engine ran a batch, of whatever use it was."""
+        self._last = variant
+        self._ran_ns[variant] = end_ns
+        if self._ran is not None:
+            self._ran(variant, begin_ns, end_ns)
 
     def failed(self, error: VariantError, now_ns: int) -> None:
         """A batch failed. A variant that keeps failing is not run again while there is another; the last one is tried
@@ -82,9 +172,47 @@ class Steering:
         if self._failures:
             self._failures.pop(variant, None)
 
-    def why(self, n: int) -> list[schema.Decision]:
-        """The last `n` decisions, newest last."""
-        return list(self._history)[-n:]
+    # ---- what it is asked ----------------------------------------------------------------------------------------
+
+    def predict_ms(self, variant: str) -> tuple[float, ...]:
+        """Time of a batch of 1, 2, ... from start to publish."""
+        return self._helm.predict_ms(variant)
+
+    def quickest_ms(self) -> tuple[float, ...]:
+        """Of the variants that may run, the times of the one with the shortest; empty while nothing is known."""
+        economy = self._helm.state.economy
+        allowed = [name for name, able in zip(economy.tables.names, economy.allowed, strict=True) if able]
+        return min((times for name in allowed if (times := self.predict_ms(name))), default=())
+
+    def choose(self, frames: Sequence[Frame], weights: Sequence[float], start_ns: int, now_ns: int) -> Choice:
+        """What these frames get, the first of them first. `start_ns`: when the engine could begin."""
+        oldest_ns = min([frame.mono_capture_ns for frame in frames])
+        waiting = Waiting(
+            len(frames),
+            (start_ns - oldest_ns) / 1e6,
+            self._period_ms,
+            weights=tuple(weights),
+            cameras=tuple([frame.camera for frame in frames]),
+            last=self._last,
+            clock=self._clock,
+            may_switch_clock=self._set_clock is not None,
+        )
+        choice = self._helm.choose(waiting, now_ns)
+        if self._set_clock is not None and choice.clock is not None and choice.clock != self._clock:
+            self._set_clock(choice.clock)
+            self._clock = choice.clock
+        return choice
+
+    def again(self, done: BatchDone, frame: int, age_ms: float, weight: float, now_ns: int) -> str | None:
+        """The variant to run frame `frame` of a batch again on, once the governor was told of the batch; or None."""
+        return self._helm.escalate(done, age_ms, self._period_ms, frame, weight, now_ns=now_ns)
+
+    def energy_mj(self, variant: str, batch: int) -> float | None:
+        """Estimated for one frame of such a batch, above what the device draws at rest; None while nothing is known."""
+        joules = governor.energy_j(self._helm.state, variant, batch)
+        return None if joules is None else round(1000 * joules, 3)
+
+    # ---- what comes of it ----------------------------------------------------------------------------------------
 
     def _event(self, kind: str, error: VariantError) -> None:
         self._publisher.publish(schema.Event(kind=kind, text=error.message, variant=error.variant))
@@ -92,23 +220,7 @@ class Steering:
     def _adopt(self, decision: Decision) -> None:
         self._pool.select(decision.variant)
         self._decision = decision
-        self._predict_ms = governor.predict_ms(self._state, decision.variant)
-        message = schema.Decision(
-            variant=decision.variant,
-            max_batch=decision.max_batch,
-            bound=decision.bound,
-            reason=decision.reason,
-            alternatives=[
-                schema.Alternative(a.variant, a.accuracy, a.predicted_ms, a.fits, a.verdict)
-                for a in decision.alternatives
-            ],
-            pinned=decision.pinned,
-        )
-        self._history.append(self._publisher.publish(message))
-
-
-def usable_variants(pool: Pool) -> tuple[Variant, ...]:
-    return tuple(Variant(v.name, v.accuracy, v.latency_ms) for v in pool.variants if v.refused is None)
+        self._history.append(self._publisher.publish(decision_message(decision, self._clocks_mhz)))
 
 
 def budget_of(limits: Limits) -> Budget:

@@ -67,6 +67,10 @@ class Sampler:
         self._error: str | None = None
         self._thread = threading.Thread(target=self._run, name="power.telemetry", daemon=True)
 
+    @property
+    def interval_s(self) -> float:
+        return self._interval_s
+
     def start(self) -> None:
         self._thread.start()
 
@@ -104,5 +108,8 @@ class Sampler:
 def open_provider(config: PowerConfig) -> Provider:
     """The provider the configuration names; "auto" takes what this machine has."""
     from edged.power.host import HostProvider  # the providers import Sample from here
+    from edged.power.simulated import SimulatedProvider
 
+    if config.provider == "simulated":
+        return SimulatedProvider(config.simulated_device)
     return HostProvider()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import selectors
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import zmq
 
@@ -18,12 +20,15 @@ from edged.engines.bundle import load_bundle
 from edged.engines.pool import Pool
 from edged.frames.cameras import Cameras
 from edged.health import Heartbeats
+from edged.loop.budgets import Budgets
 from edged.loop.calls import Calls
+from edged.loop.known import Known, what_is_known
 from edged.loop.pipeline import STAGE, Pipeline
 from edged.loop.present import Presenter
 from edged.loop.reports import Reports
+from edged.loop.senses import Senses
 from edged.loop.steering import Steering
-from edged.power.telemetry import Sampler, open_provider
+from edged.power.telemetry import Provider, Sampler, open_provider
 from edged.vision.decoder import make_decoder
 from edged.vision.letterbox import Letterboxer
 from tests.support.models import write_bundle
@@ -39,11 +44,23 @@ class House:
     steering: Steering
     reports: Reports
     pipeline: Pipeline
+    sampler: Sampler
+    budgets: Budgets
+    senses: Senses
 
 
 @contextlib.contextmanager
-def built(directory: Path, models: Mapping[str, bytes], limits: Limits | None = None) -> Iterator[House]:
-    """Everything but a running loop."""
+def built(
+    directory: Path,
+    models: Mapping[str, bytes],
+    limits: Limits | None = None,
+    known: Callable[[Pool], Known] | None = None,
+    provider: Provider | None = None,
+    interval_s: float = 1.0,
+    **more: Any,
+) -> Iterator[House]:
+    """Everything but a running loop. `known`: what the governor begins with, by default what the bundle says; `more`
+    goes to Steering. The sampler is not started."""
     limits = limits or Limits()
     bundle = load_bundle(write_bundle(directory / "bundle", dict(models)))
     with contextlib.ExitStack() as stack:
@@ -56,18 +73,23 @@ def built(directory: Path, models: Mapping[str, bytes], limits: Limits | None = 
         calls = Calls(selector)
         stack.callback(calls.close)
         heartbeats = Heartbeats({STAGE: 5.0})
-        cameras = Cameras(
-            selector, f"test-{directory.name[-16:].strip('_')}".lower(), lambda c: reports.camera_changed(c)
-        )
+        cameras = Cameras(selector, f"t{uuid4().hex[:10]}", lambda c: reports.camera_changed(c))
         stack.callback(cameras.close)
-        steering = Steering(pool, limits, publisher, clock.mono_ns())
-        sampler = Sampler(open_provider(PowerConfig()), 1.0)
-        reports = Reports(bundle.manifest, cameras, pool, steering, publisher, sampler, heartbeats)
+        now_ns = clock.mono_ns()
+        told = known(pool) if known else what_is_known(pool, bundle)
+        steering = Steering(pool, told, limits, publisher, now_ns, **more)
+        sampler = Sampler(provider or open_provider(PowerConfig()), interval_s)
+        stack.callback(sampler.stop)
+        budgets = Budgets({v.name: v.accuracy for v in pool.variants}, publisher, now_ns)
+        senses = Senses(sampler, steering, budgets, now_ns)
+        reports = Reports(bundle.manifest, cameras, pool, steering, publisher, sampler, budgets, heartbeats)
         presenter = Presenter(publisher, make_decoder(bundle.manifest), bundle.manifest.labels, cameras.ring_name)
         letterboxer = Letterboxer(bundle.manifest.input, [pool.input_buffer(lane) for lane in range(pool.lanes)])
-        pipeline = Pipeline(selector, calls, cameras, pool, letterboxer, presenter, steering, reports, heartbeats)
+        pipeline = Pipeline(
+            selector, calls, cameras, pool, letterboxer, presenter, steering, senses, reports, heartbeats
+        )
         endpoint = f"ipc://{directory}/results.ipc"
-        yield House(endpoint, publisher, pool, calls, cameras, steering, reports, pipeline)
+        yield House(endpoint, publisher, pool, calls, cameras, steering, reports, pipeline, sampler, budgets, senses)
 
 
 @contextlib.contextmanager

@@ -40,15 +40,17 @@ def center_model(
     scores_name: str = "scores",
     input_type: int = TensorProto.UINT8,
     spoil: str | None = None,
+    turns: int = 0,
+    scale: float = 1.0,
 ) -> bytes:
-    """A centre detector. Class c of a cell scores the cell's mean of channel c % 3 (0..255) + `bias`; boxes reach one
-    cell to each side.
+    """A centre detector. Class c of a cell scores the cell's mean of channel c % 3 (0..255) times `scale` + `bias`;
+    boxes reach one cell to each side. `turns` of an idle loop (about 5 us each) make it as slow as you like.
 
     `spoil`: "gather" fails at run time once the first pixel's blue is above 200, "hang" then never ends; "nan" gives
     NaN always.
     """
     weights = np.zeros((classes, 3, 1, 1), np.float32)
-    weights[np.arange(classes), np.arange(classes) % 3] = 1.0
+    weights[np.arange(classes), np.arange(classes) % 3] = scale
     constants = {
         "w": weights,
         "b": np.full(classes, bias, np.float32),
@@ -95,6 +97,10 @@ def center_model(
             helper.make_node("Where", ["bright", "for_ever", "one"], ["turns"]),
             helper.make_node("Loop", ["turns", "yes", raw], [scores_name], body=_idle_loop()),
         ]
+    if turns:
+        constants |= {"turns": np.array([turns], np.int64), "yes": np.array(True)}
+        nodes[-1].output[0] = "quick"
+        nodes.append(helper.make_node("Loop", ["turns", "yes", "quick"], [scores_name], body=_idle_loop()))
     cells = [height // STRIDE, width // STRIDE]
     return _model(
         nodes,

@@ -1,0 +1,47 @@
+"""The device's own words to the governor: each sample of the sensors once, and silence too. On the engine loop.
+
+The governor hears of the sensors at even intervals whether they answer or not, so that what it believes grows old when
+they do not. What a person should know at once (throttling) becomes an event.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edged.clock import NS_PER_MS, NS_PER_S
+from edged.governor.decision import Sensed
+from edged.loop.budgets import Budgets
+from edged.loop.steering import Steering
+from edged.power.telemetry import Sampler
+
+AFTER_NS: Final = 20 * NS_PER_MS
+"""A reading takes a moment: the next sample is looked for so long after its time."""
+LOOK_AGAIN_NS: Final = 100 * NS_PER_MS
+
+
+class Senses:
+    def __init__(self, sampler: Sampler, steering: Steering, budgets: Budgets, now_ns: int) -> None:
+        self._sampler = sampler
+        self._steering = steering
+        self._budgets = budgets
+        self._interval_ns = int(sampler.interval_s * NS_PER_S)
+        self._seen_ns = 0  # when the last sample that was told was read
+        self._told_ns = now_ns
+        self.due_ns = now_ns
+
+    def look(self, now_ns: int) -> None:
+        """Tell the governor of a new sample, or that for one and a half intervals there was none."""
+        sample = self._sampler.latest(now_ns)
+        if sample.mono_ns > self._seen_ns:
+            self._seen_ns = sample.mono_ns
+            self.due_ns = max(sample.mono_ns + self._interval_ns + AFTER_NS, now_ns + LOOK_AGAIN_NS)
+            said = Sensed(sample.power_w, sample.temperature_c, power_estimated=sample.power_estimated)
+        elif now_ns - self._told_ns > 3 * self._interval_ns // 2:
+            self.due_ns = now_ns + LOOK_AGAIN_NS
+            said = Sensed()
+        else:
+            self.due_ns = now_ns + LOOK_AGAIN_NS
+            return
+        self._told_ns = now_ns
+        self._steering.observe(said, now_ns)
+        self._budgets.sensed(sample, now_ns)
