@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_daemon_commands(add)
     _add_client_commands(add)
+    _add_desk_commands(add)
     return parser
 
 
@@ -129,6 +130,7 @@ def _add_client_commands(add: _Add) -> None:
     for name, what, example in (
         ("set", "change limits until the next reload or start; none removes one", "set deadline_ms=40 power_w=none"),
         ("pin", "hold one variant; none lets the governor choose again", "pin int8-sparse"),
+        ("profile", "take up a power profile; without a name, list them", "profile night"),
         ("reload", "read the configuration again; a wrong one changes nothing", "reload"),
         ("snapshot", "print the daemon's `state` message as JSON", "snapshot"),
     ):
@@ -139,9 +141,38 @@ def _add_client_commands(add: _Add) -> None:
             verb.add_argument("changes", nargs="+", metavar="KEY=VALUE", help="a key of [limits] and its new value")
         if name == "pin":
             verb.add_argument("variant", metavar="NAME|none")
+        if name == "profile":
+            verb.add_argument("profile", nargs="?", metavar="NAME|none", help="none: back to the configuration's own")
         if name != "snapshot":
             verb.add_argument("--json", action="store_true", help="the daemon's reply as one JSON object")
         _add_endpoint(verb)
+
+
+def _add_desk_commands(add: _Add) -> None:
+    simulate = add("simulate", "try a power profile on a simulated device",
+                   "edged simulate --scenario hot-noon --profile balanced --plot noon.png")  # fmt: skip
+    simulate.add_argument("--device", choices=("orin-nano", "orin-nx", "agx-orin"), default="orin-nano",
+                          help="whose watts and degrees (default orin-nano)")  # fmt: skip
+    simulate.add_argument("--scenario", metavar="NAME|FILE", help="a shipped scenario, or a file of your own")
+    simulate.add_argument("--list", action="store_true", help="name the shipped scenarios, and stop")
+    simulate.add_argument("--seed", type=_positive, default=1, metavar="N", help="another run of chance (default 1)")
+    simulate.add_argument("--free-clock", action="store_true", help="let the governor choose the GPU clock too")
+    _add_what_if(simulate, several=True)
+    simulate.add_argument("--record", metavar="FILE", help="write a log that `edged replay` takes")
+
+    replay = add("replay", "make every decision of a log again and compare",
+                 "edged replay /var/lib/edged/record --set power_w=8 --plot whatif.png")  # fmt: skip
+    replay.add_argument("log", metavar="LOG", help="a file, or a directory of them as `[record] path` names it")
+    _add_what_if(replay, several=False)
+
+
+def _add_what_if(parser: argparse.ArgumentParser, several: bool) -> None:
+    parser.add_argument("--profile", metavar="NAME", action="append",
+                        help="under this power profile" + ("; several: side by side" if several else ""))  # fmt: skip
+    parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", help="with these limits changed; none removes one")
+    parser.add_argument("--plot", metavar="FILE", help="draw it: .png or .html (needs matplotlib)")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    _add_config(parser)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

@@ -17,9 +17,10 @@ ROOMS = {
     "engines": {"engines", "frames"},
     "vision": {"vision", "engines", "frames"},
     "bus": {"bus", "frames"},
-    "power": {"power"},
+    "power": {"power", "simulate"},
     "governor": {"governor"},
-    "simulate": {"simulate"},
+    "simulate": {"simulate", "governor"},
+    "replay": {"replay", "governor"},
     "loop": {"loop", "frames", "engines", "vision", "bus", "power", "governor", "health"},
 }
 DOORS = {
@@ -32,17 +33,19 @@ DOORS = {
     "systemd": ("edged/health.py",),
     "jtop": ("edged/power/jtop.py",),
     "rich": ("edged/commands/",),
+    "matplotlib": ("edged/commands/plot.py",),
 }
 PURE = (
     "edged/governor/",
     "edged/simulate/",
+    "edged/replay/",
     "edged/frames/camera.py",
     "edged/frames/schedule.py",
     "edged/frames/frame.py",
 )
 PURE_MAY_IMPORT = {
     "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "itertools", "math",
-    "numpy", "random", "typing", "edged",
+    "msgspec", "numpy", "random", "statistics", "struct", "types", "typing", "zlib", "edged",
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def test_setting_changes_only_what_is_named_and_null_removes() -> None:
 
 def test_the_budget_keys_are_those_of_the_configuration() -> None:
     assert Set.__struct_fields__ == Limits.__struct_fields__
-    assert OPERATIONS == ("snapshot", "set", "pin", "why", "reload")
+    assert OPERATIONS == ("snapshot", "set", "pin", "profile", "why", "reload")
     assert parse_request(msgpack.packb({"op": "why"})) == Why(10)
 
 
@@ -37,7 +37,7 @@ values = st.recursive(
     max_leaves=8,
 )
 names = st.sampled_from(["op", "n", "variant", "power_w", "deadline_ms"])
-requests = st.dictionaries(names, values | st.sampled_from(["set", "pin", "why", "snapshot"]), max_size=4)
+requests = st.dictionaries(names, values | st.sampled_from(["set", "pin", "profile", "why", "snapshot"]), max_size=4)
 
 
 @settings(max_examples=400, deadline=None)

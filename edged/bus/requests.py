@@ -57,6 +57,14 @@ class Pin(Struct, frozen=True, forbid_unknown_fields=True, tag="pin", tag_field=
     variant: Annotated[str, Meta(min_length=1, max_length=63, description="the name of a variant, or null")] | None
 
 
+class Profile(Struct, frozen=True, forbid_unknown_fields=True, tag="profile", tag_field="op"):
+    """Take up a power profile; null takes back the configuration's own limits; without a name, list what there is."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=63, description="the name of a profile, or null")] | (
+        UnsetType | None
+    ) = UNSET
+
+
 class Why(Struct, frozen=True, forbid_unknown_fields=True, tag="why", tag_field="op"):
     """The last `n` decisions, newest last."""
 
@@ -67,10 +75,12 @@ class Reload(Struct, frozen=True, forbid_unknown_fields=True, tag="reload", tag_
     """Read the configuration again; a wrong one changes nothing."""
 
 
-Request = Snapshot | Set | Pin | Why | Reload
+Request = Snapshot | Set | Pin | Profile | Why | Reload
 
-_TYPES: dict[str, type[Request]] = {"snapshot": Snapshot, "set": Set, "pin": Pin, "why": Why, "reload": Reload}
-_ABSENT = {"profile": "power profiles", "modes": "power modes", "set_mode": "power modes"}
+_TYPES: dict[str, type[Request]] = {
+    "snapshot": Snapshot, "set": Set, "pin": Pin, "profile": Profile, "why": Why, "reload": Reload,
+}  # fmt: skip
+_ABSENT = {"modes": "power modes", "set_mode": "power modes"}
 
 OPERATIONS = tuple(_TYPES)
 

@@ -14,13 +14,15 @@ from edged.errors import UsageError
 def run(arguments: argparse.Namespace) -> int:
     match arguments.verb:
         case "set":
-            changes = _changes(arguments.changes)
+            changes = changes_of(arguments.changes)
             reply = ask(arguments, "set", **changes)
             told = [f"{key} = {_shown(reply['limits'].get(key))}" for key in changes]
         case "pin":
             variant = None if arguments.variant == "none" else arguments.variant
             reply = ask(arguments, "pin", variant=variant)
             told = [f"{variant} is pinned" if variant else "the governor chooses again"]
+        case "profile":
+            reply, told = _profile(arguments)
         case "reload":
             reply = ask(arguments, "reload")
             told = [*reply["changes"], *(f"needs a restart: {key}" for key in reply["needs_restart"])]
@@ -32,7 +34,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _changes(pairs: list[str]) -> dict[str, Any]:
+def _profile(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """Take up a profile and say what that changed; without a name, what there is."""
+    if arguments.profile is None:
+        reply = ask(arguments, "profile")
+        width = max((len(one["name"]) for one in reply["profiles"]), default=0)
+        told = [
+            f"{'>' if one['name'] == reply['profile'] else ' '} {one['name']:{width}}  "
+            + (one["description"] if one["problem"] is None else f"cannot be used: {one['problem']}")
+            for one in reply["profiles"]
+        ]
+        return reply, told if reply["profile"] else ["> no profile: the configuration's own limits", *told]
+    name = None if arguments.profile == "none" else arguments.profile
+    reply = ask(arguments, "profile", name=name)
+    head = f"profile {name} is in force" if name else "no profile: the configuration's own limits are in force"
+    return reply, [head, *(f"  {change}" for change in reply["changes"] or ["no limit changed"])]
+
+
+def changes_of(pairs: list[str]) -> dict[str, Any]:
     """`["deadline_ms=40", "power_w=none"]` as a request carries them; whether they will do, the daemon says."""
     changes: dict[str, Any] = {}
     for pair in pairs:

@@ -59,10 +59,10 @@ class Helm:
             tap(now_ns, Start(tuple(variants), budget, device), self._decision, self._state)
 
     @classmethod
-    def resumed(cls, state: State) -> Helm:
-        """From a state that was recorded; without a tap."""
+    def resumed(cls, state: State, tap: Tap | None = None) -> Helm:
+        """From a state that was recorded."""
         helm = cls.__new__(cls)
-        helm._tap, helm._state, helm._decision = None, state, state.decision
+        helm._tap, helm._state, helm._decision = tap, state, state.decision
         return helm
 
     @property

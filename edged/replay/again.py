@@ -14,7 +14,7 @@ import msgspec
 
 from edged.errors import EdgedError
 from edged.governor.decision import Choice, Decision, Waiting
-from edged.governor.helm import Again, Answer, Asked, Helm, Start
+from edged.governor.helm import Again, Answer, Asked, Helm, Start, Tap
 from edged.governor.standing import State
 from edged.replay.codec import codec
 from edged.replay.record import Entry, Gap, Sampled, Snapshot, raw_answer
@@ -45,8 +45,8 @@ class Outcome:
         return self.difference is None
 
 
-def replay(entries: Iterable[Entry | str]) -> Outcome:
-    """Stops at the first difference: what follows it follows from it."""
+def replay(entries: Iterable[Entry | str], tap: Tap | None = None) -> Outcome:
+    """Stops at the first difference: what follows it follows from it. `tap` sees every call that was made again."""
     outcome, helm = Outcome(), None
     for entry in entries:
         if isinstance(entry, str):
@@ -63,6 +63,8 @@ def replay(entries: Iterable[Entry | str]) -> Outcome:
         if difference is not None:
             outcome.difference, outcome.at_ns = difference, entry.at_ns
             break
+        if tap is not None and helm is not None and not isinstance(entry.asked, Snapshot | Gap | Sampled):
+            tap(entry.at_ns, entry.asked, entry.answer, helm.state)
     return outcome
 
 

@@ -15,10 +15,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from edged.errors import UsageError
 from edged.simulate.shapes import Array, shape
 from edged.simulate.tables import ACCURACY, ACCURACY_SLOPE, DLA, ENGINES, STALL_ENERGY, STEP_S, device_table
 
 FORECAST_STEP_S: Final = 30.0
+MAX_TICKS: Final = 2_000_000
 GPU_SHARE: Final = (1.0, 0.9, 0.85, 0.8, 0.0)
 MEMORY_SHARE: Final = (0.5, 0.8, 1.0, 1.0, 0.6)
 """How much of the GPU's and of the memory's contention each engine feels; assumed."""
@@ -106,6 +108,11 @@ class Truth:
 
     def _ticks(self) -> Array:
         ticks, at = [], 0.013
+        if not self.fps.min() > 0 or float(self.fps.mean()) * self.duration_s > MAX_TICKS:
+            raise UsageError(
+                f"scenario {self.scenario['name']}: fps must stay above 0 and give at most {MAX_TICKS} frames in all",
+                "lower T or fps",
+            )
         while at < self.duration_s - 0.2:
             ticks.append(at)
             at += 1.0 / self.fps[min(self.steps - 1, int(at / STEP_S))]

@@ -78,6 +78,10 @@ DEVICES: Final[Mapping[str, DeviceTable]] = {
 }  # fmt: skip
 
 
+NAMES: Final[Mapping[str, str]] = {"orin-nano": "nano", "orin-nx": "nx", "agx-orin": "agx"}
+"""As people call them, and as the arena does."""
+
+
 def device_table(device: Any) -> DeviceTable:
     """By name, or from a JSON object {"base": NAME, field: value ...}."""
     if isinstance(device, str):

@@ -1,0 +1,64 @@
+"""Runs as columns of one table: what `edged simulate` and `edged replay` print. Stories in, a rich table out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from edged.commands.terminal import number, span
+from edged.replay.story import Story, Summary
+
+
+def table(stories: Sequence[Story]) -> Table:
+    """Figures down, runs across. What is estimated is marked with ~."""
+    told = [(story, story.summary()) for story in stories]
+    grid = Table(box=None, padding=(0, 3, 0, 0), show_edge=False, pad_edge=False, header_style="bold")
+    grid.add_column("", no_wrap=True)
+    for story in stories:
+        grid.add_column(story.name, justify="right", overflow="fold")
+    for label, *cells in _rows(told):
+        grid.add_row(label, *cells)
+    return grid
+
+
+def plain(story: Story) -> dict[str, Any]:
+    """For --json."""
+    return {"name": story.name, "estimated": story.estimated, **asdict(story.summary())}
+
+
+def _rows(told: Sequence[tuple[Story, Summary]]) -> list[list[str]]:
+    summaries = [summary for _, summary in told]
+    marks = ["~" if story.estimated else "" for story, _ in told]
+
+    def row(label: str, values: Sequence[str], marked: bool = False) -> list[str]:
+        return [label, *(m + v if marked and v != "unknown" else v for m, v in zip(marks, values, strict=True))]
+
+    rows = [
+        row("time", [span(s.seconds) for s in summaries]),
+        row("frames offered", [f"{s.offered:,}" for s in summaries]),
+        row("results", [f"{s.results:,}" for s in summaries]),
+        row("  on time", [_percent(s.on_time, 2) for s in summaries]),
+        row("given up to save", [f"{s.given_up:,}" for s in summaries]),
+        row("dropped as late", [f"{s.dropped_late:,}" for s in summaries]),
+    ]
+    names = [variant.name for variant in told[0][0].variants]
+    rows += [row(f"  on {name}", [_percent(s.shares.get(name), 1) for s in summaries]) for name in names]
+    rows += [
+        row("accuracy of results", [number(s.accuracy, 4) for s in summaries]),
+        row("accuracy per frame offered", [number(s.service, 4) for s in summaries]),
+        row("mean power", [number(s.mean_w, 2, " W") for s in summaries], True),
+        row("energy", [number(s.energy_wh, 2, " Wh") for s in summaries], True),
+        row("time above the power budget", [_percent(s.over_power, 2) for s in summaries], True),
+        row("hottest", [number(s.hottest_c, 1, " °C") for s in summaries], True),
+    ]
+    if any(s.lowest_charge is not None for s in summaries):
+        rows.append(row("battery at its lowest", [_percent(s.lowest_charge, 1) for s in summaries], True))
+    rows.append(row("changes of variant", [f"{s.switches:,}" for s in summaries]))
+    return [r for r in rows if any(cell not in ("unknown", "~unknown") for cell in r[1:])]
+
+
+def _percent(share: float | None, digits: int) -> str:
+    return "unknown" if share is None else f"{100 * share:.{digits}f} %"

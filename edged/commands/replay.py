@@ -1,0 +1,193 @@
+"""`edged replay`: every decision of a log made again and compared byte for byte; and what other limits had done.
+
+Exit 0 if all came out the same, 1 if not, with the first difference. With --profile or --set the recorded frames go
+through the governor once more under those limits (the method is told in edged/replay/whatif.py), side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from edged import clock, profiles
+from edged.commands import compare
+from edged.commands.ctl import changes_of
+from edged.commands.plot import check_plot, write_plot
+from edged.commands.terminal import at, console, printable, span
+from edged.config import default_path
+from edged.errors import UsageError
+from edged.governor.decision import Budget
+from edged.governor.helm import Answer, Asked
+from edged.governor.standing import State
+from edged.recorder import PATTERN, governor_digest, machine
+from edged.replay import again, log
+from edged.replay.again import Outcome
+from edged.replay.record import Entry, Gap, Header, Sampled, Snapshot
+from edged.replay.story import Story
+from edged.replay.whatif import Recorded, WhatIf
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.plot:
+        check_plot(arguments.plot)
+    changes, name = _changes(arguments)
+    files = _files(Path(arguments.log))
+    heads = [_head(file) for file in files]
+    estimated = any(head.estimated for head in heads)
+    story, recorded = Story("recorded", estimated), Recorded()
+
+    def tap(now_ns: int, asked: Asked, answer: Answer, state: State) -> None:
+        story.see(now_ns, asked, answer, state)
+        if changes:
+            recorded.see(now_ns, asked, answer, state)
+
+    with _progress("replaying", files) as advance:
+        outcome = again.replay(_entries(files, advance), tap)
+    stories = [story]
+    if changes and outcome.exact and recorded.first is not None:
+        stories.append(_what_if(files, recorded, changes, name))
+    _tell(arguments, heads, outcome, stories)
+    return 0 if outcome.exact else 1
+
+
+def _what_if(files: list[Path], recorded: Recorded, changes: Mapping[str, float | None], name: str) -> Story:
+    story = Story(name, estimated=True)
+    limits: dict[str, Any] = dict(changes)
+
+    def change(budget: Budget) -> Budget:
+        return replace(budget, **limits)
+
+    whatif = WhatIf(recorded, change, story.see)
+    with _progress(name, files) as advance:
+        for entry in _entries(files, advance):
+            if isinstance(entry, Entry) and not isinstance(entry.asked, Snapshot | Gap | Sampled):
+                whatif.see(entry.at_ns, entry.asked, entry.answer)
+    return story
+
+
+def _changes(arguments: argparse.Namespace) -> tuple[dict[str, float | None], str]:
+    """Limits to be laid over the recorded ones, and what to call them."""
+    changes = profiles.checked_limits(changes_of(arguments.set or []), "--set")
+    told = [f"{key} = {'none' if value is None else f'{value:g}'}" for key, value in changes.items()]
+    if not arguments.profile:
+        return changes, ", ".join(told)
+    if len(arguments.profile) > 1:
+        raise UsageError("--profile is given twice", "a replay takes one at a time")
+    profile = profiles.find(arguments.profile[0], default_path(arguments.config))
+    return {**profile.limits, **changes}, ", ".join([profile.name, *told])
+
+
+def _tell(arguments: argparse.Namespace, heads: list[Header], outcome: Outcome, stories: list[Story]) -> None:
+    first = heads[0]
+    seconds = 0.0 if outcome.first_ns is None else (outcome.last_ns - outcome.first_ns) / clock.NS_PER_S
+    title = f"{Path(arguments.log).name}: {at(first.opened_s)}, {span(seconds)}, edged {printable(first.edged[:40])}"
+    grid = compare.table(stories) if stories[0].begun_ns is not None else None
+    if arguments.plot and grid is not None:
+        text = io.StringIO()
+        Console(file=text, width=132, highlight=False).print(grid)
+        write_plot(arguments.plot, title, stories, text.getvalue())
+    if arguments.json:
+        told = {"exact": outcome.exact, **asdict(outcome), "files": len(heads), "opened_s": first.opened_s}
+        print(json.dumps({**told, "runs": [compare.plain(story) for story in stories if story.begun_ns is not None]}))
+        return
+    out = console()
+    out.print(title, style="bold")
+    for line in _verdict(outcome, heads):
+        out.print(line)
+    if outcome.exact and grid is not None:
+        out.print(grid)
+        if len(stories) > 1:
+            out.print("~ estimated: recorded latencies and watts, see edged/replay/whatif.py", style="dim")
+    if arguments.plot and grid is not None:
+        out.print(f"plot: {arguments.plot}")
+
+
+def _verdict(outcome: Outcome, heads: list[Header]) -> Iterator[str]:
+    told = (
+        f"{outcome.choices:,} choices, {outcome.decisions:,} decisions, {outcome.escalations:,} second looks "
+        f"in {outcome.records:,} records of {len(heads)} file{'' if len(heads) == 1 else 's'}"
+    )
+    if outcome.exact:
+        yield f"the same, byte for byte: {told}"
+    else:
+        begun_ns = outcome.first_ns or outcome.at_ns
+        yield f"NOT the same after {(outcome.at_ns - begun_ns) / clock.NS_PER_S:.3f} s: {outcome.difference}"
+        yield f"until there: {told}"
+    if outcome.gaps:
+        yield (
+            f"{outcome.lost:,} records were never written, in {outcome.gaps} gaps: exact up to each, and again after it"
+        )
+    if outcome.unchecked:
+        yield f"{outcome.unchecked:,} records could not be compared: what led to them is not in the log"
+    yield from (f"the log does not end whole: {broken}" for broken in outcome.broken)
+    if heads[0].governor != governor_digest():
+        yield "recorded by another version of the governor than this one: differences are to be expected"
+    elif not outcome.exact and heads[0].machine != machine():
+        yield f"recorded on {printable(heads[0].machine[:120])}, replayed on {machine()}: last digits may differ"
+
+
+def _files(path: Path) -> list[Path]:
+    """A file, or those of a ring in their order."""
+    if not path.is_dir():
+        return [path]
+    if not (found := sorted(path.glob(PATTERN))):
+        raise UsageError(f"{path} holds no log of edged", "name the directory of [record] path, or a file")
+    return found
+
+
+def _head(path: Path) -> Header:
+    with _opened(path) as source:
+        return log.header(source, str(path))
+
+
+def _entries(files: list[Path], advance: Callable[[float], None]) -> Iterator[Entry | str]:
+    """Of all files, one after the other; a file that is missing from the row counts as a gap."""
+    number = None
+    for path in files:
+        with _opened(path) as source:
+            head = log.header(source, str(path))
+            if number is not None and head.number != number + 1:
+                yield f"{path.name} does not follow the file before it"
+            number = head.number
+            for entry in log.read(source, head):
+                yield entry
+                advance(source.tell())
+        advance(-path.stat().st_size)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
+    try:
+        source = path.open("rb")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", "name a log, or a directory of them") from error
+    with source:
+        yield source
+
+
+@contextlib.contextmanager
+def _progress(what: str, files: list[Path]) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr, where a person looks; told the place in a file, and at its end its size, negative."""
+    if not sys.stderr.isatty():
+        yield lambda place: None
+        return
+    done = 0.0
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=sum(file.stat().st_size for file in files))
+
+        def advance(place: float) -> None:
+            nonlocal done
+            done -= min(0.0, place)
+            bar.update(task, completed=done + max(0.0, place))
+
+        yield advance

@@ -1,0 +1,203 @@
+"""`edged simulate`: the real governor drives a simulated device through a scenario; what it does is told and drawn.
+
+Without a profile the scenario's own limits hold; each --profile is a run of its own, side by side. Power, temperature
+and latency are the plant's (edged/simulate), so all of it is marked estimated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from edged import profiles
+from edged.commands import compare
+from edged.commands.ctl import changes_of
+from edged.commands.plot import check_plot, write_plot
+from edged.commands.terminal import console
+from edged.config import default_path, read_toml
+from edged.errors import UsageError
+from edged.governor.helm import Answer, Asked, Tap
+from edged.governor.standing import State
+from edged.recorder import LogFile
+from edged.replay.story import Story
+from edged.simulate import told
+from edged.simulate.arena import run as run_arena
+from edged.simulate.device import Reading
+from edged.simulate.pilot import Pilot
+from edged.simulate.scenario import Truth
+from edged.simulate.score import Score
+from edged.simulate.tables import NAMES
+
+SHIPPED = Path(told.__file__).parent / "scenarios"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.list:
+        return _list(arguments)
+    if arguments.scenario is None:
+        raise UsageError("which scenario?", f"--scenario NAME|FILE; shipped are {', '.join(_shipped())}")
+    if arguments.plot:
+        check_plot(arguments.plot)
+    scenario = told.scenario(*_read(arguments.scenario, arguments.device))
+    runs = _runs(arguments)
+    if arguments.record and len(runs) > 1:
+        raise UsageError("--record takes one run", "give one --profile at a time")
+    stories, scores = [], []
+    for name, limits in runs:
+        story, score = _drive(scenario, name, limits, arguments)
+        stories.append(story)
+        scores.append(score)
+    _tell(arguments, scenario, stories, scores)
+    return 0
+
+
+def _drive(
+    scenario: Mapping[str, Any], name: str, limits: Mapping[str, float | None], arguments: argparse.Namespace
+) -> tuple[Story, Score]:
+    truth = told.truth(told.with_limits(scenario, limits), arguments.seed)
+    story = Story(name, estimated=True)
+    with _recording(arguments.record) as recorded, _progress(name, truth) as advance:
+
+        def tap(now_ns: int, asked: Asked, answer: Answer, state: State) -> None:
+            story.see(now_ns, asked, answer, state)
+            if recorded is not None:
+                recorded(now_ns, asked, answer, state)
+
+        pilot = _Watched(arguments.free_clock, told.budget(limits), tap, advance)
+        score = run_arena(truth, pilot, not arguments.free_clock)
+    return story, score
+
+
+class _Watched(Pilot):
+    """A Pilot that says how far it has come."""
+
+    def __init__(self, free_clock: bool, limits: Any, tap: Tap, advance: Callable[[float], None]) -> None:
+        super().__init__(not free_clock, limits, tap)
+        self._advance = advance
+
+    def sense(self, reading: Reading) -> None:
+        self._advance(reading.at_s)
+        super().sense(reading)
+
+
+def _runs(arguments: argparse.Namespace) -> list[tuple[str, dict[str, float | None]]]:
+    """The name and the limits of each run: one for each profile, or the scenario's own."""
+    changes = profiles.checked_limits(changes_of(arguments.set or []), "--set")
+    config = default_path(arguments.config)
+    if not arguments.profile:
+        return [(_with("the scenario's limits", changes), changes)]
+    return [
+        (_with(name, changes), {**profiles.find(name, config).limits, **changes}) for name in arguments.profile
+    ]  # fmt: skip
+
+
+def _with(name: str, changes: Mapping[str, float | None]) -> str:
+    return ", ".join([name, *(f"{key} = {'none' if v is None else f'{v:g}'}" for key, v in changes.items())])
+
+
+def _tell(
+    arguments: argparse.Namespace, scenario: Mapping[str, Any], stories: Sequence[Story], scores: Sequence[Score]
+) -> None:
+    title = f"{arguments.device}, {scenario['name']}: {scenario['about']}".rstrip(": ")
+    grid = compare.table(stories)
+    if arguments.plot:
+        text = io.StringIO()
+        Console(file=text, width=132, highlight=False).print(grid)
+        write_plot(arguments.plot, title, stories, text.getvalue())
+    if arguments.json:
+        runs = [{**compare.plain(s), **_plant(score)} for s, score in zip(stories, scores, strict=True)]
+        print(json.dumps({"device": arguments.device, "scenario": scenario["name"], "runs": runs}))
+        return
+    out = console()
+    out.print(title, style="bold")
+    out.print("simulated: power, temperature and latency are a model's, see edged/simulate/tables.py", style="dim")
+    out.print(grid)
+    for story, score in zip(stories, scores, strict=True):
+        if trouble := _trouble(score):
+            out.print(f"{story.name}: {trouble}", style="yellow")
+    for kind, path in (("plot", arguments.plot), ("log", arguments.record)):
+        if path:
+            out.print(f"{kind}: {path}")
+
+
+def _plant(score: Score) -> dict[str, Any]:
+    """What only the plant knows."""
+    return {
+        "throttles": score.throttles,
+        "brownouts": score.brownouts,
+        "true_mean_w": score.mean_w,
+        "true_hottest_c": score.hottest_c,
+    }
+
+
+def _trouble(score: Score) -> str:
+    found = []
+    if score.throttles:
+        found.append(f"the hardware throttled {score.throttles} times")
+    if score.brownouts:
+        found.append(f"the battery ran empty {score.brownouts} times")
+    if score.heat_violation:
+        found.append(f"the temperature was above its limit in {score.heat_violation:.1%} of the seconds")
+    return "; ".join(found)
+
+
+@contextlib.contextmanager
+def _recording(path: str | None) -> Iterator[Tap | None]:
+    if path is None:
+        yield None
+        return
+    with LogFile(Path(path), "simulated", estimated=True) as log:
+        yield log.tap
+
+
+@contextlib.contextmanager
+def _progress(name: str, truth: Truth) -> Iterator[Callable[[float], None]]:
+    """A bar on stderr, where a person looks."""
+    if not sys.stderr.isatty():
+        yield lambda at_s: None
+        return
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=truth.duration_s)
+        yield lambda at_s: bar.update(task, completed=at_s)
+
+
+def _read(name: str, device: str) -> tuple[Mapping[str, Any], str, str]:
+    """A shipped scenario by its name, or a file: TOML, or the arena's JSON."""
+    path = SHIPPED / f"{name}.toml" if name in _shipped() else Path(name)
+    if path.suffix == ".json":
+        try:
+            data = json.loads(path.read_bytes()[:1_000_000])
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read as JSON: {error}", "give a file in the arena's format") from error
+        data = data[0] if isinstance(data, list) and data else data
+    elif not path.suffix and not path.exists():
+        raise UsageError(f"there is no scenario {name!r}", f"shipped are {', '.join(_shipped())}; or name a file")
+    else:
+        data = read_toml(path)
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} holds no scenario", "see a shipped one: edged simulate --list")
+    return data, device, path.stem if name in _shipped() else str(path)
+
+
+def _shipped() -> list[str]:
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    found = {name: read_toml(SHIPPED / f"{name}.toml")["about"] for name in _shipped()}
+    if arguments.json:
+        print(json.dumps({"scenarios": found, "devices": list(NAMES), "files": str(SHIPPED)}))
+        return 0
+    for name, about in found.items():
+        print(f"{name:14} {about}")
+    print(f"devices: {', '.join(NAMES)}; the files, to copy and edit: {SHIPPED}")
+    return 0

@@ -1,0 +1,105 @@
+"""Power profiles: `profiles/NAME.toml` beside the configuration, else a shipped one, as limits laid over [limits].
+
+A profile holds nothing but what it changes: `[limits]` keys, and in `lift` the names of limits that do not hold while
+it is in force. It is laid over the configuration's own limits, never over those of another profile. Any thread.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from edged.config import Limits, read_toml
+from edged.errors import EdgedError, UsageError
+from edged.validate import convert
+
+SHIPPED: Final = Path(__file__).parent
+Liftable = Literal["power_w", "energy_wh", "temperature_c"]
+
+
+class _File(Struct, frozen=True, forbid_unknown_fields=True):
+    description: Annotated[
+        str, Meta(min_length=1, max_length=200, description="a sentence in quotes, at most 200 characters")
+    ]
+    limits: dict[str, Any] = {}
+    lift: list[Liftable] = []
+
+
+@dataclass(frozen=True)
+class Profile:
+    """`limits`: what it sets, None for what it lifts."""
+
+    name: str
+    description: str
+    path: Path
+    limits: Mapping[str, float | None]
+
+    def apply(self, base: Limits) -> Limits:
+        """`base` are the configuration's own limits."""
+        return msgspec.structs.replace(base, **self.limits)
+
+
+def find(name: str, config: Path) -> Profile:
+    """The profile of that name for the configuration at `config`. UsageError if there is none or it is wrong."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", name):
+        raise UsageError(f"{name[:40]!r} is no name of a profile", "1 to 32 lower-case letters, digits, - or _")
+    for directory in _directories(config):
+        path = directory / f"{name}.toml"
+        if path.exists():
+            return _load(name, path)
+    known = names(config)
+    near = difflib.get_close_matches(name, known, 1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(
+        f"there is no profile {name!r}", f"{guess}known are {', '.join(known)}; or write {_own(config) / name}.toml"
+    )
+
+
+def names(config: Path) -> list[str]:
+    """Of all profiles there are, right or wrong."""
+    return sorted({path.stem for directory in _directories(config) for path in directory.glob("*.toml")})
+
+
+def listed(config: Path) -> list[dict[str, str | None]]:
+    """Every profile there is, as the control socket tells it: name, description, path, and what is wrong with it."""
+    found: list[dict[str, str | None]] = []
+    for name in names(config):
+        try:
+            one = find(name, config)
+            found.append({"name": name, "description": one.description, "path": str(one.path), "problem": None})
+        except EdgedError as error:
+            found.append({"name": name, "description": "", "path": None, "problem": str(error)})
+    return found
+
+
+def checked_limits(limits: Mapping[str, Any], where: str) -> dict[str, float | None]:
+    """Changes of limits, as numbers in their bounds. UsageError names the key."""
+    valid = convert(dict(limits), Limits, where, prefix="limits")
+    return {key: getattr(valid, key) for key in limits}
+
+
+def _load(name: str, path: Path) -> Profile:
+    file = convert(read_toml(path), _File, str(path))
+    limits = checked_limits(file.limits, str(path))
+    for key in file.lift:
+        if key in limits:
+            raise UsageError(f"{path}: {key} is both set and lifted", "leave one out")
+        limits[key] = None
+    if not limits:
+        raise UsageError(f"{path}: it changes no limit", "add a [limits] table, or lift = [...]")
+    return Profile(name, file.description, path, limits)
+
+
+def _own(config: Path) -> Path:
+    return config.parent / "profiles"
+
+
+def _directories(config: Path) -> tuple[Path, Path]:
+    return _own(config), SHIPPED
