@@ -16,6 +16,7 @@ from rich.text import Text
 
 from edged import clock
 from edged.bus.schema import State, Status, Telemetry
+from edged.commands import guarded
 from edged.commands.terminal import ask, causes, console, fitting_table, number, printable, progress, span
 from edged.commands.why import BOUNDS, consequences
 from edged.errors import EdgedError
@@ -59,6 +60,9 @@ def show(out: Console, state: State, before: State) -> None:
     out.print()
     out.print(_variants(out, state))
     out.print()
+    if state.guard is not None and (table := guarded.agreements(out, state.guard)) is not None:
+        out.print(table)
+        out.print()
     if any(budget.limit is not None or budget.measured is not None for budget in state.budgets):
         out.print(_budgets(out, state))
         out.print()
@@ -75,6 +79,8 @@ def _rest(state: State) -> Table:
         grid.add_row("decision", Text(f"{state.decision.reason} ({bound})"))
         for sentence in consequences(state.decision):
             grid.add_row("", Text(sentence))
+    for name, sentence in guarded.sentences(state.guard) if state.guard is not None else ():
+        grid.add_row(name, Text(sentence))
     grid.add_row("device", Text(_device(state.telemetry)))
     for reason in state.telemetry.missing if state.telemetry else ():
         grid.add_row("", Text(reason, style="dim"))
