@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
@@ -21,7 +21,8 @@ from edged.errors import EdgedError, UsageError
 from edged.validate import convert
 
 SHIPPED: Final = Path(__file__).parent
-Liftable = Literal["power_w", "energy_wh", "temperature_c"]
+LIFTABLE: Final = ("power_w", "energy_wh", "temperature_c")
+"""Limits that may be absent."""
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,7 +30,7 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
         str, Meta(min_length=1, max_length=200, description="a sentence in quotes, at most 200 characters")
     ]
     limits: dict[str, Any] = {}
-    lift: list[Liftable] = []
+    lift: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ def _load(name: str, path: Path) -> Profile:
     file = convert(read_toml(path), _File, str(path))
     limits = checked_limits(file.limits, str(path))
     for key in file.lift:
+        if key not in LIFTABLE:
+            raise UsageError(f"{path}: lift names {key[:40]!r}", f"what can be lifted is {', '.join(LIFTABLE)}")
         if key in limits:
             raise UsageError(f"{path}: {key} is both set and lifted", "leave one out")
         limits[key] = None
