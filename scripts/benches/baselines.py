@@ -1,4 +1,5 @@
-"""Policies to compare the governor with: a fixed engine, a thermostat, and ALERT (USENIX ATC '20) after its paper."""
+"""Policies to compare the governor with: a fixed engine, by contrast, a thermostat, race to idle, and ALERT (USENIX ATC
+'20) after its paper."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from edged.simulate.tables import ENGINES
 
 FP16, INT8, SPARSE, LITE = range(4)
 TYPICAL_DIFFICULTY = 0.4
+CONTRAST_SPLIT = 0.5
 
 
 class Baseline:
@@ -49,6 +51,35 @@ class Static(Baseline):
     def decide(self, waiting: Waiting) -> Action:
         engine = self.engine if self.brief.available[self.engine] else INT8
         return self.all_on(engine, self.top, waiting)
+
+
+class Contrast(Baseline):
+    """FP16 where the frame has much contrast, sparse INT8 elsewhere, at the highest clock."""
+
+    def decide(self, waiting: Waiting) -> Action:
+        return self.all_on(FP16 if waiting.contrast > CONTRAST_SPLIT else SPARSE, self.top, waiting)
+
+
+class RaceToIdle(Baseline):
+    """Always FP16 at the highest clock; frames are given up to hold the mean power, the temperature, the charge."""
+
+    def start(self, brief: Brief) -> None:
+        super().start(brief)
+        self.recent_w: deque[float] = deque(maxlen=max(1, int(brief.window_s * brief.sensor_hz)))
+        self.junction_c, self.hot = 50.0, False
+
+    def sense(self, reading: Reading) -> None:
+        super().sense(reading)
+        if reading.power_w is not None:
+            self.recent_w.append(reading.power_w)
+            if reading.temperature_c is not None:
+                self.junction_c = reading.temperature_c
+
+    def decide(self, waiting: Waiting) -> Action:
+        self.hot = self.junction_c > self.brief.limit_c - (4 if self.hot else 2)
+        over = bool(self.recent_w) and sum(self.recent_w) / len(self.recent_w) > waiting.cap_w * 0.985
+        short = self.charge is not None and self.charge < 0.95 * (1 - waiting.at_s / self.brief.duration_s)
+        return Action(self.top) if self.hot or over or short else self.all_on(FP16, self.top, waiting)
 
 
 class Hysteresis(Baseline):

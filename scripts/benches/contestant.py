@@ -67,12 +67,15 @@ def device(brief: Brief, fixed_clock: bool) -> Device:
 
 
 class Contestant:
-    def __init__(self, fixed_clock: bool = False) -> None:
-        self.fixed_clock = fixed_clock
+    def __init__(self, fixed_clock: bool = False, profiled: bool = True) -> None:
+        """`profiled`: with a device profile; without one only latency and accuracy are known, the watts are learnt."""
+        self.fixed_clock, self.profiled = fixed_clock, profiled
 
     def start(self, brief: Brief) -> None:
         self.brief = brief
-        known = variants(brief)
+        known, costs = variants(brief), device(brief, self.fixed_clock)
+        if not self.profiled:
+            known = [replace(v, clock_factor=(), active_w=()) for v in known]
         self.engines = {v.name: ENGINES.index(v.name) for v in known}
         battery = None
         if brief.capacity_wh is not None:
@@ -81,7 +84,7 @@ class Contestant:
         self.budget = Budget(
             brief.deadline_s * 1000, 0.99, 0.0, None, brief.window_s, temperature_c=brief.limit_c, battery=battery
         )
-        self.state, _ = governor.start(known, self.budget, 0, device(brief, self.fixed_clock))
+        self.state, _ = governor.start(known, self.budget, 0, costs if self.profiled else None)
         self._tell(Workload(brief.cameras, brief.fps * brief.cameras, 0), 0.0)
         self.planned_s = self.loaded_s = 0.0
         self.clock = brief.clocks - 1

@@ -1,8 +1,10 @@
 """The governor in the arena: simulated devices through hard scenarios, scored against a bound that knows the future.
 
 `--scenarios FILE` takes other scenarios, `--bounds FILE` their bounds ({"NAME:SEED": {"REG": score}}), `--policy NAME`
-one baseline in its place, `--fixed-clock` holds the clock at its highest. Without them: the shipped set. Then
-the cost on this machine: one choice with four variants and eight cameras, one plan, and what the state has grown by.
+one baseline in its place. Without them: the shipped set; `data/governor_holdout_*.json` is another, of other devices
+and shapes. `--fixed-clock` holds the clock at its highest, and then the bound is that of a clock so held ("FIX"), where
+there is one: the highest clock alone may draw more than a scenario allows. Then the cost on this machine: one choice
+with four variants and eight cameras, one plan, and what the state has grown by.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
 from edged.clock import NS_PER_MS
 from edged.errors import UsageError
@@ -25,7 +28,7 @@ from edged.governor.decision import BatchDone, Budget, Device, Sensed, Tick, Var
 from edged.simulate.arena import Policy, run
 from edged.simulate.scenario import Truth
 from edged.simulate.score import Score
-from scripts.benches.baselines import FP16, SPARSE, Alert, Hysteresis, Static
+from scripts.benches.baselines import FP16, SPARSE, Alert, Contrast, Hysteresis, RaceToIdle, Static
 from scripts.benches.contestant import Contestant
 from scripts.benches.report import Figure, Report
 
@@ -34,15 +37,37 @@ POLICIES: Mapping[str, Callable[[bool], Policy]] = {
     "edged": Contestant,
     "static-fp16": lambda fixed: Static(FP16),
     "static-sparse": lambda fixed: Static(SPARSE),
+    "contrast": lambda fixed: Contrast(),
     "hysteresis": lambda fixed: Hysteresis(),
+    "race-to-idle": lambda fixed: RaceToIdle(),
     "alert": lambda fixed: Alert(),
 }
 MEAN_SHARE, WORST_SHARE = 0.980, 0.93
 POWER_VIOLATION, LATE = 0.001, 0.01
 CHOICE_US, PLAN_MS = 50.0, 10.0
+POSSIBLE = 0.5
+"""A clock held at its highest is judged where its bound is at least this share of that of a free clock: below, hardly
+any frame can run within the limits, whoever decides."""
 QUICK = 2
 CAMERAS = tuple(f"camera-{i}" for i in range(8))
 WEIGHTS = (1.0, 2.0, 1.0, 0.5, 1.0, 1.0, 3.0, 1.0)
+
+
+class ArenaReport(Report):
+    """With a line for each scenario."""
+
+    def show(self) -> None:
+        scenarios = self.notes.pop("scenarios")
+        table = Table("scenario", "share", "score", "late%", "power%", "heat%", "thr.%", "changes")
+        table.columns[0].no_wrap = True
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for key, r in scenarios.items():
+            share = "" if r["share"] is None else f"{r['share']:.4f}"
+            percent = [f"{100 * r[x]:.2f}" for x in ("late", "power_violation", "heat_violation", "throttled")]
+            table.add_row(key, share, f"{r['score']:.0f}", *percent, str(r["engine_changes"]))
+        Console().print(table)
+        super().show()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,13 +89,13 @@ def measure(
     if bounds is None and scenarios is None:
         bounds = DATA / "governor_bounds.json"
     known = {} if bounds is None else read(bounds)
-    report = Report("governor")
+    report = ArenaReport("governor")
     runs = [(scenario, seed) for scenario in told[: QUICK if quick else None] for seed in scenario.get("seeds", [1])]
     results = {}
     for scenario, seed in track(runs, console=Console(stderr=True), description=policy, transient=True):
         score = run(Truth(scenario, seed), POLICIES[policy](fixed_clock), fixed_clock)
         results[f"{scenario['name']}:{seed}"] = score
-    judge(report, results, {key: value["REG"] for key, value in known.items() if key in results})
+    judge(report, results, {key: bound for key in results if (bound := bound_of(known.get(key, {}), fixed_clock))})
     if policy == "edged":
         cost(report)
     report.notes["policy"] = policy + (", clock held" if fixed_clock else "")
@@ -84,21 +109,30 @@ def read(path: Path) -> Any:
         raise UsageError(f"{path} cannot be read as JSON: {error}", "give a file in the arena's format") from error
 
 
+def bound_of(known: Mapping[str, float | None], fixed_clock: bool) -> float | None:
+    """What a policy that knows the future reaches; None where that is unknown or next to nothing."""
+    free, held = known.get("REG"), known.get("FIX")
+    if not fixed_clock:
+        return free
+    return held if held and free and held >= POSSIBLE * free else None
+
+
 def judge(report: Report, results: Mapping[str, Score], bounds: Mapping[str, float]) -> None:
-    shares = {key: results[key].score / bounds[key] for key in results if bounds.get(key, 0) > 0}
+    """Violations are judged where there is a bound, or everywhere without any: else none could avoid them."""
+    shares = {key: results[key].score / bounds[key] for key in results if key in bounds}
+    judged = [r for key, r in results.items() if key in shares or not shares]
     if shares:
         low, high = min(shares.values()), max(shares.values())
         report.figures.append(
             Figure("mean share of the bound", mean(shares.values()), "", MEAN_SHARE, "at least", (low, high))
         )
         report.figures.append(Figure("worst share of the bound", low, "", WORST_SHARE, "at least"))
-    report.figures.append(
-        Figure("power window violated, worst", max(r.power_violation for r in results.values()), "", POWER_VIOLATION)
-    )
-    report.figures.append(Figure("late frames, worst", max(r.late for r in results.values()), "", LATE))
-    hot = max(r.heat_violation for r in results.values())
-    report.figures.append(Figure("temperature limit violated", hot, "", 0.0))
-    report.figures.append(Figure("hardware throttles", sum(r.throttles for r in results.values()), "", 0.0))
+    over = max(r.power_violation for r in judged)
+    report.figures.append(Figure("seconds above the power window, worst", 100 * over, "%", 100 * POWER_VIOLATION))
+    report.figures.append(Figure("late frames, worst", 100 * max(r.late for r in judged), "%", 100 * LATE))
+    hot = max(r.heat_violation for r in judged)
+    report.figures.append(Figure("seconds above the temperature limit, worst", 100 * hot, "%", 0.0))
+    report.figures.append(Figure("hardware throttles", sum(r.throttles for r in judged), "", 0.0))
     report.notes["scenarios"] = {
         key: {
             "share": shares.get(key),
@@ -107,6 +141,7 @@ def judge(report: Report, results: Mapping[str, Score], bounds: Mapping[str, flo
             "power_violation": r.power_violation,
             "heat_violation": r.heat_violation,
             "throttled": r.throttled,
+            "engine_changes": r.engine_changes,
         }
         for key, r in results.items()
     }
