@@ -20,6 +20,8 @@ SETTLE_FRAMES: Final = 12
 TRY_WORTH: Final = 1.0
 TRIES: Final = 3
 """A variant that has hardly run here is worth a few tries for the knowledge, even if its frame comes late."""
+COLD_AFTER_S: Final = 3.0
+"""A variant that has not run for so long is slower by the device's `cold_factor`."""
 ESCALATE_GAIN: Final = 0.002
 OBSERVED_SHARE: Final = 0.65
 """Weight of the result's own confidence against the prediction, when a frame may be run again."""
@@ -56,7 +58,8 @@ def choose(e: Economy, asked: Asked, now_s: float) -> tuple[Option | None, int, 
     late, price, log_times = e.late_price, e.price, known.log_times
     counted, hard = _worths(e, asked, frames)
     change_price = e.switching.price(now_s)
-    stuck = last is not None and e.allowed[last] and e.switching.available(now_s) < 1.0
+    allowed = _allowed(e, asked, frames)
+    stuck = last is not None and allowed[1][last] and e.switching.available(now_s) < 1.0
     best, best_value, variant = None, -math.inf, -1
     usual_s = log_usual = easy = slope = cost = extra = settles = 0.0
     for i in known.offers[frames]:
@@ -64,13 +67,15 @@ def choose(e: Economy, asked: Asked, now_s: float) -> tuple[Option | None, int, 
         if option.variant != variant:
             variant = option.variant
             usual_s = float(known.latency_s[variant, run_at]) * math.exp(pace.log_factor(variant))
+            if now_s - pace.ran_s[variant] > COLD_AFTER_S:
+                usual_s *= 1.0 + device.cold_factor
             log_usual, easy, slope = math.log(usual_s), known.easy[variant], known.slope[variant]
             cost = price * e.joule(variant, run_at)
             extra = TRY_WORTH if pace.runs[variant] < TRIES else 0.0
             settles = 0.0 if last is None else SETTLE_FRAMES * max(0.0, plan.home[variant] - plan.home[last])
-        if not e.allowed[variant] or (stuck and variant != last):
-            continue
         k = option.frames
+        if not allowed[k][variant] or (stuck and variant != last):
+            continue
         worth = easy * counted[k] - slope * hard[k] + late * k
         log_available = log_left - log_usual - log_times[i]
         on_time = pace.on_time(log_available)
@@ -85,6 +90,16 @@ def choose(e: Economy, asked: Asked, now_s: float) -> tuple[Option | None, int, 
     if best is None or best_value <= skip_value:
         return None, run_at, best_value, skip_value
     return best, run_at, best_value, skip_value
+
+
+def _allowed(e: Economy, asked: Asked, frames: int) -> Sequence[Sequence[bool]]:
+    """Of the first k frames, by k: what may run on all their cameras, by variant. For one frame there is always one."""
+    if not e.allowed_apart or not asked.cameras:
+        return (e.allowed,) * (frames + 1)
+    found: list[Sequence[bool]] = [e.allowed, e.allowed_on(asked.cameras[0])]
+    for camera in asked.cameras[1:frames]:
+        found.append([before and here for before, here in zip(found[-1], e.allowed_on(camera), strict=True)])
+    return found
 
 
 def _worths(e: Economy, asked: Asked, frames: int) -> tuple[Sequence[float], Sequence[float]]:
@@ -107,7 +122,8 @@ def escalate(
     predicted = e.scene.predict(contrast, camera)
     difficulty = (1 - OBSERVED_SHARE) * predicted + OBSERVED_SHARE * scene.observed(confidence)
     expected = [easy - slope * difficulty for easy, slope in zip(known.easy, known.slope, strict=True)]
-    second = max((i for i in range(len(known.names)) if e.allowed[i]), key=lambda i: expected[i])
+    allowed = e.allowed_on(camera)
+    second = max((i for i in range(len(known.names)) if allowed[i]), key=lambda i: expected[i])
     gained = weight * (expected[second] - expected[first])
     if second == first or gained <= 0 or e.switching.available(now_s) < ROUND_TRIP:
         return None

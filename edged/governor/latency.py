@@ -34,7 +34,7 @@ HELD: Final = 8
 UNSEEN_S: Final = 1.5
 UNSEEN_FADE_S: Final = 12.0
 """A core that nothing ran on for UNSEEN_S is believed ever less slowed."""
-OWN_FADE_S: Final = 600.0
+OWN_FADE_S: Final = 1200.0
 """A variant's own factor fades while it does not run: one that was judged slow in bad times is tried again one day."""
 PRIOR: Final = ((-2, 4.0), (-1, 12.0), (0, 20.0), (1, 12.0), (2, 4.0), (10, 0.15), (30, 0.10), (60, 0.05))
 """Noise before anything has run, by bins from the middle: a few per cent, with a little heavy tail."""

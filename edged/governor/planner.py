@@ -89,7 +89,9 @@ def _budgets(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[Eco
     e, window_w = _window_w(e, now_s)
     e, heat_w = _heat_w(e)
     e, battery_w, safe = _lasting_w(e, options, now_s)
-    return e, Allowed(window_w, heat_w, battery_w, safe)
+    if not math.isfinite(window_w) or e.budget.power_w is None:
+        return e, Allowed(window_w, heat_w, battery_w, safe)
+    return e, Allowed(window_w, heat_w, battery_w, safe, e.budget.power_w, e.budget.power_window_s)
 
 
 def _window_w(e: Economy, now_s: float) -> tuple[Economy, float]:

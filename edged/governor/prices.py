@@ -8,7 +8,7 @@ while load and scene fluctuate. Pure.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -22,6 +22,10 @@ CLOCK_PAYBACK_S: Final = 12.0
 CLOCK_GAIN: Final = 0.004
 """A clock is left for one that gains this share of the best value, and the stall of the change within the payback."""
 LONG_RUN_S: Final = 150.0
+SAVING_MOST: Final = 0.7
+SAVING_S: Final = 80.0
+SAVING_LEAST_S: Final = 20.0
+"""A quiet time saves for bursts that the window may still hold, the more the longer it is: share of the usual price."""
 SERVICE_SHARE: Final = 0.6
 HOPELESS_W: Final = 0.05
 
@@ -34,6 +38,9 @@ class Allowed:
     heat_w: float = math.inf
     battery_w: float = math.inf
     safe: bool = True
+    cap_w: float = math.inf
+    window_s: float = 0.0
+    """the rolling mean's limit itself, and its length"""
 
     @property
     def short_w(self) -> float:
@@ -71,9 +78,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class LongRun:
-    """The dual function of the recent past, by price; None before the first plan."""
+    """Of the recent past, by price; None before the first plan. `dual`: the dual function of the energy that must last.
+    `earned`: gain per second at the clock that was in force, over about one window of the rolling mean."""
 
     dual: Array | None = None
+    earned: Array | None = None
 
 
 def plan(
@@ -91,6 +100,14 @@ def plan(
         lasting = crossing(-np.diff(dual) / np.diff(prices), middle, allowed.battery_w)
         if allowed.safe:
             lasting = min(lasting, SERVICE_SHARE * service_price)
+    earned_now = gain[clock] / period_s
+    earned = earned_now if long_run.earned is None else long_run.earned
+    if math.isfinite(allowed.cap_w):
+        # In a quiet time a joule is not for nothing: within its window it may be spent in the next burst.
+        earned = earned + min(1.0, elapsed_s / max(SAVING_LEAST_S, allowed.window_s)) * (earned_now - earned)
+        spare = max(0.0, allowed.cap_w - float(base_w[clock]))
+        usual = crossing(-np.diff(earned) / np.diff(prices), middle, spare)
+        lasting = max(lasting, min(SAVING_MOST, allowed.window_s / SAVING_S) * usual)
     values = _clock_values(worth, base_w, allowed.short_w, lasting, period_s)
     spare_w = allowed.short_w - base_w
     best = int(values.argmax())
@@ -114,7 +131,7 @@ def plan(
         clock, price, paced, target_j, tuple(backlog.tolist()), step_s, bound, float(base_w[clock]), allowed,
         float(np.interp(at_price, prices, gain[clock])),
     )  # fmt: skip
-    return made, replace(long_run, dual=dual)
+    return made, LongRun(dual, earned)
 
 
 def _clock_values(worth: Worth, base_w: Array, short_w: float, lasting: float, period_s: float) -> Array:

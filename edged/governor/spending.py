@@ -18,7 +18,7 @@ LATE_FULL: Final = 0.35
 LATE_PRICE_MAX: Final = 4.0
 LATE_SLOPE: Final = 3.0
 LATE_LEAST_FRAMES: Final = 200.0
-LATE_MEMORY: Final = 50_000.0
+LATE_MEMORY: Final = 100_000.0
 """Frames after which lateness is forgotten."""
 
 

@@ -46,7 +46,8 @@ class State:
 
     Variants go by index, most accurate first. `costs`: of each the warm milliseconds of one frame, of a frame of every
     camera, and per frame at best. `late`: late frames beyond those allowed. `fitting_ns`: since when each better
-    variant has fitted. `rose_ns`: when the current one was taken up from a less accurate one.
+    variant has fitted. `rose_ns`: when the current one was taken up from a less accurate one. `vetoed`: why a variant
+    may not run at all; `barred`: (camera, variant, why) of those that may not run on one camera.
     """
 
     variants: tuple[Variant, ...]
@@ -70,6 +71,7 @@ class State:
     restated_ns: int
     begun_ns: int
     economy: Economy = field(compare=False)
+    barred: tuple[tuple[str, int, str], ...] = ()
 
     def seconds(self, now_ns: int) -> float:
         """Since the start, as the economy counts."""
@@ -155,7 +157,9 @@ def _settle(state: State, views: list[View], target: int, now_ns: int, afresh: b
     pinned = state.pinned is not None
     failed = views[state.current].name if state.late >= LATE_LIMIT else None
     bound = explain.bound(views, target, pinned, failed is not None)
-    if not (moved or afresh) and (bound == old.bound or now_ns - state.restated_ns < RESTATE_S * NS_PER_S):
+    given, impossible = explain.yielded(views, target, state.economy.plan), unheld(state.economy)
+    same = (bound, given, impossible) == (old.bound, old.yielded, old.unheld)
+    if not (moved or afresh) and (same or now_ns - state.restated_ns < RESTATE_S * NS_PER_S):
         return state, old
     scene = Scene(state.budget, state.cameras, state.frames_per_s)
     decision = Decision(
@@ -165,6 +169,8 @@ def _settle(state: State, views: list[View], target: int, now_ns: int, afresh: b
         explain.reason(views, target, scene, pinned, failed),
         explain.alternatives(views, target, scene),
         pinned,
+        yielded=given,
+        unheld=impossible,
         **_priced(state, views, target, now_ns),
     )
     if decision == old:
@@ -189,9 +195,7 @@ def _priced(state: State, views: list[View], target: int, now_ns: int) -> dict[s
         "price_per_j": float(f"{economy.price:.4g}"),
         "frame_share": round(min(1.0, share), 3),
         "escalation": _escalation(economy, target, state.seconds(now_ns)),
-        "yielded": explain.yielded(views, target, plan),
         "numbers": numbers(economy, state.seconds(now_ns)),
-        "unheld": unheld(economy),
     }
 
 
