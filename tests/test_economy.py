@@ -55,7 +55,7 @@ class Desk:
         self.state, self.decision = governor.step(self.state, observation, int(self.t_s * NS_PER_S))
 
     def choose(self, age_ms: float = 2.0) -> governor.Choice:
-        waiting = Waiting(1, age_ms, 33.0, 0.5, 1.0, None, None, True)
+        waiting = Waiting(1, age_ms, 33.0, 0.5, may_switch_clock=True)
         return governor.choose(self.state, waiting, int(self.t_s * NS_PER_S))
 
     def run(self, seconds: float, watts: float | None = 7.0, slow: float = 1.0) -> list[str | None]:
@@ -168,7 +168,6 @@ def test_the_standing_choice_and_the_clock_change_a_bounded_number_of_times(
     for i in range(60):
         desk.tell(BudgetChanged(replace(BUDGET, power_w=caps_w[i // 10 % len(caps_w)])) if i % 10 == 0 else Tick())
         desk.run(1, slow=slows[i % len(slows)])
-        assert desk.state.economy is not None
         now = (desk.decision.variant, desk.state.economy.plan.clock)
         changes += now[0] != before[0]
         clocks += now[1] != before[1]
@@ -205,7 +204,7 @@ def test_a_budget_that_falls_below_idle_gives_up_frames_and_says_so() -> None:
     desk.tell(BudgetChanged(replace(BUDGET, power_w=4.0)))
     chosen = desk.run(30, watts=5.5)[-300:]
     assert chosen.count(None) > 250
-    assert desk.decision.yielded == ("frame_rate",) and desk.decision.bound == "power"
+    assert desk.decision.yielded == ("power", "frame_rate") and desk.decision.bound == "power"
 
 
 def test_the_floor_is_held_by_giving_up_frames_not_by_a_cheaper_variant() -> None:
@@ -219,7 +218,7 @@ def test_silent_sensors_leave_the_profile() -> None:
     chosen = desk.run(40, watts=None)[-600:]
     assert chosen.count(None) < 600 and len(set(chosen)) >= 2
     numbers = {n.name: n for n in desk.decision.numbers}
-    assert numbers["another load"].error is not None
+    assert numbers["of that, another load"].error is not None
 
 
 def test_a_profile_that_is_none_is_refused() -> None:

@@ -1,0 +1,32 @@
+"""How old frames are when their batch starts."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from edged.governor.lead import LEAST_SAMPLES, Lead
+
+
+def test_a_short_lead_is_not_believed() -> None:
+    lead = Lead()
+    for _ in range(LEAST_SAMPLES - 1):
+        lead = lead.add(500.0, 1)
+    assert lead.quantile_ms(0.99) is None
+    for _ in range(8):
+        lead = lead.add(500.0, 1)
+    assert lead.quantile_ms(0.99) == pytest.approx(500, rel=0.11)
+
+
+def test_it_is_that_of_a_frame_that_did_not_wait_for_other_cameras() -> None:
+    lead = Lead()
+    for _ in range(100):
+        for waited in (0, 10, 20, 30):
+            lead = lead.add(5.0 + waited, 4)
+    assert lead.quantile_ms(0.9) == pytest.approx(5.0, rel=0.12)
+
+
+def test_nonsense_is_no_lead() -> None:
+    lead = Lead().add(math.nan, 1).add(-1.0, 1).add(math.inf, 1)
+    assert lead == Lead()
