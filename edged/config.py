@@ -180,6 +180,11 @@ def diff(old: Config, new: Config) -> tuple[list[str], list[str]]:
     return changes, restart
 
 
+def limit_changes(old: Limits, new: Limits) -> list[str]:
+    """Which limits differ, in words."""
+    return _changes("limits", old, new)
+
+
 def _changes(table: str, old: Struct, new: Struct) -> list[str]:
     found = []
     for key in old.__struct_fields__:

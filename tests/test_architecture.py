@@ -21,7 +21,7 @@ ROOMS = {
     "governor": {"governor"},
     "simulate": {"simulate", "governor"},
     "replay": {"replay", "governor"},
-    "loop": {"loop", "frames", "engines", "vision", "bus", "power", "governor", "health"},
+    "loop": {"loop", "frames", "engines", "vision", "bus", "power", "governor", "simulate", "health"},
 }
 DOORS = {
     "zmq": ("edged/bus/", "edged/daemon.py"),

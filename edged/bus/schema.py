@@ -284,6 +284,8 @@ class State(Header, frozen=True, kw_only=True):
     bundle: str
     metric: str
     limits: dict[str, float | None]
+    profile: str | None = None
+    """the power profile in force; null: the configuration's own limits"""
     variants: list[VariantState]
     cameras: list[Status]
     decision: Decision | None

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edged import clock
+from edged import clock, profiles
 from edged.commands.check_cameras import Tried, try_cameras
 from edged.commands.check_sockets import try_sockets
 from edged.commands.finding import Finding, failed
@@ -70,6 +70,7 @@ def check(path: Path, config: Config) -> Iterator[Finding]:
     yield Finding("ok", "config", f"{path}: {cameras} camera{'' if cameras == 1 else 's'}")
     running = yield from try_sockets(config.bus)
     known = yield from _bundle(config)
+    limits = yield from _profiles(path, config)
     sample = yield from _power(config.power)
     with progress(f"opening {cameras} cameras"):
         tried = try_cameras(config.camera)
@@ -81,7 +82,25 @@ def check(path: Path, config: Config) -> Iterator[Finding]:
             usual = "the daemon that runs may hold it" if running else "check the source; the daemon would keep trying"
             yield Finding("failed", subject, camera.problem, camera.hint or usual)
     if known is not None:
-        yield from _limits(config.limits, known, tried, sample)
+        yield from _limits(limits, known, tried, sample)
+
+
+def _profiles(path: Path, config: Config) -> Generator[Finding, None, Limits]:
+    """Returns the limits with the profile that the configuration names; every other profile is read as well."""
+    limits, told = config.limits, "the configuration's own limits"
+    if config.profile is not None:
+        try:
+            profile = profiles.find(config.profile, path)
+            limits, told = profile.apply(limits), f"{profile.name} ({profile.path})"
+        except EdgedError as error:
+            yield failed("profile", error)
+    found = profiles.listed(path)
+    usable = ", ".join(str(one["name"]) for one in found if one["problem"] is None)
+    yield Finding("ok", "profile", f"starts with {told}; there are {usable}")
+    for one in found:
+        if one["problem"] is not None and one["name"] != config.profile:
+            yield Finding("warning", f"profile {one['name']}", str(one["problem"]), "mend it, or remove it")
+    return limits
 
 
 def _bundle(config: Config) -> Generator[Finding, None, Known | None]:

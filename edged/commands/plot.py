@@ -196,14 +196,18 @@ def _limit(axes: Axes, story: Story, key: str, unit_s: float, label: str, top: f
 
 
 def _bins(times: Array, values: Array, end_s: float, low: float = 0.05, high: float = 0.95) -> tuple[Array, ...]:
-    """Middle of each slice of time that holds something; its low quantile, median and high quantile."""
+    """Middle of each slice of time that holds something; its low quantile, median and high quantile. NaN in between
+    where nothing came for long: a line drawn across would say that something had."""
     edges = np.linspace(0, max(end_s, 1e-3), BINS + 1)
     at = np.minimum(np.searchsorted(edges, times, side="right") - 1, BINS - 1)
     order = np.argsort(at, kind="stable")
     found, starts = np.unique(at[order], return_index=True)
     groups = np.split(values[order], starts[1:])
     lows, mids, highs = (np.array([np.quantile(g, q) for g in groups]) for q in (low, 0.5, high))
-    return (edges[found] + edges[found + 1]) / 2, lows, mids, highs
+    apart = np.diff(found)
+    silences = np.flatnonzero(apart > max(4.0, 3 * float(np.median(apart)) if len(apart) else 0.0)) + 1
+    middles = (edges[found] + edges[found + 1]) / 2
+    return tuple([np.insert(told, silences, math.nan) for told in (middles, lows, mids, highs)])
 
 
 def _count(edges: Array, events: list[tuple[float, int]]) -> Array:

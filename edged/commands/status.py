@@ -74,6 +74,8 @@ def _rest(state: State) -> Table:
     grid = Table.grid(padding=(0, 3, 0, 0))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column()
+    if state.profile is not None:
+        grid.add_row("profile", Text(state.profile))
     if state.decision is not None:
         bound = BOUNDS.get(state.decision.bound, state.decision.bound)
         grid.add_row("decision", Text(f"{state.decision.reason} ({bound})"))

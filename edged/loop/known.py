@@ -5,7 +5,7 @@ In: the pool, the bundle directory. Out: `Known`, plain data. On the thread that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edged.engines.bundle import Bundle
 from edged.engines.device_profile import DeviceProfile, device_name, load_profile, profile_path
@@ -13,6 +13,7 @@ from edged.engines.pool import Pool
 from edged.errors import EdgedError
 from edged.governor import device as devices
 from edged.governor.decision import Device, Variant
+from edged.simulate import standin
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ def what_is_known(pool: Pool, bundle: Bundle, clock_held: bool = True) -> Known:
         return Known(variants, refused=EdgedError(text, "measure it again: edged-calibrate profile"))
     profiled, device = devices.from_profile(variants, profile, held=clock_held)
     return Known(tuple(profiled), device, () if clock_held else tuple(profile.clocks_mhz))
+
+
+def as_simulated(known: Known, pool: Pool, device: str) -> Known:
+    """On a simulated device: its watts by kind of engine, and its heat, in place of what a device profile says."""
+    kinds = {v.name: (v.precision, v.sparse) for v in pool.variants}
+    variants = [
+        replace(v, clock_factor=(1.0,), active_w=(standin.active_w(device, *kinds[v.name]),)) for v in known.variants
+    ]
+    return Known(tuple(variants), standin.device(device), refused=known.refused)
 
 
 def warm_variants(pool: Pool) -> tuple[Variant, ...]:

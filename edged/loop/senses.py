@@ -6,7 +6,9 @@ they do not. What a person should know at once (throttling) becomes an event.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Final
 
 from edged.clock import NS_PER_MS, NS_PER_S
 from edged.governor.decision import Sensed
@@ -20,10 +22,19 @@ LOOK_AGAIN_NS: Final = 100 * NS_PER_MS
 
 
 class Senses:
-    def __init__(self, sampler: Sampler, steering: Steering, budgets: Budgets, now_ns: int) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        steering: Steering,
+        budgets: Budgets,
+        now_ns: int,
+        record: Callable[[Mapping[str, Any], int], None] | None = None,
+    ) -> None:
+        """`record` gets each sample whole."""
         self._sampler = sampler
         self._steering = steering
         self._budgets = budgets
+        self._record = record
         self._interval_ns = int(sampler.interval_s * NS_PER_S)
         self._seen_ns = 0  # when the last sample that was told was read
         self._told_ns = now_ns
@@ -36,6 +47,8 @@ class Senses:
             self._seen_ns = sample.mono_ns
             self.due_ns = max(sample.mono_ns + self._interval_ns + AFTER_NS, now_ns + LOOK_AGAIN_NS)
             said = Sensed(sample.power_w, sample.temperature_c, power_estimated=sample.power_estimated)
+            if self._record is not None:
+                self._record(asdict(sample), now_ns)
         elif now_ns - self._told_ns > 3 * self._interval_ns // 2:
             self.due_ns = now_ns + LOOK_AGAIN_NS
             said = Sensed()
