@@ -139,7 +139,7 @@ class Guard:
         known.vetoed.add(seen.variant)
         known.evidence[seen.variant] = Evidence()
         why = f"it agrees with {self.reference} by {_said(proof)}; the gate is {gate:.2f}"
-        return (Vetoed(seen.variant, why, seen.camera), *self._on_most(seen.variant))
+        return (Vetoed(seen.variant, why, seen.camera), *self._on_most(seen.variant, why))
 
     def looked(self, camera: str, look: Look) -> Drift | None:
         """One more look at a camera's picture; its drift if that has just begun or ended, else None."""
@@ -182,24 +182,25 @@ class Guard:
             return ()
         known.vetoed.discard(seen.variant)
         why = f"it agrees with {self.reference} by {_said(proof)}; it had to prove {level:.2f}"
-        return (Unvetoed(seen.variant, why, seen.camera), *self._on_most(seen.variant))
+        return (Unvetoed(seen.variant, why, seen.camera), *self._on_most(seen.variant, why))
 
-    def _on_most(self, variant: str) -> tuple[Change, ...]:
-        """A variant vetoed on two cameras or more, and on more than half of those that can tell, fails in itself."""
+    def _on_most(self, variant: str, why: str = "") -> tuple[Change, ...]:
+        """A variant vetoed on every camera, or on two or more and on more than half of those that can tell, fails in
+        itself."""
         failing = sum(variant in known.vetoed for known in self._cameras.values())
         judged = sum(
             variant in known.vetoed or len(known.evidence.get(variant, Evidence())) >= JUDGED
             for known in self._cameras.values()
         )
-        fails = failing >= 2 and 2 * failing > judged
+        fails = 0 < failing == len(self._cameras) or (failing >= 2 and 2 * failing > judged)
         if fails == (variant in self._everywhere):
             return ()
-        why = f"{failing} of the {judged} cameras that can tell have it vetoed"
+        count = f"{failing} of the {judged} cameras that can tell have it vetoed"
         if fails:
             self._everywhere.add(variant)
-            return (Vetoed(variant, why),)
+            return (Vetoed(variant, why if len(self._cameras) == 1 and why else count),)
         self._everywhere.discard(variant)
-        return (Unvetoed(variant, f"only {why}"),)
+        return (Unvetoed(variant, why if len(self._cameras) == 1 and why else f"only {count}"),)
 
 
 def _said(proof: Interval) -> str:

@@ -245,6 +245,8 @@ class Shadow:
     def _tell(self, changes: Sequence[Change], now_ns: int) -> None:
         for change in changes:
             self._steering.observe(change, now_ns)
+            if change.camera is None and len(self._look_due_ns) == 1:
+                continue  # it is that camera's veto, told already
             where = f"on {change.camera}" if change.camera is not None else "on all cameras"
             match change:
                 case Vetoed():
