@@ -236,7 +236,8 @@ class Tick:
     """Time passed: the moment for the slow path, which plans afresh at most twice a second."""
 
 
-Observation = BatchDone | Skipped | Sensed | Workload | BudgetChanged | Pinned | VariantLost | Vetoed | Unvetoed | Tick
+Changed = BudgetChanged | Pinned | VariantLost | Vetoed | Unvetoed
+Observation = BatchDone | Skipped | Sensed | Workload | ShadowDone | Changed | Tick
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,16 @@ UNKNOWN: Final = Device((0.0,))
 
 @dataclass(frozen=True, eq=False)
 class Economy:
-    """`allowed`: by variant, whether it may run. `clock`: what the device runs at, as far as is known; `clock_s`: when
-    it was last changed from here. `smooth_w`: the window's and the heat's allowance, smoothed, since jitter of a budget
-    costs accuracy. `round_s`: time between two rounds of frames as the plan has it, `offered_s` as the cameras offer
-    them now. `mean_weight`: of a frame."""
+    """`allowed`: by variant, whether it may run; `allowed_apart`: the same of each camera with vetoes of its own.
+    `clock`: what the device runs at, as far as is known; `clock_s`: when it was last changed from here. `smooth_w`: the
+    window's and the heat's allowance, smoothed, since jitter of a budget costs accuracy. `round_s`: time between two
+    rounds of frames as the plan has it, `offered_s` as the cameras offer them now. `mean_weight`: of a frame."""
 
     variants: tuple[Variant, ...]
     tables: Tables
     budget: Budget
     allowed: tuple[bool, ...]
+    allowed_apart: tuple[tuple[str, tuple[bool, ...]], ...]
     physics: thermal.HeatModel
     latency: latency.Latency
     energy: energy.Energy
@@ -67,6 +68,10 @@ class Economy:
     @property
     def late_price(self) -> float:
         return self.spending.late_price(self.budget.deadline_quantile)
+
+    def allowed_on(self, camera: str) -> tuple[bool, ...]:
+        """By variant, whether it may run on this camera."""
+        return next((here for name, here in self.allowed_apart if name == camera), self.allowed)
 
     @property
     def junction_c(self) -> float:
@@ -105,6 +110,7 @@ def fresh(variants: tuple[Variant, ...], device: Device, budget: Budget, cameras
         tables=known,
         budget=budget,
         allowed=(True,) * len(known.names),
+        allowed_apart=(),
         physics=thermal.model(device),
         latency=latency.fresh(known.core, known.cores),
         energy=energy.fresh(known, clock, window_s),
@@ -236,6 +242,13 @@ def ran(e: Economy, now_s: float, run: Ran) -> Economy:
         switching=switching.ran(e.switching, run.variant, now_s),
         clock=run.clock,
     )
+
+
+def shadowed(e: Economy, variant: int, batch: int) -> Economy:
+    """Frames were run again for the guard: their joules are spent, and serve nobody."""
+    cost_j = e.joule(variant, e.clock) * e.tables.times(variant, batch, batch)
+    spent = energy.ran(e.energy, variant, cost_j / e.energy.factor(variant))
+    return replace(e, energy=spent, spending=_spent(e, cost_j, 0.0))
 
 
 def skipped(e: Economy, frames: int, late: bool) -> Economy:

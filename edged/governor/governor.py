@@ -18,7 +18,7 @@ from typing import Final
 
 from edged.clock import NS_PER_S
 from edged.errors import EdgedError, UsageError
-from edged.governor import economy, explain, ledger, planner
+from edged.governor import economy, explain, ledger, planner, vetoes
 from edged.governor.decision import (
     BatchDone,
     Budget,
@@ -29,6 +29,7 @@ from edged.governor.decision import (
     Observation,
     Pinned,
     Sensed,
+    ShadowDone,
     Skipped,
     Tick,
     Unvetoed,
@@ -105,7 +106,7 @@ def step(state: State, observation: Observation, now_ns: int) -> tuple[State, De
             return _veto(state, observation, now_ns)
         case Tick():
             return reconsider(_tick(state, now_ns), now_ns)
-        case Skipped() | Sensed():
+        case Skipped() | Sensed() | ShadowDone():
             return _noted(state, observation, now_ns), state.decision
 
 
@@ -137,6 +138,12 @@ def escalate(
         return None
     again = ledger.escalated(state.economy, done, frame, weight, age_ms, period_ms)
     return None if again is None else state.economy.tables.names[again]
+
+
+def variant_for(state: State, camera: str) -> str:
+    """What stands for a camera's frames while no choice is made for them: the decision's variant, unless it is vetoed
+    there."""
+    return vetoes.variant_for(state, camera)
 
 
 def energy_j(state: State, variant: str, batch: int) -> float | None:
@@ -243,21 +250,25 @@ def _lose(state: State, variant: str, why: str, now_ns: int) -> tuple[State, Dec
 
 
 def _veto(state: State, said: Vetoed | Unvetoed, now_ns: int) -> tuple[State, Decision]:
-    i = index(state, said.variant)
-    why = said.why if isinstance(said, Vetoed) else None
-    if i is None or (state.vetoed[i] is None) == (why is None):
+    after = vetoes.heard(state, said)
+    if after is state:
         return state, state.decision
-    vetoed = (*state.vetoed[:i], why, *state.vetoed[i + 1 :])
-    state = replace(state, vetoed=vetoed, pinned=None if state.pinned == i else state.pinned)
-    return afresh(_permitted(state), now_ns)
+    if said.camera is not None:
+        return _permitted(after), state.decision
+    return afresh(_permitted(after), now_ns)
 
 
 # --- the economy ------------------------------------------------------------------------------------------------------
 
 
-def _noted(state: State, observation: Skipped | Sensed, now_ns: int) -> State:
+def _noted(state: State, observation: Skipped | Sensed | ShadowDone, now_ns: int) -> State:
     if isinstance(observation, Skipped):
         return replace(state, economy=ledger.skipped(state.economy, observation))
+    if isinstance(observation, ShadowDone):
+        i = index(state, observation.variant)
+        if i is None or not 1 <= observation.batch <= MAX_BATCH:
+            return state
+        return replace(state, economy=economy.shadowed(state.economy, i, observation.batch))
     return replace(state, economy=ledger.sensed(state.economy, observation, state.seconds(now_ns)))
 
 
@@ -286,4 +297,6 @@ def _permitted(state: State) -> State:
         working = [i for i in range(n) if state.lost[i] is None]
         stand_in = next((i for i in working if state.vetoed[i] is None), working[0])
         able = [i == stand_in for i in range(n)]
-    return replace(state, economy=replace(state.economy, allowed=tuple(able)))
+    allowed = tuple(able)
+    apart = vetoes.allowed_on(state, allowed)
+    return replace(state, economy=replace(state.economy, allowed=allowed, allowed_apart=apart))
