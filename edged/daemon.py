@@ -24,28 +24,34 @@ from typing import Any, Final
 import cv2
 import msgspec
 import zmq
+from msgspec import UNSET
 
-from edged import clock, paths
-from edged.bus import schema
+from edged import clock, paths, profiles
+from edged.bus import requests, schema
 from edged.bus.control import ControlServer
 from edged.bus.endpoint import CurveServer, curve_server
 from edged.bus.publisher import Publisher
 from edged.bus.requests import Pin, Reload, Request, Set, Snapshot, Why
-from edged.config import CameraConfig, Config, Limits, diff, load
+from edged.config import CameraConfig, Config, Limits, diff, limit_changes, load
 from edged.engines.bundle import Bundle, load_bundle
+from edged.engines.manifest import Manifest
 from edged.engines.pool import Pool
 from edged.errors import EdgedError
 from edged.frames.cameras import Cameras, check_sources
 from edged.health import Health, Heartbeats, Notifier
 from edged.loop.budgets import Budgets
 from edged.loop.calls import Calls
-from edged.loop.known import Known, what_is_known
+from edged.loop.known import Known, as_simulated, what_is_known
 from edged.loop.pipeline import STAGE, Pipeline
 from edged.loop.present import Presenter
 from edged.loop.reports import Reports
 from edged.loop.senses import Senses
+from edged.loop.shadow import Shadow
 from edged.loop.steering import Steering
+from edged.power.simulated import SimulatedProvider
 from edged.power.telemetry import Sampler, open_provider
+from edged.profiles import Profile
+from edged.recorder import Recorder
 from edged.vision.decoder import make_decoder
 from edged.vision.letterbox import Letterboxer
 
@@ -63,10 +69,11 @@ log = logging.getLogger("edged")
 
 class Daemon:
     def __init__(self, path: Path, config: Config) -> None:
-        """`path` is read again on a reload."""
+        """`path` is read again on a reload. UsageError for a profile that is not there or wrong."""
         self._path = path
         self._config = config
-        self._limits = config.limits
+        self._profile = None if config.profile is None else profiles.find(config.profile, path)
+        self._limits = config.limits if self._profile is None else self._profile.apply(config.limits)
         self._reload_wanted = threading.Event()
         self._reload_lock = threading.Lock()
         self._stopping = threading.Event()
@@ -111,7 +118,9 @@ class Daemon:
                 text = f"variant {variant.name} is refused: {variant.refused}"
                 log.warning("%s", text)
                 self._publisher.publish(schema.Event(kind="engine_refused", text=text, variant=variant.name))
-        self._sampler = Sampler(open_provider(config.power), config.power.interval_s)
+        provider = open_provider(config.power)
+        self._simulated = provider if isinstance(provider, SimulatedProvider) else None
+        self._sampler = Sampler(provider, config.power.interval_s)
         self._sampler.start()
         stack.callback(self._sampler.stop)
         self._build_loop(stack, bundle, _instance(results))
@@ -133,19 +142,42 @@ class Daemon:
         stack.callback(cameras.close)
         self._heartbeats = Heartbeats({STAGE: STUCK_AFTER_S, "control": CONTROL_STUCK_AFTER_S})
         self._health = Health(self._heartbeats, self._notifier)
-        now_ns = clock.mono_ns()
-        steering = Steering(pool, self._known(bundle), config.limits, publisher, now_ns)
+        now_ns, recorder = clock.mono_ns(), self._recorder(stack, manifest)
+        tap = None if recorder is None else recorder.tap
+        ran = None if self._simulated is None else self._simulated.ran
+        steering = Steering(pool, self._known(bundle), self._limits, publisher, now_ns, tap, ran)
         self._steering = steering
         budgets = Budgets({variant.name: variant.accuracy for variant in pool.variants}, publisher, now_ns)
-        senses = Senses(self._sampler, steering, budgets, now_ns)
-        self._reports = Reports(manifest, cameras, pool, steering, publisher, self._sampler, budgets, self._heartbeats)
-        presenter = Presenter(publisher, make_decoder(manifest), manifest.labels, cameras.ring_name)
+        senses = Senses(self._sampler, steering, budgets, now_ns, None if recorder is None else recorder.sample)
         letterboxer = Letterboxer(manifest.input, [pool.input_buffer(lane) for lane in range(pool.lanes)])
+        shadow = Shadow(manifest, pool, letterboxer, make_decoder(manifest), publisher, steering)
+        self._reports = Reports(
+            manifest, cameras, pool, steering, publisher, self._sampler, budgets, shadow, self._heartbeats
+        )
+        presenter = Presenter(publisher, make_decoder(manifest), manifest.labels, cameras.ring_name)
         self._pipeline = Pipeline(
-            selector, self._calls, cameras, pool, letterboxer, presenter, steering, senses, self._reports,
+            selector, self._calls, cameras, pool, letterboxer, presenter, steering, senses, shadow, self._reports,
             self._heartbeats,
         )  # fmt: skip
-        self._apply(config.camera, config.limits)
+        self._apply(config.camera, self._limits, self._profile)
+
+    def _recorder(self, stack: contextlib.ExitStack, manifest: Manifest) -> Recorder | None:
+        """What keeps the log of decisions, started; None if nothing is to be recorded, or nothing can be."""
+
+        def event(kind: str, text: str) -> None:
+            self._publisher.publish(schema.Event(kind=kind, text=text))
+
+        digest = hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()
+        try:
+            recorder = Recorder.open(self._config.record, digest, event, estimated=self._simulated is not None)
+        except EdgedError as error:
+            log.warning("%s; %s", error.message, error.hint)
+            event("recording_stopped", error.message)
+            return None
+        if recorder is not None:
+            recorder.start()
+            stack.callback(recorder.close)
+        return recorder
 
     def _known(self, bundle: Bundle) -> Known:
         """What the governor begins with; a device profile that is none is said, and done without."""
@@ -154,21 +186,24 @@ class Daemon:
             text = f"the device profile is not used: {known.refused.message}"
             log.warning("%s; %s", text, known.refused.hint)
             self._publisher.publish(schema.Event(kind="profile_refused", text=text))
+        if self._simulated is not None:
+            known = as_simulated(known, self._pool, self._simulated.device)
+            self._simulated.expect({variant.name: variant.active_w[0] for variant in known.variants})
         return known
 
-    def _apply(self, cameras: list[CameraConfig], limits: Limits) -> None:
+    def _apply(self, cameras: list[CameraConfig], limits: Limits, profile: Profile | None) -> None:
         """On the engine loop. UsageError, and nothing changed, if they cannot be taken."""
         self._pipeline.configure(cameras, limits)
-        self._limits_changed(limits)
+        self._limits_changed(limits, profile)
 
-    def _set_limits(self, limits: Limits) -> None:
+    def _set_limits(self, limits: Limits, profile: Profile | None) -> None:
         """On the engine loop. UsageError, and nothing changed, if no variant could hold them."""
         self._pipeline.set_limits(limits)
-        self._limits_changed(limits)
+        self._limits_changed(limits, profile)
 
-    def _limits_changed(self, limits: Limits) -> None:
-        self._limits = limits
-        self._reports.limits_changed(limits)
+    def _limits_changed(self, limits: Limits, profile: Profile | None) -> None:
+        self._limits, self._profile = limits, profile
+        self._reports.limits_changed(limits, None if profile is None else profile.name)
 
     def _summary(self) -> str:
         variants = [variant.name for variant in self._pool.variants if variant.refused is None]
@@ -233,16 +268,32 @@ class Daemon:
                 return {"decisions": self._calls.call(lambda: self._steering.why(request.n))}
             case Set():
                 limits = request.apply(self._limits)
-                self._calls.call(lambda: self._set_limits(limits))
+                self._calls.call(lambda: self._set_limits(limits, self._profile))
                 log.info("limits set: %s", request.changes())
                 return {"limits": limits}
             case Pin():
                 self._calls.call(lambda: self._steering.pin(request.variant, clock.mono_ns()))
                 log.info("pinned: %s", request.variant)
                 return {"pinned": request.variant}
+            case requests.Profile():
+                return self._answer_profile(request)
             case Reload():
                 changes, needs_restart = self._reload()
                 return {"changes": changes, "needs_restart": needs_restart}
+
+    def _answer_profile(self, request: requests.Profile) -> Mapping[str, Any]:
+        """List the profiles, or take one up in place of the limits in force. EdgedError, and nothing changed, if it is
+        wrong or no variant could hold it."""
+        if request.name is UNSET:
+            in_force = None if self._profile is None else self._profile.name
+            return {"profile": in_force, "profiles": profiles.listed(self._path)}
+        with _within(self._reload_lock, RELOAD_LOCK_S):
+            profile = None if request.name is None else profiles.find(request.name, self._path)
+            limits = self._config.limits if profile is None else profile.apply(self._config.limits)
+            changes = limit_changes(self._limits, limits)
+            self._calls.call(lambda: self._set_limits(limits, profile))
+        log.info("profile %s: %s", request.name, "; ".join(changes) or "nothing changed")
+        return {"profile": request.name, "changes": changes, "limits": limits}
 
     def _reload(self) -> tuple[list[str], list[str]]:
         """Read the configuration again and take what can be taken live. If wrong, EdgedError and nothing changes."""
@@ -250,10 +301,14 @@ class Daemon:
         try:
             with _within(self._reload_lock, RELOAD_LOCK_S):
                 new = load(self._path)
+                profile = self._profile_after(new)
+                limits = new.limits if profile is None else profile.apply(new.limits)
                 in_force = msgspec.structs.replace(self._config, limits=self._limits)
-                changes, needs_restart = diff(in_force, new)
-                self._calls.call(lambda: self._apply(new.camera, new.limits))
-                self._config = msgspec.structs.replace(self._config, camera=new.camera, limits=new.limits)
+                changes, needs_restart = diff(in_force, msgspec.structs.replace(new, limits=limits))
+                self._calls.call(lambda: self._apply(new.camera, limits, profile))
+                self._config = msgspec.structs.replace(
+                    self._config, camera=new.camera, limits=new.limits, profile=new.profile
+                )
         except EdgedError as error:
             text = f"reload refused, the old configuration stays: {error.message}"
             self._publisher.publish(schema.Event(kind="reload_refused", text=text))
@@ -264,6 +319,13 @@ class Daemon:
         for key in needs_restart:
             log.warning("needs a restart: %s", key)
         return changes, needs_restart
+
+    def _profile_after(self, new: Config) -> Profile | None:
+        """The one the configuration names now; if it names the same as before, the one in force, read again."""
+        name = new.profile
+        if new.profile == self._config.profile and self._profile is not None:
+            name = self._profile.name
+        return None if name is None else profiles.find(name, self._path)
 
 
 @contextlib.contextmanager

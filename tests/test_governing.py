@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from tests.support.models import center_model
 from tests.support.plant import Plant
 
 MODELS = {"fine": center_model(-100.0, turns=6000), "fast": center_model(-90.0, turns=1500)}
-JOULES = {"fine": 0.1, "fast": 0.02}
+# Beside 2 W at rest, 30 frames a second draw 6 W all on fine and 1.2 W all on fast; each W is worth 16 C.
+JOULES = {"fine": 0.2, "fast": 0.04}
 TIMES_MS = {"fine": 6.0, "fast": 2.0}
-EASY = Limits(deadline_ms=100.0, power_window_s=4.0)
+EASY = Limits(deadline_ms=400.0, power_window_s=4.0)
 
 
-def camera(name: str = "gate", fps: int = 60, weight: float = 1.0) -> CameraConfig:
+def camera(name: str = "gate", fps: int = 30, weight: float = 1.0) -> CameraConfig:
     return CameraConfig(name=name, source=f"test://5?width=128&height=64&fps={fps}", weight=weight)
 
 
@@ -62,28 +63,28 @@ def shares(plant: Plant, seconds: float) -> dict[str, float]:
     return {name: (plant.runs[name] - before[name]) / seconds for name in before}
 
 
+def until_shares(plant: Plant, holds: Callable[[dict[str, float]], bool], within_s: float = 30) -> None:
+    """Until three seconds in a row were like that."""
+    end = time.monotonic() + within_s
+    while not holds(ran := shares(plant, 3)):
+        assert time.monotonic() < end, ran
+
+
 def test_a_power_cap_is_held_by_the_cheaper_variant_and_then_by_fewer_frames(tmp_path: Path) -> None:
     plant = Plant(JOULES, TIMES_MS)
     with governed(tmp_path, [camera()], EASY, plant) as house:
-        for_seconds(1)
-        free = shares(plant, 3)
-        assert free["fine"] > 10 * free["fast"], "nothing is scarce: the most accurate on every frame"
-        uncapped_w = plant.mean_w(3)
-        cap_w = 2.0 + 0.5 * (uncapped_w - 2.0)
+        until_shares(plant, lambda ran: ran["fine"] > 10 and ran["fast"] < 1)  # nothing is scarce
+        cap_w = 4.4
         set_limits(house, power_w=cap_w)
-        for_seconds(4)
-        mixed = shares(plant, 5)
-        assert plant.mean_w(5) <= 1.05 * cap_w
-        assert mixed["fast"] > free["fast"] + 5 and mixed["fine"] > 1
-        tight_w = 2.0 + 0.08 * (uncapped_w - 2.0)
-        set_limits(house, power_w=tight_w)
-        for_seconds(4)
-        assert shares(plant, 4)["fine"] < 5
-        assert plant.mean_w(4) <= 1.05 * tight_w
-        assert counted(house).drops["budget"] > 20, "the frame rate gives way"
+        grace_s = plant.now_s + EASY.power_window_s
+        until_shares(plant, lambda ran: ran["fast"] > 3 and ran["fine"] > 1)
+        assert plant.worst_mean_w(EASY.power_window_s, grace_s) <= 1.05 * cap_w
+        dropped = counted(house).drops.get("budget", 0)
+        set_limits(house, power_w=2.5)
+        until_shares(plant, lambda ran: ran["fine"] < 1 and ran["fast"] > 1)
+        assert counted(house).drops["budget"] > dropped + 20, "the frame rate gives way"
         set_limits(house)
-        for_seconds(1)
-        assert shares(plant, 2)["fine"] > 10, "the limit taken away, all is as before"
+        until_shares(plant, lambda ran: ran["fine"] > 10)  # taken away, all is as before
     status = house.cameras.status("gate", 0)
     on_its_way = status.captured - status.results - sum(status.drops.values())
     assert on_its_way in (0, 1)
@@ -93,36 +94,38 @@ def test_a_power_cap_is_held_by_the_cheaper_variant_and_then_by_fewer_frames(tmp
 def test_heat_is_held_below_its_limit(tmp_path: Path) -> None:
     plant = Plant(JOULES, TIMES_MS)
     with governed(tmp_path, [camera()], EASY, plant) as house:
-        for_seconds(8)
-        settled_c, idle_c = plant.seen[-1][2], plant.seen[0][2]
-        limit_c = idle_c + 0.5 * (settled_c - idle_c)
+        limit_c = 95.0
+        wait_for(lambda: plant.seen and plant.seen[-1][2] > limit_c + 2, 40)  # left alone it gets hotter
         set_limits(house, temperature_c=limit_c)
         for_seconds(8)
         begin_s = plant.now_s
         ran = shares(plant, 8)
         hottest_c = max(c for s, _, c in plant.seen if s > begin_s)
         assert hottest_c <= limit_c + 0.5
-        assert hottest_c > limit_c - 0.35 * (settled_c - idle_c), "what is allowed is used"
+        assert hottest_c > limit_c - 20, "what is allowed is used"
         assert sum(ran.values()) > 10 and house.steering.message.bound == "heat"
 
 
 @pytest.mark.slow
 def test_the_heavier_camera_gets_the_better_variant(tmp_path: Path) -> None:
     plant = Plant(JOULES, TIMES_MS)
-    cameras = [camera("gate", 30, weight=5.0), camera("yard", 30, weight=1.0)]
+    cameras = [camera("gate", 15, weight=5.0), camera("yard", 12, weight=1.0)]
     seen: Counter[tuple[str, str]] = Counter()
     with governed(tmp_path, cameras, EASY, plant) as house:
         for_seconds(4)
-        set_limits(house, power_w=2.0 + 0.35 * (plant.mean_w(2) - 2.0))
-        for_seconds(4)
+        set_limits(house, power_w=4.6)
+        until_shares(plant, lambda ran: ran["fast"] > 3 and ran["fine"] > 2)
         with Client(house.endpoint, ["result"], timeout_s=5.0) as client:
-            end = time.monotonic() + 5
+            end = time.monotonic() + 10
             while time.monotonic() < end:
                 if isinstance(message := client.receive(1.0), Result):
                     seen[message.camera, message.variant] += 1
-    assert seen["gate", "fine"] > 1.5 * seen["yard", "fine"] + 5, seen
-    dropped = {name: house.cameras.status(name, 0).drops.get("budget", 0) for name in ("gate", "yard")}
-    assert dropped["gate"] <= dropped["yard"], dropped
+                    assert message.energy_mj is not None and message.energy_mj > 0
+
+    def accurate(name: str) -> float:
+        return seen[name, "fine"] / (seen[name, "fine"] + seen[name, "fast"])
+
+    assert accurate("gate") > accurate("yard") + 0.15, seen
 
 
 @pytest.mark.slow
@@ -130,7 +133,7 @@ def test_dark_sensors_neither_stop_the_loop_nor_lift_the_cap(tmp_path: Path) -> 
     plant = Plant(JOULES, TIMES_MS)
     with governed(tmp_path, [camera()], EASY, plant) as house:
         for_seconds(3)
-        cap_w = 2.0 + 0.5 * (plant.mean_w(2) - 2.0)
+        cap_w = 4.4
         set_limits(house, power_w=cap_w)
         for_seconds(4)
         plant.dark = True

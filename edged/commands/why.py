@@ -88,7 +88,7 @@ def _figures(other: Alternative) -> str:
     if other.energy_mj is not None:
         figures.append(f"{other.energy_mj:.3g} mJ a frame")
     if other.power_w is not None:
-        figures.append(f"{other.power_w:.3g} W in all")
+        figures.append(f"{other.power_w:.3g} W")
     return f"{other.variant}: {', '.join(figures)}"
 
 

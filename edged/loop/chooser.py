@@ -37,7 +37,7 @@ class Chooser:
         if not steering.priced:
             standing = steering.decision
             frames = self._due(free_ns, steering.predict_ms(standing.variant), standing.max_batch, probing)
-            return (frames, standing.variant) if frames else None
+            return self._standing(frames) if frames else None
         while frames := self._due(free_ns, steering.quickest_ms(), steering.decision.max_batch, probing):
             # what is not run for want of a budget shall be what counts least
             frames = sorted(frames, key=self._weight, reverse=True) if len(frames) > 1 else frames
@@ -50,6 +50,13 @@ class Chooser:
             for frame in frames:
                 self._give_up(frame, "budget")
         return None
+
+    def _standing(self, frames: Sequence[Frame]) -> tuple[Sequence[Frame], str]:
+        """Those that get the same variant as the first: the decision's, or on a camera that has it vetoed another."""
+        variants = [self._steering.variant_for(frame.camera) for frame in frames]
+        taken = [frame for frame, variant in zip(frames, variants, strict=True) if variant == variants[0]]
+        self._schedule.hand_back([frame for frame in frames if frame not in taken])
+        return taken, variants[0]
 
     def _due(self, free_ns: int, predict_ms: tuple[float, ...], most: int, probing: bool) -> Sequence[Frame]:
         times_ms = NO_TIME if probing else predict_ms

@@ -26,6 +26,7 @@ from edged.loop.present import Presenter
 from edged.loop.reports import Reports
 from edged.loop.runner import Runner
 from edged.loop.senses import Senses
+from edged.loop.shadow import Shadow
 from edged.loop.steering import Steering
 from edged.vision.letterbox import Letterboxer
 
@@ -49,6 +50,7 @@ class Pipeline:
         presenter: Presenter,
         steering: Steering,
         senses: Senses,
+        shadow: Shadow,
         reports: Reports,
         heartbeats: Heartbeats,
     ) -> None:
@@ -57,6 +59,7 @@ class Pipeline:
         self._cameras = cameras
         self._steering = steering
         self._senses = senses
+        self._shadow = shadow
         self._reports = reports
         self._heartbeats = heartbeats
         self._schedule = Scheduler()
@@ -78,6 +81,7 @@ class Pipeline:
         mean = sum(camera.weight for camera in cameras) / max(1, len(cameras))
         self._weights = {camera.name: camera.weight / mean for camera in cameras}
         self._chooser.weights = self._runner.weights = self._weights
+        self._shadow.configure(self._cameras.names(), now_ns)
         # Until the cameras are live and counted: as if each gave a frame at once, at no particular rate.
         self._steering.observe(Workload(len(cameras), 0.0, 0), now_ns)
 
@@ -115,8 +119,14 @@ class Pipeline:
         if len(self._schedule) and self._runner.can_start:
             self._start_batch()
         if self._runner.busy and not (self._runner.can_start and len(self._schedule)):
-            self._runner.finish()
+            whole = self._runner.finish()
+            if whole is not None:
+                self._shadow.after(*whole, self._runner.deadline_ms, self._quiet)
         self._take_stock(clock.mono_ns())
+
+    def _quiet(self) -> bool:
+        """No frame waits, here or with a camera that spoke meanwhile, and nothing is in flight."""
+        return not (len(self._schedule) or self._runner.busy or self._selector.select(0))
 
     def _wait(self) -> None:
         """Until a camera speaks, a call comes or something is due; not at all while there is work."""

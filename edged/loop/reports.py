@@ -26,6 +26,7 @@ from edged.frames.cameras import Cameras, CameraStatus
 from edged.governor.decision import Workload
 from edged.health import Heartbeats
 from edged.loop.budgets import Budgets
+from edged.loop.shadow import Shadow
 from edged.loop.steering import Steering
 from edged.power.telemetry import Sample, Sampler
 
@@ -48,6 +49,7 @@ class Reports:
         publisher: Publisher,
         sampler: Sampler,
         budgets: Budgets,
+        shadow: Shadow,
         heartbeats: Heartbeats,
     ) -> None:
         self._manifest = manifest
@@ -57,8 +59,10 @@ class Reports:
         self._publisher = publisher
         self._sampler = sampler
         self._budgets = budgets
+        self._shadow = shadow
         self._heartbeats = heartbeats
         self._limits = Limits()
+        self._profile: str | None = None
         self._begun_ns = clock.mono_ns()
         self._results = {variant.name: 0 for variant in pool.variants}
         self._latencies = {variant.name: deque[float](maxlen=LATENCIES) for variant in pool.variants}
@@ -70,8 +74,9 @@ class Reports:
         self._overdue_ns = 0
         self.due_ns = self._begun_ns
 
-    def limits_changed(self, limits: Limits) -> None:
-        self._limits = limits
+    def limits_changed(self, limits: Limits, profile: str | None = None) -> None:
+        """`profile`: the name of the power profile they come from."""
+        self._limits, self._profile = limits, profile
         self._budgets.limits_changed(limits, clock.mono_ns())
 
     def batch_done(self, variant: str, frames: int, service_ms: float) -> None:
@@ -121,6 +126,7 @@ class Reports:
             bundle=self._manifest.name,
             metric=self._manifest.metric,
             limits=msgspec.structs.asdict(self._limits),
+            profile=self._profile,
             variants=self._variants(),
             cameras=statuses,
             decision=self._steering.message,
@@ -128,6 +134,7 @@ class Reports:
             healthy=health.healthy,
             stages=health.stages,
             budgets=self._budgets.states(now_ns),
+            guard=self._shadow.report(now_ns),
         )
         self._state = self._publisher.publish(state)
 

@@ -22,6 +22,8 @@ from edged.governor.decision import BatchDone
 from edged.loop.present import Made, Presenter, Seen, Timing
 from edged.loop.reports import Reports
 from edged.loop.steering import Steering
+from edged.vision.classify import Classes
+from edged.vision.detect import Detections
 from edged.vision.letterbox import Letterboxer
 
 
@@ -44,6 +46,16 @@ class SecondLook(NamedTuple):
     seen: Seen
     made: Made
     timing: Timing
+
+
+class Whole(NamedTuple):
+    """A batch whose first results all came and are out; its lane still holds the input."""
+
+    lane: int
+    variant: str
+    frames: Sequence[Frame]
+    objects: Sequence[Detections | Classes]
+    start_ns: int
 
 
 class Runner:
@@ -105,11 +117,11 @@ class Runner:
         cold = self._steering.cold(variant, submitted_ns)
         self._in_flight.append(Batch(lane, variant, whole, start_ns, submitted_ns, cold))
 
-    def finish(self) -> None:
-        """Collect the oldest batch in flight and publish its frames."""
+    def finish(self) -> Whole | None:
+        """Collect the oldest batch in flight and publish its frames. What is returned is good until the next start."""
         batch = self._in_flight.popleft()
         try:
-            self._finish(batch)
+            return self._finish(batch)
         finally:
             self._free_lanes.append(batch.lane)
 
@@ -137,7 +149,7 @@ class Runner:
                 self.dropped(frame, "torn")
         return whole
 
-    def _finish(self, batch: Batch) -> None:
+    def _finish(self, batch: Batch) -> Whole | None:
         frames, seen = batch.frames, []
         try:
             outputs = self._pool.collect(batch.lane)
@@ -147,7 +159,7 @@ class Runner:
                 seen.append(self._presenter.decode(outputs, index, geometry))
         except VariantError as error:
             self._lost(frames, error)
-            return
+            return None
         except EdgedError as error:  # an output that is no number; the frames before it are good
             self._lost(frames[len(seen) :], VariantError(batch.variant, error.message))
         timing = Timing(batch.start_ns, batch.submitted_ns, collected_ns, self.deadline_ms)
@@ -161,6 +173,9 @@ class Runner:
                 self._publish(frame, what, made, timing)
         if second is not None:
             self._publish(frames[second.place], second.seen, second.made, second.timing)
+        if second is not None or len(seen) < len(frames):
+            return None
+        return Whole(batch.lane, batch.variant, frames, [what.objects for what in seen], batch.start_ns)
 
     def _told(self, batch: Batch, seen: list[Seen], made: Made, timing: Timing) -> SecondLook | None:
         """Tell the governor of a batch that came back whole; the second look at one of its frames, if it has one."""
@@ -196,8 +211,9 @@ class Runner:
         then the first result is as good as it was."""
         frame, begun_ns = batch.frames[index], clock.mono_ns()
         cold = self._steering.cold(variant, begun_ns)
+        pixels = self._pool.input_buffer(batch.lane)
+        first_pixels = pixels[0].copy() if index else None  # its padding is what the letterboxer believes it to be
         if index:
-            pixels = self._pool.input_buffer(batch.lane)
             pixels[0] = pixels[index]
         try:
             self._pool.submit(batch.lane, 1, variant)
@@ -208,6 +224,9 @@ class Runner:
             failure = error if isinstance(error, VariantError) else VariantError(variant, error.message)
             self._steering.failed(failure, clock.mono_ns())
             return None
+        finally:
+            if first_pixels is not None:
+                pixels[0] = first_pixels
         self._steering.succeeded(variant)
         done_ns = clock.mono_ns()
         service_ms = (done_ns - begun_ns) / NS_PER_MS

@@ -203,6 +203,10 @@ class Steering:
             self._clock = choice.clock
         return choice
 
+    def variant_for(self, camera: str) -> str:
+        """What runs on a camera while no choice is made for each batch."""
+        return governor.variant_for(self._helm.state, camera)
+
     def again(self, done: BatchDone, frame: int, age_ms: float, weight: float, now_ns: int) -> str | None:
         """The variant to run frame `frame` of a batch again on, once the governor was told of the batch; or None."""
         return self._helm.escalate(done, age_ms, self._period_ms, frame, weight, now_ns=now_ns)

@@ -27,6 +27,7 @@ from edged.loop.pipeline import STAGE, Pipeline
 from edged.loop.present import Presenter
 from edged.loop.reports import Reports
 from edged.loop.senses import Senses
+from edged.loop.shadow import Shadow
 from edged.loop.steering import Steering
 from edged.power.telemetry import Provider, Sampler, open_provider
 from edged.vision.decoder import make_decoder
@@ -82,11 +83,13 @@ def built(
         stack.callback(sampler.stop)
         budgets = Budgets({v.name: v.accuracy for v in pool.variants}, publisher, now_ns)
         senses = Senses(sampler, steering, budgets, now_ns)
-        reports = Reports(bundle.manifest, cameras, pool, steering, publisher, sampler, budgets, heartbeats)
-        presenter = Presenter(publisher, make_decoder(bundle.manifest), bundle.manifest.labels, cameras.ring_name)
-        letterboxer = Letterboxer(bundle.manifest.input, [pool.input_buffer(lane) for lane in range(pool.lanes)])
+        manifest, decode = bundle.manifest, make_decoder(bundle.manifest)
+        letterboxer = Letterboxer(manifest.input, [pool.input_buffer(lane) for lane in range(pool.lanes)])
+        shadow = Shadow(manifest, pool, letterboxer, decode, publisher, steering)
+        reports = Reports(manifest, cameras, pool, steering, publisher, sampler, budgets, shadow, heartbeats)
+        presenter = Presenter(publisher, decode, manifest.labels, cameras.ring_name)
         pipeline = Pipeline(
-            selector, calls, cameras, pool, letterboxer, presenter, steering, senses, reports, heartbeats
+            selector, calls, cameras, pool, letterboxer, presenter, steering, senses, shadow, reports, heartbeats
         )
         endpoint = f"ipc://{directory}/results.ipc"
         yield House(endpoint, publisher, pool, calls, cameras, steering, reports, pipeline, sampler, budgets, senses)

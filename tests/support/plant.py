@@ -96,3 +96,12 @@ class Plant:
         """Of the readings of the last so many seconds."""
         watts = [w for s, w, _ in self.seen if s >= self.now_s - seconds]
         return sum(watts) / len(watts)
+
+    def worst_mean_w(self, window_s: float, from_s: float) -> float:
+        """The greatest mean of any window that begins at or after `from_s`."""
+        found = []
+        for begin_s, _, _ in self.seen:
+            watts = [w for s, w, _ in self.seen if begin_s < s <= begin_s + window_s]
+            if begin_s >= from_s and begin_s + window_s <= self.seen[-1][0]:
+                found.append(sum(watts) / len(watts))
+        return max(found, default=0.0)

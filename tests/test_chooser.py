@@ -1,0 +1,101 @@
+"""Which frames run next and on what: the schedule's order, the governor's choice, and what is given up for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from edged.frames.frame import DropCause, Frame, PixelFormat
+from edged.frames.schedule import Scheduler
+from edged.governor.decision import Choice, Decision
+from edged.loop.chooser import Chooser
+
+MS = 1_000_000
+Answer = Callable[[list[str]], Choice]
+
+
+def frame(camera: str, number: int = 1) -> Frame:
+    return Frame(camera, number, 0, 2, 64, 32, PixelFormat.BGR24, 0, 0, "arrival")
+
+
+def take(variant: str | None, frames: int, batch: int) -> Choice:
+    return Choice(variant, frames, batch, None, 0.0, 0.0)
+
+
+class Steering:
+    """In the place of the governor's shell: answers as it is told."""
+
+    def __init__(self, answer: Answer | None, max_batch: int = 4) -> None:
+        self.answer = answer
+        self.decision = Decision("fine", max_batch, "none", "", (), False)
+        self.asked: list[list[str]] = []
+
+    @property
+    def priced(self) -> bool:
+        return self.answer is not None
+
+    def predict_ms(self, variant: str) -> tuple[float, ...]:
+        return (10.0, 11.0, 12.0, 13.0)
+
+    quickest_ms = lambda self: (5.0, 5.5, 6.0, 6.5)  # noqa: E731
+
+    def variant_for(self, camera: str) -> str:
+        return self.decision.variant
+
+    def choose(self, frames: Sequence[Frame], weights: Sequence[float], start_ns: int, now_ns: int) -> Choice:
+        names = [frame.camera for frame in frames]
+        assert list(weights) == [WEIGHTS[name] for name in names]
+        self.asked.append(names)
+        assert self.answer is not None
+        return self.answer(names)
+
+
+WEIGHTS = {"light": 0.5, "middle": 1.0, "heavy": 1.5}
+
+
+def made(answer: Answer | None, max_batch: int = 4) -> tuple[Chooser, Steering, Scheduler, list[tuple[str, DropCause]]]:
+    steering, schedule, dropped = Steering(answer, max_batch), Scheduler(), []  # type: ignore[var-annotated]
+    chooser = Chooser(schedule, steering, 4, lambda gone, cause: dropped.append((gone.camera, cause)))  # type: ignore[arg-type]
+    chooser.weights = WEIGHTS
+    for name in WEIGHTS:
+        schedule.offer(frame(name), 100 * MS, WEIGHTS[name])
+    return chooser, steering, schedule, dropped
+
+
+def names(chosen: tuple[Sequence[Frame], str] | None) -> tuple[list[str], str]:
+    assert chosen is not None
+    return [frame.camera for frame in chosen[0]], chosen[1]
+
+
+def test_while_watts_are_unknown_the_decision_stands() -> None:
+    chooser, steering, schedule, _ = made(None)
+    taken, variant = names(chooser.next(0, 0, False))
+    assert sorted(taken) == sorted(WEIGHTS) and variant == "fine" and steering.asked == [] and not len(schedule)
+
+
+def test_the_heaviest_come_first_and_the_rest_waits() -> None:
+    chooser, steering, schedule, dropped = made(lambda asked: take("fast", 2, 2))
+    assert names(chooser.next(0, 0, False)) == (["heavy", "middle"], "fast")
+    assert len(schedule) == 1 and dropped == []
+    steering.answer = lambda asked: take("fine", 1, 1)
+    assert names(chooser.next(0, 0, False)) == (["light"], "fine")
+
+
+def test_one_after_the_other_is_asked_one_by_one() -> None:
+    chooser, steering, _, _ = made(lambda asked: take("fast", len(asked), 1))
+    for left in (3, 2, 1):
+        taken, _variant = names(chooser.next(0, 0, False))
+        assert len(taken) == 1 and len(steering.asked[-1]) == left
+    assert chooser.next(0, 0, False) is None
+
+
+def test_what_the_budget_does_not_reach_is_dropped_with_its_cause() -> None:
+    chooser, _, schedule, dropped = made(lambda asked: take(None, 0, 0))
+    assert chooser.next(0, 0, False) is None
+    assert sorted(dropped) == sorted((name, "budget") for name in WEIGHTS) and not len(schedule)
+
+
+def test_a_frame_handed_back_is_late_in_its_time() -> None:
+    chooser, _, schedule, dropped = made(lambda asked: take("fast", 1, 1))
+    names(chooser.next(0, 0, False))
+    assert chooser.next(98 * MS, 98 * MS, False) is None
+    assert {cause for _, cause in dropped} == {"late"} and len(dropped) == 2 and not len(schedule)
