@@ -63,8 +63,9 @@ def draw(title: str, stories: Sequence[Story]) -> Any:
         "axes.spines.right": False, "axes.grid": True, "grid.color": "#e8ecf0", "grid.linewidth": 0.8,
         "svg.fonttype": "none", "svg.hashsalt": "edged",
     }  # fmt: skip
-    charged = any(len(story.sensed("charge")[0]) for story in stories)
-    panels = [_power, _temperature, *([_charge] if charged else []), _latency, _variants]
+    metered = (("power_w", _power), ("temperature_c", _temperature), ("charge", _charge))
+    panels = [panel for key, panel in metered if any(len(story.sensed(key)[0]) for story in stories)]
+    panels += [_latency, _variants]
     with rc_context(style):
         figure = Figure(figsize=(10 if len(stories) == 1 else 6.5 * len(stories), 2.15 * len(panels) + 0.9))
         grid = figure.subplots(len(panels), len(stories), sharex="col", sharey="row", squeeze=False)
@@ -175,7 +176,8 @@ def _fit_rows(grid: Any, stories: Sequence[Story]) -> None:
     limits = [v for s in stories for v in s.limit("temperature_c")[1] if math.isfinite(v)]
     if any(len(t) for t in temperatures):
         values = np.concatenate([*temperatures, limits])
-        grid[1][0].set_ylim(math.floor(values.min() - 3), math.ceil(values.max() + 3))
+        row = 1 if any(len(s.sensed("power_w")[0]) for s in stories) else 0
+        grid[row][0].set_ylim(math.floor(values.min() - 3), math.ceil(values.max() + 3))
     runs = [run.latency_ms for s in stories for run in s.runs]
     if runs:
         deadline = max(float(np.nanmax(s.limit("deadline_ms")[1])) for s in stories)
