@@ -27,6 +27,7 @@ from edged.governor.decision import (
     Workload,
 )
 from edged.governor.standing import State
+from edged.replay.codec import codec
 
 FP16 = Variant("fp16", 0.78, (10.0, 19.0, 28.0, 37.0), (1.0,), (8.0,))
 MIXED = Variant("mixed", 0.775, (7.0, 13.0, 19.0, 25.0), (1.0,), (6.0,))
@@ -161,3 +162,15 @@ def test_vetoes_cost_the_fast_path_little() -> None:
     plain = started()
     vetoed = told(plain, Vetoed("int8", "w", "a"), Vetoed("mixed", "w", "b"))
     assert median_ns(vetoed) < 2.5 * median_ns(plain)
+
+
+def test_vetoes_and_shadow_runs_are_recorded_exactly() -> None:
+    done = ShadowDone("fp16", 1, 10.25, (Compared("gate", "int8", 0.875), Compared("gate", "mixed", None)))
+    state = told(started(), Vetoed("int8", "blind", "gate"), done)
+    for kind, value in ((ShadowDone, done), (Vetoed, Vetoed("int8", "blind", "gate"))):
+        log = codec(kind)
+        assert log.thaw(log.freeze(value)) == value
+    log = codec(State)
+    again = log.thaw(log.freeze(state))
+    assert again.barred == state.barred
+    assert asked(again, "gate") == asked(state, "gate") and asked(again, "yard") == asked(state, "yard")
