@@ -1,11 +1,15 @@
 """What a simulated device is made of: the nominal tables of three Jetson-class devices and the laws around them. Pure.
 
-Sources. Clocks and idle power: NVIDIA's power-mode tables (Orin Nano 15 W, Orin NX 25 W, AGX Orin MAXN) and published
-tegrastats readings; the thermal limits 99.0 and 104.5 C: the tegra234 device tree (software throttle and shutdown).
-Assumed, since no public measurement gives them: the latency of each engine (an SSD/YOLO-class detector; ratios as in
-NVIDIA's published FP16, INT8 and 2:4 sparse results), active power and its growth with the clock (f * V(f)^2, exponent
-2.4 above the voltage floor), heat capacities and resistances (chosen so that a module with its reference cooler
-settles in minutes at the junction temperatures reported), leakage, and the accuracy of each engine over difficulty.
+Sourced. The throttle at 99.0 and the shutdown at 104.5 C: the trips of the CPU zone in Linux' tegra234 device trees. The
+highest GPU clocks: the modules' published maxima (Orin Nano 625 MHz in its 15 W mode, Orin NX 16 GB 918 MHz, AGX Orin
+64 GB 1300 MHz); 408 MHz is that of the Nano's 7 W mode.
+
+Assumed, since no public measurement gives them for one workload: the steps between those clocks; power at rest, which
+depends on carrier board and peripherals (2.2 W are reported for a stripped Orin Nano, some 3 to 5 W for a developer
+kit); the latency of each engine (an SSD/YOLO-class detector; INT8 and 2:4 gains of the size NVIDIA publishes); active
+power (the AGX value is of the size of the 40 W that its GPU rail shows under a stress test) and its growth with the
+clock (f * V(f)^2, exponent 2.4 above the voltage floor); heat capacities and resistances (a module under its reference
+cooler that settles within minutes); leakage; and the accuracy of each engine over difficulty.
 """
 
 from __future__ import annotations
