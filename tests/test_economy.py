@@ -1,191 +1,22 @@
-"""What holds of the governor with a device profile, whatever it is put through: heat, vetoes, switching, budgets."""
+"""The economy at a desk: budgets absent, tight, impossible and unknown; weights, horizons, the assumed device."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import pairwise
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from edged.clock import NS_PER_S
 from edged.errors import UsageError
 from edged.governor import governor
-from edged.governor.decision import (
-    BatchDone,
-    Budget,
-    BudgetChanged,
-    Device,
-    Observation,
-    Pinned,
-    Sensed,
-    Skipped,
-    Tick,
-    Unvetoed,
-    Variant,
-    VariantLost,
-    Vetoed,
-    Waiting,
-    Workload,
-)
+from edged.governor.decision import BatchDone, Budget, BudgetChanged, Device, Sensed, Tick, Waiting, Workload
 from edged.simulate.arena import run
 from edged.simulate.scenario import Truth
 from scripts.benches.contestant import Contestant
+from tests.support.desk import BUDGET, VARIANTS, Desk, scenario
 
-FP16 = Variant("fp16", 0.80, (20.0, 37.0), (2.0, 1.0), (5.0, 14.0), 0.3)
-INT8 = Variant("int8", 0.73, (13.0, 24.0), (2.0, 1.0), (4.6, 13.0), 0.42)
-SPARSE = Variant("int8-sparse", 0.70, (10.0, 18.0), (2.0, 1.0), (4.7, 13.0), 0.48)
-VARIANTS = (FP16, INT8, SPARSE)
-DEVICE = Device((4.6, 5.9), held=False, leakage_w_per_c=0.015)
-BUDGET = Budget(60.0, 0.99, 0.0, 7.5, 10.0, temperature_c=85.0)
-
-
-class Desk:
-    """A governor with a profile, told things at times; frames run as the profile says unless told otherwise."""
-
-    def __init__(self, budget: Budget = BUDGET, device: Device = DEVICE) -> None:
-        self.t_s = 0.0
-        self.state, self.decision = governor.start(VARIANTS, budget, 0, device)
-        self.tell(Workload(1, 30.0, 0))
-
-    def tell(self, observation: Observation) -> None:
-        self.state, self.decision = governor.step(self.state, observation, int(self.t_s * NS_PER_S))
-
-    def choose(self, age_ms: float = 2.0) -> governor.Choice:
-        waiting = Waiting(1, age_ms, 33.0, 0.5, may_switch_clock=True)
-        return governor.choose(self.state, waiting, int(self.t_s * NS_PER_S))
-
-    def run(self, seconds: float, watts: float | None = 7.0, slow: float = 1.0) -> list[str | None]:
-        """Frames at 30 a second for a while; what was chosen."""
-        chosen: list[str | None] = []
-        for i in range(int(seconds * 30)):
-            self.t_s += 1 / 30
-            if i % 6 == 0:
-                self.tell(Sensed(watts, 50.0))
-            if i % 15 == 0:
-                self.tell(Tick())
-            choice = self.choose()
-            chosen.append(choice.variant)
-            if choice.variant is None:
-                self.tell(Skipped(1, False))
-                continue
-            variant = next(v for v in VARIANTS if v.name == choice.variant)
-            clock = 1 if choice.clock is None else choice.clock
-            ms = variant.latency_ms[0] * variant.clock_factor[clock] * slow
-            self.tell(BatchDone(choice.variant, 1, ms, 2.0, int(ms > 58), (0.7,), 0.5, clock))
-        return chosen
-
-
-def scenario(**changes: Any) -> dict[str, Any]:
-    return {"name": "x", "dev": "nx", "T": 90, "fps": 30, "D": 50, "cap": 9.0, "diff": 0.5, **changes}
-
-
-@given(st.floats(20, 45), st.floats(1.0, 1.4), st.floats(70, 88), st.integers(0, 1000), st.sampled_from(["nx", "nano"]))
-@settings(max_examples=8, deadline=None)
-def test_never_above_the_temperature_limit_if_any_action_avoids_it(
-    ambient_c: float, resistance: float, limit_c: float, seed: int, device: str
-) -> None:
-    hot = scenario(dev=device, T=60, cap=30.0, amb=ambient_c, rsa=resistance, Tlim=limit_c, tj0=limit_c - 1.0)
-    truth = Truth(hot, seed)
-    resistance_c_per_w = truth.sink_air[0] + truth.junction_sink
-    idles_at_c = ambient_c + resistance_c_per_w * (truth.idle_w[0] + 0.015 * (limit_c - 25))
-    result = run(truth, Contestant())
-    assert result.throttles == 0
-    if idles_at_c < limit_c - 3:
-        assert result.heat_violation == 0.0, (result.hottest_c, idles_at_c)
-
-
-names = st.sampled_from(["fp16", "int8", "int8-sparse", "nobody"])
-numbers = st.one_of(st.floats(0.1, 400), st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 0.0, 1e12]))
-maybe = st.one_of(st.none(), numbers)
-budgets = st.builds(
-    Budget,
-    st.floats(10, 200),
-    st.just(0.99),
-    st.sampled_from([0.0, 0.0, 0.72]),
-    st.one_of(st.none(), st.floats(4, 30)),
-    st.sampled_from([1.0, 10.0, 60.0]),
-    temperature_c=st.one_of(st.none(), st.floats(50, 90)),
-)
-observations: st.SearchStrategy[Observation] = st.one_of(
-    st.builds(
-        BatchDone, names, st.integers(-1, 5), numbers, numbers, st.integers(-1, 4),
-        st.lists(numbers, max_size=2).map(tuple), maybe,
-        st.one_of(st.none(), st.integers(-1, 5)), st.integers(0, 3), st.booleans(), st.booleans(),
-    ),
-    st.builds(BatchDone, names, st.just(1), st.floats(5, 80), st.floats(0.5, 20), st.just(0), st.just((0.6,))),
-    st.builds(Sensed, maybe, maybe, maybe, maybe, st.one_of(st.none(), st.integers(-1, 5)), st.booleans()),
-    st.builds(Skipped, st.integers(-2, 5), st.booleans()),
-    st.builds(Workload, st.integers(-1, 8), numbers, st.integers(0, 50)),
-    st.builds(BudgetChanged, budgets),
-    st.builds(Pinned, st.none() | names),
-    st.builds(VariantLost, st.just("int8"), st.just("broken")),
-    st.builds(Vetoed, names, st.just("disagrees")),
-    st.builds(Unvetoed, names, st.just("agrees")),
-    st.just(Tick()),
-)  # fmt: skip
-
-
-@given(st.lists(st.tuples(st.integers(0, 3000), observations), max_size=50))
-@settings(max_examples=80, deadline=None)
-def test_never_a_vetoed_or_lost_variant_no_nonsense_and_the_same_again(script: list[tuple[int, Observation]]) -> None:
-    first, second = Desk(), Desk()
-    lost, vetoed = set[str](), set[str]()
-    for pause_ms, observation in script:
-        for desk in (first, second):
-            desk.t_s += pause_ms / 1000
-            try:
-                desk.tell(observation)
-            except UsageError:
-                continue
-        if isinstance(observation, VariantLost):
-            lost.add(observation.variant)
-        elif isinstance(observation, Vetoed):
-            vetoed.add(observation.variant)
-        elif isinstance(observation, Unvetoed):
-            vetoed.discard(observation.variant)
-        choice = first.choose()
-        assert choice == second.choose()
-        for name in (choice.variant, first.decision.variant):
-            assert name not in lost
-            assert name not in vetoed or {"fp16", "int8", "int8-sparse"} <= vetoed | lost
-        assert math.isfinite(choice.value) and math.isfinite(choice.skip_value)
-        told = first.decision
-        assert all(math.isfinite(n.value) and (n.error is None or math.isfinite(n.error)) for n in told.numbers)
-        assert math.isfinite(told.price_per_j) and 0 <= told.frame_share <= 1
-    assert repr(first.decision) == repr(second.decision)
-
-
-@given(st.lists(st.floats(4.0, 16.0), min_size=1, max_size=6), st.lists(st.floats(0.5, 3.0), min_size=1, max_size=6))
-@settings(max_examples=10, deadline=None)
-def test_the_standing_choice_and_the_clock_change_a_bounded_number_of_times(
-    caps_w: list[float], slows: list[float]
-) -> None:
-    desk, changes, clocks, before = Desk(), 0, 0, ("", -1)
-    for i in range(60):
-        desk.tell(BudgetChanged(replace(BUDGET, power_w=caps_w[i // 10 % len(caps_w)])) if i % 10 == 0 else Tick())
-        desk.run(1, slow=slows[i % len(slows)])
-        now = (desk.decision.variant, desk.state.economy.plan.clock)
-        changes += now[0] != before[0]
-        clocks += now[1] != before[1]
-        before = now
-    assert changes <= 20 and clocks <= 16, (changes, clocks)
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_more_power_never_gives_less_accuracy(seed: int) -> None:
-    worths = [run(Truth(scenario(cap=cap_w), seed), Contestant()).score for cap_w in (6.0, 7.0, 8.0, 10.0, 14.0)]
-    for less, more in pairwise(worths):
-        assert more >= 0.995 * less, worths
-
-
-def test_more_charge_never_gives_less_accuracy() -> None:
-    stores = [{"cap_wh": 0.3, "soc0": soc} for soc in (0.4, 0.6, 0.9)]
-    worths = [run(Truth(scenario(T=120, cap=30.0, bat=store), 3), Contestant()).score for store in stores]
-    assert worths[0] <= 1.005 * worths[1] and worths[1] <= 1.005 * worths[2], worths
+UNPROFILED = tuple(replace(v, clock_factor=(), active_w=()) for v in VARIANTS)
 
 
 def test_absent_budgets_cost_nothing_and_present_ones_do() -> None:
@@ -226,3 +57,120 @@ def test_a_profile_that_is_none_is_refused() -> None:
         governor.start(VARIANTS, BUDGET, 0, Device(()))
     with pytest.raises(UsageError, match="device profile"):
         governor.start(VARIANTS, BUDGET, 0, Device((math.nan,)))
+
+
+def test_without_profile_and_sensor_the_deadline_is_held_and_what_cannot_be_is_said() -> None:
+    desk = Desk(replace(BUDGET, energy_wh=1.0), None, UNPROFILED)
+    chosen = desk.run(5, watts=None, celsius=math.nan)
+    assert set(chosen[20:]) == {"fp16"}
+    told = " ".join(desk.decision.unheld)
+    assert "power_w = 7.5 cannot be held: the device has no power sensor and no profile" in told
+    assert "energy_wh = 1 cannot be held" in told and "temperature_c = 85 cannot be held" in told
+    assert desk.decision.alternatives[0].power_w is None
+    assert governor.energy_j(desk.state, "fp16", 1) is None
+
+
+def test_the_first_reading_of_power_makes_budgets_holdable_and_its_watts_are_marked_assumed() -> None:
+    desk = Desk(BUDGET, None, UNPROFILED)
+    desk.run(1, watts=None, celsius=math.nan)
+    assert any("power_w" in sentence for sentence in desk.decision.unheld)
+    desk.tell(Sensed(6.0, 50.0))
+    desk.tell(BudgetChanged(replace(BUDGET, power_w=7.0)))
+    assert desk.decision.unheld == ()
+    assumed = {n.name: n for n in desk.decision.numbers if n.assumed}
+    assert (assumed["energy of fp16 against a guess"].error or 0) > 0.5
+    desk.run(12, watts=6.0)
+    desk.tell(BudgetChanged(BUDGET))
+    learnt = {n.name: n for n in desk.decision.numbers}
+    assert not learnt["energy of fp16 against a guess"].assumed
+    assert governor.energy_j(desk.state, "fp16", 1) is not None
+
+
+@pytest.mark.parametrize(("device", "cap_w"), [("nx", 9.0), ("nano", 6.5), ("agx", 16.0)])
+def test_without_a_profile_the_power_is_held_from_the_first_minute_and_frames_run(device: str, cap_w: float) -> None:
+    truth = Truth(scenario(dev=device, cap=cap_w, T=60), 5)
+    result = run(truth, Contestant(fixed_clock=True, profiled=False), fixed_clock=True)
+    assert result.power_violation == 0.0 and result.throttles == 0
+    assert result.processed > 0.8 * result.frames
+
+
+def test_energy_over_a_horizon_is_held_without_a_gauge() -> None:
+    """Half a watt-hour for six minutes is 5 W: below what the cheapest variant draws on all frames."""
+    budget = Budget(60.0, 0.99, 0.0, energy_wh=0.55, energy_horizon_h=0.1)
+    desk = Desk(budget)
+    drawn_j, chosen = 0.0, list[str | None]()
+    for _ in range(120):
+        chosen += desk.run(1, watts=None)
+        drawn_j = desk.state.economy.energy.book.drawn_j
+    assert drawn_j <= 1.05 * 0.55 * 3600 * 120 / 360
+    assert None in chosen and set(chosen) & {"int8", "int8-sparse", "fp16"}
+    assert any(n.name == "left of the horizon's energy" for n in desk.decision.numbers)
+    assert desk.decision.bound == "energy"
+
+
+def test_a_heavy_frame_gets_the_better_variant_sooner() -> None:
+    desk = Desk(replace(BUDGET, power_w=6.6))
+    desk.run(40, watts=6.6)
+    light, heavy = (desk.choose(weights=(w,)) for w in (0.2, 5.0))
+    accuracy = {None: 0.0} | {v.name: v.accuracy or 0.0 for v in VARIANTS}
+    assert accuracy[heavy.variant] > accuracy[light.variant]
+
+
+def test_a_camera_of_doubtful_results_gets_the_better_variant() -> None:
+    desk = Desk(replace(BUDGET, power_w=6.8))
+    desk.run(30, watts=6.8)
+    for _ in range(40):
+        for camera, confidence in (("easy", 0.95), ("hard", 0.35)):
+            desk.t_s += 0.02
+            desk.tell(BatchDone("int8", 1, 26.0, 2.0, 0, (confidence,), 0.5, 0, cameras=(camera,)))
+    values = {c: desk.choose(cameras=(c,)) for c in ("easy", "hard")}
+    accuracy = {None: 0.0} | {v.name: v.accuracy or 0.0 for v in VARIANTS}
+    assert accuracy[values["hard"].variant] >= accuracy[values["easy"].variant]
+    assert values["hard"].value < values["easy"].value  # less is to be had of a hard scene
+
+
+def test_a_limit_may_come_and_go_while_running() -> None:
+    desk = Desk(Budget(60.0, 0.99, 0.0))
+    desk.run(5)
+    assert desk.state.economy.caps is None
+    desk.tell(BudgetChanged(BUDGET))
+    desk.run(30, watts=7.6)
+    assert desk.decision.price_per_j > 0
+    desk.tell(BudgetChanged(Budget(60.0, 0.99, 0.0)))
+    assert set(desk.run(20)[-200:]) == {"fp16"}
+    assert desk.decision.price_per_j == 0 and desk.decision.bound == "none"
+
+
+def test_frames_that_come_one_by_one_load_the_engine_as_much_as_all_at_once() -> None:
+    """Eight cameras at 10 frames/s, 20 ms each on the best: 1.6 times what the engine can do."""
+    state, _ = governor.start(VARIANTS, Budget(100.0, 0.99, 0.0), 0, Device((5.9,)))
+    state, _ = governor.step(state, Workload(8, 80.0, 0), 0)
+    now_s, free_s, last, late, ran = 0.0, 0.0, None, 0, 0
+    for i in range(1600):
+        now_s = i / 80
+        if i % 40 == 0:
+            state, _ = governor.step(state, Tick(), int(now_s * NS_PER_S))
+        begin_s = max(now_s, free_s)
+        if begin_s - now_s > 0.1:
+            late += 1
+            continue
+        waiting = Waiting(1, 1000 * (begin_s - now_s), 100.0, last=last)
+        choice = governor.choose(state, waiting, int(begin_s * NS_PER_S))
+        if choice.variant is None:
+            continue
+        last, ms = choice.variant, {v.name: v.latency_ms[0] for v in VARIANTS}[choice.variant]
+        free_s, ran = begin_s + ms / 1000, ran + 1
+        late += free_s - now_s > 0.1
+        done = BatchDone(last, 1, ms, 1000 * (begin_s - now_s), int(free_s - now_s > 0.1))
+        state, _ = governor.step(state, done, int(free_s * NS_PER_S))
+    assert late <= 0.02 * 1600 and ran > 0.9 * 1600, (late, ran)
+
+
+def test_a_reading_of_temperature_alone_lets_heat_be_held() -> None:
+    desk = Desk(replace(BUDGET, power_w=None), None, UNPROFILED)
+    desk.run(20, watts=None, celsius=60.0)
+    assert desk.decision.unheld == ()
+    chosen = desk.run(30, watts=None, celsius=86.0)[-300:]
+    assert chosen.count("fp16") < 150
+    assert desk.decision.bound == "heat"
+    desk.tell(Sensed(None, 60.0))

@@ -20,8 +20,6 @@ SETTLE_FRAMES: Final = 12
 TRY_WORTH: Final = 1.0
 TRIES: Final = 3
 """A variant that has hardly run here is worth a few tries for the knowledge, even if its frame comes late."""
-COLD_AFTER_S: Final = 3.0
-"""A variant that has not run for so long is slower by the device's `cold_factor`."""
 ESCALATE_GAIN: Final = 0.002
 OBSERVED_SHARE: Final = 0.65
 """Weight of the result's own confidence against the prediction, when a frame may be run again."""
@@ -67,8 +65,6 @@ def choose(e: Economy, asked: Asked, now_s: float) -> tuple[Option | None, int, 
         if option.variant != variant:
             variant = option.variant
             usual_s = float(known.latency_s[variant, run_at]) * math.exp(pace.log_factor(variant))
-            if now_s - pace.ran_s[variant] > COLD_AFTER_S:
-                usual_s *= 1.0 + device.cold_factor
             log_usual, easy, slope = math.log(usual_s), known.easy[variant], known.slope[variant]
             cost = price * e.joule(variant, run_at)
             extra = TRY_WORTH if pace.runs[variant] < TRIES else 0.0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from edged.governor.decision import Bound, Number
 from edged.governor.economy import UNKNOWN, Economy
+
+LEARNT_ERROR: Final = 0.5
+"""A guess whose error has become smaller than this share has been learnt: it is assumed no more."""
 
 
 class Power(NamedTuple):
@@ -64,9 +67,8 @@ def numbers(e: Economy, now_s: float) -> tuple[Number, ...]:
         if e.device is not UNKNOWN:
             factor, doubt = e.energy.factor(i), _round(e.energy.error(i))
             told = "a guess" if e.tables.assumed[i] else "its profile"
-            found.append(
-                Number(f"energy of {name} against {told}", _round(factor), "x", doubt, ago_s, e.tables.assumed[i])
-            )
+            guessed = e.tables.assumed[i] and e.energy.error(i) > LEARNT_ERROR
+            found.append(Number(f"energy of {name} against {told}", _round(factor), "x", doubt, ago_s, guessed))
     return tuple(found)
 
 

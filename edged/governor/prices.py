@@ -24,7 +24,6 @@ CLOCK_GAIN: Final = 0.004
 LONG_RUN_S: Final = 150.0
 SAVING_MOST: Final = 0.7
 SAVING_S: Final = 80.0
-SAVING_LEAST_S: Final = 20.0
 """A quiet time saves for bursts that the window may still hold, the more the longer it is: share of the usual price."""
 SERVICE_SHARE: Final = 0.6
 HOPELESS_W: Final = 0.05
@@ -79,7 +78,7 @@ class Plan:
 @dataclass(frozen=True)
 class LongRun:
     """Of the recent past, by price; None before the first plan. `dual`: the dual function of the energy that must last.
-    `earned`: gain per second at the clock that was in force, over about one window of the rolling mean."""
+    `earned`: gain per second, by clock and price: what the frames were like, whatever the device drew besides."""
 
     dual: Array | None = None
     earned: Array | None = None
@@ -91,7 +90,7 @@ def plan(
 ) -> tuple[Plan, LongRun]:  # fmt: skip
     """`base_w`: drawn without any frame, by clock. `service_price`: what a joule is worth to the cheapest service."""
     prices, gain = worth.prices, worth.gain
-    now_dual = np.asarray((gain / period_s - prices[None, :] * base_w[:, None]).max(0))
+    now_dual = _dual(gain / period_s, prices, base_w)
     before = long_run.dual if long_run.dual is not None else now_dual
     dual = before + min(1.0, elapsed_s / LONG_RUN_S) * (now_dual - before)
     middle = 0.5 * (prices[1:] + prices[:-1])
@@ -100,13 +99,12 @@ def plan(
         lasting = crossing(-np.diff(dual) / np.diff(prices), middle, allowed.battery_w)
         if allowed.safe:
             lasting = min(lasting, SERVICE_SHARE * service_price)
-    earned_now = gain[clock] / period_s
+    earned_now = gain / period_s
     earned = earned_now if long_run.earned is None else long_run.earned
+    earned = earned + min(1.0, elapsed_s / LONG_RUN_S) * (earned_now - earned)
     if math.isfinite(allowed.cap_w):
         # In a quiet time a joule is not for nothing: within its window it may be spent in the next burst.
-        earned = earned + min(1.0, elapsed_s / max(SAVING_LEAST_S, allowed.window_s)) * (earned_now - earned)
-        spare = max(0.0, allowed.cap_w - float(base_w[clock]))
-        usual = crossing(-np.diff(earned) / np.diff(prices), middle, spare)
+        usual = crossing(-np.diff(_dual(earned, prices, base_w)) / np.diff(prices), middle, allowed.cap_w)
         lasting = max(lasting, min(SAVING_MOST, allowed.window_s / SAVING_S) * usual)
     values = _clock_values(worth, base_w, allowed.short_w, lasting, period_s)
     spare_w = allowed.short_w - base_w
@@ -132,6 +130,11 @@ def plan(
         float(np.interp(at_price, prices, gain[clock])),
     )  # fmt: skip
     return made, LongRun(dual, earned)
+
+
+def _dual(earned: Array, prices: Array, base_w: Array) -> Array:
+    """Of what is earned a second, by clock and price: the most after paying for every joule, by price."""
+    return np.asarray((earned - prices[None, :] * base_w[:, None]).max(0))
 
 
 def _clock_values(worth: Worth, base_w: Array, short_w: float, lasting: float, period_s: float) -> Array:

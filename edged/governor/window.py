@@ -23,6 +23,10 @@ BURST: Final = 1.35
 STEP_GUARD: Final = 0.005
 """Share of the cap kept back while a window still holds seconds of another cap."""
 LEAST_S: Final = 0.25
+NEAR_S: Final = 2
+NEAR_SLACK: Final = 0.01
+"""Windows that end within so many seconds may overshoot by this share: seconds differ by what runs in them, and were
+each held to the joule, all would stay below the cap. It is half of what a good meter is wrong by."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,10 @@ def allowed_w(book: Book, caps: Caps, usual_w: float, now_s: float) -> float:
     soon_s = max(3.0, SOON * window)
     later_j = min(usual_w, cap_w * guard) * np.maximum(0.0, left_s - soon_s)
     credit_j = limit_j - (past.sum() - np.cumsum(past)) - current
-    least = 3 if window > 6 else 1
-    constant_w = float((credit_j / left_s)[least - 1 :].min())
-    burst_w = float(((credit_j - later_j) / np.minimum(left_s, soon_s))[least - 1 :].min())
+    if window > NEAR_S:
+        credit_j[:NEAR_S] += NEAR_SLACK * limit_j[:NEAR_S]
+    constant_w = float((credit_j / left_s).min())
+    burst_w = float(((credit_j - later_j) / np.minimum(left_s, soon_s)).min())
     if stepped:  # after a step nothing is spent ahead: what was usual is so no more
         burst_w = constant_w
     return min(max(constant_w, burst_w), cap_w * guard * BURST)

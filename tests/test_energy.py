@@ -1,0 +1,86 @@
+"""What is learnt of watts from a lagging, averaging, quantising meter, and what is believed without one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from edged.governor import device, energy
+from edged.governor.decision import Device
+from edged.governor.energy import Energy
+from edged.governor.tables import Tables, tables
+from tests.support.desk import FP16, INT8, VARIANTS
+
+DEVICE = Device((6.0,))
+KNOWN = tables([replace(v, clock_factor=(), active_w=v.active_w[-1:]) for v in VARIANTS], DEVICE, 1)
+UNKNOWN = tables([replace(v, clock_factor=(), active_w=()) for v in (FP16, INT8)], device.assumed(6.0), 1)
+
+
+def lived(
+    known: Tables, seconds: int, factors: tuple[float, ...], other_w: float = 0.0, seen: Energy | None = None,
+    meter: bool = True,
+) -> Energy:  # fmt: skip
+    """Frames of each variant in turn, 20 a second, told to a meter that rounds to 50 mW and is 0.2 s late."""
+    told = seen or energy.fresh(known, 0, 10)
+    start_s, shown_w, late = told.sensed_s, 6.0, [6.0]
+    for i in range(seconds * 5):
+        variant = (i // 25) % len(factors)
+        nominal_j = 4 * float(known.active_w[variant, 0] * known.latency_s[variant, 0])
+        told = energy.ran(told, variant, nominal_j)
+        watts = 6.0 + other_w + factors[variant] * nominal_j / 0.2
+        late.append(watts)
+        shown_w += (1 - math.exp(-0.2 / 0.4)) * (late.pop(0) - shown_w)
+        reading_w = round(shown_w / 0.05) * 0.05 if meter else None
+        told, _ = energy.sensed(told, known, 0, 25.0, reading_w, start_s + (i + 1) * 0.2)
+    return told
+
+
+def test_a_unit_that_draws_more_than_its_profile_is_found_out_variant_by_variant() -> None:
+    told = lived(KNOWN, 120, (1.3, 0.9, 1.1))
+    assert [told.factor(i) for i in range(3)] == pytest.approx([1.3, 0.9, 1.1], abs=0.06)
+    assert told.other_w == pytest.approx(0.0, abs=0.25)
+
+
+def test_a_co_runner_is_told_apart_from_the_frames_within_seconds() -> None:
+    told = lived(KNOWN, 60, (1.0, 1.0, 1.0))
+    told = lived(KNOWN, 6, (1.0, 1.0, 1.0), 2.0, told)
+    assert told.other_w == pytest.approx(2.0, abs=0.4)
+    assert told.factor(0) == pytest.approx(1.0, abs=0.1)
+
+
+def test_without_a_profile_the_common_error_is_learnt_on_one_variant_for_all() -> None:
+    told = lived(UNKNOWN, 20, (3.0,))
+    assert told.factor(0) == pytest.approx(3.0, rel=0.1)
+    assert told.factor(1) > 2.0  # never ran
+    assert told.error(1) < 0.5
+
+
+def test_a_silent_meter_leaves_the_profile_and_in_doubt_the_worst_seen() -> None:
+    told = lived(KNOWN, 60, (1.0, 1.0, 1.0), 1.5)
+    now_s = told.sensed_s
+    silent = lived(KNOWN, 10, (1.0, 1.0, 1.0), 0.0, told, meter=False)
+    assert silent.factor(0) == told.factor(0) and silent.valid_s == now_s
+    assert silent.blind_w(now_s + 10) == pytest.approx(max(0.0, told.peak_w - told.other_w))
+    assert not lived(KNOWN, 5, (1.0,), meter=False).metered
+
+
+def test_the_book_is_what_was_drawn() -> None:
+    told = lived(KNOWN, 100, (1.2, 1.2, 1.2), 1.0)
+    mean_w = sum(told.book.seconds_j[:-1]) / (len(told.book.seconds_j) - 1)
+    drawn_w = [6.0 + 1.0 + 1.2 * 20 * float(KNOWN.active_w[i, 0] * KNOWN.latency_s[i, 0]) for i in range(3)]
+    assert min(drawn_w) - 0.3 < mean_w < max(drawn_w) + 0.3
+
+
+def test_an_estimated_reading_is_trusted_less() -> None:
+    told = lived(KNOWN, 10, (1.0,))
+    sure, _ = energy.sensed(told, KNOWN, 0, 25.0, 9.0, told.sensed_s + 0.2)
+    doubtful, _ = energy.sensed(told, KNOWN, 0, 25.0, 9.0, told.sensed_s + 0.2, estimated=True)
+    assert abs(doubtful.other_w - told.other_w) < abs(sure.other_w - told.other_w)
+
+
+def test_time_that_does_not_pass_is_no_reading() -> None:
+    told = lived(KNOWN, 5, (1.0,))
+    same, watts = energy.sensed(told, KNOWN, 0, 25.0, 9.0, told.sensed_s)
+    assert same is told and math.isnan(watts)
