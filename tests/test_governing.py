@@ -103,7 +103,7 @@ def test_heat_is_held_below_its_limit(tmp_path: Path) -> None:
         hottest_c = max(c for s, _, c in plant.seen if s > begin_s)
         assert hottest_c <= limit_c + 0.5
         assert hottest_c > limit_c - 20, "what is allowed is used"
-        assert sum(ran.values()) > 10 and house.steering.message.bound == "heat"
+        assert sum(ran.values()) > 3 and house.steering.message.bound == "heat"
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_the_heavier_camera_gets_the_better_variant(tmp_path: Path) -> None:
     seen: Counter[tuple[str, str]] = Counter()
     with governed(tmp_path, cameras, EASY, plant) as house:
         for_seconds(4)
-        set_limits(house, power_w=4.6)
+        set_limits(house, power_w=4.6, power_window_s=10.0)
         until_shares(plant, lambda ran: ran["fast"] > 3 and ran["fine"] > 2)
         with Client(house.endpoint, ["result"], timeout_s=5.0) as client:
             end = time.monotonic() + 10

@@ -98,7 +98,7 @@ def test_the_governor_hears_of_confidences_by_camera(tmp_path: Path, monkeypatch
             lambda said, now_ns: (heard.append(said) if isinstance(said, BatchDone) else None, observe(said, now_ns)),
         )
         with running(house, [GATE, YARD], PATIENT):
-            wait_for(lambda: len(heard) > 20)
+            wait_for(lambda: len(heard) > 20, 30)
     assert Counter(camera for done in heard for camera in done.cameras).keys() == {"gate", "yard"}
     assert all(0 < confidence <= 1 for done in heard for confidence in done.confidences)
     assert heard[0].cold and not any(done.cold for done in heard[1:])

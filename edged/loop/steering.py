@@ -83,6 +83,7 @@ class Steering:
         self._last: str | None = None
         self._ran_ns: dict[str, int] = {}
         self._period_ms = 0.0
+        self._energy_mj: dict[tuple[str, int], float | None] = {}
         self._history: deque[schema.Decision] = deque(maxlen=REMEMBERED)
         self.due_ns = now_ns
         self._adopt(self._helm.decision)
@@ -117,6 +118,7 @@ class Steering:
     def tick(self, now_ns: int) -> None:
         """Every half second, best while nothing waits: it plans afresh, which takes some milliseconds."""
         self.due_ns = now_ns + TICK_EVERY_NS
+        self._energy_mj.clear()
         self.observe(Tick(), now_ns)
         if (event := self._yielding.event(self._decision, now_ns)) is not None:
             self._publisher.publish(event)
@@ -212,9 +214,12 @@ class Steering:
         return self._helm.escalate(done, age_ms, self._period_ms, frame, weight, now_ns=now_ns)
 
     def energy_mj(self, variant: str, batch: int) -> float | None:
-        """Estimated for one frame of such a batch, above what the device draws at rest; None while nothing is known."""
-        joules = governor.energy_j(self._helm.state, variant, batch)
-        return None if joules is None else round(1000 * joules, 3)
+        """Estimated for one frame of such a batch, above what the device draws at rest; None while nothing is known. As
+        of the last tick: it is asked for with every batch and changes slowly."""
+        if (variant, batch) not in self._energy_mj:
+            joules = governor.energy_j(self._helm.state, variant, batch)
+            self._energy_mj[variant, batch] = None if joules is None else round(1000 * joules, 3)
+        return self._energy_mj[variant, batch]
 
     # ---- what comes of it ----------------------------------------------------------------------------------------
 
