@@ -12,8 +12,8 @@ from edged.errors import UsageError
 from edged.governor import governor
 from edged.governor.decision import BatchDone, Budget, BudgetChanged, Device, Sensed, Tick, Waiting, Workload
 from edged.simulate.arena import run
+from edged.simulate.pilot import Pilot
 from edged.simulate.scenario import Truth
-from scripts.benches.contestant import Contestant
 from tests.support.desk import BUDGET, VARIANTS, Desk, scenario
 
 UNPROFILED = tuple(replace(v, clock_factor=(), active_w=()) for v in VARIANTS)
@@ -89,7 +89,7 @@ def test_the_first_reading_of_power_makes_budgets_holdable_and_its_watts_are_mar
 @pytest.mark.parametrize(("device", "cap_w"), [("nx", 9.0), ("nano", 6.5), ("agx", 16.0)])
 def test_without_a_profile_the_power_is_held_from_the_first_minute_and_frames_run(device: str, cap_w: float) -> None:
     truth = Truth(scenario(dev=device, cap=cap_w, T=60), 5)
-    result = run(truth, Contestant(fixed_clock=True, profiled=False), fixed_clock=True)
+    result = run(truth, Pilot(fixed_clock=True, profiled=False), fixed_clock=True)
     assert result.power_violation == 0.0 and result.throttles == 0
     assert result.processed > 0.8 * result.frames
 

@@ -29,8 +29,8 @@ from edged.governor.decision import (
     Workload,
 )
 from edged.simulate.arena import run
+from edged.simulate.pilot import Pilot
 from edged.simulate.scenario import Truth
-from scripts.benches.contestant import Contestant
 from tests.support.desk import BUDGET, DEVICE, VARIANTS, Desk, scenario
 
 
@@ -43,7 +43,7 @@ def test_never_above_the_temperature_limit_if_any_action_avoids_it(
     truth = Truth(hot, seed)
     resistance_c_per_w = truth.sink_air[0] + truth.junction_sink
     idles_at_c = ambient_c + resistance_c_per_w * (truth.idle_w[0] + 0.015 * (limit_c - 25))
-    result = run(truth, Contestant())
+    result = run(truth, Pilot())
     assert result.throttles == 0
     if idles_at_c < limit_c - 3:
         assert result.heat_violation == 0.0, (result.hottest_c, idles_at_c)
@@ -162,7 +162,7 @@ def test_per_frame_choices_change_within_the_stated_bound(
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_more_power_never_gives_less_accuracy(seed: int) -> None:
-    worths = [run(Truth(scenario(cap=cap_w), seed), Contestant()).score for cap_w in (6.0, 7.0, 8.0, 10.0, 14.0)]
+    worths = [run(Truth(scenario(cap=cap_w), seed), Pilot()).score for cap_w in (6.0, 7.0, 8.0, 10.0, 14.0)]
     for less, more in pairwise(worths):
         assert more >= 0.995 * less, worths
 
@@ -170,5 +170,5 @@ def test_more_power_never_gives_less_accuracy(seed: int) -> None:
 @pytest.mark.slow
 def test_more_charge_never_gives_less_accuracy() -> None:
     stores = [{"cap_wh": 0.3, "soc0": soc} for soc in (0.4, 0.6, 0.9)]
-    worths = [run(Truth(scenario(T=90, cap=30.0, bat=store), 3), Contestant()).score for store in stores]
+    worths = [run(Truth(scenario(T=90, cap=30.0, bat=store), 3), Pilot()).score for store in stores]
     assert worths[0] <= 1.005 * worths[1] and worths[1] <= 1.005 * worths[2], worths

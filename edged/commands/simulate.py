@@ -81,7 +81,7 @@ class _Watched(Pilot):
     """A Pilot that says how far it has come."""
 
     def __init__(self, free_clock: bool, limits: Any, tap: Tap, advance: Callable[[float], None]) -> None:
-        super().__init__(not free_clock, limits, tap)
+        super().__init__(not free_clock, limits=limits, tap=tap)
         self._advance = advance
 
     def sense(self, reading: Reading) -> None:

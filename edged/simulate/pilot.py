@@ -75,14 +75,23 @@ def device(brief: Brief, fixed_clock: bool) -> Device:
 
 class Pilot:
     """A policy of the arena. Deadline, window, temperature and cap are the scenario's; quantile, accuracy floor and
-    energy are those of `limits`."""
+    energy are those of `limits`. `profiled`: with a device profile; without one only latency and accuracy are known,
+    and the watts are learnt."""
 
-    def __init__(self, fixed_clock: bool = False, limits: Budget = NOTHING_ASKED, tap: Tap | None = None) -> None:
-        self.fixed_clock, self._limits, self._tap = fixed_clock, limits, tap
+    def __init__(
+        self,
+        fixed_clock: bool = False,
+        profiled: bool = True,
+        limits: Budget = NOTHING_ASKED,
+        tap: Tap | None = None,
+    ) -> None:
+        self._fixed_clock, self._profiled, self._limits, self._tap = fixed_clock, profiled, limits, tap
 
     def start(self, brief: Brief) -> None:
         self.brief = brief
-        known = variants(brief)
+        known, costs = variants(brief), device(brief, self._fixed_clock)
+        if not self._profiled:
+            known = [replace(v, clock_factor=(), active_w=()) for v in known]
         self._engines = {v.name: ENGINES.index(v.name) for v in known}
         battery = None
         if brief.capacity_wh is not None:
@@ -92,7 +101,7 @@ class Pilot:
             self._limits, deadline_ms=brief.deadline_s * 1000, power_w=None, power_window_s=brief.window_s,
             temperature_c=brief.limit_c, battery=battery,
         )  # fmt: skip
-        self.helm = Helm(known, self.budget, 0, device(brief, self.fixed_clock), self._tap)
+        self.helm = Helm(known, self.budget, 0, costs if self._profiled else None, self._tap)
         self._tell(Workload(brief.cameras, brief.fps * brief.cameras, 0), 0.0)
         self._planned_s = 0.0
         self._clock = brief.clocks - 1
@@ -121,6 +130,8 @@ class Pilot:
         )
         choice = self.helm.choose(asked, _ns(waiting.at_s))
         self._clock = waiting.clock if choice.clock is None else choice.clock
+        if 0 < choice.frames < waiting.frames:
+            self._tell(Skipped(waiting.frames - choice.frames, False), waiting.at_s)
         if choice.variant is None:
             self._tell(Skipped(waiting.frames, False), waiting.at_s)
             return Action(self._clock)

@@ -1,6 +1,6 @@
 """What a simulated device is made of: the nominal tables of three Jetson-class devices and the laws around them. Pure.
 
-Sourced. The throttle at 99.0 and the shutdown at 104.5 C: the trips of the CPU zone in Linux' tegra234 device trees. The
+Sourced. Throttle at 99.0 and shutdown at 104.5 C: the trips of the CPU zone in Linux' tegra234 device trees. The
 highest GPU clocks: the modules' published maxima (Orin Nano 625 MHz in its 15 W mode, Orin NX 16 GB 918 MHz, AGX Orin
 64 GB 1300 MHz); 408 MHz is that of the Nano's 7 W mode.
 

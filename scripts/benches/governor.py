@@ -26,15 +26,15 @@ from edged.errors import UsageError
 from edged.governor import governor
 from edged.governor.decision import BatchDone, Budget, Device, Sensed, Tick, Variant, Waiting, Workload
 from edged.simulate.arena import Policy, run
+from edged.simulate.pilot import Pilot
 from edged.simulate.scenario import Truth
 from edged.simulate.score import Score
 from scripts.benches.baselines import FP16, SPARSE, Alert, Contrast, Hysteresis, RaceToIdle, Static
-from scripts.benches.contestant import Contestant
 from scripts.benches.report import Figure, Report
 
 DATA = Path(__file__).parent / "data"
 POLICIES: Mapping[str, Callable[[bool], Policy]] = {
-    "edged": Contestant,
+    "edged": Pilot,
     "static-fp16": lambda fixed: Static(FP16),
     "static-sparse": lambda fixed: Static(SPARSE),
     "contrast": lambda fixed: Contrast(),
