@@ -86,7 +86,7 @@ def _figures(other: Alternative) -> str:
     """What is known of a variant, in one line; what is not is left out."""
     figures = [f"accuracy {number(other.accuracy, 3)}", f"predicted {number(other.predicted_ms, 1, ' ms')}"]
     if other.energy_mj is not None:
-        figures.append(f"{other.energy_mj:.3g} mJ a frame")
+        figures.append(f"{number(other.energy_mj, 0 if other.energy_mj >= 100 else 1)} mJ a frame")
     if other.power_w is not None:
         figures.append(f"{other.power_w:.3g} W")
     return f"{other.variant}: {', '.join(figures)}"

@@ -33,5 +33,8 @@ class Yielding:
         if not decision.yielded:
             return schema.Event(kind="yields", text="nothing gives way any more: all limits hold, on all frames")
         what = " and ".join(NAMES.get(name, name) for name in decision.yielded)
+        verb = "gives" if len(decision.yielded) == 1 else "give"
         share = f", about {decision.frame_share:.0%} of the frames run" if "frame_rate" in decision.yielded else ""
-        return schema.Event(kind="yields", text=f"{what} gives way{share}: {decision.reason}", variant=decision.variant)
+        return schema.Event(
+            kind="yields", text=f"{what} {verb} way{share}: {decision.reason}", variant=decision.variant
+        )

@@ -25,8 +25,8 @@ class Plant:
     run_ms: Mapping[str, float]
     idle_w: float = 2.0
     air_c: float = 30.0
-    junction_j_per_c: float = 0.25
-    sink_j_per_c: float = 0.5
+    junction_j_per_c: float = 1.0
+    sink_j_per_c: float = 1.0
     junction_sink_c_per_w: float = 4.0
     sink_air_c_per_w: float = 12.0
     dark: bool = False
