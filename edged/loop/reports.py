@@ -25,6 +25,7 @@ from edged.engines.pool import Pool
 from edged.frames.cameras import Cameras, CameraStatus
 from edged.governor.decision import Workload
 from edged.health import Heartbeats
+from edged.loop import chronicle
 from edged.loop.steering import Steering
 from edged.power.telemetry import Sample, Sampler
 
@@ -82,7 +83,8 @@ class Reports:
         """Say which cameras changed their state since the last call."""
         if self._changed:
             for camera in self._changed.keys() & set(self._cameras.names()):
-                self._publisher.publish(self._status(self._cameras.status(camera, now_ns)))
+                status = self._publisher.publish(self._status(self._cameras.status(camera, now_ns)))
+                chronicle.camera_changed(status)
             self._changed.clear()
 
     def workload(self, now_ns: int) -> Workload:
