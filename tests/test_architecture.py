@@ -30,7 +30,7 @@ DOORS = {
     "av": ("edged/frames/", "edged/commands/demo"),
     "gi": ("edged/frames/",),
     "systemd": ("edged/journal.py",),
-    "jtop": ("edged/power/jtop.py",),
+    "jtop": ("edged/power/jtop_child.py",),
     "rich": ("edged/commands/",),
 }
 PURE = (

@@ -24,7 +24,7 @@ class Files:
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         self._open: dict[Path, int] = {}
-        self._listed: dict[tuple[str, str], tuple[int, list[Path]]] = {}
+        self._listed: dict[tuple[Path, str], tuple[int, list[Path]]] = {}
 
     def path(self, name: str) -> Path:
         """`name` without a leading slash, under the root."""
@@ -34,18 +34,13 @@ class Files:
         """The path as it is on the machine, without the root."""
         return "/" + str(path.relative_to(self._root))
 
-    def entries(self, folder: str, pattern: str) -> list[Path]:
-        """What lies in a folder under the root, by the numbers in the names; looked up every ten seconds."""
+    def entries(self, folder: Path, pattern: str) -> list[Path]:
+        """What lies in a folder, by the numbers in the names; looked up every ten seconds."""
         now_ns = clock.mono_ns()
-        seen_ns, found = self._listed.get((folder, pattern), (0, []))
-        if not found or now_ns - seen_ns > LOOK_AGAIN_NS:
-            found = sorted(self.path(folder).glob(pattern), key=_by_number)
-            self._listed[folder, pattern] = now_ns, found
-        return found
-
-    def forget(self) -> None:
-        """List the folders anew at the next call: something that was there has gone."""
-        self._listed.clear()
+        seen = self._listed.get((folder, pattern))
+        if seen is None or now_ns - seen[0] > LOOK_AGAIN_NS:
+            seen = self._listed[folder, pattern] = now_ns, sorted(folder.glob(pattern), key=_by_number)
+        return seen[1]
 
     def read(self, path: Path) -> str:
         """The text of a file; OSError if there is none to be had."""

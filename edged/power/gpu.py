@@ -29,7 +29,7 @@ class GpuReading:
 
 def find_gpu(files: Files) -> Path | None:
     """The devfreq directory of the GPU; None if this machine has none."""
-    for entry in files.entries("sys/class/devfreq", "*"):
+    for entry in files.entries(files.path("sys/class/devfreq"), "*"):
         if GPU_NAME.fullmatch(entry.name) or files.label(entry / "device/of_node/name") in ("gpu", "ga10b", "gv11b"):
             return entry
     return None

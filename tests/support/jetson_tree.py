@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 Channels = Mapping[int, tuple[str, int, int]]  # channel -> label, mV, mA
@@ -193,12 +193,12 @@ class JetsonTree:
         directory = self._hwmon(device, driver)
         self.make(f"{device}/name", driver)
         for n, (label, mv, ma) in channels.items():
-            self.make(f"{directory}/in{n}_label", label)
             self.make(f"{directory}/in{n}_input", mv)
             self.make(f"{directory}/curr{n}_input", ma)
-            if driver == "ina238":
+            if driver == "ina238":  # without labels, but with a power of its own
                 self.make(f"{directory}/power{n}_input", mv * ma)
                 continue
+            self.make(f"{directory}/in{n}_label", label)
             self.make(f"{directory}/in{n}_enable", 1)
             self.make(f"{directory}/curr{n}_crit_alarm", 0)
             self.make(f"{directory}/curr{n}_max_alarm", 0)
@@ -291,6 +291,7 @@ class JetsonTree:
         self.make("bin/nvpmodel", _NVPMODEL.format(state=root / "state", names=names, masks=masks), 0o755)
         paths = {
             "root": root, "cpus": root / "sys/devices/system/cpu", "gpu": root / self.devfreq,
+            "emc": root / "sys/kernel/debug/bpmp/debug/clk/emc",
             "model": board.model, "last": board.cores - 1, "low": board.gpu_hz[0], "high": board.gpu_hz[-1],
         }  # fmt: skip
         self.make("bin/jetson_clocks", _JETSON_CLOCKS.format(**paths), 0o755)
@@ -335,10 +336,10 @@ case "$1" in
   --store) echo saved > "$2"; echo stored;;
   --restore)
     for cpu in {cpus}/cpu[0-9]*/cpufreq; do echo 115200 > $cpu/scaling_min_freq; done
-    echo {low} > {gpu}/min_freq;;
+    echo {low} > {gpu}/min_freq; echo 2133000000 > {emc}/rate;;
   *)
     for cpu in {cpus}/cpu[0-9]*/cpufreq; do cat $cpu/scaling_max_freq > $cpu/scaling_min_freq; done
-    cat {gpu}/max_freq > {gpu}/min_freq;;
+    cat {gpu}/max_freq > {gpu}/min_freq; cat {emc}/max_rate > {emc}/rate;;
 esac
 """
 
