@@ -106,6 +106,19 @@ def _add_daemon_commands(add: _Add) -> None:
     )
     how.add_argument("--json", action="store_true", help="one JSON object: ok, findings")
 
+    credential = add(
+        "credential", "keep the cameras' passwords for the service, as root", "sudo edged credential set camera.gate"
+    )
+    verbs = credential.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    for name, what in (
+        ("set", "ask for a password, or read it from standard input"),
+        ("remove", "forget one"),
+        ("list", "the names there are"),
+    ):
+        verb = verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        if name != "list":
+            verb.add_argument("name", metavar="NAME", help="camera.NAME, or what password_credential says")
+
 
 def _add_client_commands(add: _Add) -> None:
     watch = add("watch", "print messages as they come", "edged watch result/gate decision --count 10")
