@@ -131,7 +131,7 @@ def load(path: Path) -> Config:
     """
     merged: dict[str, Any] = {}
     origins: dict[str, Path] = {}
-    for file in [path, *_drop_ins(path)]:
+    for file in files_of(path):
         _merge(merged, _read(file), file, origins)
 
     def locate(key: str) -> str:
@@ -145,6 +145,11 @@ def load(path: Path) -> Config:
     _check_cameras(config, locate, path)
     _check_bus(config.bus, locate)
     return _with_absolute_paths(config, path.parent)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file and its drop-ins, in the order in which they are laid over one another."""
+    return [path, *_drop_ins(path)]
 
 
 def effective_toml(config: Config) -> str:

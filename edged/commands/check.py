@@ -20,6 +20,7 @@ from rich.text import Text
 from edged import clock
 from edged.commands.check_cameras import Tried, try_cameras
 from edged.commands.check_sockets import try_sockets
+from edged.commands.check_system import try_system
 from edged.commands.finding import Finding, failed
 from edged.commands.terminal import console, number, progress
 from edged.config import Config, Limits, PowerConfig, default_path, effective_toml, load
@@ -66,6 +67,7 @@ def check(path: Path, config: Config) -> Iterator[Finding]:
     """Every finding, in the order of the daemon's start."""
     cameras = len(config.camera)
     yield Finding("ok", "config", f"{path}: {cameras} camera{'' if cameras == 1 else 's'}")
+    yield from try_system(path, config)
     running = yield from try_sockets(config.bus)
     usable = yield from _bundle(config)
     yield from _power(config.power)

@@ -21,6 +21,8 @@ class Machine:
     """`with Machine(root, wheels) as machine:`; running when entered, without a trace when left."""
 
     def __init__(self, root: Path, wheels: Path, source: Path = ROOT) -> None:
+        self.root = root
+        self.source = source
         self.name = f"edged-lane-{os.getpid()}-{root.name or 'host'}"
         self._log = Path(f"/tmp/{self.name}.log")
         command = [str(ROOT / "tests/systemd/boot"), self.name, str(root), str(source), str(wheels)]
@@ -88,7 +90,16 @@ class Machine:
         return subprocess.Popen(["nsenter", "-t", str(self.pid), "-a", "--", "sh", "-c", f"exec {command}"])
 
     def write(self, path: str, text: str) -> None:
-        command = ["nsenter", "-t", str(self.pid), "-a", "--", "sh", "-ec", f'mkdir -p "$(dirname {path})"; cat >{path}']
+        command = [
+            "nsenter",
+            "-t",
+            str(self.pid),
+            "-a",
+            "--",
+            "sh",
+            "-ec",
+            f'mkdir -p "$(dirname {path})"; cat >{path}',
+        ]
         subprocess.run(command, input=text, text=True, check=True, timeout=10)
 
     def show(self, *properties: str, unit: str = "edged") -> dict[str, str]:
