@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from edged.bus.schema import Event
+from edged.cli import main
+from edged.client import Client
 from edged.errors import EdgedError, UsageError
 from edged.power import modes as modes_module
 from edged.power.modes import Mode, ModeControl
+from tests.support.daemon import RunningDaemon, write_config
 from tests.support.jetson_tree import JetsonTree
 from tests.support.jtop_service import JtopService
+from tests.support.models import center_model, write_bundle
 
-pytest.importorskip("jtop", reason="needs the extra: pip install 'edged[jetson]'")
+installed = find_spec("jtop") is not None  # without importing it: that changes multiprocessing in this process
+pytestmark = pytest.mark.skipif(not installed, reason="needs the extra: pip install 'edged[jetson]'")
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +125,40 @@ def test_modes_with_gaps_between_their_numbers_are_not_left_to_jtop(tmp_path: Pa
         assert "-m" not in tree.read("state/nvpmodel.calls")
     finally:
         service.stop()
+
+
+# --- through the daemon, as an operator does it -----------------------------------------------------------------------
+
+
+def test_an_operator_sets_a_mode_through_the_daemon(
+    service: JtopService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = write_bundle(tmp_path / "b", {"only": center_model(-100.0)})
+    power = f'[power]\njtop_socket = "{service.socket}"'
+    config = write_config(tmp_path, bundle, {"gate": "test://3?width=128&height=64&fps=30"}, power)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+
+    def edged(*arguments: str) -> tuple[int, str, str]:
+        code = main(arguments)
+        return (code, *capsys.readouterr())
+
+    with RunningDaemon(config, tmp_path), Client(f"ipc://{tmp_path}/results.ipc", ["event"], timeout_s=10.0) as events:
+        code, out, _ = edged("ctl", "modes")
+        assert code == 0 and out.splitlines() == [
+            "power mode     15W", "jetson_clocks  inactive", "fan            cool", "",
+            "> 0  15W", "  1  25W", "  2  MAXN_SUPER", "  3  7W               needs a reboot",
+            "", "fan profiles: cool, quiet", "", "set through jtop",
+        ]  # fmt: skip
+        code, out, _ = edged("ctl", "mode", "25W")
+        assert code == 0 and out.startswith("power mode     25W\n") and state(service, "nvpmodel") == "1"
+        event = next(message for message in events if isinstance(message, Event))
+        assert event.kind == "power_mode" and event.text.startswith("power mode 25W, ")
+        code, _, err = edged("ctl", "mode", "7W")
+        assert code == 1 and "edged: the power mode 7W needs a reboot, which edged never does\n" in err
+        assert edged("ctl", "mode", "15W", "--json")[0] == 0
+        assert edged("ctl", "mode")[0] == 2
+        assert edged("ctl", "mode", "15W", "--fan", "quiet")[0] == 2
+    assert state(service, "nvpmodel") == "0"
 
 
 # --- without jtop: NVIDIA's tool --------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ SOCKET: Final = "/run/jtop.sock"
 LONGEST_LINE: Final = 1 << 16
 SILENT_S: Final = 10.0
 """The child ends itself when jtop gives it nothing new for 5 s; one that does not even do that is killed."""
+SILENT_INTERVALS: Final = 10
 RETRY_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 _Text = Annotated[str, Meta(max_length=200)]
@@ -106,7 +107,7 @@ class JtopLink:
         while True:
             lines = self._lines()
             for line in lines:
-                match _decoded(line):
+                match decoded(line):
                     case Trouble() as trouble:
                         raise EdgedError(trouble.problem, trouble.hint)
                     case reading:
@@ -189,7 +190,7 @@ class JtopProvider:
         if reading is not None:
             self._reading, self._heard_ns, self._failures = reading, now_ns, 0
             self._problem = "gives nothing new"
-        elif now_ns - self._heard_ns > max(SILENT_S, 10 * self._interval_s) * clock.NS_PER_S:
+        elif now_ns - self._heard_ns > max(SILENT_S, SILENT_INTERVALS * self._interval_s) * clock.NS_PER_S:
             raise EdgedError("its process does not answer and was ended")
 
     def _lost(self, problem: str, now_ns: int) -> None:
@@ -202,9 +203,10 @@ class JtopProvider:
         self._failures += 1
 
 
-def _decoded(line: bytes) -> Reading | Trouble:
+def decoded(line: bytes) -> Reading | Trouble:
+    """One line of the child; EdgedError if it is not one."""
     try:
-        decoded: Reading | Trouble = _line_decoder.decode(line)
+        known: Reading | Trouble = _line_decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise EdgedError("the jtop process sent garbage") from None
-    return decoded
+    return known
