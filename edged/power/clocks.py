@@ -30,6 +30,8 @@ SAME_CLOCK: Final = 0.02
 """A profile rounds to MHz; two clocks of a GPU lie further apart than this share."""
 RETRY_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
+ENABLE: Final = "sudo systemctl enable --now edged-clocks.socket"
+
 log = logging.getLogger(__name__)
 
 
@@ -139,6 +141,19 @@ class ClockActuator:
                     continue
         if link and link.socket in ready:
             raise EdgedError("the clock helper has gone")
+
+
+def ceilings_mhz(path: Path = SOCKET) -> list[float]:
+    """The clocks that the helper offers, ascending; EdgedError with the cure if there is none to be had."""
+    try:
+        with _Link(path) as link:
+            return [hz / HZ_PER_MHZ for hz in link.table]
+    except FileNotFoundError:
+        raise EdgedError(f"there is no clock helper: {path} is missing", ENABLE) from None
+    except PermissionError:
+        raise EdgedError(f"this user may not talk to the clock helper at {path}", "run as the service's user") from None
+    except OSError as error:
+        raise EdgedError(f"the clock helper at {path} does not answer: {error.strerror or error}", ENABLE) from error
 
 
 class _Link:
