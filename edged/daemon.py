@@ -119,6 +119,7 @@ class Daemon:
 
         server = ControlServer(context, control, self._handle, _secured(control, curve))
         stack.callback(server.close)
+        stack.callback(self._modes.close)  # first: a request that waits for a power mode gives up
         housekeeping = threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True)
         housekeeping.start()
         stack.callback(housekeeping.join, 2.0)

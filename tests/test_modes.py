@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -159,6 +162,32 @@ def test_an_operator_sets_a_mode_through_the_daemon(
         assert edged("ctl", "mode")[0] == 2
         assert edged("ctl", "mode", "15W", "--fan", "quiet")[0] == 2
     assert state(service, "nvpmodel") == "0"
+
+
+def test_whoever_waits_for_a_mode_gives_up_when_the_daemon_stops(tmp_path: Path) -> None:
+    silent = socket.socket(socket.AF_UNIX)  # takes connections and says nothing, as a service does that hangs
+    silent.bind(str(tmp_path / "jtop.sock"))
+    silent.listen()
+    control = ModeControl(tmp_path / "jtop.sock", path="/nowhere")
+    told: list[str] = []
+
+    def ask() -> None:
+        try:
+            control.set(mode="15W")
+        except EdgedError as error:
+            told.append(error.message)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    peer, _ = silent.accept()
+    begin = monotonic()
+    control.close()
+    thread.join(10)
+    assert monotonic() - begin < 3 and told and told[0].startswith("no power modes: there is no nvpmodel here, and ")
+    with pytest.raises(EdgedError, match="edged is stopping"):
+        control.read()
+    peer.close()
+    silent.close()
 
 
 # --- without jtop: NVIDIA's tool --------------------------------------------------------------------------------------

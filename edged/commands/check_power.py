@@ -111,7 +111,7 @@ def _modes(config: PowerConfig, path: str) -> Finding:
     names = ", ".join(mode.name for mode in modes.modes) or "none"
     told = f"{modes.current or 'unknown'} of {names}; "
     if modes.not_settable:
-        fix = "sudo systemctl enable --now jtop, and pip install 'edged[jetson]' into edged's environment"
+        fix = "sudo systemctl enable --now jtop, and pip install 'jetson-stats>=7.2,<7.3' into edged's environment"
         return Finding("warning", "power modes", told + modes.not_settable, fix)
     return Finding("ok", "power modes", f"{told}set through {modes.way}")
 

@@ -9,12 +9,13 @@ engine loop's.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -63,11 +64,13 @@ class ModeControl:
     def __init__(self, jtop_socket: Path, path: str = SYSTEM_PATH) -> None:
         self._socket = jtop_socket
         self._tool = shutil.which("nvpmodel", path=path)
+        self._link: JtopLink | None = None
+        self._closed = False
 
     def read(self) -> Modes:
         """EdgedError if this machine has no power modes, or nothing here can read them."""
         try:
-            with JtopLink(self._socket, READINGS_EVERY_S) as link:
+            with self._linked() as link:
                 return self._through_jtop(_first(link))
         except EdgedError as no_jtop:
             if self._tool is None:
@@ -76,11 +79,7 @@ class ModeControl:
 
     def set(self, mode: str | None = None, clocks: bool | None = None, fan: str | None = None) -> Modes:
         """Set what is not None, and verify it. UsageError for an unknown name, EdgedError for what cannot be."""
-        try:
-            link = JtopLink(self._socket, READINGS_EVERY_S)
-        except OSError as error:
-            raise EdgedError(f"the jtop process cannot be started: {error.strerror}") from error
-        with link:
+        with self._linked() as link:
             try:
                 reading = _first(link)
             except EdgedError as no_jtop:
@@ -94,6 +93,24 @@ class ModeControl:
             if fan is not None:
                 reading = _switch_fan(link, reading, fan)
             return self._through_jtop(reading)
+
+    def close(self) -> None:
+        """From any thread: whoever waits for a mode gives up at once, with an EdgedError. There will be no other."""
+        self._closed = True
+        if (link := self._link) is not None:
+            link.abandon()
+
+    @contextlib.contextmanager
+    def _linked(self) -> Iterator[JtopLink]:
+        """A child of its own for each request: nothing is left of it afterwards."""
+        try:
+            self._link = JtopLink(self._socket, READINGS_EVERY_S)
+        except OSError as error:
+            raise EdgedError(f"the jtop process cannot be started: {error.strerror}") from error
+        with self._link as link:
+            if self._closed:
+                raise EdgedError("edged is stopping")
+            yield link
 
     # --- through jtop -------------------------------------------------------------------------------------------------
 
