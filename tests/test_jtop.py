@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from edged.errors import EdgedError
 from edged.power import jtop as jtop_module
 from edged.power.jtop import JtopLink, JtopProvider, Order, Reading, Trouble, decoded
+from edged.power.modes import ModeControl
 from edged.power.sysfs import SysfsProvider
 from edged.power.telemetry import Sample
 from tests.support.jetson_tree import JetsonTree
-from tests.support.jtop_service import JtopService
+from tests.support.jtop_service import JtopService, namespaces_allowed
 
 INTERVAL_S = 0.5
 installed = pytest.mark.skipif(find_spec("jtop") is None, reason="needs the extra: pip install 'edged[jetson]'")
@@ -125,6 +126,30 @@ def test_a_failing_nvpmodel_ends_the_services_sampler_and_not_ours(board: Board)
     board.service.stop()
     board.service.start()
     board.until(by("jtop"), 60)
+
+
+@installed
+@pytest.mark.slow
+def test_the_packages_own_command_in_namespaces_of_its_own(tmp_path: Path) -> None:
+    """What is redirected for the other tests hides nothing: here nothing is."""
+    if not namespaces_allowed():
+        pytest.skip("this machine lets nobody make namespaces and mount overlays")
+    tree = JetsonTree(tmp_path)
+    service = JtopService(tmp_path, plain=True)
+    service.start()
+    try:
+        control = ModeControl(service.socket, path=str(tree.bin))
+        assert control.read().current == "15W"
+        assert control.set(mode="25W").current == "25W" and tree.read("state/nvpmodel") == "1"
+        provider = JtopProvider(service.socket, INTERVAL_S, SysfsProvider(tmp_path))
+        end_s = monotonic() + 20
+        while (sample := provider.read()).provider != "jtop":
+            assert monotonic() < end_s, sample
+            threading.Event().wait(0.1)
+        provider.close()
+        assert sample.power_w == pytest.approx(7.006, abs=0.001) and sample.temperatures_c["tj"] == 48.093
+    finally:
+        service.stop()
 
 
 @installed

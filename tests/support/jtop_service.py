@@ -1,8 +1,10 @@
 """The real jtop service of jetson-stats, unmodified, on an emulated board: started, stopped, frozen by tests.
 
 As a program (`python -m tests.support.jtop_service ROOT`) this redirects what the service reads and starts to the tree
-under ROOT, at the level of the operating system's calls, and then hands over to the package's own main program. Its
-socket is ROOT/run/jtop.sock. Neither root nor namespaces are needed.
+under ROOT, at the level of Python's calls, and then hands over to the package's own main program. Its socket is
+ROOT/run/jtop.sock. Neither root nor namespaces are needed. `plain=True` goes without any of that: the package's own
+command in namespaces of its own, in which the tree is mounted over /sys, /run, /etc and /usr/bin; not every machine
+allows it.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import contextlib
 import grp
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import types
 from pathlib import Path
@@ -31,8 +35,9 @@ START_S = 30.0
 class JtopService:
     """The service on the board under `root`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, plain: bool = False) -> None:
         self.root = root
+        self.plain = plain
         self.socket = root / "run/jtop.sock"
         self.log = root / "jtop.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -41,6 +46,8 @@ class JtopService:
         self.log.write_bytes(b"")
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "tests.support.jtop_service", str(self.root)]
+            if self.plain:
+                command = _in_namespaces(self.root)
             here = Path(__file__).parent.parent.parent
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=here, start_new_session=True)
         end_s = monotonic() + START_S
@@ -66,6 +73,44 @@ class JtopService:
             self.signal(signal.SIGKILL)  # its children outlive it otherwise
         self._process.wait(10)
         self._process = None
+
+
+NAMESPACES = ["unshare", "--user", "--map-root-user", "--mount", "--fork", "--kill-child"]
+_MOUNTS = """
+mount --rbind "$1/sys" /sys
+mount --bind "$1/run" /run
+mount -t overlay overlay -o lowerdir=/etc,upperdir="$1/over/etc",workdir="$1/over/etc.work" /etc
+mount -t overlay overlay -o lowerdir="$1/bin":/usr/bin /usr/bin
+mount -t overlay overlay -o lowerdir="$2",upperdir="$1/over/prefix",workdir="$1/over/prefix.work" "$2"
+JTOP_SERVICE=True exec "$3" --force
+"""
+
+
+def namespaces_allowed() -> bool:
+    """Whether this machine lets its users make namespaces and mount overlays in them."""
+    with tempfile.TemporaryDirectory() as directory:
+        script = f"mount -t tmpfs none {directory} && cd {directory} && mkdir a b c && " + (
+            "mount -t overlay overlay -o lowerdir=/etc,upperdir=a,workdir=b c"
+        )
+        try:
+            tried = subprocess.run([*NAMESPACES, "sh", "-c", script], capture_output=True, timeout=20, check=False)
+        except OSError:
+            return False
+        return tried.returncode == 0
+
+
+def _in_namespaces(root: Path) -> list[str]:
+    for name in ("run", "over/etc/systemd/system", "over/etc.work", "over/prefix", "over/prefix.work"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for name in ("nv_tegra_release", "nvfancontrol.conf", "systemd/system/nvfancontrol.service"):
+        shutil.copy(root / "etc" / name, root / "over/etc" / name)
+    (root / "over/etc/group").write_text(Path("/etc/group").read_text() + "jtop:x:0:\n")
+    vendor = root / "sys/devices/virtual/dmi/id"  # a PC's, which it asks of anything that is not aarch64
+    vendor.mkdir(parents=True, exist_ok=True)
+    (vendor / "product_name").write_text("emulated\n")
+    prefix = "/usr/local" if sys.base_prefix == "/usr" else sys.base_prefix  # where it keeps its settings
+    jtop = str(Path(sys.executable).with_name("jtop"))
+    return [*NAMESPACES, "sh", "-ec", _MOUNTS, "sh", str(root), prefix, jtop]
 
 
 def _redirect(root: Path) -> None:
