@@ -276,6 +276,13 @@ def test_an_index_becomes_a_ceiling_and_none_gives_it_back(helped: Helped, actua
     wait_for(lambda: helped.ceiling == TOP and actuator.state.index is None)
 
 
+def test_the_clock_in_force_is_told_where_the_power_mode_allows_less(helped: Helped, actuator: ClockActuator) -> None:
+    helped.tree.write(f"{helped.tree.devfreq}/max_freq", HZ[2])
+    actuator.set(6)
+    wait_for(lambda: actuator.state.index == 2)
+    assert actuator.state.ceiling_mhz == MHZ[2] and actuator.state.problem is None
+
+
 def test_closing_gives_it_back(helped: Helped) -> None:
     actuator = ClockActuator(MHZ, helped.socket)
     actuator.set(1)

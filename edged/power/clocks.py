@@ -37,8 +37,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ClockState:
-    """`index`: the clock in force, None while edged holds none down; `problem`: why what was asked for is not in
-    force. `ceiling_mhz` is what the kernel confirmed, None if it is not known."""
+    """`index`: the clock in force, which the power mode may have lower than asked for; None while edged holds none
+    down. `problem`: why what was asked for is not in force. `ceiling_mhz` is what the kernel confirmed, None if it is
+    not known."""
 
     index: int | None = None
     ceiling_mhz: float | None = None
@@ -115,7 +116,7 @@ class ClockActuator:
                 hz = link.ask(f"set {self._hz(wanted, link.table)}")
                 if hz is None:
                     raise EdgedError("the clock helper does not keep to its protocol")
-                told, self._state = wanted, ClockState(wanted, hz / HZ_PER_MHZ)
+                told, self._state = wanted, ClockState(self._index(hz), hz / HZ_PER_MHZ)
             if self._wanted == told:
                 self._sleep(None, link)
 
@@ -130,6 +131,11 @@ class ClockActuator:
                 f"this GPU has no clock of {self._clocks_mhz[index]:g} MHz", "measure it again: edged-calibrate profile"
             )
         return nearest
+
+    def _index(self, hz: int) -> int | None:
+        """The clock that a ceiling allows, since the power mode may allow less than was asked for; None: not one."""
+        allowed = [n for n, mhz in enumerate(self._clocks_mhz) if mhz <= hz / HZ_PER_MHZ * (1 + SAME_CLOCK)]
+        return allowed[-1] if allowed else None
 
     def _sleep(self, seconds: float | None, link: _Link | None = None) -> None:
         """Until something is wanted or the time is over; OSError if the helper speaks unasked, which is its end."""
