@@ -38,6 +38,7 @@ from edged.engines.pool import Pool
 from edged.errors import EdgedError
 from edged.frames.cameras import Cameras, check_sources
 from edged.health import Health, Heartbeats, Notifier
+from edged.loop import chronicle
 from edged.loop.calls import Calls
 from edged.loop.pipeline import STAGE, Pipeline
 from edged.loop.present import Presenter
@@ -109,8 +110,8 @@ class Daemon:
         for variant in self._pool.variants:
             if variant.refused is not None:
                 text = f"variant {variant.name} is refused: {variant.refused}"
-                log.warning("%s", text)
-                self._publisher.publish(schema.Event(kind="engine_refused", text=text, variant=variant.name))
+                event = schema.Event(kind="engine_refused", text=text, variant=variant.name)
+                chronicle.happened(self._publisher.publish(event))
         self._sampler = Sampler(open_provider(config.power), config.power.interval_s)
         self._sampler.start()
         self._modes = ModeControl(Path(config.power.jtop_socket))

@@ -15,7 +15,7 @@ log = logging.getLogger("edged")
 
 def camera_changed(status: schema.Status) -> None:
     well = status.state in ("live", "opening", "ended")
-    what = f"{status.state}: {status.reason}" if status.reason else status.state
+    what = f"{status.state}: {status.reason}" if status.reason not in ("", status.state) else status.state
     extra = fields(camera=status.camera, state=status.state)
     log.log(logging.INFO if well else logging.WARNING, "camera %s is %s", status.camera, what, extra=extra)
 
@@ -28,4 +28,4 @@ def decided(decision: schema.Decision, before: schema.Decision | None) -> None:
     """A line for each change of the variant; the others are in `edged why`."""
     if before is None or before.variant != decision.variant:
         extra = fields(variant=decision.variant, bound=decision.bound)
-        log.info("runs %s: %s", decision.variant, decision.reason, extra=extra)
+        log.info("runs %s", decision.reason, extra=extra)

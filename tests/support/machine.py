@@ -85,10 +85,6 @@ class Machine:
             raise AssertionError(f"{script!r} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done.stdout
 
-    def start(self, command: str) -> subprocess.Popen[bytes]:
-        """Something that goes on; the caller ends it."""
-        return subprocess.Popen(["nsenter", "-t", str(self.pid), "-a", "--", "sh", "-c", f"exec {command}"])
-
     def write(self, path: str, text: str) -> None:
         command = [
             "nsenter",
