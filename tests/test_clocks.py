@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edged.power import clock_helper
 from edged.power.clocks import ClockActuator
 from tests.support.jetson_tree import BOARDS, JetsonTree
 
@@ -78,6 +79,7 @@ class Helped:
             if say(peer, "table").startswith("table"):
                 return peer
             peer.close()
+            assert self.process is not None and self.process.poll() is None
             assert monotonic() < end_s
 
 
@@ -85,7 +87,7 @@ def say(peer: socket.socket, line: str) -> str:
     try:
         peer.sendall(line.encode() + b"\n")
         return peer.recv(4096).decode().strip()
-    except ConnectionError:
+    except (ConnectionError, TimeoutError):
         return "gone"
 
 
@@ -249,6 +251,32 @@ def served() -> Iterator[Helped]:
         it = Helped(Path(directory)).start()
         yield it
         it.kill()
+
+
+def test_the_socket_may_be_systemds(helped: Helped) -> None:
+    helped.kill()
+    helped.socket.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(helped.socket))
+        listener.listen()
+        script = (
+            "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
+            "os.environ['LISTEN_FDS'] = '1'; os.execv(sys.argv[2], sys.argv[2:])"
+        )
+        command = [sys.executable, "-c", script, str(listener.fileno()), *helped.command()]
+        helped.process = subprocess.Popen(command, stderr=subprocess.PIPE, pass_fds=[listener.fileno()])
+        with helped.ask() as peer:
+            assert say(peer, f"set {HZ[1]}") == f"ok {HZ[1]}"
+    wait_for(lambda: helped.ceiling == TOP)
+
+
+def test_with_nobody_there_it_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock_helper, "IDLE_EXIT_S", 0.05)
+    ceiling = clock_helper.Ceiling(JetsonTree(tmp_path).root, tmp_path / "ceiling")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        clock_helper.Helper(listener, ceiling, frozenset({os.getuid()})).run()
 
 
 def test_a_machine_without_a_gpu_says_so(tmp_path: Path) -> None:

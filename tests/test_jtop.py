@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, monotonic_ns
+from typing import Any
 
 import msgspec
 import pytest
@@ -200,7 +201,8 @@ def _child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
 
 
 def _reading(**more: object) -> str:
-    line = Reading(monotonic_ns(), {"VDD_IN": 5.0}, {"tj": 40.0}, **more)  # type: ignore[arg-type]
+    values: dict[str, Any] = {"rails_w": {"VDD_IN": 5.0}, "temperatures_c": {"tj": 40.0}, **more}
+    line = Reading(mono_ns=monotonic_ns(), **values)
     return msgspec.json.encode(line).decode()
 
 
@@ -242,6 +244,14 @@ def test_what_is_stale_when_it_comes_is_not_believed(
     _child(tmp_path, monkeypatch, f"print({_reading()!r}, flush=True); time.sleep(60)")
     assert board.until(by("jtop")).power_w == 5.0
     assert board.until(by("sysfs")).power_w == pytest.approx(7.006, abs=0.001)
+
+
+def test_values_that_no_sensor_has_are_unknown(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = _reading(rails_w={"VDD_IN": 5.0, "VDD_SOC": 7e5}, temperatures_c={"tj": 40.0, "cv0": -256.0})
+    _child(tmp_path, monkeypatch, f"print({line!r}, flush=True); time.sleep(60)")
+    sample = board.until(by("jtop"))
+    assert sample.rails_w["VDD_SOC"] is None and sample.temperatures_c["cv0"] is None and sample.temperature_c == 40.0
+    assert "cv0 says -256 C, which no working sensor does" in sample.missing
 
 
 @pytest.mark.parametrize(

@@ -59,12 +59,15 @@ def _asleep(files: Files, path: Path) -> bool:
         return error.errno == errno.EAGAIN
 
 
+def plausible_c(what: str, celsius: float | None, missing: list[str]) -> float | None:
+    """None, and said, for what no sensor can mean."""
+    low, high = PLAUSIBLE_C
+    if celsius is None or low <= celsius <= high:
+        return celsius
+    missing.append(f"{what} says {celsius:g} C, which no working sensor does")
+    return None
+
+
 def _celsius(files: Files, path: Path, missing: list[str]) -> float | None:
     milli = files.integer(path, missing)
-    if milli is None:
-        return None
-    low, high = PLAUSIBLE_C
-    if not low <= milli / 1000 <= high:
-        missing.append(f"{files.shown(path)} says {milli / 1000:g} C, which no working sensor does")
-        return None
-    return milli / 1000
+    return None if milli is None else plausible_c(files.shown(path), milli / 1000, missing)

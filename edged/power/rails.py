@@ -68,7 +68,7 @@ def read_rails(files: Files, missing: list[str]) -> dict[str, float | None]:
     for chip in files.entries(files.path("sys/class/hwmon"), "hwmon*"):
         for channel, label in _channels(files, chip):
             name = unique(label, rails)
-            rails[name] = _plausible(name, _power_w(files, chip, channel, missing), missing)
+            rails[name] = plausible_w(name, _power_w(files, chip, channel, missing), missing)
     return rails
 
 
@@ -113,7 +113,8 @@ def _power_w(files: Files, chip: Path, channel: str, missing: list[str]) -> floa
     return None if mv is None or ma is None else mv * ma / 1e6
 
 
-def _plausible(rail: str, watts: float | None, missing: list[str]) -> float | None:
+def plausible_w(rail: str, watts: float | None, missing: list[str]) -> float | None:
+    """None, and said, for what no monitor can mean."""
     low, high = PLAUSIBLE_W
     if watts is None or low <= watts <= high:
         return watts

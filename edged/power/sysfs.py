@@ -13,9 +13,9 @@ from pathlib import Path
 from edged import clock
 from edged.power.files import Files
 from edged.power.gpu import GpuReading, find_gpu, read_gpu
-from edged.power.heat import hottest, read_temperatures
+from edged.power.heat import hottest, plausible_c, read_temperatures
 from edged.power.load import Load
-from edged.power.rails import find_module, module_named, read_rails, total_w
+from edged.power.rails import find_module, module_named, plausible_w, read_rails, total_w
 from edged.power.telemetry import Sample
 from edged.power.throttle import read_events, read_throttled
 
@@ -54,10 +54,12 @@ class SysfsProvider:
         missing: list[str] = []
         load = self._load.read(missing)
         if given is None:
-            given = Given(
-                self.name, clock.mono_ns(), read_rails(self._files, missing), read_temperatures(self._files, missing)
-            )
-        rails = self._with_absent(given.rails_w, missing)
+            temperatures = read_temperatures(self._files, missing)
+            given = Given(self.name, clock.mono_ns(), read_rails(self._files, missing), temperatures)
+        else:
+            temperatures = {name: plausible_c(name, c, missing) for name, c in given.temperatures_c.items()}
+        sane = {name: plausible_w(name, watts, missing) for name, watts in given.rails_w.items()}
+        rails = self._with_absent(sane, missing)
         power, estimated = total_w(self._module, rails, missing)
         gpu = self._gpu(missing)
         return Sample(
@@ -66,8 +68,8 @@ class SysfsProvider:
             power_w=power,
             power_estimated=estimated,
             rails_w=rails,
-            temperature_c=hottest(given.temperatures_c),
-            temperatures_c=given.temperatures_c,
+            temperature_c=hottest(temperatures),
+            temperatures_c=temperatures,
             cpu_percent=load.cpu_percent,
             memory_available_mb=load.memory_available_mb,
             cpu_pressure_percent=load.cpu_pressure_percent,
