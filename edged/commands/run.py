@@ -13,6 +13,7 @@ from edged.config import default_path, load
 from edged.daemon import Daemon
 from edged.errors import EdgedError
 from edged.health import Notifier
+from edged.starts import Starts, state_directory
 
 log = logging.getLogger("edged")
 
@@ -21,7 +22,10 @@ def run(arguments: argparse.Namespace) -> int:
     path = default_path(arguments.config)
     with journal.logging_to():
         try:
-            Daemon(path, load(path)).run()
+            starts = Starts(state_directory())
+            config = starts.relied_on(load(path))
+            with starts.counted():
+                Daemon(path, config).run()
         except EdgedError as error:
             if not journal.goes_to_journal(sys.stderr, os.environ):
                 raise  # a person looks: the command line says it
