@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from edged.commands.check_power import try_power
 from edged.commands.finding import Finding
 from edged.config import PowerConfig
+from edged.power import clock_helper
 from tests.support.jetson_tree import JetsonTree
 from tests.support.jtop_service import JtopService
 
@@ -44,6 +48,20 @@ def test_the_clock_is_tried_where_it_is_wanted(tmp_path: Path) -> None:
     assert clock.fix == "sudo systemctl enable --now edged-clocks.socket"
 
 
+def test_a_clock_helper_that_is_there_tells_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock_helper, "IDLE_EXIT_S", 2.0)
+    ceiling = clock_helper.Ceiling(JetsonTree(tmp_path / "board").root, tmp_path / "ceiling")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "clocks.sock"))
+        listener.listen()
+        helper = clock_helper.Helper(listener, ceiling, frozenset({os.getuid()}))
+        thread = threading.Thread(target=helper.run)
+        thread.start()
+        (clock,) = told(tmp_path, PowerConfig(clock_control=True))["GPU clock"]
+        thread.join(20)
+    assert clock.level == "ok" and clock.text.startswith("8 ceilings from 306 to 1020 MHz through ")
+
+
 def test_an_unknown_module_and_a_bare_machine(tmp_path: Path) -> None:
     found = told(tmp_path, PowerConfig())
     assert found["power"][0].text.startswith(
@@ -60,8 +78,6 @@ def test_an_unknown_module_and_a_bare_machine(tmp_path: Path) -> None:
 
 
 def test_a_counter_that_only_root_may_read_has_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     zone = tmp_path / "sys/class/powercap/intel-rapl:0"
     zone.mkdir(parents=True)
     (zone / "name").write_text("package-0\n")

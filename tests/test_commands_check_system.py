@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import socket
 import types
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from edged.commands import check_system
 from edged.commands.check_system import try_system
 from edged.commands.finding import Finding
-from edged.config import CameraConfig, Config, PowerConfig
+from edged.config import CameraConfig, Config
 
 
 @pytest.fixture(autouse=True)
@@ -72,17 +71,6 @@ def test_jetpacks_tensorrt_is_seen_or_its_absence_told(tmp_path: Path, monkeypat
     assert "scripts/install" in finding.fix
     monkeypatch.setattr(check_system.importlib.util, "find_spec", lambda name: object())
     assert [one.level for one in found(tmp_path)] == ["ok"]
-
-
-def test_the_clock_helper_has_to_be_there_when_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = Config(bundle="/nowhere", power=PowerConfig(clock_control=True), camera=config().camera)
-    (finding,) = found(tmp_path, wanted)
-    assert finding.fix == "sudo systemctl enable --now edged-clocks.socket"
-    (tmp_path / "run/edged-clocks").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "run/edged-clocks")  # the path of a socket must be short
-    with socket.socket(socket.AF_UNIX) as helper:
-        helper.bind("clocks.sock")
-        assert found(tmp_path, wanted) == []
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ from edged.frames.uri import parse
 
 SERVICE: Final = "edged.service"
 SERVICE_USER: Final = "edged"
-CLOCKS_SOCKET: Final = Path("run/edged-clocks/clocks.sock")
 _SYSTEMCTL_S: Final = 5.0
 _GPU_NODES: Final = ("dev/nvmap", "dev/nvhost-*", "dev/nvgpu/*/ctrl", "dev/nvidiactl", "dev/dri/renderD*")
 
@@ -40,9 +39,6 @@ def try_system(path: Path, config: Config, root: Path = Path("/")) -> Iterator[F
     yield from _passwords(config)
     yield from _devices(root)
     yield from _jetpack(root)
-    if config.power.clock_control and not (root / CLOCKS_SOCKET).is_socket():
-        fix = "sudo systemctl enable --now edged-clocks.socket"
-        yield Finding("warning", "clock control", "the helper that sets the GPU's clock is not there", fix)
 
 
 def _service() -> Iterator[Finding]:
