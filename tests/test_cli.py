@@ -126,8 +126,8 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
 def test_only_declared_libraries_are_imported() -> None:
     """What happens to be installed on a developer's machine is not there on a device."""
     declared = {"numpy", "cv2", "av", "onnxruntime", "zmq", "msgspec", "rich", "tomli"}  # the dependencies of edged
-    # The system's: GStreamer's binding, refused with the fix where it is missing; systemd's, done without.
-    system = {"gi", "systemd"}
+    # Asked for where they are used, and done without or refused with the fix: GStreamer's, systemd's and jtop's.
+    system = {"gi", "systemd", "jtop"}
     for path in Path(edged.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
