@@ -215,7 +215,9 @@ def test_nonsense_in_any_file_is_unknown_and_never_an_error(
     (nano.tree.root / "sys/class/thermal/thermal_zone0/temp").write_bytes(temp)
     (nano.tree.root / f"{nano.tree.gpu}/load").write_bytes(temp)
     (nano.tree.root / "proc/device-tree/compatible").write_bytes(compatible)
-    sample = SysfsProvider(nano.tree.root).read()
+    provider = SysfsProvider(nano.tree.root)
+    sample = provider.read()
+    provider.close()
     assert sample.power_w is None or 0 <= sample.power_w <= 1000
     assert sample.gpu_percent is None or 0 <= sample.gpu_percent <= 100
     assert all(watts is None or -5 <= watts <= 1000 for watts in sample.rails_w.values())

@@ -139,13 +139,15 @@ class ClockActuator:
 
     def _sleep(self, seconds: float | None, link: _Link | None = None) -> None:
         """Until something is wanted or the time is over; OSError if the helper speaks unasked, which is its end."""
-        watched: list[socket.socket] = [self._bell, *([link.socket] if link else [])]
-        ready, _, _ = select.select(watched, [], [], seconds)
-        if self._bell in ready:
+        poll = select.poll()  # select.select cannot wait for descriptors above 1023
+        for watched in [self._bell, *([link.socket] if link else [])]:
+            poll.register(watched, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000)]
+        if self._bell.fileno() in ready:
             with contextlib.suppress(BlockingIOError):
                 while self._bell.recv(64):
                     continue
-        if link and link.socket in ready:
+        if link and link.socket.fileno() in ready:
             raise EdgedError("the clock helper has gone")
 
 

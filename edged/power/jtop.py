@@ -91,6 +91,8 @@ class JtopLink:
         )
         assert self._process.stdout is not None and self._process.stdin is not None
         self._out, self._in = self._process.stdout.fileno(), self._process.stdin.fileno()
+        self._poll = select.poll()  # select.select cannot wait for descriptors above 1023
+        self._poll.register(self._out, select.POLLIN)
         os.set_blocking(self._out, False)
         os.set_blocking(self._in, False)
 
@@ -115,7 +117,7 @@ class JtopLink:
             left_s = (end_ns - clock.mono_ns()) / clock.NS_PER_S
             if newest is not None or left_s <= 0:
                 return newest
-            select.select([self._out], [], [], left_s)
+            self._poll.poll(left_s * 1000)
 
     def send(self, order: Order) -> None:
         try:
