@@ -213,6 +213,12 @@ def test_a_library_that_is_not_there(board: Board, tmp_path: Path, monkeypatch: 
     assert sample.provider == "sysfs" and sample.power_w == pytest.approx(7.006, abs=0.001)
 
 
+def test_a_child_that_cannot_be_started(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jtop_module.sys, "executable", "/nowhere/python")
+    sample = board.until(lambda s: any("/nowhere/python" in why for why in s.missing))
+    assert sample.provider == "sysfs" and sample.power_w == pytest.approx(7.006, abs=0.001)
+
+
 def test_a_child_that_falls_silent_is_killed_and_started_again(
     board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ for the sampler's thread, a `JtopLink` for one thread.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import subprocess
@@ -25,7 +26,6 @@ from edged.errors import EdgedError
 from edged.power.sysfs import Given, SysfsProvider
 from edged.power.telemetry import STALE_AFTER_INTERVALS, Sample
 
-SOCKET: Final = "/run/jtop.sock"
 LONGEST_LINE: Final = 1 << 16
 SILENT_S: Final = 10.0
 """The child ends itself when jtop gives it nothing new for 5 s; one that does not even do that is killed."""
@@ -34,6 +34,9 @@ RETRY_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 _Text = Annotated[str, Meta(max_length=200)]
 _Number = Annotated[float, Meta(ge=-1e6, le=1e6)]
+
+
+log = logging.getLogger(__name__)
 
 
 class PowerMode(Struct, frozen=True):
@@ -171,7 +174,7 @@ class JtopProvider:
         now_ns = clock.mono_ns()
         try:
             self._hear(now_ns)
-        except EdgedError as error:
+        except (EdgedError, OSError) as error:  # OSError: no process, no memory, no descriptor left
             self._lost(str(error), now_ns)
         reading = self._reading
         if reading is None or now_ns - reading.mono_ns > STALE_AFTER_INTERVALS * self._interval_s * clock.NS_PER_S:
@@ -200,6 +203,8 @@ class JtopProvider:
             raise EdgedError("its process does not answer and was ended")
 
     def _lost(self, problem: str, now_ns: int) -> None:
+        if problem != self._problem:
+            log.warning("jtop: %s", problem)
         self._problem = problem
         if self._link is not None:
             with contextlib.suppress(OSError):
