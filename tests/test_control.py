@@ -95,7 +95,7 @@ def test_a_fault_of_the_handler_is_a_refusal_and_the_next_request_is_served(endp
 @pytest.mark.parametrize(
     ("asked", "error", "hint"),
     [
-        ({}, "has no `op`", "snapshot, set, pin, why, reload"),
+        ({}, "has no `op`", "snapshot, set, pin, profile, why, reload"),
         ({"op": 3}, "has no `op`", "snapshot"),
         ({"op": "snapshoot"}, "there is no operation 'snapshoot'", "did you mean snapshot?"),
         ({"op": "snapshot", "x": 1}, "request snapshot: x is not a known key", ""),
@@ -110,9 +110,9 @@ def test_a_fault_of_the_handler_is_a_refusal_and_the_next_request_is_served(endp
         ({"op": "pin", "variant": 3}, "variant is 3, expected the name of a variant, or null", ""),
         ({"op": "why", "n": 0}, "n is 0, expected a whole number from 1 to 1000", ""),
         ({"op": "why", "n": 1001}, "n is 1001, expected", ""),
-        ({"op": "profile", "name": "day"}, "profile is not available in this build", "set"),
-        ({"op": "modes"}, "modes is not available in this build", ""),
-        ({"op": "set_mode", "mode": "15W"}, "set_mode is not available in this build", ""),
+        ({"op": "set_mode"}, "the request set_mode sets one thing at a time", "mode, clocks, fan"),
+        ({"op": "set_mode", "mode": "15W", "clocks": True}, "the request set_mode sets one thing at a time", ""),
+        ({"op": "set_mode", "mode": ""}, "request set_mode: mode is", "correct mode"),
         ([], "not a map", "snapshot"),
         ({1: 2}, "not a map with string keys", "snapshot"),
     ],

@@ -75,12 +75,24 @@ class Reload(Struct, frozen=True, forbid_unknown_fields=True, tag="reload", tag_
     """Read the configuration again; a wrong one changes nothing."""
 
 
-Request = Snapshot | Set | Pin | Profile | Why | Reload
+class Modes(Struct, frozen=True, forbid_unknown_fields=True, tag="modes", tag_field="op"):
+    """The board's power modes, jetson_clocks and fan."""
+
+
+class SetMode(Struct, frozen=True, forbid_unknown_fields=True, tag="set_mode", tag_field="op"):
+    """Set one of these and verify it; takes up to fifteen seconds."""
+
+    mode: Annotated[str, Meta(min_length=1, max_length=64, description="the name of a power mode")] | None = None
+    clocks: bool | None = None
+    fan: Annotated[str, Meta(min_length=1, max_length=64, description="the name of a fan profile")] | None = None
+
+
+Request = Snapshot | Set | Pin | Profile | Why | Reload | Modes | SetMode
 
 _TYPES: dict[str, type[Request]] = {
-    "snapshot": Snapshot, "set": Set, "pin": Pin, "profile": Profile, "why": Why, "reload": Reload,
+    "snapshot": Snapshot, "set": Set, "pin": Pin, "profile": Profile, "why": Why, "reload": Reload, "modes": Modes,
+    "set_mode": SetMode,
 }  # fmt: skip
-_ABSENT = {"modes": "power modes", "set_mode": "power modes"}
 
 OPERATIONS = tuple(_TYPES)
 
@@ -96,8 +108,6 @@ def parse_request(payload: bytes) -> Request:
     op = data.get("op")
     if not isinstance(op, str):
         raise EdgedError("the request has no `op`", "name one of: " + ", ".join(_TYPES))
-    if op in _ABSENT:
-        raise EdgedError(f"{op} is not available in this build: it has no {_ABSENT[op]}", "use `set` for single limits")
     if op not in _TYPES:
         near = difflib.get_close_matches(op[:64], _TYPES, 1)
         hint = f"did you mean {near[0]}?" if near else "name one of: " + ", ".join(_TYPES)
@@ -105,4 +115,6 @@ def parse_request(payload: bytes) -> Request:
     request = convert(data, _TYPES[op], f"request {op}")
     if isinstance(request, Set) and not request.changes():
         raise EdgedError("the request set names no limit", "name one of: " + ", ".join(Set.__struct_fields__))
+    if isinstance(request, SetMode) and [request.mode, request.clocks, request.fan].count(None) != 2:
+        raise EdgedError("the request set_mode sets one thing at a time", "name one of: mode, clocks, fan")
     return request

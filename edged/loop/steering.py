@@ -33,6 +33,7 @@ from edged.governor.decision import (
     Workload,
 )
 from edged.governor.helm import Helm, Tap
+from edged.loop import chronicle
 from edged.loop.known import Known
 from edged.loop.wire import decision_message
 from edged.loop.yielding import Yielding
@@ -224,12 +225,14 @@ class Steering:
     # ---- what comes of it ----------------------------------------------------------------------------------------
 
     def _event(self, kind: str, error: VariantError) -> None:
-        self._publisher.publish(schema.Event(kind=kind, text=error.message, variant=error.variant))
+        chronicle.happened(self._publisher.publish(schema.Event(kind=kind, text=error.message, variant=error.variant)))
 
     def _adopt(self, decision: Decision) -> None:
         self._pool.select(decision.variant)
         self._decision = decision
-        self._history.append(self._publisher.publish(decision_message(decision, self._clocks_mhz)))
+        message = decision_message(decision, self._clocks_mhz)
+        chronicle.decided(message, self._history[-1] if self._history else None)
+        self._history.append(self._publisher.publish(message))
 
 
 def budget_of(limits: Limits) -> Budget:
