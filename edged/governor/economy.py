@@ -61,6 +61,11 @@ class Economy:
         return self.tables.device
 
     @property
+    def planned(self) -> bool:
+        """There is a plan for the variants, budgets and cameras of now."""
+        return math.isfinite(self.planned_s)
+
+    @property
     def price(self) -> float:
         """Of a joule, in accuracy-weighted frames."""
         return self.plan.price * math.exp(self.spending.correction)

@@ -94,9 +94,10 @@ def step(state: State, observation: Observation, now_ns: int) -> tuple[State, De
         case BatchDone():
             return reconsider(_learn(state, observation, now_ns), now_ns)
         case Workload():
-            return reconsider(_load(state, observation, now_ns), now_ns)
+            loaded = _load(state, observation, now_ns)
+            return reconsider(loaded if loaded.economy.planned else _tick(loaded, now_ns), now_ns)
         case BudgetChanged(budget):
-            return afresh(_budgeted(state, budget, now_ns), now_ns)
+            return afresh(_tick(_budgeted(state, budget, now_ns), now_ns), now_ns)
         case Pinned(variant):
             pinned = None if variant is None else _pin(state, variant)
             return afresh(_permitted(replace(state, pinned=pinned)), now_ns)
