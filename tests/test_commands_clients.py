@@ -19,6 +19,7 @@ from edged.cli import main
 from edged.commands.status import show
 from edged.commands.watch import line
 from tests.support import messages
+from tests.support.bus import wait_for
 from tests.support.daemon import RunningDaemon, write_config
 from tests.support.models import center_model, write_bundle
 
@@ -121,7 +122,8 @@ def test_tables_to_a_reader_that_is_gone_are_no_error(daemon: RunningDaemon) -> 
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_status_shows_cameras_variants_and_what_is_unknown(run: Run) -> None:
+def test_status_shows_cameras_variants_and_what_is_unknown(run: Run, daemon: RunningDaemon) -> None:
+    wait_for(lambda: daemon.camera("gate")["state"] == "live", 20)
     code, out, _ = run("status")
     assert code == 0
     rows = {text.split()[0]: text for text in out.splitlines() if text.strip()}

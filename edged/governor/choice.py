@@ -20,6 +20,8 @@ SETTLE_FRAMES: Final = 12
 TRY_WORTH: Final = 1.0
 TRIES: Final = 3
 """A variant that has hardly run here is worth a few tries for the knowledge, even if its frame comes late."""
+RETRY_S: Final = 300.0
+"""One that has not run for so long is worth another try: what was learnt of it may be so no more."""
 ESCALATE_GAIN: Final = 0.002
 OBSERVED_SHARE: Final = 0.65
 """Weight of the result's own confidence against the prediction, when a frame may be run again."""
@@ -67,7 +69,8 @@ def choose(e: Economy, asked: Asked, now_s: float) -> tuple[Option | None, int, 
             usual_s = float(known.latency_s[variant, run_at]) * math.exp(pace.log_factor(variant))
             log_usual, easy, slope = math.log(usual_s), known.easy[variant], known.slope[variant]
             cost = price * e.joule(variant, run_at)
-            extra = TRY_WORTH if pace.runs[variant] < TRIES else 0.0
+            untried = pace.runs[variant] < TRIES or now_s - pace.ran_s[variant] > RETRY_S
+            extra = TRY_WORTH if untried else 0.0
             settles = 0.0 if last is None else SETTLE_FRAMES * max(0.0, plan.home[variant] - plan.home[last])
         k = option.frames
         if not allowed[k][variant] or (stuck and variant != last):

@@ -18,6 +18,9 @@ from edged.governor.spending import Spending
 from edged.governor.tables import Tables, tables
 
 WARMEST_GUESS_C: Final = 50.0
+OWN_MOST: Final = 0.5
+"""So far (as a logarithm) joules are taken to go with the time of a variant that is not what its profile says; what is
+further off is rather the profile's latency alone."""
 UNKNOWN: Final = Device((0.0,))
 """The device of which nothing is known: its joules cost nothing, and no budget of them is held."""
 
@@ -61,6 +64,11 @@ class Economy:
         return self.tables.device
 
     @property
+    def planned(self) -> bool:
+        """There is a plan for the variants, budgets and cameras of now."""
+        return math.isfinite(self.planned_s)
+
+    @property
     def price(self) -> float:
         """Of a joule, in accuracy-weighted frames."""
         return self.plan.price * math.exp(self.spending.correction)
@@ -94,7 +102,8 @@ class Economy:
         """What a single frame costs above idle, as estimated now."""
         known = self.tables
         stretched = math.exp(max(0.0, self.latency.slow(known.core[variant])))
-        unit = math.exp(self.latency.own(variant)) * (energy.STALL_ENERGY + (1 - energy.STALL_ENERGY) * stretched)
+        own = min(OWN_MOST, max(-OWN_MOST, self.latency.own(variant)))
+        unit = math.exp(own) * (energy.STALL_ENERGY + (1 - energy.STALL_ENERGY) * stretched)
         nominal_j = float(known.active_w[variant, clock] * known.latency_s[variant, clock])
         return nominal_j * unit * self.energy.factor(variant)
 

@@ -23,7 +23,7 @@ OTHER_DRIFT_PER_S: Final = 0.02
 FACTOR_VAR: Final = 0.03
 FACTOR_VAR_MAX: Final = 0.04
 FACTOR_DRIFT_PER_S: Final = 2e-5
-FACTOR_RANGE: Final = (0.5, 1.8)
+FACTOR_RANGE: Final = (0.3, 3.0)
 ASSUMED_COMMON_VAR: Final = 1.0
 ASSUMED_RANGE: Final = (0.02, 30.0)
 """Where the watts of a variant are a guess: its error is common to all, and everything is possible."""

@@ -1,8 +1,8 @@
 """The decision: `(state, observation, now) -> (state, Decision)`. Pure: no I/O, no clock; the engine loop calls it.
 
 Two rhythms. `step` takes every observation and answers with the standing Decision (`standing`), the same object as
-long as nothing changes. `choose` answers for the frames that wait: with a device profile it is the economy's choice,
-which mixes variants so that each joule and each millisecond goes where it earns most; else the standing variant.
+long as nothing changes. `choose` answers for the frames that wait: the economy's choice, which mixes variants so that
+each millisecond, and where watts are known each joule, goes where it earns most.
 
 When not all limits can be held, they give way in this order, last first: the frame rate, then accuracy (the floor only
 when no working variant reaches it), then energy (only to keep the cheapest service while the store will survive it),
@@ -18,7 +18,7 @@ from typing import Final
 
 from edged.clock import NS_PER_S
 from edged.errors import EdgedError, UsageError
-from edged.governor import economy, explain, ledger, planner, vetoes
+from edged.governor import economy, explain, ledger, outlook, planner, vetoes
 from edged.governor.decision import (
     BatchDone,
     Budget,
@@ -26,6 +26,7 @@ from edged.governor.decision import (
     Choice,
     Decision,
     Device,
+    Number,
     Observation,
     Pinned,
     Sensed,
@@ -94,9 +95,10 @@ def step(state: State, observation: Observation, now_ns: int) -> tuple[State, De
         case BatchDone():
             return reconsider(_learn(state, observation, now_ns), now_ns)
         case Workload():
-            return reconsider(_load(state, observation, now_ns), now_ns)
+            loaded = _load(state, observation, now_ns)
+            return reconsider(loaded if loaded.economy.planned else _tick(loaded, now_ns), now_ns)
         case BudgetChanged(budget):
-            return afresh(_budgeted(state, budget, now_ns), now_ns)
+            return afresh(_tick(_budgeted(state, budget, now_ns), now_ns), now_ns)
         case Pinned(variant):
             pinned = None if variant is None else _pin(state, variant)
             return afresh(_permitted(replace(state, pinned=pinned)), now_ns)
@@ -153,6 +155,11 @@ def energy_j(state: State, variant: str, batch: int) -> float | None:
     if i is None or batch < 1 or not e.knows_power:
         return None
     return e.joule(i, e.clock) * e.tables.times(i, batch, batch) / batch
+
+
+def numbers(state: State, now_ns: int) -> tuple[Number, ...]:
+    """What is estimated and allowed now, as in `Decision.numbers`: for a status, once a second."""
+    return outlook.numbers(state.economy, state.seconds(now_ns))
 
 
 # --- what is learnt ---------------------------------------------------------------------------------------------------

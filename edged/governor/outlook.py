@@ -77,7 +77,11 @@ def _watts(e: Economy, now_s: float) -> list[Number]:
         return []
     error_w, guess = _round(e.energy.other_error_w), e.device.assumed
     age_s = _age(now_s, e.energy.valid_s) if e.energy.metered else None
+    book = e.energy.book
+    window_s = max(1, min(round(now_s), len(book.seconds_j) - 1))
+    mean_w = sum(book.seconds_j[-1 - window_s : -1]) / window_s
     return [
+        Number("mean power over the window", _round(mean_w), "W", None, age_s, guess and not e.energy.metered),
         Number("drawn without frames", _round(e.plan.base_w), "W", error_w, age_s, guess and not e.energy.metered),
         Number("of that, another load", _round(e.energy.other_w), "W", error_w, age_s, guess),
         Number("price of a joule", _round(e.price), "frames/J"),
@@ -94,6 +98,7 @@ def _allowances(e: Economy) -> list[Number]:
     found = [Number(name, _round(watts), "W") for name, watts in named if math.isfinite(watts)]
     if e.horizon is not None and e.knows_power:
         left_wh = e.horizon.left_j(e.energy.book.drawn_j) / 3600
+        found.append(Number("energy spent in this horizon", _round(e.horizon.energy_j / 3600 - left_wh), "Wh"))
         found.append(Number("left of the horizon's energy", _round(left_wh), "Wh"))
     if e.store.charge is not None:
         found.append(Number("charge", _round(e.store.charge), ""))

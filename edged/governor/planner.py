@@ -28,7 +28,7 @@ ROUND_SMOOTHING: Final = 0.3
 
 def replan(e: Economy, now_s: float, clock: int, may_switch: bool) -> Economy:
     """Budgets, prices and the clock, afresh."""
-    elapsed_s = REPLAN_S if math.isinf(e.planned_s) else now_s - e.planned_s
+    elapsed_s = now_s - e.planned_s if e.planned else REPLAN_S
     pace = latency.fade(e.latency, now_s, REPLAN_S)
     e = replace(e, latency=pace, planned_s=now_s, round_s=e.round_s + ROUND_SMOOTHING * (e.offered_s - e.round_s))
     options = tuple(e.tables.options[i] for i in e.tables.offers[-1])

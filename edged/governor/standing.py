@@ -38,6 +38,8 @@ SETTLE_S: Final = 2.0
 """After a change, drops reported for the past second may still be those of the variant before."""
 RESTATE_S: Final = 5.0
 """With the variant unchanged, a new bound is announced at most this often."""
+SHARE_STEP: Final = 0.1
+"""A share of frames that has moved by more is announced too."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,9 @@ def _settle(state: State, views: list[View], target: int, now_ns: int, afresh: b
     failed = views[state.current].name if state.late >= LATE_LIMIT else None
     bound = explain.bound(views, target, pinned, failed is not None)
     given, impossible = explain.yielded(views, target, state.economy.plan), unheld(state.economy)
+    share = _frame_share(views[target], state.economy.plan.base_w)
     same = (bound, given, impossible) == (old.bound, old.yielded, old.unheld)
+    same = same and abs(share - old.frame_share) <= SHARE_STEP
     if not (moved or afresh) and (same or now_ns - state.restated_ns < RESTATE_S * NS_PER_S):
         return state, old
     scene = Scene(state.budget, state.cameras, state.frames_per_s)
@@ -186,17 +190,22 @@ def _settle(state: State, views: list[View], target: int, now_ns: int, afresh: b
 
 def _priced(state: State, views: list[View], target: int, now_ns: int) -> dict[str, Any]:
     """What the economy adds to a Decision."""
-    economy, view = state.economy, views[target]
-    plan, share = economy.plan, 1.0
-    if view.power_w is not None and not view.in_power and view.power_w > plan.base_w:
-        share = max(0.0, (view.allowed_w - plan.base_w) / (view.power_w - plan.base_w))
+    economy = state.economy
+    plan = economy.plan
     return {
         "clock": None if economy.device.held else plan.clock,
         "price_per_j": float(f"{economy.price:.4g}"),
-        "frame_share": round(min(1.0, share), 3),
+        "frame_share": _frame_share(views[target], plan.base_w),
         "escalation": _escalation(economy, target, state.seconds(now_ns)),
         "numbers": numbers(economy, state.seconds(now_ns)),
     }
+
+
+def _frame_share(view: View, base_w: float) -> float:
+    """Share of the frames that the budgets of watts let a variant run."""
+    if view.power_w is None or view.in_power or view.power_w <= base_w:
+        return 1.0
+    return round(min(1.0, max(0.0, (view.allowed_w - base_w) / (view.power_w - base_w))), 3)
 
 
 def _escalation(economy: Economy, target: int, now_s: float) -> Escalation | None:

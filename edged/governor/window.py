@@ -21,7 +21,7 @@ SOON: Final = 0.35
 BURST: Final = 1.35
 """At most this multiple of the cap, however much was saved."""
 STEP_GUARD: Final = 0.005
-"""Share of the cap kept back while a window still holds seconds of another cap."""
+"""Share of the cap kept back while a window still holds seconds of another cap, or of before the first."""
 LEAST_S: Final = 0.25
 NEAR_S: Final = 2
 NEAR_SLACK: Final = 0.01
@@ -31,10 +31,11 @@ each held to the joule, all would stay below the cap. It is half of what a good 
 
 @dataclass(frozen=True)
 class Caps:
-    """The caps of the last seconds, oldest first; the last entry is of second `at_s`."""
+    """The caps of the last seconds, oldest first; the last entry is of second `at_s`; the first cap, of `begun_s`."""
 
     recent_w: tuple[float, ...]
     at_s: int = 0
+    begun_s: int = 0
 
     def noted(self, cap_w: float, now_s: float) -> Caps:
         second = int(now_s)
@@ -42,11 +43,11 @@ class Caps:
         recent = self.recent_w
         if passed > 0:
             recent = (*recent, *(cap_w,) * min(passed, len(recent)))[-len(recent) :]
-        return Caps((*recent[:-1], cap_w), max(second, self.at_s))
+        return Caps((*recent[:-1], cap_w), max(second, self.at_s), self.begun_s)
 
 
 def fresh(cap_w: float, window_s: int, second: int = 0) -> Caps:
-    return Caps((cap_w,) * window_s, second)
+    return Caps((cap_w,) * window_s, second, second)
 
 
 def allowed_w(book: Book, caps: Caps, usual_w: float, now_s: float) -> float:
@@ -58,7 +59,7 @@ def allowed_w(book: Book, caps: Caps, usual_w: float, now_s: float) -> float:
         booked = np.concatenate([booked, np.zeros(passed)])[-len(booked) :]
     past, current = booked[:-1], float(booked[-1])
     cap_w = caps.recent_w[-1]
-    stepped = min(caps.recent_w) < max(caps.recent_w)
+    stepped = min(caps.recent_w) < max(caps.recent_w) or second - caps.begun_s < window
     guard = 1.0 - GUARD_J / window - (STEP_GUARD if stepped else 0.0)
     # greatest cap of the last j seconds: the limit of a window that began then
     in_force = np.maximum.accumulate(np.array(caps.recent_w)[::-1])[::-1]

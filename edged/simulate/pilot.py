@@ -40,6 +40,8 @@ from edged.simulate.tables import (
 )
 
 PLAN_EVERY_S: Final = 0.5
+NO_CAP_W: Final = 1e6
+"""A scenario always has a cap; this one is none."""
 NOTHING_ASKED: Final = Budget(deadline_ms=1000.0, deadline_quantile=0.99, min_accuracy=0.0)
 
 
@@ -112,8 +114,9 @@ class Pilot:
 
     def decide(self, waiting: Waiting) -> Action:
         self._clock = waiting.clock
-        if self.budget.power_w != waiting.cap_w:
-            self.budget = replace(self.budget, power_w=waiting.cap_w)
+        cap_w = waiting.cap_w if waiting.cap_w < NO_CAP_W else None
+        if self.budget.power_w != cap_w:
+            self.budget = replace(self.budget, power_w=cap_w)
             self._tell(BudgetChanged(self.budget), waiting.at_s)
         if waiting.at_s - self._planned_s >= PLAN_EVERY_S:
             self._planned_s = waiting.at_s

@@ -15,13 +15,14 @@ from msgspec import Meta, Struct, structs
 from edged.config import Limits
 from edged.errors import UsageError
 from edged.governor.decision import Budget
+from edged.simulate.pilot import NO_CAP_W
 from edged.simulate.scenario import Truth
 from edged.simulate.tables import NAMES
 from edged.validate import convert
 
 LIMITS: Final = {"deadline_ms": "D", "power_w": "cap", "power_window_s": "W", "temperature_c": "Tlim"}
 """Limits that the arena's scenario holds itself, since it judges by them."""
-NO_LIMIT: Final = {"cap": 1e6, "Tlim": 97.0}
+NO_LIMIT: Final = {"cap": NO_CAP_W, "Tlim": 97.0}
 
 Shape = float | list[Any] | dict[str, Any]
 Positive = Annotated[float, Meta(gt=0, description="a number above 0")]
