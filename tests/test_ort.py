@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -238,3 +241,11 @@ def test_sessions_do_not_spin_and_keep_to_their_threads() -> None:
     options = runtime()._session(center_model(), "m.onnx").get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+
+
+def test_the_runtime_tells_nobody_of_this_device(tmp_path: Path) -> None:
+    """Left alone, ONNX Runtime keeps a number for the device below HOME and reports to its maker."""
+    environment = {key: text for key, text in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-c", "import edged.engines.ort"]
+    subprocess.run(command, env={**environment, "HOME": str(tmp_path)}, timeout=60, check=True)
+    assert not list(tmp_path.iterdir())

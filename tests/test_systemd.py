@@ -17,12 +17,12 @@ import pytest
 
 from tests.support.machine import ROOT, Machine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CACHE = Path(os.environ.get("EDGED_SYSTEMD_CACHE", Path.home() / ".cache/edged/systemd"))
 PASSWORD = "s3cret-p@ss"
 INSTALL = "cd /srv/edged && scripts/install --wheels /srv/wheels"
-INSTALL_S = 240.0
+INSTALL_S = 400.0
 EXPOSURE = 1.9
 FILES = "find / -xdev \\( -path /srv -o -path /tmp \\) -prune -o -print"
 
@@ -357,7 +357,8 @@ def test_removed_it_leaves_nothing(machine: Machine, before: tuple[set[str], str
     assert left and all(path.startswith(("/etc/edged", "/var/lib/edged", "/var/cache/edged")) for path in left), left
     assert machine.process("systemctl status edged").returncode == 4, "no such unit"
     machine.run(
-        "cd /srv/edged && scripts/install --uninstall --purge; rm -f /dev/fuse /dev/video0 /dev/nvmap; groupdel jtop"
+        "cd /srv/edged && scripts/install --uninstall --purge;"
+        "rm -f /dev/fuse /dev/video0 /dev/nvmap; groupdel jtop || true"
     )
     left = files(machine) ^ was
     assert not left, left

@@ -7,6 +7,7 @@ machine can read. It lies in a file for root alone, and a drop-in of the unit na
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import os
 import re
@@ -79,6 +80,8 @@ class Store:
         names = self.names()
         if not names:
             self._drop_in.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # others may have put something beside it
+                self._drop_in.parent.rmdir()
             return
         lines = [f"LoadCredential={name}:{self.directory / name}" for name in names]
         self._drop_in.parent.mkdir(parents=True, exist_ok=True)
