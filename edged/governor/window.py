@@ -24,9 +24,9 @@ STEP_GUARD: Final = 0.005
 """Share of the cap kept back while a window still holds seconds of another cap, or of before the first."""
 LEAST_S: Final = 0.25
 NEAR_S: Final = 2
-NEAR_SLACK: Final = 0.01
+NEAR_SLACK: Final = 0.025
 """Windows that end within so many seconds may overshoot by this share: seconds differ by what runs in them, and were
-each held to the joule, all would stay below the cap. It is half of what a good meter is wrong by."""
+each held to the joule, all would stay below the cap. It is twice what a good meter is wrong by."""
 
 
 @dataclass(frozen=True)
