@@ -45,7 +45,7 @@ from edged.loop.reports import Reports
 from edged.loop.steering import Steering
 from edged.power.telemetry import Sampler, open_provider
 from edged.vision.decoder import make_decoder
-from edged.vision.letterbox import Letterboxer
+from edged.vision.letterbox import open_letterboxer
 
 STUCK_AFTER_S: Final = 5.0
 """The engine loop finishes a turn in milliseconds; a first CUDA call or a paged-out model may take seconds."""
@@ -135,7 +135,7 @@ class Daemon:
         self._steering = steering
         self._reports = Reports(manifest, cameras, pool, steering, publisher, self._sampler, self._heartbeats)
         presenter = Presenter(publisher, make_decoder(manifest), manifest.labels, cameras.ring_name)
-        letterboxer = Letterboxer(manifest.input, [pool.input_buffer(lane) for lane in range(pool.lanes)])
+        letterboxer = open_letterboxer(manifest.input, pool)
         self._pipeline = Pipeline(
             selector, self._calls, cameras, pool, letterboxer, presenter, steering, self._reports, self._heartbeats
         )

@@ -24,7 +24,7 @@ ROOMS = {
 }
 DOORS = {
     "zmq": ("edged/bus/", "edged/daemon.py"),
-    "onnxruntime": ("edged/engines/ort.py",),
+    "onnxruntime": ("edged/engines/ort.py", "edged/engines/ort_cuda.py"),
     "tensorrt": ("edged/engines/trt.py",),
     "cuda": ("edged/engines/cuda.py",),
     "av": ("edged/frames/", "edged/commands/demo"),

@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edged.engines.scaler import Scaler
+
 Outputs = Mapping[str, NDArray[Any]]
 """Tensor name -> array of shape (batch, ...); a view of the engine's memory, valid until the lane's next submit."""
 
@@ -46,6 +48,9 @@ class HostMemory:
     for it while they load; afterwards it only exists.
     """
 
+    scaler: Scaler | None = None
+    """Where pictures go to be scaled on a GPU; None: the caller scales them into `input` itself."""
+
     def __init__(self, allocate: Allocate, lanes: int, max_batch: int, image: TensorSpec) -> None:
         self.max_batch = max_batch
         self._allocate = allocate
@@ -55,11 +60,19 @@ class HostMemory:
     def input(self, lane: int) -> NDArray[np.uint8]:
         return self._inputs[lane]
 
+    def picture(self, lane: int, index: int) -> NDArray[np.uint8]:
+        """(height, width, 3): what the model sees of frame `index` of the lane's last batch. Valid until the next."""
+        picture: NDArray[np.uint8] = self._inputs[lane][index]
+        return picture
+
     def output(self, lane: int, spec: TensorSpec) -> NDArray[Any]:
         key = (lane, spec)
         if key not in self._outputs:
             self._outputs[key] = self._allocate((self.max_batch, *spec.shape), spec.dtype)
         return self._outputs[key]
+
+    def close(self) -> None:
+        """After the engines. Plain memory frees itself."""
 
 
 class Engine(Protocol):
@@ -117,7 +130,9 @@ class Runtime(Protocol):
     @property
     def lanes(self) -> int: ...
 
-    def allocate(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]: ...
+    def memory(self, image: TensorSpec, pad: int, max_batch: int) -> HostMemory:
+        """What the engines of one pool share; `pad` is the brightness around a picture. EdgedError if there is none."""
+        ...
 
     def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> Engine:
         """An engine from the verified bytes of `file`. EdgedError if the runtime refuses them or if their tensors are

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from edged import clock
 from edged.config import EngineConfig
 from edged.engines.bundle import Bundle, model_tensors, select_file, verify_file
-from edged.engines.engine import Engine, HostMemory, Outputs, Runtime
+from edged.engines.engine import Engine, Outputs, Runtime
 from edged.engines.manifest import EngineFile, VariantSpec
-from edged.engines.ort import OrtRuntime
+from edged.engines.runtimes import open_runtime
+from edged.engines.scaler import Scaler
 from edged.errors import EdgedError, UsageError
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Pool:
         self.device = runtime.device
         self._runtime = runtime
         self._tensors = model_tensors(bundle.manifest)
-        self._memory = HostMemory(runtime.allocate, runtime.lanes, self.max_batch, self._tensors.image)
+        self._memory = runtime.memory(self._tensors.image, bundle.manifest.input.pad, self.max_batch)
         self._engines: dict[str, Engine] = {}
         self._variants: dict[str, PoolVariant] = {}
         self._in_flight: list[str | None] = [None] * runtime.lanes
@@ -78,6 +79,7 @@ class Pool:
         for spec in bundle.manifest.variants:
             self._variants[spec.name] = self._open_variant(bundle, spec)
         if not self._engines:
+            self._memory.close()
             why = "; ".join(f"{v.name}: {v.refused}" for v in self._variants.values())
             raise UsageError(
                 f"no variant of bundle {bundle.directory} runs here: {why}",
@@ -90,7 +92,7 @@ class Pool:
     def open(cls, bundle: Bundle, config: EngineConfig) -> Pool:
         """All variants of the bundle on the configured device, warm. A variant that cannot run is refused with its
         reason in `variants`; UsageError if none can. `auto` goes to the CPU if none of them runs on the GPU."""
-        runtime = OrtRuntime.open(config)
+        runtime = open_runtime(config)
         try:
             return cls(bundle, runtime, config.max_batch)
         except UsageError as error:
@@ -98,7 +100,7 @@ class Pool:
             if config.device != "auto" or runtime.device == "cpu":
                 raise
             log.warning("not on %s, so on the CPU: %s", runtime.device, error.message)
-        return cls(bundle, OrtRuntime.open(structs.replace(config, device="cpu")), config.max_batch)
+        return cls(bundle, open_runtime(structs.replace(config, device="cpu")), config.max_batch)
 
     @property
     def variants(self) -> tuple[PoolVariant, ...]:
@@ -118,6 +120,15 @@ class Pool:
     def input_buffer(self, lane: int) -> NDArray[np.uint8]:
         """uint8 (max_batch, height, width, 3), one memory for all variants; write it between collect and submit."""
         return self._memory.input(lane)
+
+    @property
+    def scaler(self) -> Scaler | None:
+        """Where pictures go instead of `input_buffer` on a GPU; what was put there is what the next submit runs."""
+        return self._memory.scaler
+
+    def picture(self, lane: int, index: int) -> NDArray[np.uint8]:
+        """(height, width, 3), BGR: frame `index` of the lane's last batch as the model saw it; until the next one."""
+        return self._memory.picture(lane, index)
 
     def select(self, name: str) -> None:
         """Let `name` run from the next submit on; batches in flight finish on the variant they started with."""
@@ -168,6 +179,7 @@ class Pool:
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()
+        self._memory.close()
 
     def __enter__(self) -> Pool:
         return self

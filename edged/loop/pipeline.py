@@ -29,7 +29,7 @@ from edged.loop.calls import Calls
 from edged.loop.present import Presenter, Timing
 from edged.loop.reports import Reports
 from edged.loop.steering import Steering
-from edged.vision.letterbox import Letterboxer
+from edged.vision.letterbox import GpuLetterboxer, Letterboxer
 
 STAGE: Final = "pipeline"
 LONGEST_WAIT_NS: Final = NS_PER_S // 2
@@ -58,7 +58,7 @@ class Pipeline:
         calls: Calls,
         cameras: Cameras,
         pool: Pool,
-        letterboxer: Letterboxer,
+        letterboxer: Letterboxer | GpuLetterboxer,
         presenter: Presenter,
         steering: Steering,
         reports: Reports,
@@ -198,7 +198,7 @@ class Pipeline:
             except EdgedError:  # its ring is gone: the camera was reopened meanwhile
                 self._dropped(frame, "torn")
                 continue
-            if self._cameras.intact(frame):
+            if self._letterboxer.reads_late or self._cameras.intact(frame):
                 whole.append(frame)
                 self._cameras.taken(frame)
             else:
@@ -231,6 +231,9 @@ class Pipeline:
         size = len(batch.frames)
         timing = Timing(batch.start_ns, batch.submitted_ns, collected_ns, self._deadline_ms)
         for index, frame in enumerate(batch.frames):
+            if self._letterboxer.reads_late and not self._cameras.intact(frame):
+                self._cameras.count_drop(frame.camera, "torn")
+                continue
             geometry = self._letterboxer.geometry(frame.width, frame.height)
             try:
                 on_time = self._presenter.publish(frame, batch.variant, size, outputs, index, geometry, timing)
