@@ -257,7 +257,7 @@ def _compile(source: str, name: str, defines: Sequence[str], capability: tuple[i
         if nvrtc.nvrtcCompileProgram(program, len(encoded), encoded)[0]:
             log = b" " * int(_check_nvrtc(nvrtc.nvrtcGetProgramLogSize(program)))
             nvrtc.nvrtcGetProgramLog(program, log)
-            raise CudaError(f"the kernel {name} does not compile here: {log.decode(errors='replace').strip()[:600]}")
+            raise CudaError(f"the kernel {name} does not compile here: {_one_line(log.decode(errors='replace'))}")
         cubin = b" " * int(_check_nvrtc(nvrtc.nvrtcGetCUBINSize(program)))
         _check_nvrtc(nvrtc.nvrtcGetCUBIN(program, cubin))  # writes into the bytes
         return cubin
@@ -281,5 +281,5 @@ def _said(status: Any) -> str:
     return f"{text.decode() if text else 'an error'} ({int(status)})"
 
 
-def _one_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def _one_line(said: object) -> str:
+    return (str(said).strip("\0 \n").splitlines() or [type(said).__name__])[0][:300]

@@ -109,26 +109,31 @@ class Scaler:
             reachable = self._bounced(lane, index, pixels)
         if not self._gpu.integrated:
             reachable = self._copied(lane, index, reachable, pixels.nbytes)
+        self.place(lane, index, reachable, nv12, place)
+        self._put[lane] = max(self._put[lane], index + 1)
+
+    def place(self, lane: int, index: int, address: int, nv12: bool, place: Placement) -> None:
+        """As `put`, of pixels that the GPU reaches at `address`."""
         picture = self._jobs[lane].pictures[index]
-        picture.pixels, picture.nv12 = reachable, nv12
-        picture.width, picture.height, picture.left, picture.top = (
-            place.source_width, place.source_height, place.left, place.top,
-        )  # fmt: skip
+        picture.pixels, picture.nv12, picture.left, picture.top = address, nv12, place.left, place.top
+        picture.width, picture.height = place.source_width, place.source_height
         picture.scaled_width, picture.scaled_height = place.scaled_width, place.scaled_height
         picture.ratio_x = place.source_width / place.scaled_width
         picture.ratio_y = place.source_height / place.scaled_height
-        self._put[lane] = max(self._put[lane], index + 1)
 
     def run(self, lane: int) -> bool:
         """Scale what was put since the last run; False if that is nothing."""
         count, self._put[lane] = self._put[lane], 0
         if not count:
             return False
-        # one pixel more than there are: a picture at an odd place has its tiles begin one pixel outside
-        grid = (self.target.width // TILE[0] + 1, self.target.height // TILE[1] + 1, count)
-        self._launch[lane](grid, BLOCK)
+        self.again(lane, count)
         self._used[lane] = True
         return True
+
+    def again(self, lane: int, count: int) -> None:
+        """Scale the first `count` pictures of the lane, put before."""
+        # one pixel more than there are: a picture at an odd place has its tiles begin one pixel outside
+        self._launch[lane]((self.target.width // TILE[0] + 1, self.target.height // TILE[1] + 1, count), BLOCK)
 
     def used(self, lane: int) -> bool:
         """Whether the lane was ever filled from here."""
