@@ -157,5 +157,5 @@ def test_graphs_events_and_failures(gpu: Gpu) -> None:
         gpu.capture(lambda: print(1 / 0))
     gpu.copy(memory, address, 64)  # the stream is whole again
     gpu.wait()
-    with pytest.raises(CudaError, match="does not compile here: .*no storage class"):
+    with pytest.raises(CudaError, match=r"does not compile here: .*no storage class"):
         gpu.kernel("nonsense", "letterbox", ())
