@@ -78,7 +78,7 @@ class BusConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
     threads: Annotated[int, Meta(ge=1, le=64, description="a whole number from 1 to 64")] = 1
     max_batch: Annotated[int, Meta(ge=1, le=64, description="a whole number from 1 to 64")] = 4
 

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from edged.config import EngineConfig
 from edged.engines import cuda, ort_cuda
+from edged.engines.bundle import load_bundle
 from edged.engines.cuda import CudaError, Event, Gpu, Graph, Kernel
 from edged.engines.gpu_memory import GpuMemory
 from edged.engines.manifest import InputSpec
 from edged.engines.ort import allocate
 from edged.engines.ort_cuda import OrtCudaEngine
-from edged.engines.runtimes import open_runtime
+from edged.engines.runtimes import runtimes
 from edged.engines.scaler import Scaler, Target
 from edged.errors import EdgedError, UsageError
 from edged.frames.frame import PixelFormat
@@ -29,6 +30,7 @@ from tests.support.models import center_model
 from tests.test_ort import IMAGE, TENSORS, expected
 
 MAX_BATCH = 3
+MANIFEST = load_bundle(Path(__file__).parent.parent / "edged/bundles/demo").manifest
 SPEC = InputSpec(IMAGE.name, IMAGE.shape[1], IMAGE.shape[0])
 
 
@@ -142,16 +144,21 @@ def test_cuda_that_is_not_here_is_a_sentence_and_auto_takes_the_cpu(monkeypatch:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     monkeypatch.setattr(cuda, "why_not", no_driver)
     with pytest.raises(UsageError, match=r"the NVIDIA driver is not here: libcuda\.so\.1"):
-        open_runtime(EngineConfig(device="cuda"))
-    assert open_runtime(EngineConfig(device="auto")).device == "cpu"
+        list(runtimes(EngineConfig(device="cuda"), MANIFEST))
+    assert [runtime.device for runtime in runtimes(EngineConfig(device="auto"), MANIFEST)] == ["cpu"]
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="CUDA is here")
 def test_a_wheel_without_cuda_is_a_sentence_and_auto_takes_the_cpu() -> None:
     with pytest.raises(UsageError, match="built without CUDA") as caught:
-        open_runtime(EngineConfig(device="cuda"))
+        list(runtimes(EngineConfig(device="cuda"), MANIFEST))
     assert "edged[cuda]" in caught.value.hint
-    assert open_runtime(EngineConfig(device="auto")).device == "cpu"
+    assert [runtime.device for runtime in runtimes(EngineConfig(device="auto"), MANIFEST)] == ["cpu"]
+
+
+def test_tensorrt_that_is_not_here_is_a_sentence() -> None:
+    with pytest.raises(UsageError, match=r"TensorRT's Python package is not here .* python3-libnvinfer"):
+        list(runtimes(EngineConfig(device="tensorrt"), MANIFEST))
 
 
 def test_bindings_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

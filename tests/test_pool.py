@@ -14,6 +14,7 @@ from edged.config import EngineConfig
 from edged.engines import pool as pool_module
 from edged.engines.bundle import load_bundle
 from edged.engines.engine import Engine, HostMemory, ModelTensors, Outputs, TensorSpec
+from edged.engines.manifest import EngineFile, InputSpec, Manifest
 from edged.engines.ort import OrtRuntime
 from edged.engines.pool import Pool, VariantError
 from edged.errors import EdgedError, UsageError
@@ -254,7 +255,10 @@ class FakeRuntime:
         self.log: list[str] = []
         self.engines: list[FakeEngine] = []
 
-    def memory(self, image: TensorSpec, pad: int, max_batch: int) -> HostMemory:
+    def refuses(self, file: EngineFile, max_batch: int) -> str | None:
+        return None
+
+    def memory(self, spec: InputSpec, image: TensorSpec, max_batch: int) -> HostMemory:
         return HostMemory(np.zeros, self.lanes, max_batch, image)
 
     def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> Engine:
@@ -276,9 +280,11 @@ def test_auto_goes_to_the_cpu_if_nothing_runs_on_the_gpu_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle = load_bundle(write_bundle(tmp_path / "b", MODELS))
-    monkeypatch.setattr(
-        pool_module, "open_runtime", lambda config: OrtRuntime(1) if config.device == "cpu" else UselessGpu()
-    )
+
+    def tried(config: EngineConfig, manifest: Manifest) -> list[Any]:
+        return [UselessGpu(), OrtRuntime(1)] if config.device == "auto" else [UselessGpu()]
+
+    monkeypatch.setattr(pool_module, "runtimes", tried)
     with Pool.open(bundle, EngineConfig(device="auto")) as pool:
         assert pool.device == "cpu" and [v.refused for v in pool.variants] == [None] * 3
     assert "cuDNN is not here" in caplog.text

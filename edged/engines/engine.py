@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edged.engines.manifest import EngineFile, InputSpec
 from edged.engines.scaler import Scaler
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -130,8 +131,12 @@ class Runtime(Protocol):
     @property
     def lanes(self) -> int: ...
 
-    def memory(self, image: TensorSpec, pad: int, max_batch: int) -> HostMemory:
-        """What the engines of one pool share; `pad` is the brightness around a picture. EdgedError if there is none."""
+    def refuses(self, file: EngineFile, max_batch: int) -> str | None:
+        """Why it cannot take this file, by what the manifest says of it; None if it can."""
+        ...
+
+    def memory(self, spec: InputSpec, image: TensorSpec, max_batch: int) -> HostMemory:
+        """What the engines of one pool share. EdgedError if there is none."""
         ...
 
     def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> Engine:

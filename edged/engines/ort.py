@@ -18,8 +18,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edged.engines.engine import HostMemory, ModelTensors, Outputs, TensorSpec
+from edged.engines.manifest import EngineFile, InputSpec
 from edged.engines.onnx_file import check_self_contained
-from edged.errors import EdgedError
+from edged.errors import EdgedError, UsageError
 
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
 _ALIGNMENT = 64  # one cache line, and what the widest vector loads want
@@ -43,7 +44,16 @@ class OrtRuntime:
         _share_arena()
         self._threads = threads
 
-    def memory(self, image: TensorSpec, pad: int, max_batch: int) -> HostMemory:
+    def refuses(self, file: EngineFile, max_batch: int) -> str | None:
+        return None
+
+    def memory(self, spec: InputSpec, image: TensorSpec, max_batch: int) -> HostMemory:
+        """UsageError for an input that is not the picture's bytes."""
+        if not spec.raw:
+            raise UsageError(
+                f"the bundle's input is {spec.dtype}, which only a GPU prepares",
+                "package it with the normalisation inside the graph, or run it on a GPU",
+            )
         return HostMemory(allocate, self.lanes, max_batch, image)
 
     def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> OrtEngine:

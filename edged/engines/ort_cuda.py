@@ -21,6 +21,7 @@ from edged.engines import cuda
 from edged.engines.cuda import CudaError, Gpu
 from edged.engines.engine import HostMemory, ModelTensors, Outputs, TensorSpec
 from edged.engines.gpu_memory import GpuMemory
+from edged.engines.manifest import EngineFile, InputSpec
 from edged.engines.onnx_file import check_self_contained
 from edged.engines.ort import EXPORT, FATAL, check_declared, first_line, one_line, probe, session_options
 from edged.engines.scaler import Target
@@ -44,9 +45,11 @@ class OrtCudaRuntime:
         self._threads = threads
         self._gpu = Gpu()
 
-    def memory(self, image: TensorSpec, pad: int, max_batch: int) -> GpuMemory:
-        height, width, _ = image.shape
-        return GpuMemory(self._gpu, Target(width, height, pad), self.lanes, max_batch, image)
+    def refuses(self, file: EngineFile, max_batch: int) -> str | None:
+        return None
+
+    def memory(self, spec: InputSpec, image: TensorSpec, max_batch: int) -> GpuMemory:
+        return GpuMemory(self._gpu, Target.of(spec), self.lanes, max_batch, image)
 
     def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> OrtCudaEngine:
         assert isinstance(memory, GpuMemory), "memory() made it"

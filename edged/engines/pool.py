@@ -14,15 +14,14 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 import numpy as np
-from msgspec import structs
 from numpy.typing import NDArray
 
 from edged import clock
 from edged.config import EngineConfig
 from edged.engines.bundle import Bundle, model_tensors, select_file, verify_file
 from edged.engines.engine import Engine, Outputs, Runtime
-from edged.engines.manifest import EngineFile, VariantSpec
-from edged.engines.runtimes import open_runtime
+from edged.engines.manifest import VariantSpec
+from edged.engines.runtimes import runtimes
 from edged.engines.scaler import Scaler
 from edged.errors import EdgedError, UsageError
 
@@ -70,14 +69,17 @@ class Pool:
         self.device = runtime.device
         self._runtime = runtime
         self._tensors = model_tensors(bundle.manifest)
-        self._memory = runtime.memory(self._tensors.image, bundle.manifest.input.pad, self.max_batch)
+        self._memory = runtime.memory(bundle.manifest.input, self._tensors.image, self.max_batch)
         self._engines: dict[str, Engine] = {}
         self._variants: dict[str, PoolVariant] = {}
         self._in_flight: list[str | None] = [None] * runtime.lanes
         for lane in range(runtime.lanes):
             self._memory.input(lane).fill(bundle.manifest.input.pad)
+        # All are loaded before the first runs: only then is it known how much memory they can share.
         for spec in bundle.manifest.variants:
-            self._variants[spec.name] = self._open_variant(bundle, spec)
+            self._variants[spec.name] = self._load(bundle, spec)
+        for name, engine in list(self._engines.items()):
+            self._warm(name, engine)
         if not self._engines:
             self._memory.close()
             why = "; ".join(f"{v.name}: {v.refused}" for v in self._variants.values())
@@ -91,16 +93,18 @@ class Pool:
     @classmethod
     def open(cls, bundle: Bundle, config: EngineConfig) -> Pool:
         """All variants of the bundle on the configured device, warm. A variant that cannot run is refused with its
-        reason in `variants`; UsageError if none can. `auto` goes to the CPU if none of them runs on the GPU."""
-        runtime = open_runtime(config)
-        try:
-            return cls(bundle, runtime, config.max_batch)
-        except UsageError as error:
-            # A GPU that gives memory may still compute nothing: cuDNN missing, too old a chip, no room left.
-            if config.device != "auto" or runtime.device == "cpu":
-                raise
-            log.warning("not on %s, so on the CPU: %s", runtime.device, error.message)
-        return cls(bundle, open_runtime(structs.replace(config, device="cpu")), config.max_batch)
+        reason in `variants`; UsageError if none can. `auto` goes on to the next runtime if none of them runs on one."""
+        failed: UsageError | None = None
+        for runtime in runtimes(config, bundle.manifest):
+            if failed is not None:
+                log.warning("next is %s, since: %s", runtime.device, failed.message)
+            try:
+                return cls(bundle, runtime, config.max_batch)
+            except UsageError as error:
+                # A GPU that gives memory may still compute nothing: cuDNN missing, too old a chip, no room left.
+                failed = error
+        assert failed is not None, "there is always a runtime to try"
+        raise failed
 
     @property
     def variants(self) -> tuple[PoolVariant, ...]:
@@ -199,20 +203,24 @@ class Pool:
     def _usable(self) -> list[str]:
         return [variant.name for variant in self._variants.values() if variant.refused is None]
 
-    def _open_variant(self, bundle: Bundle, spec: VariantSpec) -> PoolVariant:
-        """Load and warm one variant; whatever is wrong with it is a reason to refuse it, not to stop."""
+    def _load(self, bundle: Bundle, spec: VariantSpec) -> PoolVariant:
+        """Load one variant; whatever is wrong with it is a reason to refuse it, not to stop."""
         variant = PoolVariant(spec.name, spec.precision, spec.sparse)
+        runtime = self._runtime
         try:
-            file = select_file(spec, self._runtime.name, platform.machine())
-            variant = replace(
-                variant,
-                accuracy=file.accuracy.get(bundle.manifest.metric),
-                runtime=self._runtime.name,
-                file=file.path,
+            file = select_file(
+                spec, runtime.name, platform.machine(), lambda file: runtime.refuses(file, self.max_batch)
             )
-            engine = self._load(bundle, file)
+            accuracy = file.accuracy.get(bundle.manifest.metric)
+            variant = replace(variant, accuracy=accuracy, runtime=runtime.name, file=file.path)
+            content = verify_file(bundle, file)
+            self._engines[spec.name] = runtime.load(content, file.path, self._tensors, self._memory)
         except EdgedError as error:
             return replace(variant, refused=error.message)
+        return variant
+
+    def _warm(self, name: str, engine: Engine) -> None:
+        """Run every batch size on every lane; a variant that fails is refused."""
         try:
             latency_ms = tuple(_warm(engine, lane=0, batch=batch) for batch in range(1, self.max_batch + 1))
             for lane in range(1, self.lanes):
@@ -220,13 +228,10 @@ class Pool:
                     _run(engine, lane, batch)
         except EdgedError as error:
             engine.close()
-            return replace(variant, refused=error.message)
-        self._engines[spec.name] = engine
-        return replace(variant, latency_ms=latency_ms)
-
-    def _load(self, bundle: Bundle, file: EngineFile) -> Engine:
-        content = verify_file(bundle, file)
-        return self._runtime.load(content, file.path, self._tensors, self._memory)
+            del self._engines[name]
+            self._variants[name] = replace(self._variants[name], refused=error.message)
+            return
+        self._variants[name] = replace(self._variants[name], latency_ms=latency_ms)
 
 
 def _warm(engine: Engine, lane: int, batch: int) -> float:

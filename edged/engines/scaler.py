@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.engines.cuda import Gpu
+from edged.engines.manifest import InputSpec
 
 MAX_PICTURES: Final = 64
 BLOCK: Final = (32, 4, 1)
@@ -39,6 +40,11 @@ class Target:
     rgb: bool = False
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @classmethod
+    def of(cls, spec: InputSpec) -> Target:
+        """What the manifest says of the input."""
+        return cls(spec.width, spec.height, spec.pad, spec.dtype, spec.color == "RGB", spec.scale, spec.bias)
 
     @property
     def frame_bytes(self) -> int:

@@ -90,7 +90,7 @@ class _Bench:
         runtime = OrtCudaRuntime(1)
         spec = InputSpec(IMAGE, SIDE, SIDE)
         image, logits = TensorSpec(IMAGE, "uint8", (SIDE, SIDE, 3)), TensorSpec("logits", "float32", (-1,))
-        self.memory: GpuMemory = runtime.memory(image, spec.pad, max(BATCHES))
+        self.memory: GpuMemory = runtime.memory(spec, image, max(BATCHES))
         self.gpu: Gpu = self.memory.gpu
         self.letterboxer = GpuLetterboxer(spec, self.memory.scaler)
         self.box = self.letterboxer.geometry(*CAMERA)

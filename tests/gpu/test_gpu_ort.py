@@ -95,7 +95,7 @@ def load(bundle: Bundle, variant: str) -> OrtCudaEngine:
     runtime = OrtCudaRuntime(1)
     tensors = model_tensors(bundle.manifest)
     file = next(f for f in bundle.variant(variant).files if f.runtime == runtime.name and f.arch in ("any", machine()))
-    memory = runtime.memory(tensors.image, bundle.manifest.input.pad, len(BATCHES))
+    memory = runtime.memory(bundle.manifest.input, tensors.image, len(BATCHES))
     return runtime.load((bundle.directory / file.path).read_bytes(), file.path, tensors, memory)
 
 
@@ -353,11 +353,13 @@ def test_auto_takes_cuda_and_the_cpu_for_a_bundle_that_cuda_cannot_run(
 def test_a_gpu_that_is_not_there_is_a_sentence_for_cuda_and_the_cpu_for_auto() -> None:
     script = """
 from edged.config import EngineConfig
-from edged.engines.runtimes import open_runtime
+from edged.engines.bundle import load_bundle
+from edged.engines.runtimes import runtimes
 from edged.errors import UsageError
-print(open_runtime(EngineConfig(device="auto")).device)
+manifest = load_bundle("edged/bundles/demo").manifest
+print(next(runtimes(EngineConfig(device="auto"), manifest)).device)
 try:
-    open_runtime(EngineConfig(device="cuda"))
+    list(runtimes(EngineConfig(device="cuda"), manifest))
 except UsageError as error:
     print(error.message, error.hint, sep=" | ")
 """

@@ -24,12 +24,14 @@ class HostGpu:
     kind = "cpu"
     integrated = False
 
-    def __init__(self, limit_bytes: int = 1 << 30) -> None:
+    def __init__(self, limit_bytes: int = 1 << 30, on_capture: Callable[[int], None] = lambda on: None) -> None:
+        """`on_capture` is told when a capture begins (1) and ends (0), for a library that must not run meanwhile."""
         self.name, self.capability, self.driver_version, self.stream = "host", (8, 7), 12060, 0
         self.limit_bytes = limit_bytes
         self.calls: list[str] = []
         self.held: dict[int, NDArray[np.uint8]] = {}
-        self.capturing: list[Callable[[], None]] | None = None
+        self._on_capture = on_capture
+        self._capturing = self._replaying = False
 
     def free_bytes(self) -> int:
         return self.limit_bytes - sum(memory.nbytes for memory in self.held.values())
@@ -62,12 +64,14 @@ class HostGpu:
         return HostEvent(self)
 
     def capture(self, work: Callable[[], None]) -> HostGraph:
-        self.capturing = []
+        self._capturing = True
+        self._on_capture(1)
         try:
             work()
-            return HostGraph(self.capturing)
         finally:
-            self.capturing = None
+            self._capturing = False
+            self._on_capture(0)
+        return HostGraph(self, work)
 
     def kernel(self, source: str, name: str, defines: Sequence[str]) -> HostKernel:
         assert "letterbox" in source and defines == ("OUT_U8",)
@@ -78,11 +82,11 @@ class HostGpu:
         self.calls.append("close")
 
     def _do(self, what: str, work: Callable[[], Any]) -> None:
-        self.calls.append(what)
-        if self.capturing is not None:
-            self.capturing.append(work)
-        else:
-            work()
+        if self._capturing:
+            return
+        if not self._replaying:
+            self.calls.append(what)
+        work()
 
 
 class HostEvent:
@@ -100,15 +104,19 @@ class HostEvent:
 
 
 class HostGraph:
-    def __init__(self, work: list[Callable[[], None]]) -> None:
-        self._work = work
+    def __init__(self, gpu: HostGpu, work: Callable[[], None]) -> None:
+        self._gpu, self._work = gpu, work
 
     def launch(self) -> None:
-        for each in self._work:
-            each()
+        self._gpu.calls.append("launch")
+        self._gpu._replaying = True
+        try:
+            self._work()
+        finally:
+            self._gpu._replaying = False
 
     def close(self) -> None:
-        self._work = []
+        self._gpu.calls.append("graph close")
 
 
 class HostKernel:
