@@ -71,7 +71,7 @@ class TrtRuntime:
     def __init__(self, gpu: Gpu | None = None) -> None:
         """Ask `why_not` first. EdgedError if TensorRT does not start."""
         self._gpu = gpu or Gpu()
-        self._log = _logger()
+        self._log = new_logger()
         try:
             self._runtime = trt.Runtime(self._log)
         except TypeError as error:  # what the binding makes of a null pointer
@@ -274,7 +274,7 @@ def _check_tensor(engine: trt.ICudaEngine, file: str, spec: TensorSpec, dtypes: 
     return TensorSpec(spec.name, dtype, shape[1:])
 
 
-def _logger() -> Any:
+def new_logger() -> Any:
     """An ILogger that keeps the last warnings and errors. Its base class is only there when TensorRT is."""
 
     class Log(trt.ILogger):
