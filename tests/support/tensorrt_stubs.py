@@ -18,7 +18,8 @@ from tests.support import tensorrt_bindings
 
 PLAIN = {
     "int": "int", "float": "float", "bool": "builtins.bool", "str": "str", "bytes": "bytes", "None": "None",
-    "object": "Any", "handle": "Any", "capsule": "Any", "buffer": "bytes | memoryview", "list": "list", "List": "list", "dict": "dict",
+    "object": "Any", "handle": "Any", "capsule": "Any", "buffer": "bytes | memoryview", "list": "list",
+    "List": "list", "dict": "dict",
     "Dict": "dict", "tuple": "tuple", "Tuple": "tuple", "Sequence": "Sequence", "Optional": "Optional", "Union": "Union",
     "Any": "Any", "SupportsInt": "int", "SupportsIndex": "int", "SupportsFloat": "float", "Buffer": "bytes | memoryview",
 }  # fmt: skip
