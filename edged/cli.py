@@ -41,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.hint:
             print(f"  hint: {error.hint}", file=sys.stderr)
         return error.exit_code
+    except ImportError as error:
+        # A library that another one of the system has broken (NumPy's major version, most of the time).
+        print(f"edged: {error.name or 'a library'} cannot be loaded: {' '.join(str(error).split())}", file=sys.stderr)
+        print("  hint: make the environment anew: sudo scripts/install, or a fresh venv", file=sys.stderr)
+        return EdgedError.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -106,6 +111,19 @@ def _add_daemon_commands(add: _Add) -> None:
     )
     how.add_argument("--json", action="store_true", help="one JSON object: ok, findings")
 
+    credential = add(
+        "credential", "keep the cameras' passwords for the service, as root", "sudo edged credential set camera.gate"
+    )
+    verbs = credential.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    for name, what in (
+        ("set", "ask for a password, or read it from standard input"),
+        ("remove", "forget one"),
+        ("list", "the names there are"),
+    ):
+        verb = verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        if name != "list":
+            verb.add_argument("name", metavar="NAME", help="camera.NAME, or what password_credential says")
+
 
 def _add_client_commands(add: _Add) -> None:
     watch = add("watch", "print messages as they come", "edged watch result/gate decision --count 10")
@@ -130,6 +148,8 @@ def _add_client_commands(add: _Add) -> None:
         ("set", "change limits until the next reload or start; none removes one", "set deadline_ms=40 power_w=none"),
         ("pin", "hold one variant; none lets the governor choose again", "pin int8-sparse"),
         ("reload", "read the configuration again; a wrong one changes nothing", "reload"),
+        ("modes", "list the board's power modes, jetson_clocks and fan profiles", "modes"),
+        ("mode", "set a power mode, jetson_clocks or the fan's profile, and verify it", "mode 15W"),
         ("snapshot", "print the daemon's `state` message as JSON", "snapshot"),
     ):
         verb = verbs.add_parser(
@@ -139,6 +159,11 @@ def _add_client_commands(add: _Add) -> None:
             verb.add_argument("changes", nargs="+", metavar="KEY=VALUE", help="a key of [limits] and its new value")
         if name == "pin":
             verb.add_argument("variant", metavar="NAME|none")
+        if name == "mode":
+            one = verb.add_mutually_exclusive_group(required=True)
+            one.add_argument("mode", nargs="?", metavar="NAME", help="a power mode, as `edged ctl modes` lists them")
+            one.add_argument("--clocks", choices=("on", "off"), help="hold all clocks at their highest, or let them go")
+            one.add_argument("--fan", metavar="PROFILE", help="a fan profile")
         if name != "snapshot":
             verb.add_argument("--json", action="store_true", help="the daemon's reply as one JSON object")
         _add_endpoint(verb)

@@ -35,6 +35,13 @@ Name = Annotated[
         description="1 to 32 lower-case letters, digits, - or _, beginning with a letter or digit",
     ),
 ]
+CredentialName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z",
+        description="the name of a credential: lower-case letters, digits, . - or _, at most 64",
+    ),
+]
 DeadlineMs = Annotated[float, Meta(gt=0, le=60_000, description="milliseconds, above 0 and at most 60000")]
 DeadlineQuantile = Annotated[float, Meta(ge=0.5, lt=1.0, description="a fraction from 0.5 to below 1")]
 PowerW = Annotated[float, Meta(gt=0, le=1000, description="watts, above 0 and at most 1000")]
@@ -62,8 +69,10 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PowerConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    provider: Literal["auto", "host"] = "auto"
+    provider: Literal["auto", "host", "sysfs", "jtop"] = "auto"
     interval_s: Annotated[float, Meta(ge=0.1, le=10, description="seconds, from 0.1 to 10")] = 1.0
+    jtop_socket: Annotated[str, Meta(pattern=r"^/", description="an absolute path, in quotes")] = "/run/jtop.sock"
+    clock_control: bool = False
 
 
 class BusConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,13 +93,18 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """`fps` caps the rate (None: every frame the camera gives). `weight` is how much its accuracy counts."""
+    """`fps` caps the rate (None: every frame the camera gives). `weight` is how much its accuracy counts.
+
+    `password_credential` is the name of the credential with the password of the user in `source`; None: camera.NAME,
+    if there is one.
+    """
 
     name: Name
     source: Annotated[str, Meta(min_length=1, max_length=2000, description="a URI in quotes, at most 2000 characters")]
     fps: Annotated[float, Meta(gt=0, le=1000, description="frames per second, above 0 and at most 1000")] | None = None
     weight: Annotated[float, Meta(gt=0, le=1000, description="a number above 0 and at most 1000")] = 1.0
     decoder: Literal["software", "hardware"] = "software"
+    password_credential: CredentialName | None = None
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,7 +131,7 @@ def load(path: Path) -> Config:
     """
     merged: dict[str, Any] = {}
     origins: dict[str, Path] = {}
-    for file in [path, *_drop_ins(path)]:
+    for file in files_of(path):
         _merge(merged, _read(file), file, origins)
 
     def locate(key: str) -> str:
@@ -131,6 +145,11 @@ def load(path: Path) -> Config:
     _check_cameras(config, locate, path)
     _check_bus(config.bus, locate)
     return _with_absolute_paths(config, path.parent)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file and its drop-ins, in the order in which they are laid over one another."""
+    return [path, *_drop_ins(path)]
 
 
 def effective_toml(config: Config) -> str:
@@ -184,6 +203,8 @@ def _toml(value: str | float | None) -> str:
     """A scalar as TOML writes it; JSON's text escapes are TOML's, but for DEL."""
     if value is None:
         return "(not set)"
+    if isinstance(value, bool):
+        return str(value).lower()
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
 
 

@@ -30,7 +30,7 @@ from edged.bus import schema
 from edged.bus.control import ControlServer
 from edged.bus.endpoint import CurveServer, curve_server
 from edged.bus.publisher import Publisher
-from edged.bus.requests import Pin, Reload, Request, Set, Snapshot, Why
+from edged.bus.requests import Modes, Pin, Reload, Request, Set, SetMode, Snapshot, Why
 from edged.config import CameraConfig, Config, Limits, diff, load
 from edged.engines.bundle import load_bundle
 from edged.engines.manifest import Manifest
@@ -38,19 +38,22 @@ from edged.engines.pool import Pool
 from edged.errors import EdgedError
 from edged.frames.cameras import Cameras, check_sources
 from edged.health import Health, Heartbeats, Notifier
+from edged.loop import chronicle
 from edged.loop.calls import Calls
 from edged.loop.pipeline import STAGE, Pipeline
 from edged.loop.present import Presenter
 from edged.loop.reports import Reports
 from edged.loop.steering import Steering
+from edged.power.modes import ModeControl
+from edged.power.modes import Modes as PowerModes
 from edged.power.telemetry import Sampler, open_provider
 from edged.vision.decoder import make_decoder
 from edged.vision.letterbox import open_letterboxer
 
 STUCK_AFTER_S: Final = 5.0
 """The engine loop finishes a turn in milliseconds; a first CUDA call or a paged-out model may take seconds."""
-CONTROL_STUCK_AFTER_S: Final = 15.0
-"""A request waits for the engine loop for a few seconds at most, and a reload reads files."""
+CONTROL_STUCK_AFTER_S: Final = 20.0
+"""A request waits for the engine loop for a few seconds at most, a reload reads files, a power mode takes up to 15."""
 RELOAD_LOCK_S: Final = 1.0
 LOADING_AT_MOST_S: Final = 120.0
 GREET_EVERY_S: Final = 0.1
@@ -107,15 +110,17 @@ class Daemon:
         for variant in self._pool.variants:
             if variant.refused is not None:
                 text = f"variant {variant.name} is refused: {variant.refused}"
-                log.warning("%s", text)
-                self._publisher.publish(schema.Event(kind="engine_refused", text=text, variant=variant.name))
+                event = schema.Event(kind="engine_refused", text=text, variant=variant.name)
+                chronicle.happened(self._publisher.publish(event))
         self._sampler = Sampler(open_provider(config.power), config.power.interval_s)
         self._sampler.start()
+        self._modes = ModeControl(Path(config.power.jtop_socket))
         stack.callback(self._sampler.stop)
         self._build_loop(stack, bundle.manifest, _instance(results))
 
         server = ControlServer(context, control, self._handle, _secured(control, curve))
         stack.callback(server.close)
+        stack.callback(self._modes.close)  # first: a request that waits for a power mode gives up
         housekeeping = threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True)
         housekeeping.start()
         stack.callback(housekeeping.join, 2.0)
@@ -228,6 +233,18 @@ class Daemon:
             case Reload():
                 changes, needs_restart = self._reload()
                 return {"changes": changes, "needs_restart": needs_restart}
+            case Modes():
+                return {"modes": self._modes.read()}
+            case SetMode():
+                return {"modes": self._set_mode(request)}
+
+    def _set_mode(self, request: SetMode) -> PowerModes:
+        """An operator's order, carried out on the control thread: the frames go on meanwhile."""
+        modes = self._modes.set(request.mode, request.clocks, request.fan)
+        text = f"power mode {modes.current}, jetson_clocks {modes.clocks or 'unknown'}, fan {modes.fan or 'unknown'}"
+        log.info("set by an operator: %s", text)
+        self._publisher.publish(schema.Event(kind="power_mode", text=text))
+        return modes
 
     def _reload(self) -> tuple[list[str], list[str]]:
         """Read the configuration again and take what can be taken live. If wrong, EdgedError and nothing changes."""

@@ -15,6 +15,9 @@ from edged.errors import EdgedError
 SERVICE_DIR = Path("/run/edged")
 """Where systemd puts the runtime directory of the service."""
 
+CREDENTIALS_DIR = Path("/etc/edged/credentials")
+"""Where `edged credential` keeps passwords, for root alone; systemd hands them to the service."""
+
 TEMPORARY = Path("/tmp")
 RESULTS = "results.ipc"
 CONTROL = "control.ipc"

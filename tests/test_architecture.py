@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "edged").rglob("*.py"))
 
 # What each room may import from the house: a frame goes frames -> engines -> vision -> bus, a watt power -> governor.
-COMMON = {"errors", "clock", "config", "paths", "validate"}
+COMMON = {"errors", "clock", "config", "journal", "paths", "validate"}
 ROOMS = {
     "frames": {"frames"},
     "engines": {"engines", "frames"},
@@ -29,8 +29,8 @@ DOORS = {
     "cuda": ("edged/engines/cuda.py",),
     "av": ("edged/frames/", "edged/commands/demo"),
     "gi": ("edged/frames/",),
-    "systemd": ("edged/health.py",),
-    "jtop": ("edged/power/jtop.py",),
+    "systemd": ("edged/journal.py",),
+    "jtop": ("edged/power/jtop_child.py",),
     "rich": ("edged/commands/",),
 }
 PURE = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -139,14 +140,14 @@ def test_a_counter_that_ran_backwards_without_a_range_is_unknown(machine: Machin
 
 def test_a_counter_only_root_may_read(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.rapl("intel-rapl:0", "package-0", 5_000_000)
-    opened = Path.open
+    opened = os.open
 
-    def guarded(self: Path, *args: str) -> object:
-        if self.name == "energy_uj":  # the tests may run as root, whom no mode keeps out
+    def guarded(path: Path, *rest: int) -> int:
+        if path.name == "energy_uj":  # the tests may run as root, whom no mode keeps out
             raise PermissionError(13, "Permission denied")
-        return opened(self, *args)
+        return opened(path, *rest)
 
-    monkeypatch.setattr(Path, "open", guarded)
+    monkeypatch.setattr(os, "open", guarded)
     sample = machine.read()
     assert sample.power_w is None and sample.rails_w == {"package-0": None}
     assert "/sys/class/powercap/intel-rapl:0/energy_uj may not be read by this user" in sample.missing

@@ -174,14 +174,25 @@ def test_a_hostile_password_from_a_credential_reaches_the_camera(tmp_path: Path,
         assert caught.value.__cause__ is None
 
 
-def test_where_the_password_comes_from(tmp_path: Path) -> None:
+def test_where_the_password_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edged.paths.CREDENTIALS_DIR", tmp_path / "etc")
     uri = parse("rtsp://root@h/x")
-    assert with_password(uri, "gate", None).password is None
-    assert with_password(uri, "gate", tmp_path).password is None
+    gate = CameraConfig(name="gate", source="rtsp://root@h/x")
+    site = CameraConfig(name="gate", source="rtsp://root@h/x", password_credential="site")
+    assert with_password(uri, gate, None).password is None
+    assert with_password(uri, gate, tmp_path).password is None
+    with pytest.raises(EdgedError, match="no credential site") as caught:
+        with_password(uri, site, tmp_path)
+    assert caught.value.hint == "sudo edged credential set site"
+    (tmp_path / "site").write_text("shared\n")
+    assert with_password(uri, site, tmp_path).password == "shared"
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/camera.gate").write_text("root's\n")
+    assert with_password(uri, gate, None).password == "root's", "`sudo edged check` finds what the service will have"
     (tmp_path / "camera.gate").write_bytes(b"\xff\xfe")
     with pytest.raises(EdgedError, match="cannot read the password of camera gate"):
-        with_password(uri, "gate", tmp_path)
-    assert with_password(parse("rtsp://root:own@h/x"), "gate", tmp_path).password == "own"
+        with_password(uri, gate, tmp_path)
+    assert with_password(parse("rtsp://root:own@h/x"), gate, tmp_path).password == "own"
     assert credentials_directory({"CREDENTIALS_DIRECTORY": "/run/c"}) == Path("/run/c")
     assert credentials_directory({}) is None
 

@@ -67,10 +67,24 @@ class Reload(Struct, frozen=True, forbid_unknown_fields=True, tag="reload", tag_
     """Read the configuration again; a wrong one changes nothing."""
 
 
-Request = Snapshot | Set | Pin | Why | Reload
+class Modes(Struct, frozen=True, forbid_unknown_fields=True, tag="modes", tag_field="op"):
+    """The board's power modes, jetson_clocks and fan."""
 
-_TYPES: dict[str, type[Request]] = {"snapshot": Snapshot, "set": Set, "pin": Pin, "why": Why, "reload": Reload}
-_ABSENT = {"profile": "power profiles", "modes": "power modes", "set_mode": "power modes"}
+
+class SetMode(Struct, frozen=True, forbid_unknown_fields=True, tag="set_mode", tag_field="op"):
+    """Set one of these and verify it; takes up to fifteen seconds."""
+
+    mode: Annotated[str, Meta(min_length=1, max_length=64, description="the name of a power mode")] | None = None
+    clocks: bool | None = None
+    fan: Annotated[str, Meta(min_length=1, max_length=64, description="the name of a fan profile")] | None = None
+
+
+Request = Snapshot | Set | Pin | Why | Reload | Modes | SetMode
+
+_TYPES: dict[str, type[Request]] = {
+    "snapshot": Snapshot, "set": Set, "pin": Pin, "why": Why, "reload": Reload, "modes": Modes, "set_mode": SetMode,
+}  # fmt: skip
+_ABSENT = {"profile": "power profiles"}
 
 OPERATIONS = tuple(_TYPES)
 
@@ -95,4 +109,6 @@ def parse_request(payload: bytes) -> Request:
     request = convert(data, _TYPES[op], f"request {op}")
     if isinstance(request, Set) and not request.changes():
         raise EdgedError("the request set names no limit", "name one of: " + ", ".join(Set.__struct_fields__))
+    if isinstance(request, SetMode) and [request.mode, request.clocks, request.fan].count(None) != 2:
+        raise EdgedError("the request set_mode sets one thing at a time", "name one of: mode, clocks, fan")
     return request

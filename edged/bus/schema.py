@@ -166,6 +166,16 @@ class Telemetry(Header, frozen=True, kw_only=True):
     cpu_percent: float | None
     memory_available_mb: float | None
     cpu_pressure_percent: float | None
+    gpu_percent: float | None
+    gpu_mhz: float | None
+    gpu_ceiling_mhz: float | None
+    """what the GPU's clock may reach"""
+    throttled: bool | None
+    throttle_events: dict[str, int | None]
+    """since boot"""
+    energy_j: float | None
+    """of the device since edged started, without `energy_gap_s`, in which it was not known"""
+    energy_gap_s: float
     missing: list[str]
     """Why a value is null, one sentence each."""
 

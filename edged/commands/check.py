@@ -19,21 +19,21 @@ from rich.text import Text
 
 from edged import clock
 from edged.commands.check_cameras import Tried, try_cameras
+from edged.commands.check_power import try_power
 from edged.commands.check_sockets import try_sockets
+from edged.commands.check_system import try_system
 from edged.commands.finding import Finding, failed
-from edged.commands.terminal import console, number, progress
-from edged.config import Config, Limits, PowerConfig, default_path, effective_toml, load
+from edged.commands.terminal import console, progress
+from edged.config import Config, Limits, default_path, effective_toml, load
 from edged.engines.bundle import Bundle, load_bundle
 from edged.engines.pool import Pool, PoolVariant
 from edged.errors import EdgedError
 from edged.governor import governor
 from edged.governor.decision import BudgetChanged, Variant, Workload
 from edged.loop.steering import budget_of, usable_variants
-from edged.power.telemetry import open_provider
 from edged.vision.decoder import make_decoder
 
 _STYLES: Final = {"ok": "green", "warning": "yellow", "failed": "bold red"}
-_BETWEEN_READINGS_S: Final = 0.3
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,9 +66,10 @@ def check(path: Path, config: Config) -> Iterator[Finding]:
     """Every finding, in the order of the daemon's start."""
     cameras = len(config.camera)
     yield Finding("ok", "config", f"{path}: {cameras} camera{'' if cameras == 1 else 's'}")
+    yield from try_system(path, config)
     running = yield from try_sockets(config.bus)
     usable = yield from _bundle(config)
-    yield from _power(config.power)
+    yield from try_power(config.power)
     with progress(f"opening {cameras} cameras"):
         tried = try_cameras(config.camera)
     for camera in tried:
@@ -144,29 +145,6 @@ def _variant(bundle: Bundle, variant: PoolVariant, device: str) -> Finding:
         f"{variant.file}: digest right, {spec.precision}{' 2:4 sparse' if spec.sparse else ''} on {variant.runtime} "
         f"{device}, warm {variant.latency_ms[0]:.1f} ms{batches}, {accuracy}",
     )
-
-
-def _power(config: PowerConfig) -> Iterator[Finding]:
-    try:
-        provider = open_provider(config)
-        try:
-            provider.read()  # rates need two readings
-            clock.sleep_s(_BETWEEN_READINGS_S)
-            sample = provider.read()
-        finally:
-            provider.close()
-    except EdgedError as error:
-        yield failed("power", error)
-        return
-    yield Finding(
-        "ok",
-        "power",
-        f"provider {sample.provider}: power {number(sample.power_w, 1, ' W')}"
-        f"{' (estimated)' if sample.power_estimated else ''}, temperature {number(sample.temperature_c, 1, ' C')}, "
-        f"CPU {number(sample.cpu_percent, 0, ' %')}",
-    )
-    for reason in sample.missing:
-        yield Finding("warning", "power", reason, "none needed: it is published as unknown")
 
 
 def _show(out: Console, finding: Finding) -> None:

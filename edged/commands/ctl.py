@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from typing import Any
+from typing import Any, Final
 
-from edged.commands.terminal import ask
+from edged.commands.terminal import ask, printable, progress
 from edged.errors import UsageError
+
+MODES_TIMEOUT_S: Final = 18.0
+"""A board takes up to some ten seconds to change its power mode, and is asked until it has."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -25,11 +28,38 @@ def run(arguments: argparse.Namespace) -> int:
             reply = ask(arguments, "reload")
             told = [*reply["changes"], *(f"needs a restart: {key}" for key in reply["needs_restart"])]
             told = told or ["nothing changed"]
+        case "modes":
+            reply = ask(arguments, "modes", timeout_s=MODES_TIMEOUT_S)
+            told = _told(reply["modes"])
+        case "mode":
+            clocks = None if arguments.clocks is None else arguments.clocks == "on"
+            wanted = {"mode": arguments.mode, "clocks": clocks, "fan": arguments.fan}
+            with progress("setting it, and waiting until it holds"):
+                reply = ask(arguments, "set_mode", timeout_s=MODES_TIMEOUT_S, **wanted)
+            told = _told(reply["modes"])[:3]
         case _:
             print(json.dumps(ask(arguments, "snapshot")["state"], indent=2))
             return 0
     print(json.dumps(reply) if arguments.json else "\n".join(told))
     return 0
+
+
+def _told(modes: dict[str, Any]) -> list[str]:
+    """The three settings, and then what else there is."""
+    lines = [
+        f"power mode     {printable(modes['current'] or 'unknown')}",
+        f"jetson_clocks  {printable(modes['clocks'] or 'unknown')}",
+        f"fan            {printable(modes['fan'] or 'unknown')}",
+        "",
+    ]
+    for mode in modes["modes"]:
+        notes = {True: "needs a reboot", False: "", None: "may need a reboot"}[mode["needs_reboot"]]
+        mark = ">" if mode["name"] == modes["current"] else " "
+        lines.append(f"{mark} {mode['id']}  {printable(mode['name']):<16} {notes}".rstrip())
+    if modes["fans"]:
+        lines += ["", "fan profiles: " + ", ".join(printable(name) for name in modes["fans"] if name != "manual")]
+    lines += ["", f"cannot be set: {modes['not_settable']}" if modes["not_settable"] else f"set through {modes['way']}"]
+    return lines
 
 
 def _changes(pairs: list[str]) -> dict[str, Any]:

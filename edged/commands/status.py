@@ -137,8 +137,15 @@ def _device(sample: Telemetry | None) -> str:
     if sample is None:
         return "not read yet"
     estimated = " (estimated)" if sample.power_estimated else ""
-    return (
+    told = (
         f"{sample.provider}: power {number(sample.power_w, 1, ' W')}{estimated}, temperature "
         f"{number(sample.temperature_c, 1, ' C')}, CPU {number(sample.cpu_percent, 0, ' %')}, CPU pressure "
         f"{number(sample.cpu_pressure_percent, 0, ' %')}, memory free {number(sample.memory_available_mb, 0, ' MB')}"
     )
+    if sample.gpu_percent is not None or sample.gpu_mhz is not None:
+        ceiling = number(sample.gpu_ceiling_mhz, 0, " MHz")
+        told += f", GPU {number(sample.gpu_percent, 0, ' %')} at {number(sample.gpu_mhz, 0)} of {ceiling}"
+    if sample.energy_j is not None:
+        gap = f" without {span(sample.energy_gap_s)} not measured" if sample.energy_gap_s else ""
+        told += f", used {sample.energy_j / 3600:.2f} Wh{gap}"
+    return told + (", throttled" if sample.throttled else "")

@@ -21,9 +21,10 @@ from edged import clock
 from edged.errors import EdgedError, UsageError
 from edged.frames import messages
 from edged.frames.frame import PixelFormat
+from edged.frames.nursery import keep_out_of_core_dumps
 from edged.frames.ring import RingWriter
 from edged.frames.source import Grabbed, Source, SourceInfo, open_source
-from edged.frames.uri import redact
+from edged.frames.uri import parse, redact
 
 _ANSWER_S = 10.0  # for the daemon to take a line or name a ring
 _ROW_STEP = 48
@@ -63,6 +64,8 @@ class _Capture:
 
     def run(self) -> None:
         credentials = Path(self._order.credentials) if self._order.credentials else None
+        if parse(self._order.camera.source).user is not None:
+            keep_out_of_core_dumps()
         source = open_source(self._order.camera, self._order.first_frame, credentials)
         info: SourceInfo | None = None
         while (grabbed := source.grab()) is not None:

@@ -25,6 +25,7 @@ from edged.errors import EdgedError
 from edged.frames.messages import HELLO, Order
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
 _MAX_ORDER: Final = 1 << 16
 _KILLED_S: Final = 1.0
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
@@ -137,6 +138,13 @@ def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
     import ctypes
 
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by)
+
+
+def keep_out_of_core_dumps() -> None:
+    """This process is about to know a password: whatever ends it, nothing of its memory is written down."""
+    import ctypes
+
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0)
 
 
 if __name__ == "__main__":

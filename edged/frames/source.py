@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edged import paths
 from edged.config import CameraConfig
 from edged.errors import EdgedError, UsageError
 from edged.frames.frame import CaptureClock, PixelFormat
@@ -72,7 +73,7 @@ def open_source(config: CameraConfig, first_frame: int = 0, credentials: Path | 
 
     Raises UsageError for what cannot work on this machine, EdgedError for what may work later.
     """
-    uri = with_password(parse(config.source), config.name, credentials)
+    uri = with_password(parse(config.source), config, credentials)
     if config.decoder == "hardware":
         if uri.kind not in ("rtsp", "csi"):
             raise UsageError(
@@ -107,17 +108,24 @@ def _gstreamer(uri: SourceUri) -> Source:
     return open_gstreamer(uri)
 
 
-def with_password(uri: SourceUri, name: str, credentials: Path | None) -> SourceUri:
-    """The source with the password of the credential `camera.NAME`, if it names a user and no password."""
-    if uri.user is None or uri.password is not None or credentials is None:
+def with_password(uri: SourceUri, config: CameraConfig, credentials: Path | None) -> SourceUri:
+    """The source with the password of its credential, if it names a user and no password."""
+    if uri.user is None or uri.password is not None:
         return uri
-    path = credentials / f"camera.{name}"
+    name = config.password_credential or f"camera.{config.name}"
+    path = (credentials or paths.CREDENTIALS_DIR) / name
     try:
         password = path.read_text(encoding="utf-8").rstrip("\r\n")
-    except FileNotFoundError:
-        return uri
+    except (FileNotFoundError, NotADirectoryError):
+        if config.password_credential is None:
+            return uri
+        raise EdgedError(f"there is no credential {name}", f"sudo edged credential set {name}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise EdgedError(f"cannot read the password of camera {name} from {path}: {type(error).__name__}") from None
+        if credentials is None and config.password_credential is None:
+            return uri  # not root, and no service: these passwords are not for us
+        raise EdgedError(
+            f"cannot read the password of camera {config.name} from {path}: {type(error).__name__}"
+        ) from None
     return SourceUri(uri.kind, uri.target, uri.options, uri.user, password)
 
 

@@ -6,6 +6,7 @@ the sensors, and the state, marked unhealthy, while the engine loop is stuck.
 
 from __future__ import annotations
 
+import logging
 import os
 import statistics
 from collections import deque
@@ -25,8 +26,12 @@ from edged.engines.pool import Pool
 from edged.frames.cameras import Cameras, CameraStatus
 from edged.governor.decision import Workload
 from edged.health import Heartbeats
+from edged.loop import chronicle
 from edged.loop.steering import Steering
 from edged.power.telemetry import Sample, Sampler
+from edged.power.throttle import Alarms
+
+log = logging.getLogger(__name__)
 
 EVERY_NS: Final = NS_PER_S
 OVERDUE_NS: Final = 2 * NS_PER_S
@@ -61,6 +66,7 @@ class Reports:
         self._latencies = {variant.name: deque[float](maxlen=LATENCIES) for variant in pool.variants}
         self._counted = (self._begun_ns, 0, 0)  # when, frames offered, frames late: as of the last workload
         self._sample: Sample | None = None
+        self._alarms = Alarms()
         self._changed: dict[str, None] = {}
         self._telemetry: schema.Telemetry | None = None
         self._state: schema.State | None = None
@@ -82,7 +88,8 @@ class Reports:
         """Say which cameras changed their state since the last call."""
         if self._changed:
             for camera in self._changed.keys() & set(self._cameras.names()):
-                self._publisher.publish(self._status(self._cameras.status(camera, now_ns)))
+                status = self._publisher.publish(self._status(self._cameras.status(camera, now_ns)))
+                chronicle.camera_changed(status)
             self._changed.clear()
 
     def workload(self, now_ns: int) -> Workload:
@@ -148,6 +155,9 @@ class Reports:
         if sample == self._sample:
             return
         self._sample = sample
+        for alarm in self._alarms.of(sample):
+            log.warning("%s", alarm.text)
+            self._publisher.publish(schema.Event(kind=alarm.kind, text=alarm.text))
         values = asdict(sample)
         del values["mono_ns"]
         self._telemetry = self._publisher.publish(schema.Telemetry(**{**values, "missing": list(sample.missing)}))

@@ -15,6 +15,7 @@ from edged.engines.pool import Pool, VariantError
 from edged.errors import EdgedError
 from edged.governor import governor
 from edged.governor.decision import Budget, BudgetChanged, Decision, Observation, Pinned, Variant, VariantLost
+from edged.loop import chronicle
 
 REMEMBERED: Final = 1000
 RETIRE_AFTER: Final = 3
@@ -87,7 +88,7 @@ class Steering:
         return list(self._history)[-n:]
 
     def _event(self, kind: str, error: VariantError) -> None:
-        self._publisher.publish(schema.Event(kind=kind, text=error.message, variant=error.variant))
+        chronicle.happened(self._publisher.publish(schema.Event(kind=kind, text=error.message, variant=error.variant)))
 
     def _adopt(self, decision: Decision) -> None:
         self._pool.select(decision.variant)
@@ -104,6 +105,7 @@ class Steering:
             ],
             pinned=decision.pinned,
         )
+        chronicle.decided(message, self._history[-1] if self._history else None)
         self._history.append(self._publisher.publish(message))
 
 

@@ -69,6 +69,13 @@ def telemetry() -> Telemetry:
         cpu_percent=12.5,
         memory_available_mb=1024.0,
         cpu_pressure_percent=None,
+        gpu_percent=37.5,
+        gpu_mhz=612.0,
+        gpu_ceiling_mhz=1020.0,
+        throttled=False,
+        throttle_events={"under_voltage": 0, "average_over_current": 1, "peak_over_current": None},
+        energy_j=1234.5,
+        energy_gap_s=0.0,
         missing=["no power meter"],
     )
 

@@ -1,0 +1,116 @@
+"""`edged credential`: camera passwords for the service, kept by root and handed over by systemd (LoadCredential=).
+
+A password comes from the terminal without echo, or from standard input; never from an argument, which everybody on the
+machine can read. It lies in a file for root alone, and a drop-in of the unit names the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from edged import paths
+from edged.errors import EdgedError, UsageError
+
+DROP_IN: Final = Path("/etc/systemd/system/edged.service.d/credentials.conf")
+LONGEST: Final = 1024
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    store = Store(paths.CREDENTIALS_DIR, DROP_IN)
+    match arguments.verb:
+        case "set":
+            store.put(arguments.name, _read(arguments.name))
+            told = f"{arguments.name} is kept in {store.directory}"
+        case "remove":
+            store.remove(arguments.name)
+            told = f"{arguments.name} is removed"
+        case _:
+            print("\n".join(store.names()))
+            return 0
+    _reload_units()
+    print(f"{told}; the service has it after `systemctl restart edged`")
+    return 0
+
+
+class Store:
+    """The files in `directory`, and the unit's drop-in, which is always made from them."""
+
+    def __init__(self, directory: Path, drop_in: Path) -> None:
+        self.directory = directory
+        self._drop_in = drop_in
+
+    def names(self) -> list[str]:
+        try:
+            return sorted(entry.name for entry in self.directory.iterdir() if _NAME.fullmatch(entry.name))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise EdgedError(f"cannot read {self.directory}: {error.strerror}", "only root may: use sudo") from error
+
+    def put(self, name: str, password: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} is not a name for a credential", "camera.NAME for one camera; a-z 0-9 . - _ otherwise"
+            )
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(self.directory / name, password + "\n", 0o600)
+        except OSError as error:
+            raise EdgedError(
+                f"cannot write to {self.directory}: {error.strerror}", "only root may: use sudo"
+            ) from error
+        self._write_drop_in()
+
+    def remove(self, name: str) -> None:
+        if name not in self.names():
+            raise UsageError(f"there is no credential {name}", "edged credential list")
+        (self.directory / name).unlink()
+        self._write_drop_in()
+
+    def _write_drop_in(self) -> None:
+        names = self.names()
+        if not names:
+            self._drop_in.unlink(missing_ok=True)
+            return
+        lines = [f"LoadCredential={name}:{self.directory / name}" for name in names]
+        self._drop_in.parent.mkdir(parents=True, exist_ok=True)
+        _write(self._drop_in, "\n".join(["# Made by `edged credential`.", "[Service]", *lines, ""]), 0o644)
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    """Whole or not at all; nobody else can read it in between."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def _read(name: str) -> str:
+    if sys.stdin.isatty():
+        password = getpass.getpass(f"password for {name}: ")
+        if password != getpass.getpass("once more: "):
+            raise UsageError("the two differ", "try again")
+    else:
+        password = sys.stdin.readline(LONGEST + 2).rstrip("\r\n")
+    if not password or len(password) > LONGEST or not password.isprintable():
+        raise UsageError("that is no password", f"one line of 1 to {LONGEST} printable characters")
+    return password
+
+
+def _reload_units() -> None:
+    """Have systemd read the drop-in, where it runs."""
+    if Path("/run/systemd/system").is_dir():
+        done = subprocess.run(["systemctl", "daemon-reload"], capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise EdgedError(f"systemctl daemon-reload failed: {done.stderr.strip()}", "run it yourself, then restart")

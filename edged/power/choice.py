@@ -1,0 +1,48 @@
+"""Which provider reads this machine: the configured name in, a provider and the reason for it out. Any thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged.config import PowerConfig
+from edged.errors import EdgedError
+from edged.power.files import Files
+from edged.power.host import HostProvider
+from edged.power.jtop import JtopProvider
+from edged.power.rails import find_module, is_jetson, module_named
+from edged.power.sysfs import SysfsProvider
+from edged.power.telemetry import Provider
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`because` ends a sentence that begins with the provider's name."""
+
+    name: str
+    because: str
+
+
+def choose(configured: str, root: Path = Path("/")) -> Choice:
+    """What "auto" takes here: a Jetson is read directly, anything else as the Linux machine it is."""
+    if configured != "auto":
+        return Choice(configured, "as configured")
+    files = Files(root)
+    try:
+        if not is_jetson(files):
+            return Choice("host", "this is no Jetson")
+        module = find_module(files)
+        return Choice("sysfs", f"this is a {module.name if module else module_named(files)}")
+    finally:
+        files.close()
+
+
+def make(choice: Choice, config: PowerConfig, root: Path = Path("/")) -> Provider:
+    match choice.name:
+        case "host":
+            return HostProvider(root)
+        case "sysfs":
+            return SysfsProvider(root)
+        case "jtop":
+            return JtopProvider(Path(config.jtop_socket), config.interval_s, SysfsProvider(root))
+    raise EdgedError(f"there is no provider {choice.name!r}")

@@ -1,0 +1,269 @@
+"""The privileged end of the GPU's clock ceiling: a process of its own, as root, that can do this one thing.
+
+    python -m edged.power.clock_helper --user edged
+
+In: lines on a Unix socket, from one program at a time, which must belong to root or to `--user` (SO_PEERCRED). Out: the
+GPU's devfreq `max_freq`, never above what it was before and only at a frequency the GPU lists. Answers are one line.
+
+    table            -> table OLD F1 F2 ...    the ceiling as it was, and the frequencies in Hz
+    set FREQUENCY    -> ok FREQUENCY           the ceiling in force
+    release          -> ok FREQUENCY           as it was before
+    anything wrong   -> no REASON
+
+The old ceiling comes back when the program says so, closes its end or dies, when this process is told to end, and, if
+this process was killed, when it starts again: until then the old ceiling stands in `--state`. One thread. The socket
+is systemd's (LISTEN_FDS) or, without it, made at `--socket`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import pwd
+import selectors
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from edged.errors import EdgedError
+from edged.power.files import Files, whole
+from edged.power.gpu import clocks_hz, find_gpu
+
+SOCKET: Final = Path("/run/edged-clocks/clocks.sock")
+STATE: Final = Path("/run/edged-clocks/ceiling")
+LISTEN_FD: Final = 3
+LONGEST_LINE: Final = 64
+IDLE_EXIT_S: Final = 30.0
+"""With nobody there for so long, this process ends; systemd starts it again when it is wanted."""
+MODE_STATUS: Final = "var/lib/nvpmodel/status"
+"""Written by nvpmodel whenever it sets a mode, and with it a ceiling of its own."""
+
+log = logging.getLogger("edged-clocks")
+
+
+class Ceiling:
+    """`max_freq` of the GPU under `root`: lowered, and put back. EdgedError if this machine has no such thing."""
+
+    def __init__(self, root: Path, state: Path) -> None:
+        self._files = Files(root)
+        self._state = state
+        directory = find_gpu(self._files)
+        if directory is None:
+            raise EdgedError("this machine has no GPU in /sys/class/devfreq", "clock_control is for Jetson boards")
+        self._file = directory / "max_freq"
+        self.table = clocks_hz(self._files, directory)
+        if not self.table:
+            raise EdgedError(f"{self._files.shown(directory)} does not list its available_frequencies")
+        self._held: tuple[int, int, int] | None = None  # the old ceiling, what was written, when nvpmodel last ran
+        self._recover()
+
+    @property
+    def old(self) -> int:
+        """The ceiling as others have set it."""
+        now = self._now()
+        if self._held is None:
+            return now
+        old, written, mode_ns = self._held
+        # Somebody else has spoken since: whoever raised it, or nvpmodel with a new mode. A lower reading alone says
+        # nothing, the kernel shows its own thermal caps in the same file.
+        return now if now > written or self._mode_ns() != mode_ns else old
+
+    def set(self, hz: int) -> int:
+        """Returns the ceiling in force, which is the old one if that is lower."""
+        if hz not in self.table:
+            raise EdgedError(f"{hz} Hz is not a frequency of this GPU")
+        old = self.old
+        hz = min(hz, old)
+        self._remember(old, hz)  # before the write: killed in between, the next start puts back what is there already
+        self._write(hz)
+        return self._now()
+
+    def restore(self) -> int:
+        """Put the old ceiling back, if it was lowered."""
+        if self._held is not None:
+            self._write(self.old)
+            self._held = None
+            self._state.unlink(missing_ok=True)
+            log.info("the GPU's ceiling is %d MHz again", self._now() // 1_000_000)
+        return self._now()
+
+    def _remember(self, old: int, written: int) -> None:
+        self._held = old, written, self._mode_ns()
+        fresh = self._state.with_name(self._state.name + ".new")
+        fresh.write_text(" ".join(map(str, self._held)) + "\n")
+        fresh.replace(self._state)
+
+    def _recover(self) -> None:
+        """A helper before this one was killed while it held the ceiling down."""
+        try:
+            words = [whole(word) for word in self._state.read_text()[:200].split()]
+        except FileNotFoundError:
+            return
+        match words:
+            case [int(old), int(written), int(mode_ns)] if old in self.table:
+                self._held = old, written, mode_ns
+                self.restore()
+            case _:
+                log.warning("%s is not what this program wrote there; the ceiling stays as it is", self._state)
+                self._state.unlink()
+
+    def _mode_ns(self) -> int:
+        try:
+            return self._files.path(MODE_STATUS).stat().st_mtime_ns
+        except OSError:
+            return 0  # no nvpmodel here
+
+    def _now(self) -> int:
+        problems: list[str] = []
+        hz = self._files.integer(self._file, problems)
+        if hz is None:
+            raise EdgedError(problems[0])
+        return hz
+
+    def _write(self, hz: int) -> None:
+        try:
+            with self._file.open("r+b", buffering=0) as file:
+                file.write(f"{hz}\n".encode())
+        except OSError as error:
+            raise EdgedError(f"{self._files.shown(self._file)} cannot be written: {error.strerror}") from error
+
+
+class Helper:
+    """Serves one program at a time on `listener`."""
+
+    def __init__(self, listener: socket.socket, ceiling: Ceiling, uids: frozenset[int]) -> None:
+        self._listener = listener
+        self._ceiling = ceiling
+        self._uids = uids
+        self._client: socket.socket | None = None
+        self._buffer = b""
+
+    def run(self) -> None:
+        """Until nobody has wanted it for a while, or SystemExit comes."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            while True:
+                ready = {key.fileobj for key, _ in selector.select(None if self._client else IDLE_EXIT_S)}
+                if not ready and self._client is None:
+                    return
+                # first who is there: a daemon that was killed and is back at once must find its own place free
+                if self._client in ready and not self._serve():
+                    selector.unregister(self._client)
+                    self._leave()
+                if self._listener in ready and self._accept():
+                    selector.register(self._client, selectors.EVENT_READ)  # type: ignore[arg-type]
+
+    def _accept(self) -> bool:
+        peer, _ = self._listener.accept()
+        peer.setblocking(False)
+        _, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        refusal = ""
+        if uid not in self._uids:
+            refusal = f"user {uid} may not set the clock"
+        elif self._client is not None:
+            refusal = "another program holds the clock"
+        if refusal:
+            log.warning("refused: %s", refusal)
+            with peer, contextlib.suppress(OSError):  # it may be gone already
+                peer.send(f"no {refusal}\n".encode())
+            return False
+        self._client, self._buffer = peer, b""
+        return True
+
+    def _serve(self) -> bool:
+        """Answer what has come; False when the program is gone or does not keep to the protocol."""
+        assert self._client is not None
+        try:
+            data = self._client.recv(4096)
+            self._buffer += data
+            *lines, self._buffer = self._buffer.split(b"\n")
+            if not data or len(self._buffer) > LONGEST_LINE:
+                return False
+            for line in lines:
+                self._client.send(f"{self._answer(line)}\n".encode(), socket.MSG_NOSIGNAL)
+        except OSError:  # it died, or it does not read its answers
+            return False
+        return True
+
+    def _answer(self, line: bytes) -> str:
+        try:
+            match line[:LONGEST_LINE].split():
+                case [b"table"]:
+                    return " ".join(["table", str(self._ceiling.old), *map(str, self._ceiling.table)])
+                case [b"set", word] if (hz := whole(word.decode("ascii", "replace"))) is not None:
+                    return f"ok {self._ceiling.set(hz)}"
+                case [b"release"]:
+                    return f"ok {self._ceiling.restore()}"
+                case _:
+                    return "no such request: table, set FREQUENCY or release"
+        except EdgedError as error:
+            return f"no {error.message}"
+        except OSError as error:  # the state could not be kept: then the clock must not be touched either
+            return f"no {error.filename}: {error.strerror}"
+
+    def _leave(self) -> None:
+        assert self._client is not None
+        self._client.close()
+        self._client = None
+        self._ceiling.restore()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m edged.power.clock_helper", description="Sets the GPU's ceiling.")
+    parser.add_argument("--user", default="edged", help="who may ask, besides root (default: edged)")
+    parser.add_argument("--socket", type=Path, default=SOCKET, help="made here unless systemd passes one")
+    parser.add_argument("--state", type=Path, default=STATE, help="where the old ceiling is kept while it is lowered")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="where /sys is found")
+    parser.add_argument("--restore", action="store_true", help="put back what a killed helper left lowered, and end")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.INFO)
+    try:
+        ceiling = Ceiling(given.root, given.state)  # puts back what a killed helper left lowered
+        if given.restore:
+            return 0
+        uids = frozenset({0, pwd.getpwnam(given.user).pw_uid})
+        with _listener(given.socket) as listener, _restored(ceiling):
+            Helper(listener, ceiling, uids).run()
+    except (EdgedError, KeyError) as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+@contextlib.contextmanager
+def _restored(ceiling: Ceiling) -> Iterator[None]:
+    """Whatever ends this process but SIGKILL, the old ceiling is put back."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for again in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(again, signal.SIG_IGN)
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        ceiling.restore()
+
+
+def _listener(path: Path) -> socket.socket:
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+        return socket.socket(fileno=LISTEN_FD)
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o666)  # who may ask is decided by who it is, not by who can reach the socket
+    listener.listen(4)
+    return listener
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,208 @@
+"""The GPU's clock ceiling as a fast actuator: an index into a device profile's clocks in, the ceiling in force out.
+
+`set` is for the engine loop: it leaves a note and returns. The thread "power.clocks" carries it out through the
+privileged helper (clock_helper.py), which puts the old ceiling back when this process closes its socket or dies. A
+helper that is absent, slow or killed costs the frame path nothing: the state says so, and it is tried again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edged import clock
+from edged.errors import EdgedError
+from edged.power.clock_helper import LONGEST_LINE, SOCKET
+from edged.power.gpu import HZ_PER_MHZ, MOST_CLOCKS
+
+ANSWER_S: Final = 2.0
+"""A write to sysfs takes milliseconds; the first answer waits for systemd to start the helper."""
+FIRST_ANSWER_S: Final = 10.0
+LONGEST_ANSWER: Final = 32 * (MOST_CLOCKS + 2)
+SAME_CLOCK: Final = 0.02
+"""A profile rounds to MHz; two clocks of a GPU lie further apart than this share."""
+RETRY_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+
+ENABLE: Final = "sudo systemctl enable --now edged-clocks.socket"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClockState:
+    """`index`: the clock in force, which the power mode may have lower than asked for; None while edged holds none
+    down. `problem`: why what was asked for is not in force. `ceiling_mhz` is what the kernel confirmed, None if it is
+    not known."""
+
+    index: int | None = None
+    ceiling_mhz: float | None = None
+    problem: str | None = None
+
+
+class ClockActuator:
+    """`clocks_mhz` ascends, as in the device profile. Starts its thread at once; `close` gives the old ceiling back."""
+
+    def __init__(self, clocks_mhz: Sequence[float], path: Path = SOCKET) -> None:
+        self._clocks_mhz = tuple(clocks_mhz)
+        self._path = path
+        self._wanted: int | None = None
+        self._state = ClockState()
+        self._stopping = False
+        self._bell, self._ringer = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ringer.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name="power.clocks", daemon=True)
+        self._thread.start()
+
+    @property
+    def state(self) -> ClockState:
+        """As last confirmed. Any thread, no wait."""
+        return self._state
+
+    def set(self, index: int | None) -> None:
+        """Ask for a ceiling; None gives the old one back. From one thread; never waits. The last word counts."""
+        if index != self._wanted:
+            self._wanted = index
+            self._ring()
+
+    def close(self) -> None:
+        """Give the old ceiling back and end the thread."""
+        self._stopping = True
+        self._ring()
+        self._thread.join(ANSWER_S)
+        self._ringer.close()
+
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full of rings: it will wake all the same
+            self._ringer.send(b"!")
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping:
+            if self._wanted is None:
+                self._state = ClockState()  # nothing is held, so nobody need be there
+                self._sleep(None)
+                continue
+            try:
+                with _Link(self._path) as link:
+                    failures = 0
+                    self._hold(link)
+            except (EdgedError, OSError) as error:
+                told = error.message if isinstance(error, EdgedError) else f"{self._path}: {error.strerror or error}"
+                if told != self._state.problem:
+                    log.warning("the GPU's clock is not controlled: %s", told)
+                self._state = ClockState(problem=told)
+                self._sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                failures += 1
+        self._bell.close()
+
+    def _hold(self, link: _Link) -> None:
+        """Carry out what is wanted until it is None, or the end. EdgedError or OSError when the helper is gone."""
+        told: int | None = None
+        while not self._stopping:
+            wanted = self._wanted
+            if wanted is None:
+                link.ask("release")
+                self._state = ClockState()
+                return
+            if wanted != told:
+                hz = link.ask(f"set {self._hz(wanted, link.table)}")
+                if hz is None:
+                    raise EdgedError("the clock helper does not keep to its protocol")
+                told, self._state = wanted, ClockState(self._index(hz), hz / HZ_PER_MHZ)
+            if self._wanted == told:
+                self._sleep(None, link)
+
+    def _hz(self, index: int, table: tuple[int, ...]) -> int:
+        """The GPU's own frequency for a clock of the profile."""
+        if not 0 <= index < len(self._clocks_mhz):
+            raise EdgedError(f"the profile has no clock {index}")
+        wanted = self._clocks_mhz[index] * HZ_PER_MHZ
+        nearest = min(table, key=lambda hz: abs(hz - wanted))
+        if abs(nearest - wanted) > SAME_CLOCK * wanted:
+            raise EdgedError(
+                f"this GPU has no clock of {self._clocks_mhz[index]:g} MHz", "measure it again: edged-calibrate profile"
+            )
+        return nearest
+
+    def _index(self, hz: int) -> int | None:
+        """The clock that a ceiling allows, since the power mode may allow less than was asked for; None: not one."""
+        allowed = [n for n, mhz in enumerate(self._clocks_mhz) if mhz <= hz / HZ_PER_MHZ * (1 + SAME_CLOCK)]
+        return allowed[-1] if allowed else None
+
+    def _sleep(self, seconds: float | None, link: _Link | None = None) -> None:
+        """Until something is wanted or the time is over; OSError if the helper speaks unasked, which is its end."""
+        watched: list[socket.socket] = [self._bell, *([link.socket] if link else [])]
+        ready, _, _ = select.select(watched, [], [], seconds)
+        if self._bell in ready:
+            with contextlib.suppress(BlockingIOError):
+                while self._bell.recv(64):
+                    continue
+        if link and link.socket in ready:
+            raise EdgedError("the clock helper has gone")
+
+
+def ceilings_mhz(path: Path = SOCKET) -> list[float]:
+    """The clocks that the helper offers, ascending; EdgedError with the cure if there is none to be had."""
+    try:
+        with _Link(path) as link:
+            return [hz / HZ_PER_MHZ for hz in link.table]
+    except FileNotFoundError:
+        raise EdgedError(f"there is no clock helper: {path} is missing", ENABLE) from None
+    except PermissionError:
+        raise EdgedError(f"this user may not talk to the clock helper at {path}", "run as the service's user") from None
+    except OSError as error:
+        raise EdgedError(f"the clock helper at {path} does not answer: {error.strerror or error}", ENABLE) from error
+
+
+class _Link:
+    """The helper, asked line by line."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.table: tuple[int, ...] = ()
+        try:
+            self.socket.settimeout(FIRST_ANSWER_S)
+            self.socket.connect(str(path))
+            words = self._exchange("table").split()
+            numbers = [int(word) for word in words[2 : MOST_CLOCKS + 2] if word.isdecimal()]
+            if words[:1] != ["table"] or not numbers:
+                raise EdgedError(f"the clock helper says {' '.join(words)[:LONGEST_LINE]!r}")
+            self.table = tuple(numbers)
+            self.socket.settimeout(ANSWER_S)
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def __enter__(self) -> _Link:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.socket.close()
+
+    def ask(self, line: str) -> int | None:
+        """The frequency of an `ok`; None if it names none. EdgedError for a `no`."""
+        verdict, _, rest = self._exchange(line).partition(" ")
+        if verdict != "ok":
+            raise EdgedError(f"the clock helper refuses: {rest[:200]}")
+        return int(rest) if rest.isdecimal() else None
+
+    def _exchange(self, line: str) -> str:
+        self.socket.sendall(f"{line}\n".encode(), socket.MSG_NOSIGNAL)
+        answer = b""
+        end_ns = clock.mono_ns() + int((self.socket.gettimeout() or ANSWER_S) * clock.NS_PER_S)
+        while not answer.endswith(b"\n"):
+            more = self.socket.recv(4096)
+            answer += more
+            if not more or len(answer) > LONGEST_ANSWER or clock.mono_ns() > end_ns:
+                raise EdgedError(
+                    "the clock helper has gone" if not more else "the clock helper does not answer in time"
+                )
+        return answer.decode("ascii", "replace").strip()

@@ -1,0 +1,130 @@
+"""Power rails of NVIDIA's modules: which there are, and which of them make up the whole. A table, and how to read it.
+
+Rails come from INA3221 and INA238 monitors through hwmon, found by their names: the numbers of hwmon directories differ
+from boot to boot. Files in, watts by rail out; unknown is None. A module that is not in the table has no total.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edged.power.files import Files
+from edged.power.heat import unique
+
+
+@dataclass(frozen=True)
+class Module:
+    """`board`: of the device tree's `nvidia,BOARD-SKU`; `skus` empty: all. The whole is the sum of `total`; `parts`
+    says that this sum is of what is measured, and that more is drawn that is not."""
+
+    name: str
+    board: str
+    skus: tuple[str, ...]
+    rails: tuple[str, ...]
+    total: tuple[str, ...]
+    parts: bool = False
+
+
+_ORIN_SMALL: Final = ("VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC")
+_ORIN_AGX: Final = ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0", "VDDQ_VDD2_1V8AO")
+MODULES: Final = (
+    Module("Jetson Orin NX", "p3767", ("0000", "0001", "0002"), _ORIN_SMALL, total=("VDD_IN",)),
+    Module("Jetson Orin Nano", "p3767", ("0003", "0004", "0005"), _ORIN_SMALL, total=("VDD_IN",)),
+    Module("Jetson AGX Orin", "p3701", (), _ORIN_AGX, total=_ORIN_AGX, parts=True),
+    Module("Jetson AGX Thor", "p3834", (), ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0", "VIN"), total=("VIN",)),
+)
+COMPATIBLE: Final = "proc/device-tree/compatible"
+NOT_CONNECTED: Final = "NC"
+PLAUSIBLE_W: Final = (-5.0, 1000.0)
+"""A rail at rest may read a little below nothing: the monitor's own offset."""
+
+
+def is_jetson(files: Files) -> bool:
+    return any(word.startswith("nvidia,tegra") for word in _compatible(files))
+
+
+def find_module(files: Files) -> Module | None:
+    """The module as the device tree names it; None if the table does not have it."""
+    for word in _compatible(files):
+        named = re.fullmatch(r"nvidia,(p\d{4})-(\d{4})", word)
+        for module in MODULES if named else ():
+            if named and named[1] == module.board and (not module.skus or named[2] in module.skus):
+                return module
+    return None
+
+
+def module_named(files: Files) -> str:
+    """What the device tree says it is, for a person."""
+    return next(iter(_compatible(files)), "a board without a device tree")
+
+
+def read_rails(files: Files, missing: list[str]) -> dict[str, float | None]:
+    """Watts of every rail that a monitor measures, by its label."""
+    rails: dict[str, float | None] = {}
+    for chip in files.entries(files.path("sys/class/hwmon"), "hwmon*"):
+        for channel, label in _channels(files, chip):
+            name = unique(label, rails)
+            rails[name] = plausible_w(name, _power_w(files, chip, channel, missing), missing)
+    return rails
+
+
+def total_w(module: Module | None, rails: Mapping[str, float | None], missing: list[str]) -> tuple[float | None, bool]:
+    """The device's watts, and whether that is an estimate; a sum with a part unknown is unknown."""
+    if module is None:
+        return None, False  # said once by whoever looked for the module
+    unknown = [name for name in module.total if rails.get(name) is None]
+    if unknown:
+        missing.append(f"no total power: {module.name} has it on {' + '.join(module.total)}; {unknown[0]} is not there")
+        return None, False
+    watts = sum(value for name in module.total if (value := rails[name]) is not None)
+    if watts < 0:
+        missing.append(f"no total power: {' + '.join(module.total)} reads {watts:.1f} W")
+        return None, False
+    if module.parts:
+        missing.append(f"the power is the sum of {module.name}'s rails; what it draws beside them is not measured")
+    return watts, module.parts
+
+
+def _channels(files: Files, chip: Path) -> Iterator[tuple[str, str]]:
+    """The channels of a monitor that are wired: number and label."""
+    kind = files.label(chip / "name")
+    if kind == "ina238":  # has one channel and no label: Thor's carrier board has it on its input
+        yield "1", "VIN"
+    if kind != "ina3221":
+        return
+    for entry in files.entries(chip, "in*_label"):
+        channel, label = entry.name.removeprefix("in").removesuffix("_label"), files.label(entry)
+        if channel not in ("1", "2", "3"):  # the driver offers the sum of its shunt voltages as a seventh
+            continue
+        if label not in (None, NOT_CONNECTED) and files.optional(chip / f"in{channel}_enable") != 0:
+            yield channel, str(label)
+
+
+def _power_w(files: Files, chip: Path, channel: str, missing: list[str]) -> float | None:
+    microwatts = files.optional(chip / f"power{channel}_input")  # INA238 multiplies by itself
+    if microwatts is not None:
+        return microwatts / 1e6
+    mv = files.integer(chip / f"in{channel}_input", missing)
+    ma = None if mv is None else files.integer(chip / f"curr{channel}_input", missing)
+    return None if mv is None or ma is None else mv * ma / 1e6
+
+
+def plausible_w(rail: str, watts: float | None, missing: list[str]) -> float | None:
+    """None, and said, for what no monitor can mean."""
+    low, high = PLAUSIBLE_W
+    if watts is None or low <= watts <= high:
+        return watts
+    missing.append(f"rail {rail} reads {watts:g} W, which no working monitor does")
+    return None
+
+
+def _compatible(files: Files) -> list[str]:
+    try:
+        words = files.read(files.path(COMPATIBLE)).strip("\n").split("\0")
+    except OSError:
+        return []
+    return [word for word in words if word and word.isprintable()]
