@@ -69,7 +69,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PowerConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    provider: Literal["auto", "host", "sysfs", "jtop"] = "auto"
+    provider: Literal["auto", "host", "sysfs", "jtop", "nvml"] = "auto"
     interval_s: Annotated[float, Meta(ge=0.1, le=10, description="seconds, from 0.1 to 10")] = 1.0
     jtop_socket: Annotated[str, Meta(pattern=r"^/", description="an absolute path, in quotes")] = "/run/jtop.sock"
     clock_control: bool = False

@@ -31,6 +31,7 @@ DOORS = {
     "gi": ("edged/frames/",),
     "systemd": ("edged/journal.py",),
     "jtop": ("edged/power/jtop_child.py",),
+    "pynvml": ("edged/power/nvml.py",),
     "rich": ("edged/commands/",),
 }
 PURE = (
