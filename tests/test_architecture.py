@@ -20,6 +20,7 @@ ROOMS = {
     "power": {"power"},
     "governor": {"governor"},
     "simulate": {"simulate"},
+    "doctor": {"doctor", "frames", "engines", "vision", "power"},
     "loop": {"loop", "frames", "engines", "vision", "bus", "power", "governor", "health"},
 }
 DOORS = {
