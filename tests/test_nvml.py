@@ -1,4 +1,4 @@
-"""The NVML provider without a GPU: what it makes of a library that answers, refuses and counts. tests/gpu has a real one."""
+"""The NVML provider without a GPU: what it makes of a library that answers, refuses and counts. tests/gpu has one."""
 
 from __future__ import annotations
 

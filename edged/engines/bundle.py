@@ -204,8 +204,8 @@ def _check_tensors(file: Path, manifest: Manifest) -> None:
     plain = (spec.layout, spec.color, *spec.scale, *spec.bias) == ("NHWC", "BGR", 1, 1, 1, 0, 0, 0)
     if not (plain if spec.raw else spec.layout == "NCHW"):
         _refuse(file, "input", "uint8 is NHWC, BGR, without scale and bias; every other dtype is NCHW")
-    if not all(math.isfinite(value) for value in (*spec.scale, *spec.bias)):
-        _refuse(file, "input", "scale and bias must be numbers")
+    if not all(math.isfinite(value) for value in (*spec.scale, *spec.bias)) or 0 in spec.scale:
+        _refuse(file, "input", "scale and bias must be numbers, and scale not 0")
     if spec.width * spec.height * 3 > MAX_INPUT_BYTES:
         _refuse(file, "input", f"{spec.width}x{spec.height} is larger than {MAX_INPUT_BYTES >> 20} MiB a frame")
 

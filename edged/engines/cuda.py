@@ -79,7 +79,7 @@ class Gpu:
         self._registers = bool(ask("cudaDevAttrHostRegisterSupported"))
         self.driver_version = int(check(runtime.cudaDriverGetVersion()))
         self.stream = int(check(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking)))
-        self._memory: list[tuple[Callable[[int], Any], int]] = []
+        self._memory: set[int] = set()
         self._rings: dict[int, int | None] = {}
 
     def free_bytes(self) -> int:
@@ -90,26 +90,28 @@ class Gpu:
     def device(self, size: int) -> int:
         """The address of `size` bytes of the GPU's own memory, zeroed."""
         address = int(check(runtime.cudaMalloc(max(size, ALIGNMENT))))
-        self._memory.append((runtime.cudaFree, address))
+        self._memory.add(address)
         check(runtime.cudaMemsetAsync(address, 0, max(size, ALIGNMENT), self.stream))
         return address
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> tuple[NDArray[Any], int]:
-        """Zeroed host memory that the GPU can reach: as an array, and its address for the GPU."""
-        size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        """Zeroed host memory that the GPU can reach: as an array, and its address for the GPU. It is freed with the
+        last view of the array, so that no result points into memory that is gone."""
+        count = int(np.prod(shape))
+        size = max(1, count * np.dtype(dtype).itemsize)
         flags = runtime.cudaHostAllocMapped | runtime.cudaHostAllocPortable
         host = int(check(runtime.cudaHostAlloc(size, flags)))
-        self._memory.append((runtime.cudaFreeHost, host))
-        raw = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(host))
+        held = (ctypes.c_uint8 * size).from_address(host)
+        weakref.finalize(held, lambda: check(runtime.cudaFreeHost(host))).atexit = False
+        raw = np.ctypeslib.as_array(held)
         raw[:] = 0
-        return raw.view(dtype)[: int(np.prod(shape))].reshape(shape), int(
-            check(runtime.cudaHostGetDevicePointer(host, 0))
-        )
+        array = raw.view(dtype)[:count].reshape(shape)
+        return array, int(check(runtime.cudaHostGetDevicePointer(host, 0)))
 
     def give_back(self, address: int) -> None:
         """Free one piece of `device` memory, for who wants a larger one. Waits for the GPU."""
         self.wait()
-        self._memory.remove((runtime.cudaFree, address))
+        self._memory.remove(address)
         check(runtime.cudaFree(address))
 
     def reach(self, pixels: NDArray[np.uint8]) -> int | None:
@@ -119,7 +121,7 @@ class Gpu:
         start = root.ctypes.data
         if start not in self._rings:
             self._rings[start] = self._register(root, start)
-            weakref.finalize(root, self._forget, start)
+            weakref.finalize(root, self._forget, start).atexit = False
         mapped = self._rings[start]
         return None if mapped is None else mapped + pixels.ctypes.data - start
 
@@ -155,31 +157,32 @@ class Gpu:
     def capture(self, work: Callable[[], None]) -> Graph:
         """What `work` puts on the stream, as a graph; nothing of it runs. CudaError if it cannot be captured; the
         stream is whole again then."""
-        check(
-            runtime.cudaStreamBeginCapture(self.stream, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
-        )
+        mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        check(runtime.cudaStreamBeginCapture(self.stream, mode))
         try:
             work()
         except BaseException:
-            with contextlib.suppress(CudaError):
-                check(runtime.cudaGraphDestroy(check(runtime.cudaStreamEndCapture(self.stream))))
-            runtime.cudaGetLastError()
+            status, graph = runtime.cudaStreamEndCapture(self.stream)  # fails where `work` has spoilt the capture
+            if not status:
+                runtime.cudaGraphDestroy(graph)
+            runtime.cudaGetLastError()  # else the next call would tell of it
             raise
-        graph = check(runtime.cudaStreamEndCapture(self.stream))
-        return Graph(graph, self.stream)
+        status, graph = runtime.cudaStreamEndCapture(self.stream)
+        if status:
+            runtime.cudaGetLastError()
+        return Graph(check((status, graph)), self.stream)
 
     def kernel(self, source: str, name: str, defines: Sequence[str]) -> Kernel:
         """The kernel `name`, compiled for this GPU from CUDA C++."""
         return Kernel(_compile(source, name, defines, self.capability), name, self.stream)
 
     def close(self) -> None:
-        """Free all memory. What was made on this GPU must be closed before."""
+        """Free all device memory. What was made on this GPU must be closed before; pinned arrays stay valid."""
         self.wait()
         for start in list(self._rings):
             self._forget(start)
-        for free, address in reversed(self._memory):
-            check(free(address))
-        self._memory.clear()
+        while self._memory:
+            check(runtime.cudaFree(self._memory.pop()))
         check(runtime.cudaStreamDestroy(self.stream))
 
 

@@ -61,6 +61,11 @@ class HostMemory:
     def input(self, lane: int) -> NDArray[np.uint8]:
         return self._inputs[lane]
 
+    def blank(self, pad: int) -> None:
+        """Make every input a plain picture of the level `pad`."""
+        for held in self._inputs:
+            held.fill(pad)
+
     def picture(self, lane: int, index: int) -> NDArray[np.uint8]:
         """(height, width, 3): what the model sees of frame `index` of the lane's last batch. Valid until the next."""
         picture: NDArray[np.uint8] = self._inputs[lane][index]
@@ -99,7 +104,8 @@ class Engine(Protocol):
         ...
 
     def input_buffer(self, lane: int) -> NDArray[np.uint8]:
-        """Host memory of shape (max_batch, height, width, 3) that the next submit of this lane reads."""
+        """Host memory of shape (max_batch, ...), as the manifest's input is, that the next submit of this lane reads;
+        where pictures went to a scaler, that is what it reads instead."""
         ...
 
     def submit(self, lane: int, batch: int) -> None:

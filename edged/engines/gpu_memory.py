@@ -6,10 +6,12 @@ waits for nothing. All calls come from one thread.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.engines.cuda import Gpu
+from edged.engines.cuda import CudaError, Gpu
 from edged.engines.engine import HostMemory, TensorSpec
 from edged.engines.scaler import Scaler, Target
 
@@ -18,9 +20,14 @@ class GpuMemory(HostMemory):
     """The host's side is pinned; pictures go to `scaler`, which reads them where the cameras wrote them."""
 
     def __init__(self, gpu: Gpu, target: Target, lanes: int, max_batch: int, image: TensorSpec) -> None:
-        super().__init__(lambda shape, dtype: gpu.pinned(shape, dtype)[0], lanes, max_batch, image)
+        """The GPU is its own from here on: `close` closes it. CudaError, and the GPU closed, if there is no memory."""
+        try:
+            super().__init__(lambda shape, dtype: gpu.pinned(shape, dtype)[0], lanes, max_batch, image)
+            self.scaler: Scaler = Scaler(gpu, target, lanes, max_batch)
+        except CudaError:
+            gpu.close()
+            raise
         self.gpu = gpu
-        self.scaler: Scaler = Scaler(gpu, target, lanes, max_batch)
         self._device_outputs: dict[tuple[int, TensorSpec], int] = {}
 
     def device_output(self, lane: int, spec: TensorSpec) -> int:
@@ -37,12 +44,16 @@ class GpuMemory(HostMemory):
             held = self.input(lane)
             self.gpu.copy(self.scaler.inputs[lane], held.ctypes.data, held[:batch].nbytes)
 
+    def blank(self, pad: int) -> None:
+        for held in self._inputs:
+            held[:] = self.scaler.target.plain()
+
     def picture(self, lane: int, index: int) -> NDArray[np.uint8]:
-        """Copied from the GPU, waiting for it: not for every frame."""
-        held: NDArray[np.uint8] = self.input(lane)[index]
+        """Copied from the GPU, waiting for it: not for every frame. Normalisation is taken back."""
+        held: NDArray[Any] = self.input(lane)[index]
         self.gpu.copy(held.ctypes.data, self.scaler.inputs[lane] + index * held.nbytes, held.nbytes)
         self.gpu.wait()
-        return held
+        return self.scaler.target.picture(held)
 
     def close(self) -> None:
         self.scaler.close()

@@ -22,7 +22,7 @@ from edged.engines.manifest import EngineFile, InputSpec
 from edged.engines.onnx_file import check_self_contained
 from edged.errors import EdgedError, UsageError
 
-_DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
+_DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int8)": "int8"}
 _ALIGNMENT = 64  # one cache line, and what the widest vector loads want
 _MAX_OUTPUT_BYTES = 64 << 20  # of one frame
 FATAL: Final = 4

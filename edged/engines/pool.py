@@ -11,6 +11,7 @@ import logging
 import platform
 import statistics
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from edged import clock
 from edged.config import EngineConfig
 from edged.engines.bundle import Bundle, model_tensors, select_file, verify_file
-from edged.engines.engine import Engine, Outputs, Runtime
+from edged.engines.engine import Engine, HostMemory, Outputs, Runtime
 from edged.engines.manifest import VariantSpec
 from edged.engines.runtimes import runtimes
 from edged.engines.scaler import Scaler
@@ -60,11 +61,22 @@ class PoolVariant:
     refused: str | None = None
 
 
+class NothingRunsError(UsageError):
+    """No variant runs here; `variants` says why, of each."""
+
+    def __init__(self, directory: Path, variants: tuple[PoolVariant, ...]) -> None:
+        why = "; ".join(f"{variant.name}: {variant.refused}" for variant in variants)
+        super().__init__(
+            f"no variant of bundle {directory} runs here: {why}", "mend one of these, or choose another bundle"
+        )
+        self.variants = variants
+
+
 class Pool:
     """Resident engines behind one pair of calls: fill `input_buffer(lane)`, `submit`, `collect`."""
 
     def __init__(self, bundle: Bundle, runtime: Runtime, max_batch: int) -> None:
-        """Load and warm every variant that can be. UsageError if none can; see `open` for the ordinary way in."""
+        """Load and warm every variant that can be. NothingRunsError if none can; see `open` for the ordinary way in."""
         self.max_batch = min(max_batch, bundle.manifest.max_batch)
         self.device = runtime.device
         self._runtime = runtime
@@ -73,35 +85,30 @@ class Pool:
         self._engines: dict[str, Engine] = {}
         self._variants: dict[str, PoolVariant] = {}
         self._in_flight: list[str | None] = [None] * runtime.lanes
-        for lane in range(runtime.lanes):
-            self._memory.input(lane).fill(bundle.manifest.input.pad)
+        self._memory.blank(bundle.manifest.input.pad)
         # All are loaded before the first runs: only then is it known how much memory they can share.
         for spec in bundle.manifest.variants:
             self._variants[spec.name] = self._load(bundle, spec)
         for name, engine in list(self._engines.items()):
             self._warm(name, engine)
         if not self._engines:
-            self._memory.close()
-            why = "; ".join(f"{v.name}: {v.refused}" for v in self._variants.values())
-            raise UsageError(
-                f"no variant of bundle {bundle.directory} runs here: {why}",
-                "mend one of these, or choose another bundle",
-            )
+            self.close()
+            raise NothingRunsError(bundle.directory, self.variants)
         reference = bundle.manifest.reference
         self._active = reference if reference in self._engines else next(iter(self._engines))
 
     @classmethod
     def open(cls, bundle: Bundle, config: EngineConfig) -> Pool:
         """All variants of the bundle on the configured device, warm. A variant that cannot run is refused with its
-        reason in `variants`; UsageError if none can. `auto` goes on to the next runtime if none of them runs on one."""
-        failed: UsageError | None = None
+        reason in `variants`; EdgedError if none can. `auto` goes on to the next runtime if none of them runs on one."""
+        failed: EdgedError | None = None
         for runtime in runtimes(config, bundle.manifest):
             if failed is not None:
                 log.warning("next is %s, since: %s", runtime.device, failed.message)
             try:
                 return cls(bundle, runtime, config.max_batch)
-            except UsageError as error:
-                # A GPU that gives memory may still compute nothing: cuDNN missing, too old a chip, no room left.
+            except EdgedError as error:
+                # A GPU that is there may still compute nothing: cuDNN missing, too old a chip, no room left.
                 failed = error
         assert failed is not None, "there is always a runtime to try"
         raise failed
@@ -122,7 +129,8 @@ class Pool:
         return self._runtime.lanes
 
     def input_buffer(self, lane: int) -> NDArray[np.uint8]:
-        """uint8 (max_batch, height, width, 3), one memory for all variants; write it between collect and submit."""
+        """(max_batch, ...) as the manifest's input is, one memory for all variants; write it between collect and
+        submit."""
         return self._memory.input(lane)
 
     @property
@@ -181,9 +189,9 @@ class Pool:
     def close(self) -> None:
         """Free every engine. Only when the engine loop has ended."""
         for engine in self._engines.values():
-            engine.close()
+            _free(engine)
         self._engines.clear()
-        self._memory.close()
+        _free(self._memory)
 
     def __enter__(self) -> Pool:
         return self
@@ -227,7 +235,7 @@ class Pool:
                 for batch in range(1, self.max_batch + 1):
                     _run(engine, lane, batch)
         except EdgedError as error:
-            engine.close()
+            _free(engine)
             del self._engines[name]
             self._variants[name] = replace(self._variants[name], refused=error.message)
             return
@@ -247,6 +255,13 @@ def _warm(engine: Engine, lane: int, batch: int) -> float:
         _run(engine, lane, batch)
         times_ms.append((clock.mono_ns() - start_ns) / clock.NS_PER_MS)
     return statistics.median(times_ms)
+
+
+def _free(held: Engine | HostMemory) -> None:
+    try:
+        held.close()
+    except EdgedError as error:  # a GPU in a fault frees nothing any more: the end of the process does
+        log.warning("not freed: %s", error.message)
 
 
 def _run(engine: Engine, lane: int, batch: int) -> Outputs:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 
 from edged.config import EngineConfig
 from edged.engines import ort_cuda, trt
@@ -11,12 +12,14 @@ from edged.engines.manifest import Manifest
 from edged.engines.ort import OrtRuntime
 from edged.engines.ort_cuda import OrtCudaRuntime
 from edged.engines.trt import TrtRuntime
-from edged.errors import UsageError
+from edged.errors import EdgedError, UsageError
+
+log = logging.getLogger(__name__)
 
 
 def runtimes(config: EngineConfig, manifest: Manifest) -> Iterator[Runtime]:
     """In the order they are to be tried. `auto`: TensorRT if the bundle has plans, ONNX Runtime on CUDA, then on the
-    CPU, each if it works here. UsageError if the one asked for cannot be had."""
+    CPU, each if it works here. UsageError if the one asked for cannot be had, EdgedError if it does not start."""
     match config.device:
         case "tensorrt":
             if (missing := trt.why_not()) is not None:
@@ -34,10 +37,19 @@ def runtimes(config: EngineConfig, manifest: Manifest) -> Iterator[Runtime]:
             yield OrtRuntime(config.threads)
         case "auto":
             if _has_plans(manifest) and trt.why_not() is None:
-                yield TrtRuntime()
+                yield from _if_it_starts(TrtRuntime)
             if ort_cuda.why_not() is None:
-                yield OrtCudaRuntime(config.threads)
+                yield from _if_it_starts(lambda: OrtCudaRuntime(config.threads))
             yield OrtRuntime(config.threads)
+
+
+def _if_it_starts(start: Callable[[], Runtime]) -> Iterator[Runtime]:
+    try:
+        runtime = start()
+    except EdgedError as error:
+        log.warning("%s", error.message)
+        return
+    yield runtime
 
 
 def _has_plans(manifest: Manifest) -> bool:

@@ -50,6 +50,23 @@ class Target:
     def frame_bytes(self) -> int:
         return 3 * self.width * self.height * np.dtype(self.kind).itemsize
 
+    def plain(self) -> NDArray[Any]:
+        """The padding's colour as the input has it: one level, or (3, 1, 1)."""
+        if self.kind == "uint8":
+            return np.array(self.pad, np.uint8)
+        values = (self.pad * np.array(self.scale) + np.array(self.bias)).reshape(3, 1, 1)
+        plain: NDArray[Any] = (np.clip(np.rint(values), -128, 127) if self.kind == "int8" else values).astype(self.kind)
+        return plain
+
+    def picture(self, frame: NDArray[Any]) -> NDArray[np.uint8]:
+        """A frame of the input as a picture for people: (height, width, 3), BGR."""
+        if self.kind == "uint8":
+            return frame
+        scale, bias = (np.array(of, np.float32).reshape(3, 1, 1) for of in (self.scale, self.bias))
+        levels = np.clip(np.rint((frame.astype(np.float32) - bias) / scale), 0, 255).astype(np.uint8)
+        picture: NDArray[np.uint8] = np.ascontiguousarray((levels[::-1] if self.rgb else levels).transpose(1, 2, 0))
+        return picture
+
 
 class Placement(Protocol):
     """A source picture's size and where it lies in the input, in pixels of the input; the scaled sides are even."""
@@ -109,14 +126,16 @@ class Scaler:
         self._used = [False] * lanes
 
     def put(self, lane: int, index: int, pixels: NDArray[np.uint8], nv12: bool, place: Placement) -> None:
-        """Frame `index` of the lane's next batch is this picture. `pixels` must stay until the batch came back."""
+        """Frame `index` of the lane's next batch is this picture, the last one so far: 0 begins a batch, whatever was
+        put before and never ran. `pixels` (contiguous) must stay until the batch came back. CudaError if there is no
+        memory for a copy, or the GPU is in a fault."""
         reachable = self._gpu.reach(pixels)
         if reachable is None:
             reachable = self._bounced(lane, index, pixels)
         if not self._gpu.integrated:
             reachable = self._copied(lane, index, reachable, pixels.nbytes)
         self.place(lane, index, reachable, nv12, place)
-        self._put[lane] = max(self._put[lane], index + 1)
+        self._put[lane] = index + 1
 
     def place(self, lane: int, index: int, address: int, nv12: bool, place: Placement) -> None:
         """As `put`, of pixels that the GPU reaches at `address`."""
@@ -152,6 +171,7 @@ class Scaler:
         address, room = self._staging[lane][index]
         if room < size:
             if room:
+                self._staging[lane][index] = (0, 0)  # should the next line fail, nobody copies to memory that is gone
                 self._gpu.give_back(address)
             address = self._gpu.device(size)
             self._staging[lane][index] = (address, size)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -19,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.engines import cuda
-from edged.engines.cuda import Gpu, Graph
+from edged.engines.cuda import CudaError, Gpu, Graph
+from edged.engines.device_profile import device_name
 from edged.engines.engine import HostMemory, ModelTensors, Outputs, TensorSpec
 from edged.engines.gpu_memory import GpuMemory
 from edged.engines.manifest import EngineFile, InputSpec
@@ -56,6 +58,11 @@ def why_not() -> str | None:
     return cuda.why_not()
 
 
+def device_of(gpu: Gpu) -> str:
+    """What a plan is built for: the machine where the GPU is part of it, else the card."""
+    return device_name() if gpu.integrated else gpu.name
+
+
 def version() -> str:
     """Of the library's Python package; a plan runs on exactly the version that built it."""
     return str(trt.__version__)
@@ -69,12 +76,13 @@ class TrtRuntime:
     lanes = LANES
 
     def __init__(self, gpu: Gpu | None = None) -> None:
-        """Ask `why_not` first. EdgedError if TensorRT does not start."""
+        """Ask `why_not` first. EdgedError, and the GPU closed, if TensorRT does not start."""
         self._gpu = gpu or Gpu()
         self._log = new_logger()
         try:
             self._runtime = trt.Runtime(self._log)
         except TypeError as error:  # what the binding makes of a null pointer
+            self._gpu.close()
             raise EdgedError(f"TensorRT does not start: {self._log.said()}", "see edged doctor") from error
 
     def refuses(self, file: EngineFile, max_batch: int) -> str | None:
@@ -86,6 +94,8 @@ class TrtRuntime:
             return f"was built by TensorRT {built.tensorrt}; here is {version()}"
         if built.capability != here:
             return f"was built for compute capability {built.capability} ({built.device}); here is {here}"
+        if built.device != (device := device_of(self._gpu)):  # it would run, with kernels timed on another chip
+            return f"was built on {built.device}; this is {device}"
         if built.max_batch < max_batch:
             return f"was built for batches up to {built.max_batch}; [engine] max_batch is {max_batch}"
         return None
@@ -100,8 +110,11 @@ class TrtRuntime:
         if engine is None:
             raise EdgedError(f"{file}: TensorRT refuses the plan: {self._log.said()}", BUILD)
         outputs = _check_tensors(engine, file, tensors)
-        memory.reserve(engine.device_memory_size_v2)
-        return TrtEngine(engine, self._log, file, tensors.image, outputs, memory)
+        try:
+            memory.reserve(engine.device_memory_size_v2)
+            return TrtEngine(engine, self._log, file, tensors.image, outputs, memory)
+        except CudaError as error:
+            raise EdgedError(f"{file}: no memory for what it computes in: {error.message}", error.hint) from error
 
 
 class PlanMemory(GpuMemory):
@@ -109,21 +122,33 @@ class PlanMemory(GpuMemory):
 
     def __init__(self, gpu: Gpu, target: Target, lanes: int, max_batch: int, image: TensorSpec) -> None:
         super().__init__(gpu, target, lanes, max_batch, image)
-        self._wanted = 0
-        self._scratch: int | None = None
+        self._scratch = (0, 0)
+        self._in_use = False
 
     def reserve(self, size: int) -> None:
-        """EdgedError if the memory is in use already: all plans are loaded before the first runs."""
-        if self._scratch is not None and size > self._wanted:
+        """At least so much. CudaError if there is none, and then it stays what it was. EdgedError if it is in use
+        already: all plans are loaded before the first runs."""
+        address, held = self._scratch
+        size = max(size, cuda.ALIGNMENT)
+        if size <= held:
+            return
+        if self._in_use:
             raise EdgedError("a plan that needs more memory was loaded after others ran")
-        self._wanted = max(self._wanted, size)
+        if held:
+            self._scratch = (0, 0)
+            self.gpu.give_back(address)
+        try:
+            self._scratch = (self.gpu.device(size), size)
+        except CudaError:
+            if held:
+                self._scratch = (self.gpu.device(held), held)
+            raise
 
     @property
     def scratch(self) -> tuple[int, int]:
-        """(address, size); made when it is first asked for."""
-        if self._scratch is None:
-            self._scratch = self.gpu.device(self._wanted)
-        return self._scratch, self._wanted
+        """(address, size): fixed from the first time that it is asked for."""
+        self._in_use = True
+        return self._scratch
 
 
 class TrtEngine:
@@ -206,7 +231,7 @@ class _Slot:
 
     def __init__(
         self, context: trt.IExecutionContext, gpu: Gpu, copies: tuple[tuple[int, int, int], ...], outputs: Outputs,
-        failed: Any,
+        failed: Callable[[str], EdgedError],
     ) -> None:  # fmt: skip
         self.outputs = outputs
         self._context, self._gpu, self._copies, self._failed = context, gpu, copies, failed

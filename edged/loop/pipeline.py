@@ -17,6 +17,7 @@ from typing import Final
 from edged import clock
 from edged.clock import NS_PER_MS, NS_PER_S
 from edged.config import CameraConfig, Limits
+from edged.engines.cuda import CudaError
 from edged.engines.engine import Outputs
 from edged.engines.pool import Pool, VariantError
 from edged.errors import EdgedError
@@ -167,11 +168,12 @@ class Pipeline:
         for drop in drops:
             self._dropped(drop.frame, drop.cause)
         lane = self._free_lanes[0]
-        whole = self._prepare(frames, lane)
-        if not whole:
-            return
-        submitted_ns = clock.mono_ns()
+        whole: list[Frame] = []
         try:
+            self._prepare(frames, lane, whole)
+            if not whole:
+                return
+            submitted_ns = clock.mono_ns()
             variant = self._pool.submit(lane, len(whole))
         except VariantError as error:
             self._lost(whole, error)
@@ -187,14 +189,19 @@ class Pipeline:
         since_ns = self._in_flight[0].submitted_ns if self._in_flight else now_ns
         return max(now_ns, since_ns + int(busy_ms * NS_PER_MS))
 
-    def _prepare(self, frames: tuple[Frame, ...], lane: int) -> list[Frame]:
-        """Scale each frame into the lane; returns those that arrived whole. What tore a frame is a newer one of its
-        camera, which the next turn takes: that is the retry."""
-        whole: list[Frame] = []
-        for frame in frames:
+    def _prepare(self, frames: tuple[Frame, ...], lane: int, whole: list[Frame]) -> None:
+        """Scale each frame into the lane, and add those that arrived whole. What tore a frame is a newer one of its
+        camera, which the next turn takes: that is the retry. VariantError if the GPU takes no picture: then all frames
+        are in `whole`, or counted."""
+        for index, frame in enumerate(frames):
             geometry = self._letterboxer.geometry(frame.width, frame.height)
             try:
                 self._letterboxer.fill(geometry, self._cameras.pixels(frame), frame.format, lane, len(whole))
+            except CudaError as error:
+                for lost in frames[index:]:
+                    whole.append(lost)
+                    self._cameras.taken(lost)
+                raise VariantError(self._pool.active, error.message) from error
             except EdgedError:  # its ring is gone: the camera was reopened meanwhile
                 self._dropped(frame, "torn")
                 continue
@@ -203,7 +210,6 @@ class Pipeline:
                 self._cameras.taken(frame)
             else:
                 self._dropped(frame, "torn")
-        return whole
 
     def _finish_batch(self) -> None:
         """Collect the oldest batch in flight and publish its frames."""
@@ -230,8 +236,10 @@ class Pipeline:
         late = 0
         size = len(batch.frames)
         timing = Timing(batch.start_ns, batch.submitted_ns, collected_ns, self._deadline_ms)
+        # all at once: while the first is decoded, a camera may already write where the last one lay
+        whole = [not self._letterboxer.reads_late or self._cameras.intact(frame) for frame in batch.frames]
         for index, frame in enumerate(batch.frames):
-            if self._letterboxer.reads_late and not self._cameras.intact(frame):
+            if not whole[index]:
                 self._cameras.count_drop(frame.camera, "torn")
                 continue
             geometry = self._letterboxer.geometry(frame.width, frame.height)

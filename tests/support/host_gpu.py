@@ -1,30 +1,36 @@
 """A stand-in for `edged.engines.cuda.Gpu` on a machine without a GPU: host memory for device memory, every call done at
-once, the preprocessing kernel played by the CPU's letterbox. tests/test_host_gpu.py holds it to the real interface.
+once, the preprocessing kernel played by the CPU's letterbox. tests/test_ort_cuda.py holds it to the real interface.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edged.engines.cuda import CudaError
-from edged.engines.manifest import InputSpec
-from edged.engines.ort import allocate
+from edged.engines.engine import HostMemory, ModelTensors, TensorSpec
+from edged.engines.gpu_memory import GpuMemory
+from edged.engines.manifest import EngineFile, InputSpec
+from edged.engines.ort import allocate, check_declared, probe
+from edged.engines.ort_cuda import LANES, OrtCudaEngine
+from edged.engines.scaler import Target
 from edged.frames.frame import PixelFormat
 from edged.vision.letterbox import Letterbox, Letterboxer
 
 ALIGNMENT = 256
+KINDS = {"OUT_U8": "uint8", "OUT_F16": "float16", "OUT_F32": "float32", "OUT_I8": "int8"}
 
 
 class HostGpu:
     kind = "cpu"
     integrated = False
 
-    def __init__(self, limit_bytes: int = 1 << 30, on_capture: Callable[[int], None] = lambda on: None) -> None:
+    def __init__(self, limit_bytes: int = 1 << 28, on_capture: Callable[[int], None] = lambda on: None) -> None:
         """`on_capture` is told when a capture begins (1) and ends (0), for a library that must not run meanwhile."""
         self.name, self.capability, self.driver_version, self.stream = "host", (8, 7), 12060, 0
         self.limit_bytes = limit_bytes
@@ -74,8 +80,8 @@ class HostGpu:
         return HostGraph(self, work)
 
     def kernel(self, source: str, name: str, defines: Sequence[str]) -> HostKernel:
-        assert "letterbox" in source and defines == ("OUT_U8",)
-        return HostKernel(self)
+        assert "letterbox" in source
+        return HostKernel(self, KINDS[defines[0]])
 
     def close(self) -> None:
         self.held.clear()
@@ -120,14 +126,14 @@ class HostGraph:
 
 
 class HostKernel:
-    def __init__(self, gpu: HostGpu) -> None:
-        self._gpu = gpu
+    def __init__(self, gpu: HostGpu, kind: str) -> None:
+        self._gpu, self._kind = gpu, kind
 
     def bind(self, argument: ctypes.Structure) -> Callable[[tuple[int, int, int], tuple[int, int, int]], None]:
         job: Any = argument
 
         def launch(grid: tuple[int, int, int], block: tuple[int, int, int]) -> None:
-            self._gpu._do("kernel", lambda: _letterbox(job, grid[2]))
+            self._gpu._do("kernel", lambda: _letterbox(job, grid[2], self._kind))
 
         return launch
 
@@ -135,9 +141,11 @@ class HostKernel:
         self._gpu.calls.append("kernel close")
 
 
-def _letterbox(job: Any, count: int) -> None:
-    size = count * job.height * job.width * 3
-    out = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(job.out)).reshape(count, job.height, job.width, 3)
+def _letterbox(job: Any, count: int, kind: str) -> None:
+    size = count * job.height * job.width * 3 * np.dtype(kind).itemsize
+    given = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(job.out)).view(kind)
+    shape = (count, job.height, job.width, 3)
+    out = given.reshape(shape) if kind == "uint8" else np.empty(shape, np.uint8)
     letterboxer = Letterboxer(InputSpec("images", job.width, job.height, job.pad), [out])
     for index in range(count):
         p = job.pictures[index]
@@ -145,3 +153,31 @@ def _letterbox(job: Any, count: int) -> None:
         pixels = np.ctypeslib.as_array((ctypes.c_uint8 * int(np.prod(shape))).from_address(p.pixels)).reshape(shape)
         box = Letterbox(p.width, p.height, p.left, p.top, p.scaled_width, p.scaled_height)
         letterboxer.fill(box, pixels, PixelFormat.NV12 if p.nv12 else PixelFormat.BGR24, 0, index)
+    if kind != "uint8":
+        scale, bias = (np.array(list(of), np.float32).reshape(3, 1, 1) for of in (job.scale, job.bias))
+        values = (out[..., ::-1] if job.swap else out).transpose(0, 3, 1, 2) * scale + bias
+        values = np.clip(np.rint(values), -128, 127) if kind == "int8" else values
+        given[:] = values.astype(kind).reshape(-1)
+
+
+class HostGpuRuntime:
+    """ONNX Runtime's way on a GPU, on this GPU's stand-in."""
+
+    name: Literal["onnxruntime"] = "onnxruntime"
+    device = "cuda"
+    lanes = LANES
+
+    def __init__(self, gpu: HostGpu | None = None) -> None:
+        self.gpu = gpu or HostGpu()
+
+    def refuses(self, file: EngineFile, max_batch: int) -> str | None:
+        return None
+
+    def memory(self, spec: InputSpec, image: TensorSpec, max_batch: int) -> GpuMemory:
+        return GpuMemory(self.gpu, Target.of(spec), self.lanes, max_batch, image)  # type: ignore[arg-type]
+
+    def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> OrtCudaEngine:
+        assert isinstance(memory, GpuMemory)
+        session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+        check_declared(session, file, tensors, memory.max_batch)
+        return OrtCudaEngine(session, tensors.image, probe(session, file, tensors, None), memory)

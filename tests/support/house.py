@@ -15,6 +15,7 @@ from edged import clock
 from edged.bus.publisher import Publisher
 from edged.config import CameraConfig, EngineConfig, Limits, PowerConfig
 from edged.engines.bundle import load_bundle
+from edged.engines.engine import Runtime
 from edged.engines.pool import Pool
 from edged.frames.cameras import Cameras
 from edged.health import Heartbeats
@@ -25,7 +26,7 @@ from edged.loop.reports import Reports
 from edged.loop.steering import Steering
 from edged.power.telemetry import Sampler, open_provider
 from edged.vision.decoder import make_decoder
-from edged.vision.letterbox import Letterboxer
+from edged.vision.letterbox import open_letterboxer
 from tests.support.models import write_bundle
 
 
@@ -42,8 +43,10 @@ class House:
 
 
 @contextlib.contextmanager
-def built(directory: Path, models: Mapping[str, bytes], limits: Limits | None = None) -> Iterator[House]:
-    """Everything but a running loop."""
+def built(
+    directory: Path, models: Mapping[str, bytes], limits: Limits | None = None, runtime: Runtime | None = None
+) -> Iterator[House]:
+    """Everything but a running loop; on the CPU, or on `runtime`."""
     limits = limits or Limits()
     bundle = load_bundle(write_bundle(directory / "bundle", dict(models)))
     with contextlib.ExitStack() as stack:
@@ -51,7 +54,8 @@ def built(directory: Path, models: Mapping[str, bytes], limits: Limits | None = 
         stack.callback(context.term)
         publisher = Publisher(context, f"ipc://{directory}/results.ipc")
         stack.callback(publisher.close)
-        pool = stack.enter_context(Pool.open(bundle, EngineConfig(device="cpu")))
+        config = EngineConfig(device="cpu")
+        pool = stack.enter_context(Pool(bundle, runtime, config.max_batch) if runtime else Pool.open(bundle, config))
         selector = stack.enter_context(selectors.DefaultSelector())
         calls = Calls(selector)
         stack.callback(calls.close)
@@ -64,7 +68,7 @@ def built(directory: Path, models: Mapping[str, bytes], limits: Limits | None = 
         sampler = Sampler(open_provider(PowerConfig()), 1.0)
         reports = Reports(bundle.manifest, cameras, pool, steering, publisher, sampler, heartbeats)
         presenter = Presenter(publisher, make_decoder(bundle.manifest), bundle.manifest.labels, cameras.ring_name)
-        letterboxer = Letterboxer(bundle.manifest.input, [pool.input_buffer(lane) for lane in range(pool.lanes)])
+        letterboxer = open_letterboxer(bundle.manifest.input, pool)
         pipeline = Pipeline(selector, calls, cameras, pool, letterboxer, presenter, steering, reports, heartbeats)
         endpoint = f"ipc://{directory}/results.ipc"
         yield House(endpoint, publisher, pool, calls, cameras, steering, reports, pipeline)

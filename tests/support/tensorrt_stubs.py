@@ -19,16 +19,21 @@ from tests.support import tensorrt_bindings
 PLAIN = {
     "int": "int", "float": "float", "bool": "builtins.bool", "str": "str", "bytes": "bytes", "None": "None",
     "object": "Any", "handle": "Any", "capsule": "Any", "buffer": "bytes | memoryview", "list": "list",
-    "List": "list", "dict": "dict",
-    "Dict": "dict", "tuple": "tuple", "Tuple": "tuple", "Sequence": "Sequence", "Optional": "Optional", "Union": "Union",
-    "Any": "Any", "SupportsInt": "int", "SupportsIndex": "int", "SupportsFloat": "float", "Buffer": "bytes | memoryview",
+    "List": "list", "dict": "dict", "Dict": "dict", "tuple": "tuple", "Tuple": "tuple", "Sequence": "Sequence",
+    "Optional": "Optional", "Union": "Union", "Any": "Any", "SupportsInt": "int", "SupportsIndex": "int",
+    "SupportsFloat": "float", "Buffer": "bytes | memoryview",
 }  # fmt: skip
 MAY_BE_NONE = {
     "deserialize_cuda_engine", "create_execution_context", "build_serialized_network", "create_network",
     "create_builder_config", "create_optimization_profile", "create_engine_inspector", "get_timing_cache", "serialize",
 }  # fmt: skip
 """What answers with None when it fails; the docstrings do not tell."""
-HEAD = "# mypy: ignore-errors\nimport builtins\nfrom collections.abc import Iterator, Sequence\nfrom typing import Any, ClassVar, Optional, Union, overload\n\n"
+HEAD = """# mypy: ignore-errors
+import builtins
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Optional, Union, overload
+
+"""
 
 
 def main(version: str, out: Path) -> None:
@@ -62,18 +67,7 @@ class Stub:
         inner = indent + "    "
         members = getattr(cls, "__members__", None)
         for name in sorted(vars(cls)):
-            value = vars(cls)[name]
-            if isinstance(value, type):
-                if value.__qualname__.startswith(cls.__qualname__ + "."):
-                    lines.append(self._class(value, inner))
-            elif isinstance(members, dict) and name in members:
-                lines.append(f"{inner}{name}: ClassVar[{cls.__qualname__}]")
-            elif isinstance(value, property):
-                lines += self._property(name, value, inner)
-            elif hasattr(type(value), "__members__"):  # a member of a nested enum, at hand in its class
-                lines.append(f"{inner}{name}: ClassVar[{type(value).__qualname__}]")
-            elif callable(value) and (name == "__init__" or not name.startswith("_")):
-                lines += self._method(name, value.__doc__ or "", inner)
+            lines += self._member(cls, name, vars(cls)[name], inner)
         if isinstance(members, dict):
             lines.append(f"{inner}def __int__(self) -> int: ...")
         if cls.__name__ == "Dims":
@@ -81,6 +75,19 @@ class Stub:
         if cls.__name__ == "IHostMemory":
             lines.append(f"{inner}def __buffer__(self, flags: int) -> memoryview: ...")
         return "\n".join([*lines, f"{inner}..."])
+
+    def _member(self, cls: type, name: str, value: Any, indent: str) -> list[str]:
+        if isinstance(value, type):
+            return [self._class(value, indent)] if value.__qualname__.startswith(cls.__qualname__ + ".") else []
+        if name in getattr(cls, "__members__", {}):
+            return [f"{indent}{name}: ClassVar[{cls.__qualname__}]"]
+        if isinstance(value, property):
+            return self._property(name, value, indent)
+        if hasattr(type(value), "__members__"):  # a member of a nested enum, at hand in its class
+            return [f"{indent}{name}: ClassVar[{type(value).__qualname__}]"]
+        if callable(value) and (name == "__init__" or not name.startswith("_")):
+            return self._method(name, value.__doc__ or "", indent)
+        return []
 
     def _property(self, name: str, value: property, indent: str) -> list[str]:
         if value.fget is None or keyword.iskeyword(name):

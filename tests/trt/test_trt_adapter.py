@@ -34,7 +34,7 @@ memory 4096
 add 7
 """
 CONFIG = EngineConfig(max_batch=3)
-BUILT = {"tensorrt": trt.version(), "capability": "8.7", "device": "a Jetson", "source": "0" * 64, "max_batch": 4}
+BUILT = {"tensorrt": trt.version(), "capability": "8.7", "device": "host", "source": "0" * 64, "max_batch": 4}
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +127,8 @@ def test_all_variants_share_one_activation_memory_as_large_as_the_largest_wants(
     ("built", "why"),
     [
         ({"tensorrt": "8.6.1"}, r"was built by TensorRT 8\.6\.1; here is "),
-        ({"capability": "11.0"}, r"was built for compute capability 11\.0 \(a Jetson\); here is 8\.7"),
+        ({"capability": "11.0"}, r"was built for compute capability 11\.0 \(host\); here is 8\.7"),
+        ({"device": "NVIDIA Jetson Orin Nano"}, "was built on NVIDIA Jetson Orin Nano; this is host"),
         ({"max_batch": 2}, r"was built for batches up to 2; \[engine\] max_batch is 3"),
     ],
 )
@@ -259,13 +260,19 @@ def test_a_library_that_does_not_start_is_one_sentence(monkeypatch: pytest.Monke
     monkeypatch.setenv("STAND_IN_NO_RUNTIME", "1")  # also in C's environment
     with pytest.raises(EdgedError, match="TensorRT does not start: CUDA initialization failure"):
         TrtRuntime(gpu)  # type: ignore[arg-type]
+    assert gpu.calls == ["close"]
 
 
-def test_memory_that_does_not_suffice_refuses_the_variant(tmp_path: Path) -> None:
+def test_memory_that_does_not_suffice_refuses_that_variant_alone(tmp_path: Path) -> None:
     gpu = HostGpu(limit_bytes=1 << 20, on_capture=CORE.stand_in_capture)
-    plans = {"good": PLAN, "large": PLAN.replace("memory 4096", f"memory {1 << 30}")}
-    with pytest.raises(UsageError, match="out of memory"):
-        open_pool(tmp_path / "b", gpu, plans)
+    plans = {"good": PLAN, "large": PLAN.replace("memory 4096", f"memory {1 << 30}"), "other": PLAN}
+    with open_pool(tmp_path / "b", gpu, plans) as pool:
+        good, large, other = pool.variants
+        assert good.refused is None and other.refused is None
+        assert large.refused == "large.plan: no memory for what it computes in: CUDA: out of memory (2)"
+        pool.submit(0, 1)
+        pool.collect(0)
+    assert not gpu.held
 
 
 def test_the_pool_opens_it_where_the_bundle_has_plans(
