@@ -1,14 +1,16 @@
 """NVIDIA's own Python bindings of TensorRT, of the versions that matter, on a stand-in core library of ours.
 
 The bindings are small wheels on PyPI; the core library they link against is not there. `unpack` fetches a wheel into
-the user's cache, `build_core` compiles tests/trt/nvinfer.cpp in its place, `load` brings both into this process.
+the user's cache, `build_core` compiles tests/trt/nvinfer.cpp into it, `load` brings both into this process.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import importlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,10 @@ from types import ModuleType
 
 VERSIONS = {"10.3.0": "cu12", "10.13.3.9": "cu13", "10.16.1.11": "cu13", "11.4.0.106": "cu13"}
 """JetPack 6; JetPack 7 on Thor; JetPack 7.2; the newest."""
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edged" / "tensorrt"
+CACHE = Path(
+    os.environ.get("EDGED_TENSORRT_BINDINGS_DIR")  # where nothing can be fetched, it is brought along
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edged" / "tensorrt"
+)
 SOURCE = Path(__file__).parent.parent / "trt" / "nvinfer.cpp"
 
 
@@ -50,32 +55,44 @@ def unpack(version: str) -> Path:
             if package == "tensorrt_bindings":
                 entry.filename = f"tensorrt/{rest}"
                 wheel.extract(entry, part)
-    try:
-        part.rename(directory)
-    except OSError:  # another process was faster
-        shutil.rmtree(part)
+    _put(part, directory)
     return directory
 
 
-def build_core(version: str, into: Path) -> list[Path]:
-    """The three libraries that the bindings ask for, by the names they ask for."""
+def build_core(version: str) -> list[Path]:
+    """The three libraries that the bindings ask for, by the names they ask for. Built once for each major version and
+    each state of the source."""
     major = version.partition(".")[0]
+    names = [f"{name}.so.{major}" for name in ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser")]
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
-        raise NotHadError("there is no C++ compiler")
-    libraries = []
-    for name in ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser"):
-        library = into / f"{name}.so.{major}"
-        source = ["-x", "c++", str(SOURCE) if name == "libnvinfer" else os.devnull]
-        flags = ["-std=c++17", "-O1", "-shared", "-fPIC", f"-DMAJOR={major}", f"-Wl,-soname,{library.name}"]
-        subprocess.run([compiler, *flags, "-o", str(library), *source, "-ldl"], check=True, timeout=120)
-        libraries.append(library)
-    return libraries
+    key = hashlib.sha256(SOURCE.read_bytes() + platform.machine().encode()).hexdigest()[:12]
+    directory = CACHE / f"core{major}-{key}"
+    if not directory.is_dir():
+        if compiler is None:
+            raise NotHadError("there is no C++ compiler")
+        part = directory.with_suffix(f".{os.getpid()}")
+        part.mkdir(parents=True)
+        for name in names:
+            source = ["-x", "c++", str(SOURCE) if name.startswith("libnvinfer.") else os.devnull]
+            flags = ["-std=c++17", "-O1", "-shared", "-fPIC", f"-DMAJOR={major}", f"-Wl,-soname,{name}"]
+            subprocess.run([compiler, *flags, "-o", str(part / name), *source, "-ldl"], check=True, timeout=120)
+        _put(part, directory)
+    return [directory / name for name in names]
 
 
-def load(version: str, libraries: list[Path]) -> tuple[ModuleType, ctypes.CDLL]:
+def load(version: str) -> tuple[ModuleType, ctypes.CDLL]:
     """(the module `tensorrt`, the stand-in core library), both of this process from now on."""
-    handles = [ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL) for library in libraries]
+    handles = [ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL) for library in build_core(version)]
     handles[0].stand_in_faults.restype = ctypes.c_char_p
     sys.path.insert(0, str(unpack(version)))
     return importlib.import_module("tensorrt"), handles[0]
+
+
+def _put(part: Path, directory: Path) -> None:
+    """Whole or not at all; if another process was faster, its work stays."""
+    try:
+        part.rename(directory)
+    except OSError:
+        if not directory.is_dir():
+            raise
+        shutil.rmtree(part)

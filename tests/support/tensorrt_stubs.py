@@ -10,7 +10,6 @@ from __future__ import annotations
 import keyword
 import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +36,11 @@ from typing import Any, ClassVar, Optional, Union, overload
 
 
 def main(version: str, out: Path) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        module, _ = tensorrt_bindings.load(version, tensorrt_bindings.build_core(version, Path(directory)))
-        stub = Stub(module)
-        package = out / "tensorrt"
-        package.mkdir(parents=True)
-        (package / "__init__.pyi").write_text(stub.text())
-        (package / "py.typed").touch()
+    module, _ = tensorrt_bindings.load(version)
+    package = out / "tensorrt"
+    package.mkdir(parents=True)
+    (package / "__init__.pyi").write_text(Stub(module).text())
+    (package / "py.typed").touch()
 
 
 class Stub:

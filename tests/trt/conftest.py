@@ -6,7 +6,6 @@ Before anything imports TensorRT, the bindings of that version and the stand-in 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 VERSION = os.environ.get("EDGED_TENSORRT_BINDINGS")
 if VERSION is None:
@@ -14,4 +13,4 @@ if VERSION is None:
 else:
     from tests.support import tensorrt_bindings
 
-    TENSORRT, CORE = tensorrt_bindings.load(VERSION, sorted(Path(os.environ["EDGED_TENSORRT_CORE"]).glob("*.so.*")))
+    TENSORRT, CORE = tensorrt_bindings.load(VERSION)
