@@ -272,7 +272,28 @@ def test_tensorrt_that_is_not_here_is_a_sentence() -> None:
 
 def test_bindings_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "runtime", None)
-    assert cuda.why_not() == "the CUDA bindings for Python are not installed; install them: pip install 'edged[cuda]'"
+    why = cuda.why_not()
+    assert why is not None and why.startswith(
+        "the CUDA bindings for Python are not installed: pip install 'edged[cuda]'"
+    )
+    assert "'edged[jetpack6]'" in why
+
+
+@pytest.mark.parametrize(
+    ("version", "why"),
+    [
+        (0, "there is no NVIDIA driver here"),
+        (12060, "the NVIDIA driver is for CUDA 12.6, older than the CUDA bindings"),
+    ],
+)
+def test_a_driver_that_is_not_there_or_too_old_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch, version: int, why: str
+) -> None:
+    status = cuda.runtime.cudaError_t.cudaErrorInsufficientDriver
+    monkeypatch.setattr(cuda.runtime, "cudaGetDeviceCount", lambda: (status, None))
+    monkeypatch.setattr(cuda.runtime, "cudaDriverGetVersion", lambda: (cuda.runtime.cudaError_t.cudaSuccess, version))
+    told = cuda.why_not()
+    assert told is not None and told.startswith(why)
 
 
 def test_a_driver_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ Exit 0 if nothing failed, 1 if something did. What could not be tested says what
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,10 +18,10 @@ from rich.console import Console
 from rich.text import Text
 
 from edged import clock
-from edged.commands.terminal import console, progress
+from edged.commands.terminal import console, printable, progress
 from edged.config import Config, PowerConfig, default_path, load
 from edged.doctor.engines import engines
-from edged.doctor.finding import Finding
+from edged.doctor.finding import Figures, Finding
 from edged.doctor.gpu import gpu
 from edged.doctor.machine import L4T, machine
 from edged.doctor.open_questions import open_questions
@@ -29,6 +31,10 @@ from edged.errors import EdgedError, UsageError
 
 DEMO: Final = Path(__file__).parent.parent / "bundles" / "demo"
 _UNITS: Final = {"ms": "ms", "us": "us", "w": "W", "c": "C", "mhz": "MHz", "mib": "MiB", "db": "dB"}
+INDENT: Final = 10
+SENTENCE: Final = 40
+"""A figure that is longer is one."""
+NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 _STYLES: Final = {"ok": "green", "failed": "bold red", "untested": "yellow"}
 
 
@@ -62,14 +68,12 @@ def examine(bundle: Path, power: PowerConfig, max_batch: int) -> Iterator[Findin
     try:
         loaded = load_bundle(bundle)
     except EdgedError as error:
-        yield Finding("failed", "bundle", error.message)
-        return
-    for finding in gpu(loaded.manifest.input):
-        told.append(finding)
-        yield finding
-    for finding in engines(loaded, max_batch):
-        told.append(finding)
-        yield finding
+        told.append(Finding("failed", "bundle", error.message))
+        yield told[-1]
+    else:
+        for finding in itertools.chain(gpu(loaded.manifest.input), engines(loaded, max_batch)):
+            told.append(finding)
+            yield finding
     yield open_questions(told, L4T.exists())
 
 
@@ -82,18 +86,47 @@ def _config(given: str | None) -> Config | None:
 
 
 def _show(out: Console, finding: Finding) -> None:
-    line = Text(f"{finding.outcome:9}", _STYLES[finding.outcome])
-    line.append(f"{finding.subject}: ", "bold")
-    line.append(finding.text)
-    out.print(line)
-    for name, value in finding.figures.items():
-        out.print(Text(f"            {_figure(name, value)}", "dim"))
+    head, *rest = _wrapped(f"{finding.subject}: {finding.text}", out.width)
+    subject = len(finding.subject) + 1
+    outcome = (f"{finding.outcome:{INDENT}}", _STYLES[finding.outcome])
+    out.print(
+        Text.assemble(outcome, (head[:subject], "bold"), head[subject:]),
+        *(Text(" " * INDENT + more) for more in rest),
+        sep="\n",
+    )
+    for text in figures(finding.figures):
+        for more in _wrapped(text, out.width):
+            out.print(Text(" " * INDENT + more, "dim"))
 
 
-def _figure(name: str, value: float | int | str | None) -> str:
-    """The name "batch 1_ms" and the value 2.4 as "batch 1: 2.4 ms"."""
-    label, unit = next(((name[: -len(u) - 1], u) for u in _UNITS if name.endswith(f"_{u}")), (name, ""))
-    return f"{label}: unknown" if value is None else f"{label}: {value} {_UNITS.get(unit, '')}".rstrip()
+def _wrapped(text: str, width: int) -> list[str]:
+    lines = textwrap.wrap(text, width - INDENT, break_on_hyphens=False) or [""]
+    return [printable(line.replace(NO_BREAK, " ")) for line in lines]
+
+
+def figures(found: Figures) -> list[str]:
+    """Paragraphs: sentences one by one, the rest together, and what is unknown at the end."""
+    known = {name: value for name, value in found.items() if value is not None}
+    sentences = [
+        f"{name}: {value}" for name, value in known.items() if isinstance(value, str) and len(value) > SENTENCE
+    ]
+    short = [
+        _figure(name, value) for name, value in known.items() if not (isinstance(value, str) and len(value) > SENTENCE)
+    ]
+    unknown = [_split(name)[0] for name, value in found.items() if value is None]
+    told = [", ".join(short)] if short else []
+    return told + sentences + ([f"unknown or not there: {', '.join(unknown)}"] if unknown else [])
+
+
+def _figure(name: str, value: float | int | str) -> str:
+    """The name "batch 1_ms" and the value 2.4 as "batch 1 2.4 ms": figures of one kind keep together."""
+    label, unit = _split(name)
+    return f"{label}{NO_BREAK}{value}{NO_BREAK + unit if unit else ''}".replace(" ", NO_BREAK)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """(the label, its unit)"""
+    return next(((name[: -len(u) - 1], told) for u, told in _UNITS.items() if name.endswith(f"_{u}")), (name, ""))
 
 
 def _write(path: Path, report: str) -> None:

@@ -18,14 +18,17 @@ from edged.config import EngineConfig
 from edged.doctor.finding import Figures, Finding
 from edged.engines import ort_cuda, trt
 from edged.engines.bundle import Bundle
-from edged.engines.manifest import EngineFile
-from edged.engines.pool import Pool, PoolVariant
+from edged.engines.pool import NothingRunsError, Pool, PoolVariant
 from edged.errors import EdgedError
+from edged.frames.frame import PixelFormat
 from edged.frames.scene import Scene
+from edged.vision.letterbox import open_letterboxer
 
 LEAST_DB: Final = {"fp32": 60.0, "fp16": 30.0, "int8": 12.0}
 """Signal to noise against the CPU's FP32 kernels on the same file: below, the engine computes something else. INT8's
 tensors round at other places on each runtime, which alone costs some 20 dB."""
+MOST_DB: Final = 200.0
+"""Said of outputs that are the same; its negative of outputs that are no numbers."""
 ROUNDS: Final = 50
 
 
@@ -39,27 +42,38 @@ def engines(bundle: Bundle, max_batch: int) -> Iterator[Finding]:
         if missing is not None:
             yield Finding("untested", f"engines on {device}", missing)
             continue
+        if device == "cpu" and not spec.raw:
+            yield Finding("untested", "engines on cpu", f"the bundle's input is {spec.dtype}, which a GPU prepares")
+            continue
         try:
             with Pool.open(bundle, EngineConfig(device=device, max_batch=max_batch)) as pool:
+                letterboxer = open_letterboxer(spec, pool)
+                box = letterboxer.geometry(spec.width, spec.height)
+                for index in range(pool.max_batch):
+                    letterboxer.fill(box, pictures[index], PixelFormat.BGR24, 0, index)
                 for variant in pool.variants:
-                    yield _variant(pool, variant, device, pictures, wanted)
-                    if device == "tensorrt":
+                    yield _variant(pool, variant, device, wanted)
+                    if device == "tensorrt" and variant.refused is None:
                         yield _layers(bundle, variant)
+        except NothingRunsError as error:
+            yield from (_refused(variant, device) for variant in error.variants)
         except EdgedError as error:
-            yield Finding("failed" if device == "cpu" else "untested", f"engines on {device}", error.message)
+            yield Finding("failed", f"engines on {device}", error.message)
 
 
-def _variant(
-    pool: Pool, variant: PoolVariant, device: str, pictures: NDArray[np.uint8],
-    wanted: dict[str, dict[str, NDArray[Any]]],
-) -> Finding:  # fmt: skip
+def _refused(variant: PoolVariant, device: str) -> Finding:
+    """A file that is there and does not run is a fault; one that is not there, or is for another place, is not."""
+    why = variant.refused or ""
+    return Finding("untested" if variant.file is None else "failed", f"{variant.name} on {device}", why)
+
+
+def _variant(pool: Pool, variant: PoolVariant, device: str, wanted: dict[str, dict[str, NDArray[Any]]]) -> Finding:
+    """The pictures lie in lane 0, for all variants."""
     subject = f"{variant.name} on {device}"
     if variant.refused is not None:
-        return Finding("untested", subject, variant.refused)
+        return _refused(variant, device)
     pool.select(variant.name)
-    batch = min(pool.max_batch, len(pictures))
-    pool.input_buffer(0)[:batch] = pictures[:batch]
-    pool.submit(0, batch)
+    pool.submit(0, pool.max_batch)
     outputs = {name: array.astype(np.float64) for name, array in pool.collect(0).items()}
     figures: Figures = {f"batch {n}_ms": round(_median_ms(pool, n), 3) for n in range(1, pool.max_batch + 1)}
     if device == "cpu":
@@ -76,20 +90,16 @@ def _variant(
 def _layers(bundle: Bundle, variant: PoolVariant) -> Finding:
     """What was found when the plan was built: INT8 and sparse in name, or in truth."""
     subject = f"{variant.name}, its layers"
-    file = next((f for f in _files(bundle, variant.name) if f.path == variant.file), None)
+    file = next((f for f in bundle.variant(variant.name).files if f.path == variant.file), None)
     layers = None if file is None or file.built is None else file.built.layers
     if layers is None:
-        return Finding("untested", subject, "nothing is known of its layers: build it anew with edged-calibrate build")
+        return Finding("untested", subject, "nothing is known of them: build it anew, edged-calibrate build --again")
     figures: Figures = {
         "with weights": layers.weighted, "int8": layers.int8, "sparse possible": layers.sparse_eligible,
         "sparse used": layers.sparse_used,
     }  # fmt: skip
     wrong = (variant.precision == "int8" and not layers.int8) or (variant.sparse and not layers.sparse_used)
     return Finding("failed" if wrong else "ok", subject, "not what it is called" if wrong else "as called", figures)
-
-
-def _files(bundle: Bundle, name: str) -> list[EngineFile]:
-    return bundle.variant(name).files
 
 
 def _median_ms(pool: Pool, batch: int) -> float:
@@ -106,8 +116,8 @@ def _snr_db(want: NDArray[Any], have: NDArray[Any]) -> float:
     noise = float(np.mean((have - want) ** 2))
     signal = float(np.mean(want**2))
     if not math.isfinite(noise):
-        return -math.inf
-    return 200.0 if noise == 0 else 10 * math.log10(max(signal, 1e-30) / noise)
+        return -MOST_DB
+    return MOST_DB if noise == 0 else min(MOST_DB, 10 * math.log10(max(signal, 1e-30) / noise))
 
 
 def _pictures(width: int, height: int, count: int) -> NDArray[np.uint8]:

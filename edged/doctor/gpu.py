@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Final
 
@@ -27,25 +28,24 @@ WORST: Final = {PixelFormat.BGR24: 1, PixelFormat.NV12: 4}
 """Levels of 255 that a pixel may differ: OpenCV's vector code rounds in between, and NV12 doubles that."""
 
 
-def gpu(spec: InputSpec) -> list[Finding]:
-    """Both subjects; or one finding that says why there is no GPU to test."""
+def gpu(spec: InputSpec) -> Iterator[Finding]:
+    """Each subject as it is tested; or one finding that says why there is no GPU to test."""
     if (missing := cuda.why_not()) is not None:
-        return [Finding("untested", "gpu", missing)]
-    opened = Gpu()
+        yield Finding("untested", "gpu", missing)
+        return
     try:
-        about: Figures = {
-            "compute capability": ".".join(map(str, opened.capability)),
-            "free_mib": opened.free_bytes() >> 20,
-        }
-        kind = "shares the host's memory" if opened.integrated else "has memory of its own"
-        findings = [Finding("ok", "gpu", f"{opened.name}, {kind}", about)]
-        for format_ in PixelFormat:
-            findings += _camera(opened, spec, format_)
+        opened = Gpu()
+        with contextlib.closing(opened):
+            about: Figures = {
+                "compute capability": ".".join(map(str, opened.capability)),
+                "free_mib": opened.free_bytes() >> 20,
+            }
+            kind = "shares the host's memory" if opened.integrated else "has memory of its own"
+            yield Finding("ok", "gpu", f"{opened.name}, {kind}", about)
+            for format_ in PixelFormat:
+                yield from _camera(opened, spec, format_)
     except EdgedError as error:
-        return [Finding("failed", "gpu", error.message)]
-    finally:
-        opened.close()
-    return findings
+        yield Finding("failed", "gpu", error.message)
 
 
 def _camera(opened: Gpu, spec: InputSpec, format_: PixelFormat) -> list[Finding]:
@@ -108,8 +108,9 @@ def _reach(opened: Gpu, spec: InputSpec, format_: PixelFormat, pixels: NDArray[n
         scale(pinned)
 
     figures: Figures = {
-        "read where it lies_us": _median_us(lambda: scale(pixels)), "copied by the host first_us": _median_us(copied),
-    }  # fmt: skip
+        "read where it lies_us": _median_us(lambda: scale(pixels)),
+        "copied by the host first_us": _median_us(copied),
+    }
     scaler.close()
     how = "without a copy" if opened.integrated else "copied by the GPU itself"
     return Finding("ok", subject, f"the ring is registered: {how}", figures)

@@ -10,7 +10,7 @@ from typing import Final
 
 import edged
 from edged.doctor.finding import Figures, Finding
-from edged.engines import cuda, trt
+from edged.engines import trt
 from edged.engines.device_profile import device_name
 
 PACKAGES: Final = (
@@ -34,7 +34,6 @@ def machine() -> Finding:
         except metadata.PackageNotFoundError:
             figures[package] = None
     figures["tensorrt library"] = None if trt.why_not() is not None else trt.version()
-    figures["cuda"] = None if (why := cuda.why_not()) is None else why
     return Finding("ok", "machine", device_name(), figures)
 
 

@@ -31,16 +31,21 @@ def _power(sample: Sample) -> Finding:
     figures: Figures = {f"{rail}_w": watts for rail, watts in sample.rails_w.items()}
     figures["total_w"] = sample.power_w
     if sample.power_w is None:
-        why = next((text for text in sample.missing if "power" in text), "no meter says the whole device's power")
-        return Finding("untested", "power", f"{sample.provider}: {why}", figures)
+        return Finding("untested", "power", _no_power(sample).removeprefix("no power: "), figures)
     estimated = ", estimated" if sample.power_estimated else ""
     return Finding("ok", "power", f"{sample.provider}: {sample.power_w:.2f} W{estimated}", figures)
 
 
 def _rest(sample: Sample) -> Finding:
     figures: Figures = {f"{name}_c": c for name, c in sample.temperatures_c.items()}
-    figures |= {"gpu_mhz": sample.gpu_mhz, "gpu_ceiling_mhz": sample.gpu_ceiling_mhz}
+    figures |= {"gpu clock_mhz": sample.gpu_mhz, "gpu clock's ceiling_mhz": sample.gpu_ceiling_mhz}
     figures |= {f"throttle {name}": count for name, count in sample.throttle_events.items()}
-    hottest = "no temperature" if sample.temperature_c is None else f"hottest {sample.temperature_c:.0f} C"
-    missing = f"; {len(sample.missing)} values are unknown: {'; '.join(sample.missing)}" if sample.missing else ""
-    return Finding("untested" if sample.temperature_c is None else "ok", "sensors", hottest + missing, figures)
+    untold = [text for text in sample.missing if text != _no_power(sample)]
+    if sample.temperature_c is None:
+        return Finding("untested", "sensors", "; ".join(untold) or "no temperature", figures)
+    missing = f"; unknown: {'; '.join(untold)}" if untold else ""
+    return Finding("ok", "sensors", f"hottest {sample.temperature_c:.0f} C{missing}", figures)
+
+
+def _no_power(sample: Sample) -> str:
+    return next((text for text in sample.missing if "power" in text), "no meter says the whole device's power")

@@ -25,7 +25,7 @@ except ImportError:  # why_not() says so
 
 ALIGNMENT: Final = 256
 """What TensorRT asks of an address; CUDA gives it."""
-_INSTALL: Final = "install them: pip install 'edged[cuda]'"
+_INSTALL: Final = "pip install 'edged[cuda]', or on a Jetson 'edged[jetpack6]' or 'edged[jetpack7]'"
 
 
 class CudaError(EdgedError):
@@ -39,11 +39,16 @@ class CudaError(EdgedError):
 def why_not() -> str | None:
     """What keeps CUDA from working here, or None. Costs nothing where there is no driver."""
     if runtime is None:
-        return f"the CUDA bindings for Python are not installed; {_INSTALL}"
+        return f"the CUDA bindings for Python are not installed: {_INSTALL}"
     try:
         status, count = runtime.cudaGetDeviceCount()
     except RuntimeError as error:  # the bindings cannot find the driver's library
         return f"the NVIDIA driver is not here: {_one_line(error)}"
+    if status == runtime.cudaError_t.cudaErrorInsufficientDriver:
+        version = int(check(runtime.cudaDriverGetVersion()))
+        if not version:
+            return "there is no NVIDIA driver here"
+        return f"the NVIDIA driver is for CUDA {_version(version)}, older than the CUDA bindings for Python: {_INSTALL}"
     if status != 0:
         return f"the NVIDIA driver says: {_said(status)}"
     return None if count else "there is no NVIDIA GPU here"
@@ -277,6 +282,10 @@ def _check_nvrtc(result: tuple[Any, ...]) -> Any:
     if result[0]:
         raise CudaError(f"CUDA's compiler: {nvrtc.nvrtcGetErrorString(result[0])[1].decode()}")
     return result[1] if len(result) == 2 else None
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _said(status: Any) -> str:
