@@ -112,6 +112,13 @@ def _add_daemon_commands(add: _Add) -> None:
     )
     how.add_argument("--json", action="store_true", help="one JSON object: ok, findings")
 
+    doctor = add("doctor", "test the hardware and write a report to send back", "edged doctor --out report.json")
+    _add_config(doctor)
+    doctor.add_argument("--bundle", metavar="DIR", help="whose engines (default: the configured one, else the demo's)")
+    doctor.add_argument("--max-batch", type=_positive, default=4, metavar="N", help="up to which batch (default 4)")
+    doctor.add_argument("--out", metavar="FILE", help="also write the report there, as JSON")
+    doctor.add_argument("--json", action="store_true", help="the report as one JSON object")
+
     credential = add(
         "credential", "keep the cameras' passwords for the service, as root", "sudo edged credential set camera.gate"
     )

@@ -69,7 +69,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PowerConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    provider: Literal["auto", "host", "sysfs", "jtop", "simulated"] = "auto"
+    provider: Literal["auto", "host", "sysfs", "jtop", "nvml", "simulated"] = "auto"
     interval_s: Annotated[float, Meta(ge=0.1, le=10, description="seconds, from 0.1 to 10")] = 1.0
     jtop_socket: Annotated[str, Meta(pattern=r"^/", description="an absolute path, in quotes")] = "/run/jtop.sock"
     clock_control: bool = False
@@ -98,7 +98,7 @@ class BusConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
     threads: Annotated[int, Meta(ge=1, le=64, description="a whole number from 1 to 64")] = 1
     max_batch: Annotated[int, Meta(ge=1, le=64, description="a whole number from 1 to 64")] = 4
 

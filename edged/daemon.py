@@ -56,7 +56,7 @@ from edged.power.telemetry import Sampler, open_provider
 from edged.profiles import Profile
 from edged.recorder import Recorder
 from edged.vision.decoder import make_decoder
-from edged.vision.letterbox import Letterboxer
+from edged.vision.letterbox import open_letterboxer
 
 STUCK_AFTER_S: Final = 5.0
 """The engine loop finishes a turn in milliseconds; a first CUDA call or a paged-out model may take seconds."""
@@ -154,7 +154,7 @@ class Daemon:
         self._steering = steering
         budgets = Budgets({variant.name: variant.accuracy for variant in pool.variants}, publisher, now_ns)
         senses = Senses(self._sampler, steering, budgets, now_ns, None if recorder is None else recorder.sample)
-        letterboxer = Letterboxer(manifest.input, [pool.input_buffer(lane) for lane in range(pool.lanes)])
+        letterboxer = open_letterboxer(manifest.input, pool)
         shadow = Shadow(manifest, pool, letterboxer, make_decoder(manifest), publisher, steering)
         self._reports = Reports(
             manifest, cameras, pool, steering, publisher, self._sampler, budgets, shadow, self._heartbeats

@@ -21,17 +21,19 @@ ROOMS = {
     "governor": {"governor"},
     "simulate": {"simulate", "governor"},
     "replay": {"replay", "governor"},
+    "doctor": {"doctor", "frames", "engines", "vision", "power"},
     "loop": {"loop", "frames", "engines", "vision", "bus", "power", "governor", "simulate", "health"},
 }
 DOORS = {
     "zmq": ("edged/bus/", "edged/daemon.py"),
-    "onnxruntime": ("edged/engines/ort.py",),
+    "onnxruntime": ("edged/engines/ort.py", "edged/engines/ort_cuda.py"),
     "tensorrt": ("edged/engines/trt.py",),
     "cuda": ("edged/engines/cuda.py",),
     "av": ("edged/frames/", "edged/commands/demo"),
     "gi": ("edged/frames/",),
     "systemd": ("edged/journal.py",),
     "jtop": ("edged/power/jtop_child.py",),
+    "pynvml": ("edged/power/nvml.py",),
     "rich": ("edged/commands/",),
     "matplotlib": ("edged/commands/plot.py",),
 }

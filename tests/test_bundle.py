@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from edged.engines import bundle as bundles
 from edged.engines.bundle import Bundle, load_bundle, model_tensors, select_file, verify_file
 from edged.engines.engine import TensorSpec
+from edged.engines.manifest import EngineFile
 from edged.errors import EdgedError, UsageError
 from tests.support.models import CLASSES, center_model, file_entry, manifest_for, write_bundle
 
@@ -47,13 +48,62 @@ def test_an_unknown_variant_is_named_with_those_there_are(bundle: Bundle) -> Non
         bundle.variant("fp8")
 
 
+BUILT = {"tensorrt": "10.3.0", "capability": "8.7", "device": "a Jetson", "source": "0" * 64, "max_batch": 4}
+
+
+def test_only_a_plan_is_built_somewhere(tmp_path: Path) -> None:
+    manifest = manifest_for(MODELS)
+    manifest["variants"][0]["files"] = [file_entry("a.bin", MODELS["fp32"], built=BUILT)]
+    with pytest.raises(UsageError, match="only a plan of TensorRT is built somewhere"):
+        load_bundle(write_bundle(tmp_path / "b", MODELS, manifest))
+
+
+def test_what_a_runtime_cannot_take_is_named_with_its_reason(tmp_path: Path) -> None:
+    manifest = manifest_for(MODELS)
+    plans = [
+        file_entry(f"{n}.plan", MODELS["fp32"], runtime="tensorrt", built=BUILT | {"tensorrt": version})
+        for n, version in enumerate(("10.3.0", "10.16.2"))
+    ]
+    manifest["variants"][0]["files"] = plans
+    variant = load_bundle(write_bundle(tmp_path / "b", MODELS, manifest)).variant("fp32")
+
+    def newer(file: EngineFile) -> str | None:
+        return None if file.built is not None and file.built.tensorrt == "10.16.2" else "is old"
+
+    assert select_file(variant, "tensorrt", "aarch64", newer).path == "1.plan"
+    with pytest.raises(UsageError, match=r"fp32: 0\.plan is bad; 1\.plan is bad \(build it here"):
+        select_file(variant, "tensorrt", "aarch64", lambda file: "is bad")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layout": "NCHW"},
+        {"color": "RGB"},
+        {"scale": [2, 2, 2]},
+        {"dtype": "float16"},
+        {"dtype": "int8", "scale": [1, 1, 1]},
+    ],
+)
+def test_an_input_is_the_picture_or_normalised_planes_and_nothing_between(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    manifest = manifest_for(MODELS)
+    manifest["input"] |= changes
+    with pytest.raises(UsageError, match="uint8 is NHWC, BGR, without scale and bias; every other dtype is NCHW"):
+        load_bundle(write_bundle(tmp_path / "b", MODELS, manifest))
+    manifest["input"] |= {"dtype": "float16", "layout": "NCHW", "scale": [2, 2, 2]}
+    tensors = model_tensors(load_bundle(write_bundle(tmp_path / "c", MODELS, manifest)).manifest)
+    assert (tensors.image.dtype, tensors.image.shape) == ("float16", (3, 32, 64))
+
+
 def test_the_file_made_for_the_machine_beats_the_one_for_any(bundle: Bundle, tmp_path: Path) -> None:
     manifest = manifest_for(MODELS)
     content = MODELS["fp32"]
     manifest["variants"][0]["files"] = [
         file_entry("any.onnx", content),
         file_entry("arm.onnx", content, arch="aarch64"),
-        file_entry("plan.bin", content, runtime="tensorrt", arch="aarch64"),
+        file_entry("plan.bin", content, runtime="tensorrt", arch="aarch64", built=BUILT),
     ]
     variant = load_bundle(write_bundle(tmp_path / "c", MODELS, manifest)).variant("fp32")
     assert select_file(variant, "onnxruntime", "aarch64").path == "arm.onnx"

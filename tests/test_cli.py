@@ -127,7 +127,7 @@ def test_only_declared_libraries_are_imported() -> None:
     """What happens to be installed on a developer's machine is not there on a device."""
     declared = {"numpy", "cv2", "av", "onnxruntime", "zmq", "msgspec", "rich", "tomli"}  # the dependencies of edged
     # Asked for where they are used, and done without or refused with the fix: extras, and what systems bring.
-    system = {"gi", "systemd", "jtop", "matplotlib"}
+    system = {"gi", "systemd", "jtop", "matplotlib", "cuda", "tensorrt", "pynvml"}
     for path in Path(edged.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

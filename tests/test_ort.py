@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -14,10 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from edged.config import EngineConfig
 from edged.engines.engine import HostMemory, ModelTensors, TensorSpec
-from edged.engines.ort import OrtEngine, OrtRuntime, _first_line, _start_driver
-from edged.errors import EdgedError, UsageError
+from edged.engines.ort import OrtEngine, OrtRuntime, allocate, first_line, session_options
+from edged.errors import EdgedError
 from tests.support.models import CLASSES, HEIGHT, WIDTH, center_model, lying_model, model_with_external_weights
 
 MAX_BATCH = 4
@@ -28,11 +26,11 @@ TENSORS = ModelTensors(
 
 
 def runtime() -> OrtRuntime:
-    return OrtRuntime.open(EngineConfig(device="cpu"))
+    return OrtRuntime(threads=1)
 
 
 def host(max_batch: int = MAX_BATCH) -> HostMemory:
-    return HostMemory(runtime().allocate, 1, max_batch, IMAGE)
+    return HostMemory(allocate, 1, max_batch, IMAGE)
 
 
 def load(content: bytes, memory: HostMemory | None = None, tensors: ModelTensors = TENSORS) -> OrtEngine:
@@ -68,14 +66,6 @@ def test_every_batch_size_gives_what_a_bare_session_gives() -> None:
     assert (engine.lanes, engine.max_batch, engine.memory_bytes) == (1, MAX_BATCH, None)
     check_every_batch(engine, content)
     engine.close()
-
-
-def test_the_way_over_a_device_gives_the_same() -> None:
-    """The copies that CUDA needs, made to CPU memory that is not the host buffers."""
-    content = center_model(3.0)
-    plain = load(content)
-    staged = OrtEngine(plain._session, IMAGE, TENSORS.outputs, host(), "cpu", staged=True)
-    check_every_batch(staged, content)
 
 
 def test_bound_memory_is_the_memory_itself() -> None:
@@ -211,34 +201,11 @@ def test_nothing_is_printed_by_the_library(capfd: pytest.CaptureFixture[str]) ->
     ],
 )  # fmt: skip
 def test_the_library_s_messages_are_told_without_its_source_places(text: str, told: str) -> None:
-    assert _first_line(RuntimeError(text)) == told
-
-
-def test_a_provider_without_a_driver_is_told_and_auto_takes_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_library(name: str) -> Any:
-        raise OSError(f"{name}: cannot open shared object file")
-
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(ctypes, "CDLL", no_library)
-    _start_driver.cache_clear()
-    try:
-        with pytest.raises(UsageError, match=r"the NVIDIA driver is not here: libcuda\.so\.1"):
-            OrtRuntime.open(EngineConfig(device="cuda"))
-        assert OrtRuntime.open(EngineConfig(device="auto")).device == "cpu"
-    finally:
-        _start_driver.cache_clear()
-
-
-@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="CUDA is here")
-def test_cuda_that_is_not_here_is_refused_and_auto_takes_the_cpu() -> None:
-    with pytest.raises(UsageError, match="built without CUDA") as caught:
-        OrtRuntime.open(EngineConfig(device="cuda"))
-    assert "onnxruntime-gpu" in caught.value.hint
-    assert OrtRuntime.open(EngineConfig(device="auto")).device == "cpu"
+    assert first_line(RuntimeError(text)) == told
 
 
 def test_sessions_do_not_spin_and_keep_to_their_threads() -> None:
-    options = runtime()._session(center_model(), "m.onnx").get_session_options()
+    options = session_options(1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
 

@@ -11,8 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from edged.config import EngineConfig
+from edged.engines import pool as pool_module
 from edged.engines.bundle import load_bundle
-from edged.engines.engine import Engine, HostMemory, ModelTensors, Outputs
+from edged.engines.engine import Engine, HostMemory, ModelTensors, Outputs, TensorSpec
+from edged.engines.manifest import EngineFile, InputSpec, Manifest
 from edged.engines.ort import OrtRuntime
 from edged.engines.pool import Pool, VariantError
 from edged.errors import EdgedError, UsageError
@@ -253,8 +255,11 @@ class FakeRuntime:
         self.log: list[str] = []
         self.engines: list[FakeEngine] = []
 
-    def allocate(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        return np.zeros(shape, dtype)
+    def refuses(self, file: EngineFile, max_batch: int) -> str | None:
+        return None
+
+    def memory(self, spec: InputSpec, image: TensorSpec, max_batch: int) -> HostMemory:
+        return HostMemory(np.zeros, self.lanes, max_batch, image)
 
     def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> Engine:
         engine = FakeEngine(tensors, memory, float(len(self.engines)) * 1000, self.log)
@@ -275,8 +280,11 @@ def test_auto_goes_to_the_cpu_if_nothing_runs_on_the_gpu_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle = load_bundle(write_bundle(tmp_path / "b", MODELS))
-    really = OrtRuntime.open
-    monkeypatch.setattr(OrtRuntime, "open", lambda config: UselessGpu() if config.device != "cpu" else really(config))
+
+    def tried(config: EngineConfig, manifest: Manifest) -> list[Any]:
+        return [UselessGpu(), OrtRuntime(1)] if config.device == "auto" else [UselessGpu()]
+
+    monkeypatch.setattr(pool_module, "runtimes", tried)
     with Pool.open(bundle, EngineConfig(device="auto")) as pool:
         assert pool.device == "cpu" and [v.refused for v in pool.variants] == [None] * 3
     assert "cuDNN is not here" in caplog.text

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -76,13 +78,23 @@ def load_bundle(path: str | Path) -> Bundle:
     return Bundle(directory, manifest)
 
 
-def select_file(variant: VariantSpec, runtime: str, machine: str) -> EngineFile:
-    """The variant's file for this runtime and `platform.machine()`; one made for the machine beats one for any."""
+def select_file(
+    variant: VariantSpec, runtime: str, machine: str, refuses: Callable[[EngineFile], str | None] = lambda file: None
+) -> EngineFile:
+    """The variant's file for this runtime and `platform.machine()`; one made for the machine beats one for any.
+    `refuses` gives the reason why the runtime here cannot take a file, before any of it is read."""
+    reasons = []
     for arch in (machine, "any"):
         for file in variant.files:
-            if file.runtime == runtime and file.arch == arch:
+            if file.runtime != runtime or file.arch != arch:
+                continue
+            why = refuses(file)
+            if why is None:
                 return file
-    offered = ", ".join(sorted(f"{file.runtime}/{file.arch}" for file in variant.files))
+            reasons.append(f"{file.path} {why}")
+    if reasons:
+        raise UsageError(f"variant {variant.name}: {'; '.join(reasons)}", "build it here: edged-calibrate build BUNDLE")
+    offered = ", ".join(sorted({f"{file.runtime}/{file.arch}" for file in variant.files}))
     raise UsageError(
         f"variant {variant.name} has no file for {runtime} on {machine}",
         f"it has {offered}; build one for this machine with `edged-calibrate`",
@@ -102,7 +114,8 @@ def verify_file(bundle: Bundle, file: EngineFile) -> bytes:
 def model_tensors(manifest: Manifest) -> ModelTensors:
     """The tensors that every engine of the bundle must have; classes are counted by the labels."""
     spec, output, classes = manifest.input, manifest.output, len(manifest.labels)
-    image = TensorSpec(spec.name, spec.dtype, (spec.height, spec.width, 3))
+    picture = (spec.height, spec.width, 3) if spec.layout == "NHWC" else (3, spec.height, spec.width)
+    image = TensorSpec(spec.name, spec.dtype, picture)
     shapes: dict[str, tuple[int, ...]]
     match output:
         case CenterDecoder():
@@ -158,11 +171,18 @@ def _check_names(file: Path, manifest: Manifest) -> None:
     if manifest.reference not in names:
         _refuse(file, "reference", f"{manifest.reference!r} is none of the variants ({', '.join(names)})")
     for index, variant in enumerate(manifest.variants):
-        places = [f"{entry.runtime}/{entry.arch}" for entry in variant.files]
-        _check_unique(file, f"variants[{index}].files[] (runtime/arch)", places)
+        _check_unique(file, f"variants[{index}].files[] (runtime/arch)", [_place(entry) for entry in variant.files])
         for number, entry in enumerate(variant.files):
+            if entry.built is not None and entry.runtime != "tensorrt":
+                _refuse(file, f"variants[{index}].files[{number}].built", "only a plan of TensorRT is built somewhere")
             if entry.bytes > MAX_FILE_BYTES:
                 _refuse(file, f"variants[{index}].files[{number}].bytes", f"{entry.bytes} is above {MAX_FILE_BYTES}")
+
+
+def _place(entry: EngineFile) -> str:
+    """Where a file runs: no two of a variant run at the same place."""
+    built = entry.built
+    return f"{entry.runtime}/{entry.arch}" + (f"/{built.tensorrt}/{built.capability}/{built.device}" if built else "")
 
 
 def _check_tensors(file: Path, manifest: Manifest) -> None:
@@ -181,6 +201,11 @@ def _check_tensors(file: Path, manifest: Manifest) -> None:
     _check_unique(file, "the names of input and output tensors", tensors)
     if not all(name and name.isprintable() for name in tensors):
         _refuse(file, "the names of input and output tensors", "one is empty or not printable")
+    plain = (spec.layout, spec.color, *spec.scale, *spec.bias) == ("NHWC", "BGR", 1, 1, 1, 0, 0, 0)
+    if not (plain if spec.raw else spec.layout == "NCHW"):
+        _refuse(file, "input", "uint8 is NHWC, BGR, without scale and bias; every other dtype is NCHW")
+    if not all(math.isfinite(value) for value in (*spec.scale, *spec.bias)) or 0 in spec.scale:
+        _refuse(file, "input", "scale and bias must be numbers, and scale not 0")
     if spec.width * spec.height * 3 > MAX_INPUT_BYTES:
         _refuse(file, "input", f"{spec.width}x{spec.height} is larger than {MAX_INPUT_BYTES >> 20} MiB a frame")
 

@@ -7,12 +7,16 @@ the host fills the other. Nothing here allocates per frame. All calls come from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edged.engines.manifest import EngineFile, InputSpec
+from edged.engines.scaler import Scaler
 
 Outputs = Mapping[str, NDArray[Any]]
 """Tensor name -> array of shape (batch, ...); a view of the engine's memory, valid until the lane's next submit."""
@@ -46,6 +50,9 @@ class HostMemory:
     for it while they load; afterwards it only exists.
     """
 
+    scaler: Scaler | None = None
+    """Where pictures go to be scaled on a GPU; None: the caller scales them into `input` itself."""
+
     def __init__(self, allocate: Allocate, lanes: int, max_batch: int, image: TensorSpec) -> None:
         self.max_batch = max_batch
         self._allocate = allocate
@@ -55,11 +62,35 @@ class HostMemory:
     def input(self, lane: int) -> NDArray[np.uint8]:
         return self._inputs[lane]
 
+    def blank(self, pad: int) -> None:
+        """Make every input a plain picture of the level `pad`."""
+        for held in self._inputs:
+            held.fill(pad)
+
+    def picture(self, lane: int, index: int) -> NDArray[np.uint8]:
+        """(height, width, 3): what the model sees of frame `index` of the lane's last batch. Valid until the next."""
+        picture: NDArray[np.uint8] = self._inputs[lane][index]
+        return picture
+
+    @contextlib.contextmanager
+    def alone(self, lane: int, index: int) -> Iterator[None]:
+        """Frame `index` of the lane's last batch stands first, for a run of it alone; afterwards all is as it was."""
+        inputs = self._inputs[lane]
+        first = inputs[0].copy()
+        inputs[0] = inputs[index]
+        try:
+            yield
+        finally:
+            inputs[0] = first
+
     def output(self, lane: int, spec: TensorSpec) -> NDArray[Any]:
         key = (lane, spec)
         if key not in self._outputs:
             self._outputs[key] = self._allocate((self.max_batch, *spec.shape), spec.dtype)
         return self._outputs[key]
+
+    def close(self) -> None:
+        """After the engines. Plain memory frees itself."""
 
 
 class Engine(Protocol):
@@ -85,7 +116,8 @@ class Engine(Protocol):
         ...
 
     def input_buffer(self, lane: int) -> NDArray[np.uint8]:
-        """Host memory of shape (max_batch, height, width, 3) that the next submit of this lane reads."""
+        """Host memory of shape (max_batch, ...), as the manifest's input is, that the next submit of this lane reads;
+        where pictures went to a scaler, that is what it reads instead."""
         ...
 
     def submit(self, lane: int, batch: int) -> None:
@@ -117,7 +149,13 @@ class Runtime(Protocol):
     @property
     def lanes(self) -> int: ...
 
-    def allocate(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]: ...
+    def refuses(self, file: EngineFile, max_batch: int) -> str | None:
+        """Why it cannot take this file, by what the manifest says of it; None if it can."""
+        ...
+
+    def memory(self, spec: InputSpec, image: TensorSpec, max_batch: int) -> HostMemory:
+        """What the engines of one pool share. EdgedError if there is none."""
+        ...
 
     def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> Engine:
         """An engine from the verified bytes of `file`. EdgedError if the runtime refuses them or if their tensors are

@@ -19,15 +19,24 @@ Side = Annotated[int, Meta(ge=8, le=8192)]
 
 
 class InputSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """The one input tensor: uint8 [N, height, width, 3], BGR, letterboxed; normalisation is inside the graph."""
+    """The one input tensor: a letterboxed picture. uint8 [N, height, width, 3], BGR, where normalisation is inside the
+    graph, as every file that edged-calibrate makes has it; else [N, 3, height, width] of value * scale + bias, which
+    only a GPU prepares."""
 
     name: str
     width: Side
     height: Side
     pad: Annotated[int, Meta(ge=0, le=255)] = 114
-    dtype: Literal["uint8"] = "uint8"
-    layout: Literal["NHWC"] = "NHWC"
-    color: Literal["BGR"] = "BGR"
+    dtype: Literal["uint8", "float16", "float32", "int8"] = "uint8"
+    layout: Literal["NHWC", "NCHW"] = "NHWC"
+    color: Literal["BGR", "RGB"] = "BGR"
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def raw(self) -> bool:
+        """Whether it is the bytes of the picture."""
+        return self.dtype == "uint8"
 
 
 class CenterDecoder(Struct, frozen=True, forbid_unknown_fields=True, tag="center", tag_field="decoder"):
@@ -61,10 +70,34 @@ class ClassifyDecoder(Struct, frozen=True, forbid_unknown_fields=True, tag="clas
 Decoder = CenterDecoder | YoloDecoder | ClassifyDecoder
 
 
-class EngineFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of a variant. `arch` is that of `platform.machine()`, or "any".
+class Layers(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the engine inspector says of a plan's layers: how many have weights, how many of those compute in INT8, have
+    weights that qualify for sparse math, and really use a sparse kernel."""
 
-    `accuracy` holds measured figures on `images` held-out images, for this very file (digest): metric -> 0..1.
+    weighted: Annotated[int, Meta(ge=0)]
+    int8: Annotated[int, Meta(ge=0)]
+    sparse_eligible: Annotated[int, Meta(ge=0)]
+    sparse_used: Annotated[int, Meta(ge=0)]
+
+
+class Built(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a TensorRT plan comes from: it runs on that version and that compute capability, and nowhere else."""
+
+    tensorrt: Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+){1,3}\Z")]
+    capability: Annotated[str, Meta(pattern=r"^[0-9]+\.[0-9]+\Z")]
+    device: Annotated[str, Meta(min_length=1, max_length=200)]
+    source: Sha256
+    """of the ONNX file it was built from, whose accuracy it is taken to have"""
+    max_batch: Annotated[int, Meta(ge=1, le=64)]
+    layers: Layers | None = None
+
+
+class EngineFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of a variant. `arch` is that of `platform.machine()`, or "any". A plan of TensorRT has `built`; without
+    it, a file for TensorRT is the ONNX file that plans are built from.
+
+    `accuracy` holds figures measured on `images` held-out images, of this very file (digest) or, for a plan, of the one
+    it was built from: metric -> 0..1.
     """
 
     runtime: Literal["onnxruntime", "tensorrt"]
@@ -74,6 +107,7 @@ class EngineFile(Struct, frozen=True, forbid_unknown_fields=True):
     accuracy: dict[str, Fraction]
     images: Annotated[int, Meta(ge=0)]
     arch: Literal["any", "x86_64", "aarch64"] = "any"
+    built: Built | None = None
 
 
 class VariantSpec(Struct, frozen=True, forbid_unknown_fields=True):

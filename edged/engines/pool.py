@@ -11,18 +11,19 @@ import logging
 import platform
 import statistics
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from msgspec import structs
 from numpy.typing import NDArray
 
 from edged import clock
 from edged.config import EngineConfig
 from edged.engines.bundle import Bundle, model_tensors, select_file, verify_file
 from edged.engines.engine import Engine, HostMemory, Outputs, Runtime
-from edged.engines.manifest import EngineFile, VariantSpec
-from edged.engines.ort import OrtRuntime
+from edged.engines.manifest import VariantSpec
+from edged.engines.runtimes import runtimes
+from edged.engines.scaler import Scaler
 from edged.errors import EdgedError, UsageError
 
 log = logging.getLogger(__name__)
@@ -60,45 +61,57 @@ class PoolVariant:
     refused: str | None = None
 
 
+class NothingRunsError(UsageError):
+    """No variant runs here; `variants` says why, of each."""
+
+    def __init__(self, directory: Path, variants: tuple[PoolVariant, ...]) -> None:
+        why = "; ".join(f"{variant.name}: {variant.refused}" for variant in variants)
+        super().__init__(
+            f"no variant of bundle {directory} runs here: {why}", "mend one of these, or choose another bundle"
+        )
+        self.variants = variants
+
+
 class Pool:
     """Resident engines behind one pair of calls: fill `input_buffer(lane)`, `submit`, `collect`."""
 
     def __init__(self, bundle: Bundle, runtime: Runtime, max_batch: int) -> None:
-        """Load and warm every variant that can be. UsageError if none can; see `open` for the ordinary way in."""
+        """Load and warm every variant that can be. NothingRunsError if none can; see `open` for the ordinary way in."""
         self.max_batch = min(max_batch, bundle.manifest.max_batch)
         self.device = runtime.device
         self._runtime = runtime
         self._tensors = model_tensors(bundle.manifest)
-        self._memory = HostMemory(runtime.allocate, runtime.lanes, self.max_batch, self._tensors.image)
+        self._memory = runtime.memory(bundle.manifest.input, self._tensors.image, self.max_batch)
         self._engines: dict[str, Engine] = {}
         self._variants: dict[str, PoolVariant] = {}
         self._in_flight: list[str | None] = [None] * runtime.lanes
-        for lane in range(runtime.lanes):
-            self._memory.input(lane).fill(bundle.manifest.input.pad)
+        self._memory.blank(bundle.manifest.input.pad)
+        # All are loaded before the first runs: only then is it known how much memory they can share.
         for spec in bundle.manifest.variants:
-            self._variants[spec.name] = self._open_variant(bundle, spec)
+            self._variants[spec.name] = self._load(bundle, spec)
+        for name, engine in list(self._engines.items()):
+            self._warm(name, engine)
         if not self._engines:
-            why = "; ".join(f"{v.name}: {v.refused}" for v in self._variants.values())
-            raise UsageError(
-                f"no variant of bundle {bundle.directory} runs here: {why}",
-                "mend one of these, or choose another bundle",
-            )
+            self.close()
+            raise NothingRunsError(bundle.directory, self.variants)
         reference = bundle.manifest.reference
         self._active = reference if reference in self._engines else next(iter(self._engines))
 
     @classmethod
     def open(cls, bundle: Bundle, config: EngineConfig) -> Pool:
         """All variants of the bundle on the configured device, warm. A variant that cannot run is refused with its
-        reason in `variants`; UsageError if none can. `auto` goes to the CPU if none of them runs on the GPU."""
-        runtime = OrtRuntime.open(config)
-        try:
-            return cls(bundle, runtime, config.max_batch)
-        except UsageError as error:
-            # A GPU that gives memory may still compute nothing: cuDNN missing, too old a chip, no room left.
-            if config.device != "auto" or runtime.device == "cpu":
-                raise
-            log.warning("not on %s, so on the CPU: %s", runtime.device, error.message)
-        return cls(bundle, OrtRuntime.open(structs.replace(config, device="cpu")), config.max_batch)
+        reason in `variants`; EdgedError if none can. `auto` goes on to the next runtime if none of them runs on one."""
+        failed: EdgedError | None = None
+        for runtime in runtimes(config, bundle.manifest):
+            if failed is not None:
+                log.warning("next is %s, since: %s", runtime.device, failed.message)
+            try:
+                return cls(bundle, runtime, config.max_batch)
+            except EdgedError as error:
+                # A GPU that is there may still compute nothing: cuDNN missing, too old a chip, no room left.
+                failed = error
+        assert failed is not None, "there is always a runtime to try"
+        raise failed
 
     @property
     def variants(self) -> tuple[PoolVariant, ...]:
@@ -116,8 +129,18 @@ class Pool:
         return self._runtime.lanes
 
     def input_buffer(self, lane: int) -> NDArray[np.uint8]:
-        """uint8 (max_batch, height, width, 3), one memory for all variants; write it between collect and submit."""
+        """(max_batch, ...) as the manifest's input is, one memory for all variants; write it between collect and
+        submit."""
         return self._memory.input(lane)
+
+    @property
+    def scaler(self) -> Scaler | None:
+        """Where pictures go instead of `input_buffer` on a GPU; what was put there is what the next submit runs."""
+        return self._memory.scaler
+
+    def picture(self, lane: int, index: int) -> NDArray[np.uint8]:
+        """(height, width, 3), BGR: frame `index` of the lane's last batch as the model saw it; until the next one."""
+        return self._memory.picture(lane, index)
 
     def select(self, name: str) -> None:
         """Let `name` run from the next submit on; batches in flight finish on the variant they started with."""
@@ -149,6 +172,13 @@ class Pool:
         except EdgedError as error:
             raise VariantError(name, error.message) from error
 
+    def run_alone(self, lane: int, index: int, variant: str) -> Outputs:
+        """Frame `index` of the lane's last batch once more, alone, on `variant`, to its end; the outputs of one frame.
+        VariantError if that fails; the lane's input is as it was in any case."""
+        with self._memory.alone(lane, index):
+            self.submit(lane, 1, variant)
+            return self.collect(lane)
+
     def retire(self, name: str, why: str) -> str:
         """Never run `name` again; returns what is active now. A retired active variant gives way to the fastest one
         left, until the governor decides. EdgedError if none is left. Its memory is freed in `close`, not here."""
@@ -166,8 +196,9 @@ class Pool:
     def close(self) -> None:
         """Free every engine. Only when the engine loop has ended."""
         for engine in self._engines.values():
-            engine.close()
+            _free(engine)
         self._engines.clear()
+        _free(self._memory)
 
     def __enter__(self) -> Pool:
         return self
@@ -187,34 +218,35 @@ class Pool:
     def _usable(self) -> list[str]:
         return [variant.name for variant in self._variants.values() if variant.refused is None]
 
-    def _open_variant(self, bundle: Bundle, spec: VariantSpec) -> PoolVariant:
-        """Load and warm one variant; whatever is wrong with it is a reason to refuse it, not to stop."""
+    def _load(self, bundle: Bundle, spec: VariantSpec) -> PoolVariant:
+        """Load one variant; whatever is wrong with it is a reason to refuse it, not to stop."""
         variant = PoolVariant(spec.name, spec.precision, spec.sparse)
+        runtime = self._runtime
         try:
-            file = select_file(spec, self._runtime.name, platform.machine())
-            variant = replace(
-                variant,
-                accuracy=file.accuracy.get(bundle.manifest.metric),
-                runtime=self._runtime.name,
-                file=file.path,
+            file = select_file(
+                spec, runtime.name, platform.machine(), lambda file: runtime.refuses(file, self.max_batch)
             )
-            engine = self._load(bundle, file)
+            accuracy = file.accuracy.get(bundle.manifest.metric)
+            variant = replace(variant, accuracy=accuracy, runtime=runtime.name, file=file.path)
+            content = verify_file(bundle, file)
+            self._engines[spec.name] = runtime.load(content, file.path, self._tensors, self._memory)
         except EdgedError as error:
             return replace(variant, refused=error.message)
+        return variant
+
+    def _warm(self, name: str, engine: Engine) -> None:
+        """Run every batch size on every lane; a variant that fails is refused."""
         try:
             latency_ms = tuple(_warm(engine, lane=0, batch=batch) for batch in range(1, self.max_batch + 1))
             for lane in range(1, self.lanes):
                 for batch in range(1, self.max_batch + 1):
                     _run(engine, lane, batch)
         except EdgedError as error:
-            engine.close()
-            return replace(variant, refused=error.message)
-        self._engines[spec.name] = engine
-        return replace(variant, latency_ms=latency_ms)
-
-    def _load(self, bundle: Bundle, file: EngineFile) -> Engine:
-        content = verify_file(bundle, file)
-        return self._runtime.load(content, file.path, self._tensors, self._memory)
+            _free(engine)
+            del self._engines[name]
+            self._variants[name] = replace(self._variants[name], refused=error.message)
+            return
+        self._variants[name] = replace(self._variants[name], latency_ms=latency_ms)
 
 
 def _warm(engine: Engine, lane: int, batch: int) -> float:
@@ -230,6 +262,13 @@ def _warm(engine: Engine, lane: int, batch: int) -> float:
         _run(engine, lane, batch)
         times_ms.append((clock.mono_ns() - start_ns) / clock.NS_PER_MS)
     return statistics.median(times_ms)
+
+
+def _free(held: Engine | HostMemory) -> None:
+    try:
+        held.close()
+    except EdgedError as error:  # a GPU in a fault frees nothing any more: the end of the process does
+        log.warning("not freed: %s", error.message)
 
 
 def _run(engine: Engine, lane: int, batch: int) -> Outputs:

@@ -28,7 +28,7 @@ from edged.loop.runner import Runner
 from edged.loop.senses import Senses
 from edged.loop.shadow import Shadow
 from edged.loop.steering import Steering
-from edged.vision.letterbox import Letterboxer
+from edged.vision.letterbox import GpuLetterboxer, Letterboxer
 
 STAGE: Final = "pipeline"
 LONGEST_WAIT_NS: Final = NS_PER_S // 2
@@ -46,7 +46,7 @@ class Pipeline:
         calls: Calls,
         cameras: Cameras,
         pool: Pool,
-        letterboxer: Letterboxer,
+        letterboxer: Letterboxer | GpuLetterboxer,
         presenter: Presenter,
         steering: Steering,
         senses: Senses,

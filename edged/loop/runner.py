@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from edged import clock
 from edged.clock import NS_PER_MS
+from edged.engines.cuda import CudaError
 from edged.engines.pool import Pool, VariantError
 from edged.errors import EdgedError
 from edged.frames.cameras import Cameras
@@ -24,7 +25,7 @@ from edged.loop.reports import Reports
 from edged.loop.steering import Steering
 from edged.vision.classify import Classes
 from edged.vision.detect import Detections
-from edged.vision.letterbox import Letterboxer
+from edged.vision.letterbox import GpuLetterboxer, Letterboxer
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Runner:
         self,
         cameras: Cameras,
         pool: Pool,
-        letterboxer: Letterboxer,
+        letterboxer: Letterboxer | GpuLetterboxer,
         presenter: Presenter,
         steering: Steering,
         reports: Reports,
@@ -103,11 +104,12 @@ class Runner:
     def start(self, frames: Sequence[Frame], variant: str, start_ns: int) -> None:
         """Prepare and submit a batch on a free lane."""
         lane = self._free_lanes[0]
-        whole = self._prepare(frames, lane)
-        if not whole:
-            return
-        submitted_ns = clock.mono_ns()
+        whole: list[Frame] = []
         try:
+            self._prepare(frames, lane, variant, whole)
+            if not whole:
+                return
+            submitted_ns = clock.mono_ns()
             self._pool.submit(lane, len(whole), variant)
         except VariantError as error:
             self._lost(whole, error)
@@ -131,41 +133,48 @@ class Runner:
         self._cameras.taken(frame)
         self._steering.dropped(cause)
 
-    def _prepare(self, frames: Sequence[Frame], lane: int) -> list[Frame]:
-        """Scale each frame into the lane; returns those that arrived whole. What tore a frame is a newer one of its
-        camera, which the next turn takes: that is the retry."""
-        whole: list[Frame] = []
-        for frame in frames:
+    def _prepare(self, frames: Sequence[Frame], lane: int, variant: str, whole: list[Frame]) -> None:
+        """Scale each frame into the lane, and add those that arrived whole. What tore a frame is a newer one of its
+        camera, which the next turn takes: that is the retry. VariantError if the GPU takes no picture: then all frames
+        are in `whole`, or counted."""
+        for index, frame in enumerate(frames):
             geometry = self._letterboxer.geometry(frame.width, frame.height)
             try:
                 self._letterboxer.fill(geometry, self._cameras.pixels(frame), frame.format, lane, len(whole))
+            except CudaError as error:
+                for lost in frames[index:]:
+                    whole.append(lost)
+                    self._cameras.taken(lost)
+                raise VariantError(variant, error.message) from error
             except EdgedError:  # its ring is gone: the camera was reopened meanwhile
                 self.dropped(frame, "torn")
                 continue
-            if self._cameras.intact(frame):
+            if self._letterboxer.reads_late or self._cameras.intact(frame):
                 whole.append(frame)
                 self._cameras.taken(frame)
             else:
                 self.dropped(frame, "torn")
-        return whole
 
     def _finish(self, batch: Batch) -> Whole | None:
-        frames, seen = batch.frames, []
+        seen: list[Seen] = []
+        ran = len(batch.frames)
         try:
             outputs = self._pool.collect(batch.lane)
             collected_ns = clock.mono_ns()
-            for index, frame in enumerate(frames):
+            places = self._still_whole(batch)
+            frames = batch.frames = [batch.frames[place] for place in places]
+            for index, frame in zip(places, frames, strict=True):
                 geometry = self._letterboxer.geometry(frame.width, frame.height)
                 seen.append(self._presenter.decode(outputs, index, geometry))
         except VariantError as error:
-            self._lost(frames, error)
+            self._lost(batch.frames, error)
             return None
         except EdgedError as error:  # an output that is no number; the frames before it are good
             self._lost(frames[len(seen) :], VariantError(batch.variant, error.message))
         timing = Timing(batch.start_ns, batch.submitted_ns, collected_ns, self.deadline_ms)
-        made = Made(batch.variant, len(frames), self._steering.energy_mj(batch.variant, len(frames)), False)
+        made = Made(batch.variant, ran, self._steering.energy_mj(batch.variant, ran), False)
         second = None
-        if len(seen) == len(frames):
+        if len(seen) == ran:
             self._steering.succeeded(batch.variant)
             second = self._told(batch, seen, made, timing)
         for index, (frame, what) in enumerate(zip(frames, seen, strict=False)):
@@ -173,9 +182,20 @@ class Runner:
                 self._publish(frame, what, made, timing)
         if second is not None:
             self._publish(frames[second.place], second.seen, second.made, second.timing)
-        if second is not None or len(seen) < len(frames):
+        if second is not None or len(seen) < ran:
             return None
         return Whole(batch.lane, batch.variant, frames, [what.objects for what in seen], batch.start_ns)
+
+    def _still_whole(self, batch: Batch) -> Sequence[int]:
+        """The places of the frames whose pixels were their own for as long as the engine read them. Looked at all at
+        once: while the first is decoded, a camera may already write where the last one lay."""
+        if not self._letterboxer.reads_late:
+            return range(len(batch.frames))
+        places = [place for place, frame in enumerate(batch.frames) if self._cameras.intact(frame)]
+        for place in set(range(len(batch.frames))) - set(places):
+            self._cameras.count_drop(batch.frames[place].camera, "torn")
+            self._steering.dropped("torn")
+        return places
 
     def _told(self, batch: Batch, seen: list[Seen], made: Made, timing: Timing) -> SecondLook | None:
         """Tell the governor of a batch that came back whole; the second look at one of its frames, if it has one."""
@@ -211,22 +231,14 @@ class Runner:
         then the first result is as good as it was."""
         frame, begun_ns = batch.frames[index], clock.mono_ns()
         cold = self._steering.cold(variant, begun_ns)
-        pixels = self._pool.input_buffer(batch.lane)
-        first_pixels = pixels[0].copy() if index else None  # its padding is what the letterboxer believes it to be
-        if index:
-            pixels[0] = pixels[index]
         try:
-            self._pool.submit(batch.lane, 1, variant)
-            outputs = self._pool.collect(batch.lane)
+            outputs = self._pool.run_alone(batch.lane, index, variant)
             collected_ns = clock.mono_ns()
             seen = self._presenter.decode(outputs, 0, self._letterboxer.geometry(frame.width, frame.height))
         except EdgedError as error:
             failure = error if isinstance(error, VariantError) else VariantError(variant, error.message)
             self._steering.failed(failure, clock.mono_ns())
             return None
-        finally:
-            if first_pixels is not None:
-                pixels[0] = first_pixels
         self._steering.succeeded(variant)
         done_ns = clock.mono_ns()
         service_ms = (done_ns - begun_ns) / NS_PER_MS

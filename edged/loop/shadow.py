@@ -17,7 +17,6 @@ from dataclasses import asdict
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from edged import clock
 from edged.bus import schema
@@ -33,7 +32,7 @@ from edged.governor.guard import Change, Guard
 from edged.loop.steering import Steering
 from edged.vision.agreement import Seen, make_compare
 from edged.vision.decoder import Decode
-from edged.vision.letterbox import Letterboxer
+from edged.vision.letterbox import Geometries
 from edged.vision.luma import measure
 
 LOOK_EVERY_NS: Final = NS_PER_S
@@ -54,7 +53,7 @@ class Shadow:
         self,
         manifest: Manifest,
         pool: Pool,
-        letterboxer: Letterboxer,
+        letterboxer: Geometries,
         decode: Decode,
         publisher: Publisher,
         steering: Steering,
@@ -166,26 +165,17 @@ class Shadow:
             return  # it stays due
         self._due.discard(frame.camera)
         found = {ran: seen}
-        first = self._pool.input_buffer(lane)[0]
-        kept = first.copy() if index else None
-        if index:
-            np.copyto(first, self._pool.input_buffer(lane)[index])
-        try:
-            for name in names:
-                objects = self._run(lane, name, frame, found)
-                if objects is None:
-                    break
-                found[name] = objects
-        finally:
-            if kept is not None:  # its padding must be what the letterboxer believes it to be
-                np.copyto(first, kept)
+        for name in names:
+            objects = self._run(lane, index, name, frame, found)
+            if objects is None:
+                break
+            found[name] = objects
 
-    def _run(self, lane: int, name: str, frame: Frame, found: dict[str, Seen]) -> Seen | None:
-        """One run of the lane's first frame, compared and told; None if it failed."""
+    def _run(self, lane: int, index: int, name: str, frame: Frame, found: dict[str, Seen]) -> Seen | None:
+        """One run of frame `index` of the lane, compared and told; None if it failed."""
         begin_ns = clock.mono_ns()
         try:
-            self._pool.submit(lane, 1, name)
-            outputs = self._pool.collect(lane)
+            outputs = self._pool.run_alone(lane, index, name)
             end_ns = clock.mono_ns()
             objects = self._decode(outputs, 0, self._letterboxer.geometry(frame.width, frame.height))
         except EdgedError as error:
@@ -231,7 +221,7 @@ class Shadow:
     def _look(self, lane: int, index: int, frame: Frame, now_ns: int) -> None:
         """Measure the picture of a frame as the engine got it."""
         self._look_due_ns[frame.camera] = now_ns + LOOK_EVERY_NS
-        luma = measure(self._pool.input_buffer(lane)[index], self._letterboxer.geometry(frame.width, frame.height))
+        luma = measure(self._pool.picture(lane, index), self._letterboxer.geometry(frame.width, frame.height))
         drift = self._guard.looked(frame.camera, Look(**asdict(luma)))
         if drift is None:
             return

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from edged.config import PowerConfig
 from edged.errors import EdgedError
+from edged.power import nvml
 from edged.power.files import Files
 from edged.power.host import HostProvider
 from edged.power.jtop import JtopProvider
+from edged.power.nvml import NvmlProvider
 from edged.power.rails import find_module, is_jetson, module_named
 from edged.power.simulated import SimulatedProvider
 from edged.power.sysfs import SysfsProvider
@@ -25,12 +27,14 @@ class Choice:
 
 
 def choose(configured: str, root: Path = Path("/")) -> Choice:
-    """What "auto" takes here: a Jetson is read directly, anything else as the Linux machine it is."""
+    """What "auto" takes here: a Jetson is read directly, anything else as the Linux machine it is, with its GPU."""
     if configured != "auto":
         return Choice(configured, "as configured")
     files = Files(root)
     try:
         if not is_jetson(files):
+            if nvml.why_not() is None:
+                return Choice("nvml", "this is no Jetson, and has an NVIDIA GPU")
             return Choice("host", "this is no Jetson")
         module = find_module(files)
         return Choice("sysfs", f"this is a {module.name if module else module_named(files)}")
@@ -44,6 +48,8 @@ def make(choice: Choice, config: PowerConfig, root: Path = Path("/")) -> Provide
             return HostProvider(root)
         case "simulated":
             return SimulatedProvider(config.simulated_device)
+        case "nvml":
+            return NvmlProvider(HostProvider(root))
         case "sysfs":
             return SysfsProvider(root)
         case "jtop":

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edged.engines.manifest import InputSpec
+from edged.engines.pool import Pool
+from edged.engines.scaler import Scaler
 from edged.errors import EdgedError
 from edged.frames.frame import PixelFormat
 
@@ -73,34 +76,61 @@ def _even(length: float, limit: int) -> int:
     return max(2, min(2 * round(length / 2), limit - limit % 2))
 
 
-class Letterboxer:
+class Geometries:
+    """The letterbox of each source size, computed once."""
+
+    def __init__(self, spec: InputSpec) -> None:
+        self._spec = spec
+        self._geometries: dict[tuple[int, int], Letterbox] = {}
+
+    def geometry(self, source_width: int, source_height: int) -> Letterbox:
+        key = (source_width, source_height)
+        letterbox = self._geometries.get(key)
+        if letterbox is None:
+            if len(self._geometries) >= _MAX_GEOMETRIES:
+                self._geometries.clear()
+            letterbox = self._geometries[key] = fit(source_width, source_height, self._spec.width, self._spec.height)
+        return letterbox
+
+
+class GpuLetterboxer(Geometries):
+    """Hands each picture to the GPU's scaler, which does what `Letterboxer` does.
+
+    The pixels are read until the batch is collected: only then is it known whether they stayed the frame's own.
+    """
+
+    reads_late: Final = True
+
+    def __init__(self, spec: InputSpec, scaler: Scaler) -> None:
+        super().__init__(spec)
+        self._scaler = scaler
+
+    def fill(self, letterbox: Letterbox, pixels: Image, format: PixelFormat, lane: int, index: int) -> None:
+        """Let `pixels`, laid out as `format` says, be frame `index` of the lane's next batch. EdgedError if they are
+        not a picture of the letterbox's source size."""
+        _check_shape(pixels, letterbox, format)
+        self._scaler.put(lane, index, pixels, format is PixelFormat.NV12, letterbox)
+
+
+class Letterboxer(Geometries):
     """Fills the frames of an engine's input buffers, one per lane, each (max_batch, height, width, 3).
 
     It remembers which letterbox each frame of the memory was last filled with: padding is written again only when that
     changes. So nobody else may write into those buffers.
     """
 
+    reads_late: Final = False
+
     def __init__(self, spec: InputSpec, buffers: Sequence[Image]) -> None:
-        self._spec = spec
+        super().__init__(spec)
         self._buffers = tuple(buffers)
         self._filled: list[list[Letterbox | None]] = [[None] * len(buffer) for buffer in buffers]
-        self._geometries: dict[tuple[int, int], Letterbox] = {}
         self._planes: dict[Letterbox, tuple[Image, Image]] = {}
-
-    def geometry(self, source_width: int, source_height: int) -> Letterbox:
-        """The letterbox of a source size, computed once."""
-        key = (source_width, source_height)
-        letterbox = self._geometries.get(key)
-        if letterbox is None:
-            if len(self._geometries) >= _MAX_GEOMETRIES:
-                self._geometries.clear()
-                self._planes.clear()
-            letterbox = self._geometries[key] = fit(source_width, source_height, self._spec.width, self._spec.height)
-        return letterbox
 
     def fill(self, letterbox: Letterbox, pixels: Image, format: PixelFormat, lane: int, index: int) -> None:
         """Scale `pixels`, laid out as `format` says, into frame `index` of the lane's buffer. EdgedError if they are
         not a picture of the letterbox's source size."""
+        _check_shape(pixels, letterbox, format)
         into = self._buffers[lane][index]
         if self._filled[lane][index] != letterbox:
             into.fill(self._spec.pad)
@@ -112,12 +142,8 @@ class Letterboxer:
         width, height = letterbox.source_width, letterbox.source_height
         size = (letterbox.scaled_width, letterbox.scaled_height)
         if format is PixelFormat.BGR24:
-            _check_shape(pixels, (height, width, 3), letterbox, format)
             cv2.resize(pixels, size, dst=picture, interpolation=_INTERPOLATION)
             return
-        if width % 2 or height % 2:
-            raise EdgedError(f"an NV12 picture of {width}x{height} pixels cannot be: both sides must be even")
-        _check_shape(pixels, (height * 3 // 2, width), letterbox, format)
         luma, chroma = self._scratch(letterbox)
         cv2.resize(pixels[:height], size, dst=luma, interpolation=_INTERPOLATION)
         colour = pixels[height:].reshape(height // 2, width // 2, 2)
@@ -127,15 +153,30 @@ class Letterboxer:
     def _scratch(self, letterbox: Letterbox) -> tuple[Image, Image]:
         planes = self._planes.get(letterbox)
         if planes is None:
+            if len(self._planes) >= _MAX_GEOMETRIES:
+                self._planes.clear()
             width, height = letterbox.scaled_width, letterbox.scaled_height
             planes = np.empty((height, width), np.uint8), np.empty((height // 2, width // 2, 2), np.uint8)
             self._planes[letterbox] = planes
         return planes
 
 
-def _check_shape(pixels: Image, expected: tuple[int, ...], letterbox: Letterbox, format: PixelFormat) -> None:
+def _check_shape(pixels: Image, letterbox: Letterbox, format: PixelFormat) -> None:
+    width, height = letterbox.source_width, letterbox.source_height
+    expected: tuple[int, ...] = (height, width, 3)
+    if format is PixelFormat.NV12:
+        if width % 2 or height % 2:
+            raise EdgedError(f"an NV12 picture of {width}x{height} pixels cannot be: both sides must be even")
+        expected = (height * 3 // 2, width)
     if pixels.shape != expected or pixels.dtype != np.uint8:
         raise EdgedError(
-            f"the {format.name} pixels of a {letterbox.source_width}x{letterbox.source_height} picture have the shape "
-            f"{pixels.shape} of {pixels.dtype}; expected {expected} of uint8"
+            f"the {format.name} pixels of a {width}x{height} picture have the shape {pixels.shape} of {pixels.dtype}; "
+            f"expected {expected} of uint8"
         )
+
+
+def open_letterboxer(spec: InputSpec, pool: Pool) -> Letterboxer | GpuLetterboxer:
+    """The one that fills this pool's engines."""
+    if pool.scaler is not None:
+        return GpuLetterboxer(spec, pool.scaler)
+    return Letterboxer(spec, [pool.input_buffer(lane) for lane in range(pool.lanes)])

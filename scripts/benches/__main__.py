@@ -13,6 +13,7 @@ NAMES = {
     "switch": "10,000 switches of the variant under load: drops, memory, cost",
     "wire": "publish to receive in another process, against bare pyzmq",
     "cameras": "memory and CPU per camera, from 1 to 16",
+    "gpu": "on a GPU: frame in the ring to result on the host, the preprocessing kernel, the host's share",
     "governor": "the governor in the arena against a bound that knows the future, and what it costs",
     "closed-loop": "the deadline beside a load that comes and goes: governed against every fixed variant",
 }

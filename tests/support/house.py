@@ -17,6 +17,7 @@ from edged import clock
 from edged.bus.publisher import Publisher
 from edged.config import CameraConfig, EngineConfig, Limits, PowerConfig
 from edged.engines.bundle import load_bundle
+from edged.engines.engine import Runtime
 from edged.engines.pool import Pool
 from edged.frames.cameras import Cameras
 from edged.health import Heartbeats
@@ -31,7 +32,7 @@ from edged.loop.shadow import Shadow
 from edged.loop.steering import Steering
 from edged.power.telemetry import Provider, Sampler, open_provider
 from edged.vision.decoder import make_decoder
-from edged.vision.letterbox import Letterboxer
+from edged.vision.letterbox import open_letterboxer
 from tests.support.models import write_bundle
 
 
@@ -58,10 +59,11 @@ def built(
     known: Callable[[Pool], Known] | None = None,
     provider: Provider | None = None,
     interval_s: float = 1.0,
+    runtime: Runtime | None = None,
     **more: Any,
 ) -> Iterator[House]:
-    """Everything but a running loop. `known`: what the governor begins with, by default what the bundle says; `more`
-    goes to Steering. The sampler is not started."""
+    """Everything but a running loop, on the CPU or on `runtime`. `known`: what the governor begins with, by default
+    what the bundle says; `more` goes to Steering. The sampler is not started."""
     limits = limits or Limits()
     bundle = load_bundle(write_bundle(directory / "bundle", dict(models)))
     with contextlib.ExitStack() as stack:
@@ -69,7 +71,8 @@ def built(
         stack.callback(context.term)
         publisher = Publisher(context, f"ipc://{directory}/results.ipc")
         stack.callback(publisher.close)
-        pool = stack.enter_context(Pool.open(bundle, EngineConfig(device="cpu")))
+        config = EngineConfig(device="cpu")
+        pool = stack.enter_context(Pool(bundle, runtime, config.max_batch) if runtime else Pool.open(bundle, config))
         selector = stack.enter_context(selectors.DefaultSelector())
         calls = Calls(selector)
         stack.callback(calls.close)
@@ -84,7 +87,7 @@ def built(
         budgets = Budgets({v.name: v.accuracy for v in pool.variants}, publisher, now_ns)
         senses = Senses(sampler, steering, budgets, now_ns)
         manifest, decode = bundle.manifest, make_decoder(bundle.manifest)
-        letterboxer = Letterboxer(manifest.input, [pool.input_buffer(lane) for lane in range(pool.lanes)])
+        letterboxer = open_letterboxer(manifest.input, pool)
         shadow = Shadow(manifest, pool, letterboxer, decode, publisher, steering)
         reports = Reports(manifest, cameras, pool, steering, publisher, sampler, budgets, shadow, heartbeats)
         presenter = Presenter(publisher, decode, manifest.labels, cameras.ring_name)

@@ -39,6 +39,7 @@ def center_model(
     input_name: str = "image",
     scores_name: str = "scores",
     input_type: int = TensorProto.UINT8,
+    nchw: bool = False,
     spoil: str | None = None,
     turns: int = 0,
     scale: float = 1.0,
@@ -59,7 +60,7 @@ def center_model(
     }
     pool = {"kernel_shape": [STRIDE, STRIDE], "strides": [STRIDE, STRIDE]}
     nodes = [
-        helper.make_node("Transpose", [input_name], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Transpose", [input_name], ["nchw"], perm=[0, 1, 2, 3] if nchw else [0, 3, 1, 2]),
         helper.make_node("Cast", ["nchw"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("AveragePool", ["float"], ["cells"], **pool),
         helper.make_node("Conv", ["cells", "bw", "bb"], ["boxes"]),
@@ -104,7 +105,7 @@ def center_model(
     cells = [height // STRIDE, width // STRIDE]
     return _model(
         nodes,
-        [_info(input_name, input_type, [batch, height, width, 3])],
+        [_info(input_name, input_type, [batch, 3, height, width] if nchw else [batch, height, width, 3])],
         [
             _info(scores_name, TensorProto.FLOAT, [batch, classes, *cells]),
             _info("boxes", TensorProto.FLOAT, [batch, 4, *cells]),

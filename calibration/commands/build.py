@@ -1,0 +1,126 @@
+"""`edged-calibrate build [BUNDLE]`: TensorRT engines for this very device, and in plain words what they really are.
+
+Exit 0 if every variant that has an ONNX file for TensorRT has an engine then, 1 if one could not be built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from calibration.build import BuiltVariant, build_bundle
+from calibration.build_times import Stopwatch
+from edged import clock
+from edged.config import EngineConfig, default_path, load
+from edged.errors import UsageError
+
+PLAIN_EVERY_NS: Final = 60 * clock.NS_PER_S
+"""Without a terminal, as in the journal, so often a line says how far it is."""
+PLAIN_WIDTH: Final = 132
+_OUTCOMES: Final = {"built": "built", "current": "up to date", "failed": "failed", "no source": "left out"}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    directory, max_batch = _bundle(arguments)
+    with TerminalWatcher(Console(stderr=True, highlight=False)) as watcher:
+        done = build_bundle(directory, max_batch, watcher, arguments.again)
+    if arguments.json:
+        print(msgspec.json.format(msgspec.json.encode(done), indent=2).decode())
+    else:
+        _show(done)
+    return int(any(variant.outcome == "failed" for variant in done))
+
+
+def _bundle(arguments: argparse.Namespace) -> tuple[Path, int]:
+    """The one that is named, else that of the configuration; and for how large a batch."""
+    path = default_path(arguments.config)
+    config = None
+    if arguments.config is not None or arguments.bundle is None:
+        if not path.exists():
+            raise UsageError(f"there is no {path} that would name a bundle", "give the directory of one: build BUNDLE")
+        config = load(path)
+    engine = EngineConfig() if config is None else config.engine
+    directory = arguments.bundle if config is None or arguments.bundle is not None else Path(config.bundle)
+    return directory, arguments.max_batch or engine.max_batch
+
+
+class TerminalWatcher:
+    """A bar with the time left on a terminal; elsewhere a line at the beginning and one a minute."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns = (
+            TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[left]}"), TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[phase]}"),
+        )  # fmt: skip
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("", left="", phase="", visible=False)
+        self._stopwatch = Stopwatch(None)
+        self._title = ""
+        self._told_ns = 0
+
+    def __enter__(self) -> TerminalWatcher:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def begins(self, variant: str, number: int, count: int, stopwatch: Stopwatch) -> None:
+        self._stopwatch, self._title, self._told_ns = stopwatch, f"{variant}, {number} of {count}", clock.mono_ns()
+        self._console.print(f"{self._title}: {self._left()}")
+        self._bar.reset(self._task, total=None, description=self._title, left="", phase="", visible=True)
+
+    def advance(self, phase: str, step: int, steps: int) -> None:
+        left_s, elapsed_s = self._stopwatch.left_s(), self._stopwatch.elapsed_s
+        what = f"{phase[:40]} {step}/{steps}"
+        if left_s is None:
+            self._bar.update(self._task, phase=what)
+        else:
+            self._bar.update(
+                self._task, total=elapsed_s + left_s, completed=elapsed_s, left=f"{_span(left_s)} left", phase=what
+            )
+        now_ns = clock.mono_ns()
+        if not self._console.is_terminal and now_ns - self._told_ns >= PLAIN_EVERY_NS:
+            self._told_ns = now_ns
+            self._console.print(f"{self._title}: after {_span(elapsed_s)} at {what}; {self._left()}")
+
+    def ends(self) -> None:
+        self._bar.update(self._task, visible=False)
+        self._console.print(f"{self._title}: took {_span(self._stopwatch.elapsed_s)}")
+
+    def _left(self) -> str:
+        left_s = self._stopwatch.left_s()
+        return "how long is not known, the first time here" if left_s is None else f"about {_span(left_s)} left"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _show(done: list[BuiltVariant]) -> None:
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False, header_style="bold")
+    for column in ("variant", "", ">layers", ">in INT8", ">sparse", ">could be", ">MiB"):
+        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+    for variant in done:
+        file = variant.file
+        layers = None if file is None or file.built is None else file.built.layers
+        counts = ["unknown"] * 4
+        if layers is not None:
+            counts = [str(n) for n in (layers.weighted, layers.int8, layers.sparse_used, layers.sparse_eligible)]
+        cells = [] if file is None else [*counts, f"{file.bytes / 2**20:.1f}"]
+        table.add_row(variant.name, _OUTCOMES[variant.outcome], *cells)
+    out.print(table)
+    for variant in done:
+        if variant.why is not None:
+            out.print(f"{variant.name}: {variant.why}", markup=False)
+        for warning in variant.warnings:
+            out.print(f"warning: {warning}", style="yellow", markup=False)

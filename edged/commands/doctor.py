@@ -1,0 +1,136 @@
+"""`edged doctor`: the hardware self-test. Builds nothing up and changes nothing; stop the daemon first, for the times.
+
+Exit 0 if nothing failed, 1 if something did. What could not be tested says what is missing for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import textwrap
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from edged import clock
+from edged.commands.terminal import console, printable, progress
+from edged.config import Config, PowerConfig, default_path, load
+from edged.doctor.engines import engines
+from edged.doctor.finding import Figures, Finding
+from edged.doctor.gpu import gpu
+from edged.doctor.machine import L4T, machine
+from edged.doctor.open_questions import open_questions
+from edged.doctor.sensors import sensors
+from edged.engines.bundle import load_bundle
+from edged.errors import EdgedError, UsageError
+
+DEMO: Final = Path(__file__).parent.parent / "bundles" / "demo"
+_UNITS: Final = {"ms": "ms", "us": "us", "w": "W", "c": "C", "mhz": "MHz", "mib": "MiB", "db": "dB"}
+INDENT: Final = 10
+SENTENCE: Final = 40
+"""A figure that is longer is one."""
+NO_BREAK: Final = "\N{NO-BREAK SPACE}"
+_STYLES: Final = {"ok": "green", "failed": "bold red", "untested": "yellow"}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    config = _config(arguments.config)
+    bundle = Path(arguments.bundle) if arguments.bundle else Path(config.bundle) if config else DEMO
+    out = console()
+    findings: list[Finding] = []
+    with progress("testing this machine, about half a minute..."):
+        for finding in examine(bundle, config.power if config else PowerConfig(), arguments.max_batch):
+            findings.append(finding)
+            if not arguments.json:
+                _show(out, finding)
+    report = json.dumps({"at": clock.wall_ns() // clock.NS_PER_S, "findings": [asdict(f) for f in findings]}, indent=2)
+    if arguments.json:
+        print(report)
+    if arguments.out:
+        _write(Path(arguments.out), report)
+        if not arguments.json:
+            out.print(f"the report is in {arguments.out}")
+    return int(any(finding.outcome == "failed" for finding in findings))
+
+
+def examine(bundle: Path, power: PowerConfig, max_batch: int) -> Iterator[Finding]:
+    """Every test there is, in the order of the report."""
+    told = [machine()]
+    yield told[0]
+    for finding in sensors(power):
+        told.append(finding)
+        yield finding
+    try:
+        loaded = load_bundle(bundle)
+    except EdgedError as error:
+        told.append(Finding("failed", "bundle", error.message))
+        yield told[-1]
+    else:
+        for finding in itertools.chain(gpu(loaded.manifest.input), engines(loaded, max_batch)):
+            told.append(finding)
+            yield finding
+    yield open_questions(told, L4T.exists())
+
+
+def _config(given: str | None) -> Config | None:
+    """The configuration, if there is one: a self-test must work before anything is configured."""
+    path = default_path(given)
+    if given is None and not path.exists():
+        return None
+    return load(path)
+
+
+def _show(out: Console, finding: Finding) -> None:
+    head, *rest = _wrapped(f"{finding.subject}: {finding.text}", out.width)
+    subject = len(finding.subject) + 1
+    outcome = (f"{finding.outcome:{INDENT}}", _STYLES[finding.outcome])
+    out.print(
+        Text.assemble(outcome, (head[:subject], "bold"), head[subject:]),
+        *(Text(" " * INDENT + more) for more in rest),
+        sep="\n",
+    )
+    for text in figures(finding.figures):
+        for more in _wrapped(text, out.width):
+            out.print(Text(" " * INDENT + more, "dim"))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    lines = textwrap.wrap(text, width - INDENT, break_on_hyphens=False) or [""]
+    return [printable(line.replace(NO_BREAK, " ")) for line in lines]
+
+
+def figures(found: Figures) -> list[str]:
+    """Paragraphs: sentences one by one, the rest together, and what is unknown at the end."""
+    known = {name: value for name, value in found.items() if value is not None}
+    sentences = [
+        f"{name}: {value}" for name, value in known.items() if isinstance(value, str) and len(value) > SENTENCE
+    ]
+    short = [
+        _figure(name, value) for name, value in known.items() if not (isinstance(value, str) and len(value) > SENTENCE)
+    ]
+    unknown = [_split(name)[0] for name, value in found.items() if value is None]
+    told = [", ".join(short)] if short else []
+    return told + sentences + ([f"unknown or not there: {', '.join(unknown)}"] if unknown else [])
+
+
+def _figure(name: str, value: float | int | str) -> str:
+    """The name "batch 1_ms" and the value 2.4 as "batch 1 2.4 ms": figures of one kind keep together."""
+    label, unit = _split(name)
+    return f"{label}{NO_BREAK}{value}{NO_BREAK + unit if unit else ''}".replace(" ", NO_BREAK)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """(the label, its unit)"""
+    return next(((name[: -len(u) - 1], told) for u, told in _UNITS.items() if name.endswith(f"_{u}")), (name, ""))
+
+
+def _write(path: Path, report: str) -> None:
+    try:
+        path.write_text(report + "\n")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}", "name another file with --out") from error

@@ -1,0 +1,78 @@
+"""What all engines of a pool share on the GPU: inputs with their scaler, outputs on both sides.
+
+All variants of a bundle have the same tensors, and one stream orders all work, so that a switch copies nothing and
+waits for nothing. All calls come from one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged.engines.cuda import CudaError, Gpu
+from edged.engines.engine import HostMemory, TensorSpec
+from edged.engines.scaler import Scaler, Target
+
+
+class GpuMemory(HostMemory):
+    """The host's side is pinned; pictures go to `scaler`, which reads them where the cameras wrote them."""
+
+    def __init__(self, gpu: Gpu, target: Target, lanes: int, max_batch: int, image: TensorSpec) -> None:
+        """The GPU is its own from here on: `close` closes it. CudaError, and the GPU closed, if there is no memory."""
+        try:
+            super().__init__(lambda shape, dtype: gpu.pinned(shape, dtype)[0], lanes, max_batch, image)
+            self.scaler: Scaler = Scaler(gpu, target, lanes, max_batch)
+            self._first = gpu.device(target.frame_bytes)  # where `alone` keeps what stood first
+        except CudaError:
+            gpu.close()
+            raise
+        self.gpu = gpu
+        self._device_outputs: dict[tuple[int, TensorSpec], int] = {}
+
+    def device_output(self, lane: int, spec: TensorSpec) -> int:
+        """The GPU's address of (max_batch, ...)."""
+        key = (lane, spec)
+        if key not in self._device_outputs:
+            self._device_outputs[key] = self.gpu.device(self.output(lane, spec).nbytes)
+        return self._device_outputs[key]
+
+    def fill(self, lane: int, batch: int) -> None:
+        """The lane's input, in stream order: the pictures put since the last time; else it stays what it was, for a
+        second run of the same batch. A lane that never got pictures is filled from the host's buffer."""
+        if not self.scaler.run(lane) and not self.scaler.used(lane):
+            held = self.input(lane)
+            self.gpu.copy(self.scaler.inputs[lane], held.ctypes.data, held[:batch].nbytes)
+
+    def blank(self, pad: int) -> None:
+        for held in self._inputs:
+            held[:] = self.scaler.target.plain()
+
+    @contextlib.contextmanager
+    def alone(self, lane: int, index: int) -> Iterator[None]:
+        """In stream order, without waiting."""
+        if not self.scaler.used(lane):
+            with super().alone(lane, index):
+                yield
+            return
+        first, size = self.scaler.inputs[lane], self.scaler.target.frame_bytes
+        self.gpu.copy(self._first, first, size)
+        self.gpu.copy(first, first + index * size, size)
+        try:
+            yield
+        finally:
+            self.gpu.copy(first, self._first, size)
+
+    def picture(self, lane: int, index: int) -> NDArray[np.uint8]:
+        """Copied from the GPU, waiting for it: not for every frame. Normalisation is taken back."""
+        held: NDArray[Any] = self.input(lane)[index]
+        self.gpu.copy(held.ctypes.data, self.scaler.inputs[lane] + index * held.nbytes, held.nbytes)
+        self.gpu.wait()
+        return self.scaler.target.picture(held)
+
+    def close(self) -> None:
+        self.scaler.close()
+        self.gpu.close()

@@ -1,0 +1,129 @@
+"""An NVIDIA GPU that is a card of its own, by NVML: power and energy counter, temperature, clocks, throttle reasons.
+
+In: the driver's management library. Out: a `Sample` of the GPU beside what any Linux machine says of the rest. Its
+power is the card's, not the machine's, so it is a rail and no total unless the host has a meter too; then the total is
+their sum. A Jetson is read through its own files instead. Runs on the sampler's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from edged import clock
+from edged.errors import EdgedError
+from edged.power.heat import hottest
+from edged.power.host import HostProvider
+from edged.power.telemetry import Sample
+
+try:
+    import pynvml
+except ImportError:  # why_not() says so
+    pynvml = None
+
+RAIL: Final = "gpu"
+_SLOWDOWNS: Final = {
+    "sw-power-cap": "nvmlClocksThrottleReasonSwPowerCap",
+    "sw-thermal": "nvmlClocksThrottleReasonSwThermalSlowdown",
+    "hw-slowdown": "nvmlClocksThrottleReasonHwSlowdown",
+    "hw-thermal": "nvmlClocksThrottleReasonHwThermalSlowdown",
+    "hw-power-brake": "nvmlClocksThrottleReasonHwPowerBrakeSlowdown",
+}
+"""The reasons that hold the clocks below what was asked for; idleness and fixed clocks are not among them."""
+
+
+def why_not() -> str | None:
+    """What keeps NVML from working here, or None."""
+    if pynvml is None:
+        return "its Python package is not installed: pip install 'edged[cuda]'"
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return f"the NVIDIA driver says: {error}"
+    try:
+        return None if pynvml.nvmlDeviceGetCount() else "there is no NVIDIA GPU here"
+    finally:
+        pynvml.nvmlShutdown()
+
+
+class NvmlProvider:
+    """The first GPU, and the host around it."""
+
+    def __init__(self, host: HostProvider) -> None:
+        if (missing := why_not()) is not None:
+            raise EdgedError(f'[power] provider = "nvml": {missing}', 'set provider = "auto"')
+        self._host = host
+        pynvml.nvmlInit()
+        self._gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+        self._bits = {reason: int(getattr(pynvml, name)) for reason, name in _SLOWDOWNS.items()}
+        self._events = dict.fromkeys(_SLOWDOWNS, 0)
+        self._slowed = 0
+        self._energy: tuple[int, int] | None = None  # millijoules, when
+
+    @property
+    def name(self) -> str:
+        return "nvml"
+
+    def read(self) -> Sample:
+        sample = self._host.read()
+        missing = list(sample.missing)
+        now_ns = clock.mono_ns()
+        celsius = self._ask(missing, "temperature", pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU)
+        temperatures = dict(sample.temperatures_c) | {RAIL: celsius}
+        watts = self._watts(missing, now_ns)
+        usage = self._ask(missing, "utilisation", pynvml.nvmlDeviceGetUtilizationRates)
+        mhz = self._ask(missing, "clock", pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM)
+        ceiling = self._ask(missing, "highest clock", pynvml.nvmlDeviceGetMaxClockInfo, pynvml.NVML_CLOCK_SM)
+        slowed = self._slowdowns(missing)
+        total = None if sample.power_w is None or watts is None else sample.power_w + watts
+        return replace(
+            sample,
+            provider=self.name,
+            power_w=total,
+            rails_w=dict(sample.rails_w) | {RAIL: watts},
+            temperature_c=hottest(temperatures),
+            temperatures_c=temperatures,
+            gpu_percent=None if usage is None else float(usage.gpu),
+            gpu_mhz=None if mhz is None else float(mhz),
+            gpu_ceiling_mhz=None if ceiling is None else float(ceiling),
+            throttled=slowed,
+            throttle_events=dict(self._events),
+            missing=tuple(missing),
+        )
+
+    def close(self) -> None:
+        self._host.close()
+        pynvml.nvmlShutdown()
+
+    def energy_mj(self) -> int | None:
+        """The card's own counter since the driver was loaded, millijoules; None where it has none."""
+        counted: int | None = self._ask([], "energy", pynvml.nvmlDeviceGetTotalEnergyConsumption)
+        return counted
+
+    def _watts(self, missing: list[str], now_ns: int) -> float | None:
+        """The mean since the last reading, by the counter; where there is none, the driver's own recent mean."""
+        energy, before = self.energy_mj(), self._energy
+        self._energy = None if energy is None else (energy, now_ns)
+        if energy is not None and before is not None and now_ns > before[1] and energy >= before[0]:
+            return (energy - before[0]) / 1e3 / ((now_ns - before[1]) / clock.NS_PER_S)
+        milliwatts = self._ask(missing, "power", pynvml.nvmlDeviceGetPowerUsage)
+        return None if milliwatts is None else milliwatts / 1e3
+
+    def _slowdowns(self, missing: list[str]) -> bool | None:
+        """Whether it is slowed now; each reason that begins is counted as an event since the start."""
+        now = self._ask(missing, "throttle reasons", pynvml.nvmlDeviceGetCurrentClocksThrottleReasons)
+        if now is None:
+            return None
+        for reason, bit in self._bits.items():
+            if now & bit and not self._slowed & bit:
+                self._events[reason] += 1
+        self._slowed = now
+        return any(now & bit for bit in self._bits.values())
+
+    def _ask(self, missing: list[str], what: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(self._gpu, *arguments)
+        except pynvml.NVMLError as error:
+            missing.append(f"the GPU's {what} is unknown: {error}")
+            return None

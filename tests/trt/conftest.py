@@ -1,0 +1,16 @@
+"""These tests run in a process of their own, once for each version of the bindings: tests/test_tensorrt.py starts it.
+
+Before anything imports TensorRT, the bindings of that version and the stand-in core library are loaded.
+"""
+
+from __future__ import annotations
+
+import os
+
+VERSION = os.environ.get("EDGED_TENSORRT_BINDINGS")
+if VERSION is None:
+    collect_ignore_glob = ["*"]
+else:
+    from tests.support import tensorrt_bindings
+
+    TENSORRT, CORE = tensorrt_bindings.load(VERSION)
