@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
@@ -11,6 +13,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
+
+from edged.errors import UsageError
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 
@@ -68,6 +72,20 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
         if item.name == name:
             return onnx.helper.get_attribute_value(item)
     return default
+
+
+def matching(model: onnx.ModelProto, patterns: Iterable[str]) -> list[str]:
+    """Names of the nodes that one of the patterns names, as a glob or literally. UsageError for a pattern of none."""
+    names = [node.name for node in model.graph.node]
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        hits = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+        if not hits:
+            near = difflib.get_close_matches(pattern, names, 1)
+            hint = f"did you mean {near[0]}?" if near else "edged-calibrate analyze lists the nodes"
+            raise UsageError(f"no node of the model is named {pattern!r}", hint)
+        found.update(dict.fromkeys(hits))
+    return list(found)
 
 
 def output_axis(node: onnx.NodeProto) -> int:

@@ -11,7 +11,7 @@ Weights are the same in all three: symmetric int8 per output channel, so that a 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,25 +20,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from calibration.graph import Feed, Graph, Tap, copy_of, drop_unused, output_axis
+from calibration.calibrators import Histogram, Range, collect
+from calibration.graph import Feed, Graph, copy_of, drop_unused, output_axis
+from calibration.progress import Advance, silent
 
 Target = Literal["trt", "x86", "arm"]
-Method = Literal["max", "mse"]
 
 # The output of these holds values of their first input (or inputs) only, so that it can share its grid.
 _SAME_VALUES = frozenset({"Resize", "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"})
 _ACTIVATIONS = frozenset({"Relu", "Clip"})
-
-_BINS = 2048
-_CANDIDATES = 96  # thresholds tried by the method "mse"
-
-
-@dataclass(frozen=True)
-class Range:
-    """The values of a tensor that INT8 has to represent; what lies outside is clipped."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -73,58 +63,17 @@ def quantize_weights(weights: NDArray[Any], axis: int) -> tuple[NDArray[np.int8]
 # ---- calibration -------------------------------------------------------------------------------------------------
 
 
-class Histogram:
-    """Of the magnitudes of a tensor; its span doubles when a larger value comes."""
-
-    def __init__(self) -> None:
-        self.low, self.high, self.span = 0.0, 0.0, 0.0
-        self.counts = np.zeros(_BINS, np.int64)
-
-    def add(self, values: NDArray[Any]) -> None:
-        """Count the values of one batch."""
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
-        magnitude = np.abs(values).ravel()
-        largest = float(magnitude.max())
-        self.span = self.span or largest
-        while largest > self.span:
-            self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(axis=1), np.zeros(_BINS // 2, np.int64)])
-            self.span *= 2
-        if self.span:
-            bins = np.minimum((magnitude * (_BINS / self.span)).astype(np.int64), _BINS - 1)
-            self.counts += np.bincount(bins, minlength=_BINS)
-
-    def range(self, method: Method = "max") -> Range:
-        """Everything seen ("max"), or the clipping of it that costs the least squared error ("mse")."""
-        if method == "max" or not self.span:
-            return Range(self.low, self.high)
-        width = self.span / _BINS
-        values = (np.arange(_BINS) + 0.5) * width
-        best, threshold = np.inf, self.span
-        for candidate in np.linspace(self.span / 16, self.span, _CANDIDATES):
-            step = candidate / 127
-            rounded = np.minimum(np.rint(values / step), 127) * step
-            error = float((self.counts * (rounded - values) ** 2).sum())
-            if error < best:
-                best, threshold = error, float(candidate)
-        return Range(max(self.low, -threshold), min(self.high, threshold))
-
-
-def calibrate(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, Histogram]:
-    """Run the float model on the feeds and count the values of every tensor that `quantize` may ask about."""
+def calibrated_tensors(model: onnx.ModelProto) -> list[str]:
+    """Every tensor whose range `quantize` may ask for."""
     graph = Graph(model)
     names = [name for node in graph.nodes if _is_quantisable(graph, node) for name in _activations(graph, node)]
     names += [name for node in graph.nodes if node.op_type in _ACTIVATIONS for name in node.output]
-    tap = Tap(model, names)
-    histograms: dict[str, Histogram] = {}
-    for feed in feeds:
-        for name, value in tap(feed).items():
-            histograms.setdefault(name, Histogram()).add(value)
-    return histograms
+    return list(dict.fromkeys(names))
 
 
-def ranges(histograms: Mapping[str, Histogram], method: Method = "max") -> dict[str, Range]:
-    """The range of every calibrated tensor."""
-    return {name: histogram.range(method) for name, histogram in histograms.items()}
+def calibrate(model: onnx.ModelProto, feeds: Sequence[Feed], progress: Advance = silent) -> dict[str, Histogram]:
+    """Run the float model on the feeds and count the values of every tensor that `quantize` may ask about."""
+    return collect(model, feeds, calibrated_tensors(model), progress)
 
 
 def _is_quantisable(graph: Graph, node: onnx.NodeProto) -> bool:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from calibration.calibrators import ranges
 from calibration.demo.data import (
     CALIBRATION_SEED,
     HELD_OUT_SEED,
@@ -31,7 +32,7 @@ from calibration.evaluate import Accuracy
 from calibration.graph import session
 from calibration.halve import halve
 from calibration.package import drift_statistics, engine_file, write_bundle
-from calibration.quantize import calibrate, quantize, ranges
+from calibration.quantize import calibrate, quantize
 from edged.engines.manifest import EngineFile, Manifest, VariantSpec
 from edged.frames.scene import LABELS
 

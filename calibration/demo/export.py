@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from calibration.calibrators import Range
 from calibration.demo.data import HEIGHT, WIDTH
 from calibration.graph import copy_of, drop_unused
-from calibration.quantize import Range
 
 if TYPE_CHECKING:
     from calibration.demo.model import Detector

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import edged
+from calibration.calibrators import ranges
 from calibration.demo.data import (
     CALIBRATION_SEED,
     GRID_HEIGHT,
@@ -29,7 +30,7 @@ from calibration.demo.export import PIXEL_RANGE, PIXELS, on_pictures
 from calibration.evaluate import Boxes, mean_average_precision
 from calibration.graph import Graph, session
 from calibration.package import drift_statistics
-from calibration.quantize import calibrate, quantize, ranges
+from calibration.quantize import calibrate, quantize
 from calibration.sparsify import is_2_4
 from edged.engines.bundle import Bundle, load_bundle, verify_file
 from edged.engines.manifest import EngineFile

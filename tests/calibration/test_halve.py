@@ -7,9 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from calibration.calibrators import ranges
 from calibration.graph import Graph, copy_of, session
 from calibration.halve import halve
-from calibration.quantize import calibrate, quantize, ranges
+from calibration.quantize import calibrate, quantize
 from calibration.sparsify import prune, sparse_layers
 
 
