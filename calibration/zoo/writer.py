@@ -7,6 +7,7 @@ would have given it on the probe, which is what folding a trained batch norm lea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import cv2
@@ -26,28 +27,43 @@ _PROBE_PIXELS = 4 * 224 * 224  # in all pictures together: enough to estimate a 
 _PROBE_SEED = 7
 _LEAST_SPREAD = 0.05  # of the layer's mean spread: a channel that hardly answers the probe is not blown up to noise
 
+_LEANING = 2.0  # how much stronger weights answer to what their inputs vary in together
+
 Array = NDArray[Any]
 
 
-def probe(size: int) -> NDArray[np.float32]:
-    """Rendered pictures [n, 3, size, size], values from -2 to 2."""
+@dataclass(frozen=True)
+class Pixels:
+    """How RGB bytes enter a model: (byte - mean) / std, per channel."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET = Pixels((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+UNIT = Pixels((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
+
+
+def probe(size: int, pixels: Pixels = IMAGENET) -> NDArray[np.float32]:
+    """Rendered pictures [n, 3, size, size], as they enter a model."""
     count = int(np.clip(_PROBE_PIXELS // size**2, 4, 16))
     cv2.setNumThreads(1)
     grounds = textures(_PROBE_SEED, 4, size, size)
     pictures = [sample(np.random.default_rng((_PROBE_SEED, i)), grounds, size, size)[0] for i in range(count)]
-    planes = np.stack(pictures).transpose(0, 3, 1, 2)
-    return np.asarray((planes - np.float32(128)) / np.float32(64), np.float32)
+    colours = np.stack(pictures)[..., ::-1].astype(np.float32)
+    planes = (colours - np.array(pixels.mean, np.float32)) / np.array(pixels.std, np.float32)
+    return np.ascontiguousarray(planes.transpose(0, 3, 1, 2))
 
 
 class Writer:
     """Collects nodes and constants; every method returns the name of the tensor it adds."""
 
-    def __init__(self, size: int, seed: int, input_scale: float = 1.0) -> None:
+    def __init__(self, size: int, seed: int, pixels: Pixels = IMAGENET) -> None:
         self.rng = np.random.default_rng(seed)
         self._size = size
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
-        self._values: dict[str, Array] = {INPUT: probe(size) * np.float32(input_scale)}
+        self._values: dict[str, Array] = {INPUT: probe(size, pixels)}
         self._count = 0
 
     def value(self, tensor: str) -> Array:
@@ -96,9 +112,7 @@ class Writer:
         mean: float = 0.0,
     ) -> str:
         """A convolution with its batch norm folded, and its activation; `spread`, `mean`: of an average channel."""
-        inputs = self._values[source].shape[1] // groups
-        shape = (outputs, inputs, kernel, kernel)
-        weights = self.rng.standard_normal(shape) * np.sqrt(2 / (inputs * kernel**2))
+        weights = self._drawn(source, outputs, kernel, groups)
         weight = self.constant(f"{name}.weight", weights.astype(np.float32))
         bias = self.constant(f"{name}.bias", np.zeros(outputs, np.float32))
         window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
@@ -109,6 +123,25 @@ class Writer:
         self.constant(bias, shift)
         self._values[result] = self._values[result] * scale[:, None, None] + shift[:, None, None]
         return self.activation(result, act, f"{name}.{act}")
+
+    def _drawn(self, source: str, outputs: int, kernel: int, groups: int) -> NDArray[np.float64]:
+        """Weights [outputs, inputs, kernel, kernel] that answer to what the input varies in, as learned ones do.
+
+        Weights drawn without regard to their input amplify its noise as much as its signal: after fifty layers any
+        rounding would look like a different picture, which is not how a trained network behaves.
+        """
+        values = self._values[source]
+        inputs = values.shape[1] // groups
+        weights = self.rng.standard_normal((outputs, inputs, kernel, kernel)) * np.sqrt(2 / (inputs * kernel**2))
+        blur = np.exp(-0.5 * (np.arange(kernel) - kernel // 2) ** 2 / max(kernel / 3, 1) ** 2)
+        weights = weights * 0.5 + weights.mean(axis=(2, 3), keepdims=True) * kernel * np.outer(blur, blur)
+        if groups == 1:
+            flat = np.moveaxis(values, 1, 0).reshape(inputs, -1)
+            flat = flat - flat.mean(axis=1, keepdims=True)
+            shared = flat @ flat.T  # what the input's channels vary in together
+            lean = np.einsum("oikl,ij->ojkl", weights, shared / np.linalg.norm(shared), optimize=True)
+            weights = weights + _LEANING * lean
+        return np.asarray(weights, np.float64)
 
     def _folded(self, answers: Array, spread: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(scale, shift) of each channel's batch norm over the answers [n, channels, height, width]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from calibration.zoo.writer import INPUT, Writer
+from calibration.zoo.writer import INPUT, UNIT, Writer
 
 _STRIDES = (8, 16, 32)
 _BINS = 16  # of the distribution that each side of a box is predicted as
@@ -14,7 +14,7 @@ _RARE = -4.0  # mean logit of a class: most anchors see nothing
 
 def yolo_nano(size: int, seed: int = 0, classes: int = 80) -> onnx.ModelProto:
     """`pixels` [N, 3, size, size] -> `predictions` [N, 4 + classes, anchors]: cx, cy, w, h in pixels, then classes."""
-    net = Writer(size, seed, input_scale=0.5)
+    net = Writer(size, seed, UNIT)
     x = _conv(net, INPUT, 16, 3, "b0", 2)
     x = _c2f(net, _conv(net, x, 32, 3, "b1", 2), 32, 1, True, "b2")
     p3 = _c2f(net, _conv(net, x, 64, 3, "b3", 2), 64, 2, True, "b4")

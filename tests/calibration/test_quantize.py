@@ -89,7 +89,8 @@ def test_tensorrt_gets_symmetric_inputs_and_a_quantised_skip_branch(network: onn
     inputs = _quantised_inputs(quantised)
     assert all(inputs[name] == [True, True, False] for name in ("first", "second", "down", "last"))
     assert inputs["add"] == [False, True]  # `c` comes straight from a convolution and is fused with it
-    assert not any(inputs["concat"]) and not any(inputs["up"])
+    assert all(inputs["concat"]) and inputs["up"][0]  # bytes are joined, not floats
+    assert graph.array("e_scale") == graph.array("h_scale") == graph.array("i_scale")
     assert graph.producers["out"].name == "last"
 
 
