@@ -93,6 +93,40 @@ def output_axis(node: onnx.NodeProto) -> int:
     return 0 if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)) else 1
 
 
+def stored_weights(graph: Graph, node: onnx.NodeProto) -> NDArray[Any] | None:
+    """The weights that a node multiplies by, as they are stored: float, or int8 behind a DequantizeLinear.
+
+    None for a node without constant weights. Weights that a QuantizeLinear turns into int8 are quantised here.
+    """
+    if node.op_type not in WEIGHTED or not (name := weights_name(graph, node)):
+        return None
+    reader = graph.consumers[name][0]
+    return quantised_constant(graph, reader) if reader.op_type == "QuantizeLinear" else graph.array(name)
+
+
+def weights_name(graph: Graph, node: onnx.NodeProto) -> str:
+    """The constant that a node multiplies by, through Q/DQ; empty if there is none."""
+    name = str(node.input[1])
+    while name not in graph.constants:
+        producer = graph.producers.get(name)
+        if producer is None or producer.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            return ""
+        name = producer.input[0]
+    return name
+
+
+def quantised_constant(graph: Graph, quantiser: onnx.NodeProto) -> NDArray[Any]:
+    """What a QuantizeLinear makes of a constant."""
+    values, scale = graph.array(quantiser.input[0]), graph.array(quantiser.input[1]).astype(np.float64)
+    zero = graph.array(quantiser.input[2]) if len(quantiser.input) > 2 else np.zeros(scale.shape, np.uint8)
+    if scale.size > 1:
+        shape = [1] * values.ndim
+        shape[attribute(quantiser, "axis", 1)] = -1
+        scale, zero = scale.reshape(shape), zero.reshape(shape)
+    limits = np.iinfo(zero.dtype)
+    return np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(zero.dtype)
+
+
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which every node has a name of its own."""
     copied = onnx.ModelProto()

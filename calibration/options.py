@@ -19,6 +19,8 @@ class SparsifyOptions(Struct, frozen=True, forbid_unknown_fields=True):
     rows: Annotated[int, Meta(ge=256, le=1 << 20, description="a whole number from 256 to 1048576")] = 16384
     """input rows drawn for each layer's statistics"""
     seed: Annotated[int, Meta(ge=0, description="a whole number, at least 0")] = 0
+    most_error: Annotated[float, Meta(gt=0, description="a number above 0, such as 0.3")] = 1.0
+    """a layer whose output would change by more than this share, root mean square, stays dense"""
     model: str = ""
     """a float ONNX that is pruned and fine-tuned already, used instead of pruning; relative to the recipe"""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import onnx
 
 from calibration.graph import Graph, output_axis
+from calibration.pattern import LEAST_OUTPUTS
 
 # The outputs of these hold values of their first input only, so that they share its grid.
 SAME_VALUES = frozenset(
@@ -24,7 +25,6 @@ ACTIVATIONS = frozenset({"Relu", "Clip"})  # in the epilogue of the kernel befor
 _JOINS = frozenset({"Add", "Concat"})
 _BYTE_KERNELS = frozenset({"Resize", "MaxPool", "Split", "Slice", "Concat"})  # of TensorRT, when they read a pair
 _POINTWISE = ACTIVATIONS | {"Mul", "Sigmoid", "LeakyRelu", "HardSwish", "HardSigmoid", "Tanh", "Elu"}
-_LEAST_OUTPUTS = 4  # fewer output channels, such as the mean over bins in a box head, are no work for a Tensor Core
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _weighted(graph: Graph, keep_float: Collection[str]) -> list[onnx.NodeProto]
         for node in graph.weighted()
         if node.name not in keep_float
         and graph.is_float(node.output[0])
-        and graph.array(node.input[1]).shape[output_axis(node)] >= _LEAST_OUTPUTS
+        and graph.array(node.input[1]).shape[output_axis(node)] >= LEAST_OUTPUTS
     ]
 
 
