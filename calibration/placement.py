@@ -22,7 +22,7 @@ SAME_VALUES = frozenset(
     {"Resize", "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Split", "Slice"}
 )
 ACTIVATIONS = frozenset({"Relu", "Clip"})  # in the epilogue of the kernel before them
-_JOINS = frozenset({"Add", "Concat"})
+JOINS = frozenset({"Add", "Concat"})
 _BYTE_KERNELS = frozenset({"Resize", "MaxPool", "Split", "Slice", "Concat"})  # of TensorRT, when they read a pair
 _POINTWISE = ACTIVATIONS | {"Mul", "Sigmoid", "LeakyRelu", "HardSwish", "HardSigmoid", "Tanh", "Elu"}
 
@@ -72,7 +72,7 @@ def processor(graph: Graph, keep_float: Collection[str] = ()) -> Placement:
 
 def activation_inputs(node: onnx.NodeProto) -> list[int]:
     """Positions of the inputs that carry activations."""
-    return list(range(len(node.input))) if node.op_type in _JOINS else [0]
+    return list(range(len(node.input))) if node.op_type in JOINS else [0]
 
 
 def _weighted(graph: Graph, keep_float: Collection[str]) -> list[onnx.NodeProto]:
@@ -94,7 +94,7 @@ def _carried(graph: Graph, weighted: list[onnx.NodeProto], keep_float: Collectio
         if node is None or node.name in found or node.name in keep_float:
             continue
         inputs = [node.input[position] for position in activation_inputs(node)]
-        if node.op_type in SAME_VALUES | _JOINS | ACTIVATIONS and not any(name in graph.constants for name in inputs):
+        if node.op_type in SAME_VALUES | JOINS | ACTIVATIONS and not any(name in graph.constants for name in inputs):
             found.add(node.name)
             waiting += inputs
     return [node for node in graph.nodes if node.name in found and node.op_type not in ACTIVATIONS]
