@@ -2,6 +2,9 @@
 
 In: the model and calibration batches. Out: the model with some layers pruned, and a report. Layers are pruned in graph
 order, each with the inputs that the already pruned layers before it give.
+
+Channels are not permuted first. On the trained demo detector a greedy search lowered the error of its 3x3 layers by 2
+to 5 %, of its 1x1 layers by 4 to 8 %: too little for carrying permutations through every addition and concatenation.
 """
 
 from __future__ import annotations
