@@ -21,6 +21,8 @@ class SparsifyOptions(Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, description="a whole number, at least 0")] = 0
     most_error: Annotated[float, Meta(gt=0, description="a number above 0, such as 0.3")] = 1.0
     """a layer whose output would change by more than this share, root mean square, stays dense"""
+    fine_tune_steps: Annotated[int, Meta(ge=0, description="a whole number, at least 0")] = 0
+    """batches of calibration frames on which the pruned model learns to answer as the dense one; needs edged[train]"""
     model: str = ""
     """a float ONNX that is pruned and fine-tuned already, used instead of pruning; relative to the recipe"""
 
@@ -33,6 +35,8 @@ class QuantizeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     percentile: Annotated[float, Meta(gt=50, le=100, description="a number above 50 and at most 100")] = 99.999
     keep_float: list[str] = []
     """names of nodes, or globs"""
+    model: str = ""
+    """an ONNX with Q/DQ pairs, quantised in training, whose weights and ranges are taken; relative to the recipe"""
 
 
 class HalveOptions(Struct, frozen=True, forbid_unknown_fields=True):

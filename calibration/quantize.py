@@ -6,6 +6,9 @@
   at the lowest level, after a ReLU, does clipping do the ReLU's work, and only then is the node fused.
 
 Weights are the same in all three: symmetric int8 per output channel, so that a zero stays a zero.
+
+nvidia-modelopt is no second way to the `trt` file: measured on the demo detector it places pairs alike and is no more
+accurate (-0.28 points against -0.23), for 2 GB of packages, a forced opset 19 and no file for processors.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from calibration.pattern import forbidden, input_axis, is_2_4, mask_2_4, sparse_
 from calibration.progress import Advance, silent
 from calibration.surgeon import as_matrix, from_matrix, input_rows, prune_matrix
 from calibration.walk import Walk
+from edged.errors import UsageError
 
 __all__ = ["SparsityReport", "input_axis", "is_2_4", "mask_2_4", "prune", "prune_matrix", "sparse_layers", "sparsify"]
 
@@ -47,13 +48,17 @@ class LayerSparsity(Struct, frozen=True):
 
 
 class SparsityReport(Struct, frozen=True):
-    """Every weighted layer, in graph order, and the share of multiply-accumulates that sparse kernels can halve."""
+    """Every weighted layer, in graph order, and the share of multiply-accumulates that sparse kernels can halve.
+
+    `tuned`: the error of the answers before and after fine-tuning, None where there was none.
+    """
 
     method: Method
     layers: list[LayerSparsity]
     pruned: int
     eligible: int
     mac_share: float
+    tuned: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,23 @@ def sparsify(
     sparse = [layer for layer in layers if layer.state == "pruned"]
     share = sum(layer.macs for layer in sparse) / max(sum(layer.macs for layer in layers), 1)
     eligible = sum(layer.state != "cannot" for layer in layers)
-    return pruned, SparsityReport(options.method, layers, len(sparse), eligible, round(share, 4))
+    tuned = None
+    if options.fine_tune_steps and sparse:
+        pruned, tuned = _tuned(model, pruned, feeds, options, progress)
+    return pruned, SparsityReport(options.method, layers, len(sparse), eligible, round(share, 4), tuned)
+
+
+def _tuned(
+    dense: onnx.ModelProto, sparse: onnx.ModelProto, feeds: Sequence[Feed], options: SparsifyOptions, progress: Advance
+) -> tuple[onnx.ModelProto, tuple[float, float]]:
+    try:
+        from calibration.finetune import finetune  # PyTorch is an extra of its own
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UsageError("fine-tuning needs PyTorch", "pip install 'edged[train]'") from None
+    result, report = finetune(dense, sparse, feeds, options.fine_tune_steps, seed=options.seed, progress=progress)
+    return result, (report.before, report.after)
 
 
 def prune(

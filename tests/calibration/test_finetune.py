@@ -8,7 +8,8 @@ import pytest
 
 from calibration import zoo
 from calibration.graph import Graph, copy_of, session
-from calibration.sparsify import prune, sparse_layers
+from calibration.options import SparsifyOptions
+from calibration.sparsify import prune, sparse_layers, sparsify
 from calibration.zoo.writer import IMAGENET, INPUT, UNIT, probe
 from edged.errors import UsageError
 
@@ -44,6 +45,13 @@ def test_fine_tuning_helps_and_keeps_every_zero(network: onnx.ModelProto, feeds:
         before, after = Graph(pruned).array(name), Graph(tuned).array(name)
         assert not after[before == 0].any() and np.abs(after - before).max() > 0
     onnx.checker.check_model(tuned, full_check=True)
+
+
+def test_sparsify_does_it_when_asked(network: onnx.ModelProto, feeds: list):
+    options = SparsifyOptions(layers="all", method="magnitude", rows=512, fine_tune_steps=20)
+    tuned, report = sparsify(network, feeds, options)
+    assert report.tuned is not None and report.tuned[1] <= report.tuned[0]
+    assert all(sparse_layers(tuned).values())
 
 
 def test_what_does_not_get_better_is_left_alone(network: onnx.ModelProto, feeds: list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from itertools import combinations
 
@@ -171,3 +172,11 @@ def test_four_million_weights_are_masked_in_a_moment():
     mask = mask_2_4(weights, 1)
     assert mask.sum() == weights.size // 2
     assert time.process_time() - start < 5  # about 0.1 s on an idle machine
+
+
+def test_fine_tuning_without_pytorch_says_what_to_install(network: onnx.ModelProto, feeds: list, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, "calibration.finetune", raising=False)
+    with pytest.raises(UsageError, match="needs PyTorch") as raised:
+        sparsify(network, feeds, SparsifyOptions(layers="all", method="magnitude", fine_tune_steps=5))
+    assert "edged[train]" in raised.value.hint
