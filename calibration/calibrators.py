@@ -67,7 +67,7 @@ class Histogram:
         if method == "max" or not self.span:
             return Range(self.low, self.high)
         choose = {"percentile": self._percentile, "entropy": self._entropy, "mse": self._least_squares}
-        threshold = choose[method](percentile)
+        threshold = float(choose[method](percentile))
         return Range(max(self.low, -threshold), min(self.high, threshold))
 
     def _percentile(self, percentile: float) -> float:

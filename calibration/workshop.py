@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from edged.errors import EdgedError
 
@@ -130,7 +131,18 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: msgspec.Struct | Sequence[msgspec.Struct] | dict[str, Any]) -> None:
     """Readable JSON."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    path.write_bytes(as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """Readable JSON of structs, and of what numpy makes of a number."""
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2) + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def _seal(directory: Path) -> None:

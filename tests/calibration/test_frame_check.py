@@ -59,19 +59,19 @@ def test_pictures_in_both_sets_are_refused(tmp_path: Path):
 
 
 def test_a_dark_set_does_not_cover_bright_pictures(tmp_path: Path):
-    rng = np.random.default_rng(0)
-    (tmp_path / "a").mkdir()
-    for number in range(70):
-        cv2.imwrite(str(tmp_path / "a" / f"{number}.png"), rng.integers(0, 20, (40, 48, 3), np.uint8))
+    pictures(tmp_path / "a", 70, seed=1, brightness=0.1)
     pictures(tmp_path / "b", 20)
     report = check_frames(opened(tmp_path, "a"), opened(tmp_path, "b"))
     assert report.coverage < 0.2
     assert any("look like the calibration set" in warning for warning in report.warnings)
 
 
-def test_drift_statistics_of_known_pictures():
-    images = np.stack([np.full((4, 4, 3), value, np.uint8) for value in (10, 30)])
-    found = drift_statistics(images)
-    assert (found.brightness_mean, found.brightness_std) == pytest.approx((20, 10), abs=0.01)
-    assert found.contrast_mean == pytest.approx(0, abs=0.01)
-    assert (found.low_percentile_mean, found.high_percentile_mean) == pytest.approx((20, 20), abs=0.01)
+def test_drift_statistics_are_those_of_the_luma():
+    flat = np.full((2, 4, 4, 3), 100, np.uint8)
+    flat[1] = 50
+    found = drift_statistics(flat)
+    assert (found.brightness_mean, found.brightness_std) == (75.0, 25.0)
+    assert (found.contrast_mean, found.low_percentile_mean, found.high_percentile_mean) == (0.0, 75.0, 75.0)
+    green = np.zeros((1, 4, 4, 3), np.uint8)
+    green[..., 1] = 200
+    assert drift_statistics(green).brightness_mean == pytest.approx(0.587 * 200, abs=0.01)

@@ -32,7 +32,7 @@ def classifier(seed: int = 0, channels: int = 16) -> onnx.ModelProto:
     nodes = [
         helper.make_node(
             "Conv", ["pixels", "stem.weight", "stem.bias"], ["s"], name="stem", strides=[2, 2], pads=[1, 1, 1, 1]
-        ),  # fmt: skip
+        ),
         helper.make_node("Relu", ["s"], ["t"], name="stem_relu"),
         helper.make_node("Conv", ["t", "a.weight", "a.bias"], ["u"], name="a", pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["u"], ["v"], name="a_relu"),
@@ -55,7 +55,9 @@ def classifier(seed: int = 0, channels: int = 16) -> onnx.ModelProto:
     return model
 
 
-def pictures(folder: Path, count: int, seed: int = 0, width: int = 48, height: int = 40) -> Path:
+def pictures(
+    folder: Path, count: int, seed: int = 0, width: int = 48, height: int = 40, brightness: float = 1.0
+) -> Path:
     """Coloured blobs on coloured grounds, PNG, all different."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +67,7 @@ def pictures(folder: Path, count: int, seed: int = 0, width: int = 48, height: i
             centre = (int(rng.integers(width)), int(rng.integers(height)))
             colour = tuple(int(value) for value in rng.integers(0, 256, 3))
             cv2.circle(image, centre, int(rng.integers(3, 16)), colour, -1)
-        cv2.imwrite(str(folder / f"{number:04d}.png"), image)
+        cv2.imwrite(str(folder / f"{number:04d}.png"), (image * brightness).astype(np.uint8))
     return folder
 
 

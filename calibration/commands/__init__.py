@@ -1,0 +1,1 @@
+"""The commands of edged-calibrate, one file each: `run(arguments) -> exit code`. Nothing else imports from here."""
