@@ -59,7 +59,7 @@ def _resnet(pipe: Connection, size: int, frames: int) -> None:
     from calibration.verify import verify_qdq
     from edged.engines.manifest import InputSpec
 
-    model = from_zoo(f"zoo://resnet50?size={size}&seed=0")
+    model = from_zoo(f"zoo://resnet-50?size={size}&seed=0")
     pictures = open_frames(f"scene://1?count={frames}", Path(), InputSpec("image", size, size), frames)
     feeds = Feeds(pictures, model.graph.input[0].name, Normalisation((114.0,) * 3, (58.0,) * 3))
     seconds: dict[str, float] = {}
