@@ -84,7 +84,7 @@ def _resnet(pipe: Connection, size: int, frames: int) -> None:
             "seconds": whole_s,
             "cpu_seconds": round(cpu_s, 1),
             "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20),
-            "parameters_million": round(sum(np.prod(t.dims) for t in model.graph.initializer) / 1e6, 1),
+            "parameters_million": round(float(sum(np.prod(t.dims) for t in model.graph.initializer)) / 1e6, 1),
             "frames": frames,
             "laps": seconds,
             "sparse_layers": f"{sum(sparse_layers(quantised).values())} of {sparsity.eligible} eligible, in INT8",
