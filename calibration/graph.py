@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
@@ -11,6 +13,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
+
+from edged.errors import UsageError
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 
@@ -70,9 +74,57 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return default
 
 
+def matching(model: onnx.ModelProto, patterns: Iterable[str]) -> list[str]:
+    """Names of the nodes that one of the patterns names, as a glob or literally. UsageError for a pattern of none."""
+    names = [node.name for node in model.graph.node]
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        hits = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+        if not hits:
+            near = difflib.get_close_matches(pattern, names, 1)
+            hint = f"did you mean {near[0]}?" if near else "edged-calibrate analyze lists the nodes"
+            raise UsageError(f"no node of the model is named {pattern!r}", hint)
+        found.update(dict.fromkeys(hits))
+    return list(found)
+
+
 def output_axis(node: onnx.NodeProto) -> int:
     """The axis of a weighted node's weights that runs over its output channels."""
     return 0 if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)) else 1
+
+
+def stored_weights(graph: Graph, node: onnx.NodeProto) -> NDArray[Any] | None:
+    """The weights that a node multiplies by, as they are stored: float, or int8 behind a DequantizeLinear.
+
+    None for a node without constant weights. Weights that a QuantizeLinear turns into int8 are quantised here.
+    """
+    if node.op_type not in WEIGHTED or not (name := weights_name(graph, node)):
+        return None
+    reader = graph.consumers[name][0]
+    return quantised_constant(graph, reader) if reader.op_type == "QuantizeLinear" else graph.array(name)
+
+
+def weights_name(graph: Graph, node: onnx.NodeProto) -> str:
+    """The constant that a node multiplies by, through Q/DQ; empty if there is none."""
+    name = str(node.input[1])
+    while name not in graph.constants:
+        producer = graph.producers.get(name)
+        if producer is None or producer.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            return ""
+        name = producer.input[0]
+    return name
+
+
+def quantised_constant(graph: Graph, quantiser: onnx.NodeProto) -> NDArray[Any]:
+    """What a QuantizeLinear makes of a constant."""
+    values, scale = graph.array(quantiser.input[0]), graph.array(quantiser.input[1]).astype(np.float64)
+    zero = graph.array(quantiser.input[2]) if len(quantiser.input) > 2 else np.zeros(scale.shape, np.uint8)
+    if scale.size > 1:
+        shape = [1] * values.ndim
+        shape[attribute(quantiser, "axis", 1)] = -1
+        scale, zero = scale.reshape(shape), zero.reshape(shape)
+    limits = np.iinfo(zero.dtype)
+    return np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(zero.dtype)
 
 
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -109,7 +161,10 @@ def session(model: onnx.ModelProto, exact: bool = False) -> onnxruntime.Inferenc
     options.log_severity_level = 3
     if exact:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    # It makes the float bias of a TensorRT graph int32, on a grid that FP16 scales cannot hold: channels overflow.
+    disabled = ["WeightBiasQuantization"]
+    content, providers = model.SerializeToString(), ["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(content, options, providers=providers, disabled_optimizers=disabled)
 
 
 class Tap:

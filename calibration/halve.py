@@ -1,32 +1,91 @@
-"""FP16: a float ONNX model with half-precision weights and, in the strongly typed form, half-precision arithmetic.
+"""FP16: a float ONNX model, or its Q/DQ form, with half-precision weights and arithmetic, strongly typed.
 
-Inputs and outputs of the graph keep their types. Both forms keep the zeros of a sparse model.
+Inputs and outputs of the graph keep their types, and the zeros of a sparse model stay. A Q/DQ graph keeps its INT8
+weights; what is float around them becomes FP16, so that a strongly typed TensorRT runs nothing in FP32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from msgspec import Struct
+from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from calibration.graph import Graph, copy_of, drop_unused
+from calibration.graph import Feed, Graph, copy_of, drop_unused, session
+from calibration.largest import largest_magnitudes
+from calibration.progress import Advance, silent
+from edged.errors import EdgedError
 
 _LARGEST = float(np.finfo(np.float16).max)
+_HEADROOM = 2.0  # a tensor that comes within this factor of the largest FP16 stays float: other frames may go beyond
 _FLOAT_POSITIONS = {"Resize": (1, 2, 3), "Upsample": (1,), "Range": (0, 1, 2)}  # inputs that have to stay float
+_PAIR = ("QuantizeLinear", "DequantizeLinear")
+_HALF_SCALES_OPSET = 19
+
+
+class KeptFloat(Struct, frozen=True):
+    """A node that computes in FP32, and the largest magnitude that it reads or writes, if that is why."""
+
+    node: str
+    reason: str
+    largest: float | None = None
+
+
+class HalveReport(Struct, frozen=True):
+    """What stays float, and the signal over noise of each output of the graph against the float model's."""
+
+    kept: list[KeptFloat]
+    sqnr_db: dict[str, float]
+
+
+def halve_checked(
+    model: onnx.ModelProto, feeds: Sequence[Feed], keep_float: Collection[str] = (), progress: Advance = silent
+) -> tuple[onnx.ModelProto, HalveReport]:
+    """Halve the float model, but for nodes that would overflow on the feeds or in their weights; then run both.
+
+    EdgedError if the outputs are not finite although nothing seemed to overflow.
+    """
+    named = copy_of(model)
+    kept = {name: KeptFloat(name, "the recipe says so") for name in keep_float}
+    largest = largest_magnitudes(named, feeds, lambda done, total: progress(done, 2 * total))
+    for node in named.graph.node:
+        worst = max((largest.get(name, 0.0) for name in (*node.input, *node.output)), default=0.0)
+        if worst * _HEADROOM > _LARGEST and node.name not in kept:
+            kept[node.name] = KeptFloat(node.name, f"values up to {worst:.3g}", worst)
+    halved = halve(named, kept)
+    found = _signal_over_noise(named, halved, feeds, progress)
+    return halved, HalveReport(list(kept.values()), found)
+
+
+def _signal_over_noise(
+    model: onnx.ModelProto, halved: onnx.ModelProto, feeds: Sequence[Feed], progress: Advance
+) -> dict[str, float]:
+    names = [value.name for value in model.graph.output]
+    signal, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    first, second = session(model), session(halved)
+    for done, feed in enumerate(feeds, start=1):
+        for name, wanted, given in zip(names, first.run(names, feed), second.run(names, feed), strict=True):
+            if not np.isfinite(given).all():
+                hint = "name the nodes before it under [halve] keep_float"
+                raise EdgedError(f"in FP16 the output {name!r} is not finite on the calibration frames", hint)
+            signal[name] += float(np.square(wanted, dtype=np.float64).sum())
+            noise[name] += float(np.square(np.subtract(wanted, given, dtype=np.float64)).sum())
+        progress(len(feeds) + done, 2 * len(feeds))
+    return {n: round(float(10 * np.log10(max(signal[n], 1e-30) / max(noise[n], 1e-30))), 2) for n in names}
 
 
 def halve(model: onnx.ModelProto, keep_float: Collection[str] = ()) -> onnx.ModelProto:
     """The model with every float tensor in FP16, but for the nodes named in `keep_float`, between casts.
 
-    Raises ValueError for a constant that FP16 cannot hold, naming it; quantised models are not taken.
+    Raises ValueError for a constant that FP16 cannot hold, naming it, and for scales of Q/DQ that it cannot.
     """
     halved = copy_of(model)
+    if any(node.op_type in _PAIR for node in halved.graph.node):
+        _raise_opset(halved)
     graph = halved.graph
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node):
-        raise ValueError("halve the float model, not the quantised one")
-    index = Graph(model)
+    index = Graph(halved)
     constants = {tensor.name: tensor for tensor in graph.initializer}
     kept_outputs = {name for node in graph.node if node.name in keep_float for name in node.output}
     float_inputs = {v.name for v in graph.input if v.type.tensor_type.elem_type == TensorProto.FLOAT}
@@ -52,6 +111,13 @@ def halve(model: onnx.ModelProto, keep_float: Collection[str] = ()) -> onnx.Mode
     graph.initializer.extend(halves.values())
     drop_unused(halved)
     return _checked(halved)
+
+
+def _raise_opset(model: onnx.ModelProto) -> None:
+    """Bring the model to the opset in which scales may be FP16."""
+    version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if version < _HALF_SCALES_OPSET:
+        model.CopyFrom(version_converter.convert_version(model, _HALF_SCALES_OPSET))
 
 
 def _half(tensor: onnx.TensorProto, halves: dict[str, onnx.TensorProto]) -> str:

@@ -11,26 +11,84 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from calibration.evaluate import Accuracy
-from edged.engines.manifest import DriftStatistics, EngineFile, Manifest
-
-MANIFEST = "manifest.json"
-
-
-def drift_statistics(images: NDArray[np.uint8]) -> DriftStatistics:
-    """Brightness, contrast and luma percentiles of BGR pictures [n, height, width, 3], as a guard compares them."""
-    weights = np.array([0.114, 0.587, 0.299], np.float32)
-    luma = (images.astype(np.float32) @ weights).reshape(len(images), -1)
-    brightness, contrast = luma.mean(axis=1), luma.std(axis=1)
-    low, high = np.percentile(luma, (1, 99), axis=1)
-    figures = [brightness.mean(), brightness.std(), contrast.mean(), contrast.std(), low.mean(), high.mean()]
-    return DriftStatistics(*(round(float(figure), 3) for figure in figures))
+from calibration.evaluate import Evaluation
+from calibration.gate import refusal
+from calibration.job import Job
+from calibration.provenance import provenance
+from edged.engines.bundle import MANIFEST_NAME
+from edged.engines.manifest import EngineFile, Manifest, VariantSpec
+from edged.errors import EdgedError, UsageError
 
 
-def engine_file(runtime: str, arch: str, path: str, content: bytes, accuracy: Accuracy) -> EngineFile:
+def package(job: Job, directory: Path) -> Manifest:
+    """Write the bundle of a job. EdgedError, and nothing is written, if one of its files fails the gate."""
+    check_gate(job)
+    contents = {
+        name: file.model.SerializeToString(deterministic=True)
+        for variant in job.recipe.variant
+        for name, file in job.files(variant).items()
+    }
+    manifest = _manifest(job, contents)
+    write_bundle(directory, manifest, contents)
+    return manifest
+
+
+def check_gate(job: Job) -> None:
+    """EdgedError with the reason, and the layers to look at, if a file fails."""
+    worst = {
+        file: [error.node for error in job.errors(variant)]
+        for variant in job.recipe.variant
+        for file in job.files(variant)
+    }
+    refused = refusal(job.verdicts, worst)
+    if refused is not None:
+        raise EdgedError(*refused)
+
+
+def _manifest(job: Job, contents: Mapping[str, bytes]) -> Manifest:
+    recipe, task = job.recipe, job.inputs.task
+    variants = [
+        VariantSpec(
+            variant.name,
+            variant.precision,
+            variant.sparse,
+            [
+                engine_file(runtime, arch, name, contents[name], job.evaluation(variant, name))
+                for name in job.files(variant)
+                for runtime, arch in _places(name)
+            ],
+        )
+        for variant in recipe.variant
+    ]
+    floats = sorted((v for v in recipe.variant if v.precision != "int8"), key=lambda v: v.sparse)
+    return Manifest(
+        version=1,
+        name=recipe.name,
+        task=recipe.task,
+        labels=list(task.labels),
+        input=task.input,
+        output=task.output,
+        metric=job.whole.metric,
+        reference=floats[0].name,
+        variants=variants,
+        drift=job.frames.drift,
+        provenance=provenance(job),
+    )
+
+
+def _places(file: str) -> list[tuple[str, str]]:
+    """(runtime, architecture) that a file is for, by its name: a float file serves all."""
+    match file.removesuffix(".onnx").rpartition(".")[2]:
+        case "x86_64" | "aarch64" as arch:
+            return [("onnxruntime", arch)]
+        case "tensorrt":
+            return [("tensorrt", "any")]
+        case _:
+            return [("onnxruntime", "any"), ("tensorrt", "any")]
+
+
+def engine_file(runtime: str, arch: str, path: str, content: bytes, found: Evaluation) -> EngineFile:
     """What the manifest says of one file."""
     fields: dict[str, Any] = {
         "runtime": runtime,
@@ -38,8 +96,8 @@ def engine_file(runtime: str, arch: str, path: str, content: bytes, accuracy: Ac
         "path": path,
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
-        "accuracy": accuracy.figures(),
-        "images": accuracy.images,
+        "accuracy": found.figures,
+        "images": found.images,
     }
     return msgspec.convert(fields, EngineFile)  # unlike the constructor, checks the values
 
@@ -52,10 +110,11 @@ def write_bundle(directory: Path, manifest: Manifest, files: Mapping[str, bytes]
     """
     encoded = _checked(manifest, files)
     directory = directory.absolute()
+    kept = _profiles(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
-        for name, content in {**files, MANIFEST: encoded}.items():
+        for name, content in {**kept, **files, MANIFEST_NAME: encoded}.items():
             _write(staging / name, content)
         staging.chmod(0o755)
         _sync(staging)
@@ -63,6 +122,15 @@ def write_bundle(directory: Path, manifest: Manifest, files: Mapping[str, bytes]
         _sync(directory.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _profiles(directory: Path) -> dict[str, bytes]:
+    """What was measured of the bundle that is replaced; tied to digests, it stays true of files that stay the same."""
+    if not directory.exists():
+        return {}
+    if not directory.is_dir() or not ((directory / MANIFEST_NAME).is_file() or not any(directory.iterdir())):
+        raise UsageError(f"{directory} is there already and is no bundle", "choose another place with --out")
+    return {path.name: path.read_bytes() for path in directory.glob("profile.*.json")}
 
 
 def _checked(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:

@@ -1,180 +1,264 @@
-"""2:4 sparsity: of every four consecutive input channels at least two weights are zero, for each output and position.
+"""2:4 sparsity for a float ONNX model, without training: which layers, by which method, and what it did to each.
 
-That is the pattern Sparse Tensor Cores skip. In: a float ONNX model and calibration batches. Out: the model with some
-layers pruned; no training. Quantising weights symmetrically, or halving them, keeps zeros and so keeps the pattern.
+In: the model and calibration batches. Out: the model with some layers pruned, and a report. Layers are pruned in graph
+order, each with the inputs that the already pruned layers before it give.
+
+Channels are not permuted first. On the trained demo detector a greedy search lowered the error of its 3x3 layers by 2
+to 5 %, of its 1x1 layers by 4 to 8 %: too little for carrying permutations through every addition and concatenation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import onnx
+from msgspec import Struct
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from calibration.graph import Feed, Graph, Tap, attribute, copy_of, output_axis
+from calibration.gemm import Gemm, gemms
+from calibration.graph import Feed, Graph, copy_of, matching
+from calibration.options import SparsifyOptions
+from calibration.pattern import forbidden, input_axis, is_2_4, mask_2_4, sparse_layers
+from calibration.progress import Advance, silent
+from calibration.surgeon import as_matrix, from_matrix, input_rows, prune_matrix
+from calibration.walk import Walk
+from edged.errors import UsageError
 
-_GROUP, _KEEP = 4, 2
-_DAMPING = 0.01  # of the mean diagonal, added to it: keeps the inverse finite where inputs are dependent
-_BLOCK = 128  # columns whose updates are gathered before the rest of the row is touched
+__all__ = ["SparsityReport", "input_axis", "is_2_4", "mask_2_4", "prune", "prune_matrix", "sparse_layers", "sparsify"]
 
+Method = Literal["obs", "wanda", "magnitude"]
 
-def _grouped(weights: NDArray[Any], axis: int) -> NDArray[Any]:
-    """A view [outer, groups, 4, inner] of the weights with the axis cut into groups of four."""
-    outer, channels = int(np.prod(weights.shape[:axis])), weights.shape[axis]
-    if channels % _GROUP:
-        raise ValueError(f"axis {axis} of {weights.shape} is not a multiple of {_GROUP}")
-    return weights.reshape(outer, channels // _GROUP, _GROUP, -1)
-
-
-def mask_2_4(weights: NDArray[Any], axis: int) -> NDArray[np.bool_]:
-    """True for the two largest magnitudes of every four along the axis; of equals the first is kept."""
-    magnitude = np.abs(_grouped(weights, axis))
-    larger = np.zeros(magnitude.shape, np.int8)  # how many of the four come before this one
-    for first in range(_GROUP):
-        for second in range(first + 1, _GROUP):
-            second_wins = magnitude[:, :, second] > magnitude[:, :, first]
-            larger[:, :, first] += second_wins
-            larger[:, :, second] += ~second_wins
-    return (larger < _KEEP).reshape(weights.shape)
+# Below these, measured on detectors, a layer loses much accuracy and its sparse kernel gains no time.
+_LEAST_CHANNELS_POINTWISE, _LEAST_CHANNELS_SPATIAL = 128, 64
 
 
-def is_2_4(weights: NDArray[Any], axis: int) -> bool:
-    """Whether the pattern holds along the axis."""
-    if weights.shape[axis] % _GROUP:
-        return False
-    return bool((np.count_nonzero(_grouped(weights, axis), axis=2) <= _KEEP).all())
+class LayerSparsity(Struct, frozen=True):
+    """What became of one layer. `error`: relative to its output, root mean square; `kept`: share of |w| that stays."""
+
+    node: str
+    state: Literal["pruned", "kept dense", "cannot"]
+    reason: str
+    macs: int
+    error: float | None = None
+    kept: float | None = None
 
 
-def input_axis(node: onnx.NodeProto, weights: NDArray[Any]) -> int | None:
-    """The axis that the pattern runs along; None where the layer cannot have it (grouped, odd channel count)."""
-    if attribute(node, "group", 1) != 1 or weights.ndim < 2 or (node.op_type == "MatMul" and weights.ndim != 2):
-        return None
-    axis = 1 - output_axis(node)
-    return axis if weights.shape[axis] % _GROUP == 0 else None
+class SparsityReport(Struct, frozen=True):
+    """Every weighted layer, in graph order, and the share of multiply-accumulates that sparse kernels can halve.
+
+    `tuned`: the error of the answers before and after fine-tuning, None where there was none.
+    """
+
+    method: Method
+    layers: list[LayerSparsity]
+    pruned: int
+    eligible: int
+    mac_share: float
+    tuned: tuple[float, float] | None = None
 
 
-def sparse_layers(model: onnx.ModelProto) -> dict[str, bool]:
-    """Weight name -> whether it carries the pattern, for every layer that could. Reads float models."""
-    graph = Graph(model)
-    found = {}
-    for node in graph.weighted():
-        weights = graph.array(node.input[1])
-        axis = input_axis(node, weights)
-        if axis is not None:
-            found[node.input[1]] = is_2_4(weights, axis)
-    return found
+@dataclass(frozen=True)
+class _Pruned:
+    error: float | None
+    kept: float
+
+
+def sparsify(
+    model: onnx.ModelProto, feeds: Sequence[Feed], options: SparsifyOptions, progress: Advance = silent
+) -> tuple[onnx.ModelProto, SparsityReport]:
+    """Prune the layers that the options ask for; one whose output changes by more than `most_error` stays dense."""
+    pruned = copy_of(model)
+    dense = set(matching(pruned, options.dense))
+    layout, graph = gemms(pruned), Graph(pruned)
+    nodes = {node.name: node for node in graph.weighted()}
+    reasons = {gemm.node: _wanted(graph, nodes[gemm.node], gemm, options, dense) for gemm in layout}
+    chosen = [node for node, (state, _) in reasons.items() if state == "pruned"]
+    done = _prune(pruned, feeds, chosen, options.method, options.rows, options.seed, options.most_error, progress)
+    layers = []
+    for gemm in layout:
+        state, reason = reasons[gemm.node]
+        result = done.get(gemm.node)
+        if state == "pruned" and result is not None and not _tolerable(result, options.most_error):
+            state, reason = "kept dense", f"pruning would change its output by {result.error:.0%}"
+        error, kept = (None, None) if result is None else (result.error, result.kept)
+        layers.append(LayerSparsity(gemm.node, state, reason, gemm.macs, error, kept))
+    sparse = [layer for layer in layers if layer.state == "pruned"]
+    share = sum(layer.macs for layer in sparse) / max(sum(layer.macs for layer in layers), 1)
+    eligible = sum(layer.state != "cannot" for layer in layers)
+    tuned = None
+    if options.fine_tune_steps and sparse:
+        pruned, tuned = _tuned(model, pruned, feeds, options, progress)
+    return pruned, SparsityReport(options.method, layers, len(sparse), eligible, round(share, 4), tuned)
+
+
+def _tuned(
+    dense: onnx.ModelProto, sparse: onnx.ModelProto, feeds: Sequence[Feed], options: SparsifyOptions, progress: Advance
+) -> tuple[onnx.ModelProto, tuple[float, float]]:
+    try:
+        from calibration.finetune import finetune  # PyTorch is an extra of its own
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UsageError("fine-tuning needs PyTorch", "pip install 'edged[train]'") from None
+    result, report = finetune(dense, sparse, feeds, options.fine_tune_steps, seed=options.seed, progress=progress)
+    return result, (report.before, report.after)
 
 
 def prune(
-    model: onnx.ModelProto, feeds: Sequence[Feed], layers: Collection[str], rows: int = 16384, seed: int = 0
+    model: onnx.ModelProto,
+    feeds: Sequence[Feed],
+    layers: Collection[str],
+    rows: int = 16384,
+    seed: int = 0,
+    method: Method = "obs",
 ) -> onnx.ModelProto:
-    """Prune the named nodes to 2:4 so that their outputs on the feeds change least (optimal brain surgeon).
+    """Prune the named nodes to 2:4, whatever it costs. The bias takes up the mean of the error.
 
-    Layer by layer in graph order, each with the inputs that the already pruned layers before it give; `rows` input
-    rows are drawn in all from the feeds. The bias takes up the mean of the error. Raises ValueError for a node that
-    is missing or cannot carry the pattern.
+    Raises ValueError for a node that is missing or cannot carry the pattern.
     """
     pruned = copy_of(model)
-    rng = np.random.default_rng(seed)
-    left = set(layers)
-    for node in Graph(pruned).weighted():
-        if node.name in left:
-            left.remove(node.name)
-            _prune_node(pruned, node, feeds, rows, rng)
-    if left:
-        raise ValueError(f"no such convolution or matrix product: {', '.join(sorted(left))}")
+    graph = Graph(pruned)
+    known = {node.name: node for node in graph.weighted()}
+    missing = sorted(set(layers) - known.keys())
+    if missing:
+        raise ValueError(f"no such convolution or matrix product: {', '.join(missing)}")
+    for name in layers:
+        why = forbidden(known[name], graph.array(known[name].input[1]))
+        if why:
+            raise ValueError(f"{name} cannot carry the 2:4 pattern: {why}")
+    _prune(pruned, feeds, layers, method, rows, seed, np.inf, silent)
     return pruned
 
 
-def _prune_node(
-    model: onnx.ModelProto, node: onnx.NodeProto, feeds: Sequence[Feed], rows: int, rng: np.random.Generator
-) -> None:
+def worthwhile(gemm: Gemm) -> bool:
+    """Whether a layer that can be sparse is likely to gain from it: enough channels for its kind of kernel."""
+    least = _LEAST_CHANNELS_SPATIAL if max(gemm.kernel, default=1) > 1 else _LEAST_CHANNELS_POINTWISE
+    return min(gemm.inputs, gemm.outputs) >= least
+
+
+def _wanted(
+    graph: Graph, node: onnx.NodeProto, gemm: Gemm, options: SparsifyOptions, dense: Collection[str]
+) -> tuple[Literal["pruned", "kept dense", "cannot"], str]:
+    """(what is to become of the layer, why it is not to be pruned)."""
+    why = forbidden(node, graph.array(node.input[1]))
+    if why:
+        return "cannot", why
+    if gemm.node in dense:
+        return "kept dense", "the recipe says so"
+    if options.layers == "3x3" and gemm.kernel != (3, 3):
+        return "kept dense", "not a 3x3 convolution"
+    if options.layers == "worthwhile" and not worthwhile(gemm):
+        return "kept dense", f"{gemm.inputs} to {gemm.outputs} channels: too few to gain"
+    return "pruned", ""
+
+
+def _tolerable(result: _Pruned, most_error: float) -> bool:
+    return result.error is None or result.error <= most_error
+
+
+def _prune(
+    model: onnx.ModelProto,
+    feeds: Sequence[Feed],
+    chosen: Collection[str],
+    method: Method,
+    rows: int,
+    seed: int,
+    most_error: float,
+    progress: Advance,
+) -> dict[str, _Pruned]:
+    """Prune nodes of the model in place; those that come out too bad get their weights back."""
     graph = Graph(model)
+    rng = np.random.default_rng(seed)
+    walk = None if method == "magnitude" else Walk(model, feeds)
+    done: dict[str, _Pruned] = {}
+    for node in graph.weighted():
+        if node.name not in chosen:
+            continue
+        batches = [] if walk is None else walk.until(node.input[0])
+        done[node.name] = _prune_node(graph, node, batches, method, rows, rng, most_error)
+        progress(len(done), len(chosen))
+    return done
+
+
+def _prune_node(
+    graph: Graph,
+    node: onnx.NodeProto,
+    batches: Sequence[NDArray[Any]],
+    method: Method,
+    rows: int,
+    rng: np.random.Generator,
+    most_error: float,
+) -> _Pruned:
     weights = graph.array(node.input[1])
-    axis = input_axis(node, weights)
-    if axis is None:
-        raise ValueError(f"{node.name} cannot carry the 2:4 pattern")
-    tap = Tap(model, [node.input[0]])
-    second_moment: NDArray[np.float64] = np.zeros(())
-    mean: NDArray[np.float64] = np.zeros(())
-    count = 0
-    for feed in feeds:
-        inputs = tap(feed)[node.input[0]]
-        drawn = _input_rows(node, weights, inputs, rows // len(feeds), rng).astype(np.float64)
-        second_moment = second_moment + drawn.T @ drawn
+    matrix = as_matrix(node, weights)
+    if not batches:
+        kept = mask_2_4(matrix, 1)
+        _replace(graph, node.input[1], from_matrix(node, matrix * kept, weights.shape))
+        return _Pruned(None, _share(matrix, kept))
+    second_moment, mean = _moments(node, weights.shape, batches, rows, rng)
+    if method == "obs":
+        result = prune_matrix(matrix, second_moment)
+    else:
+        norms = np.sqrt(np.diagonal(second_moment)) if method == "wanda" else np.ones(matrix.shape[1])
+        result = matrix * mask_2_4(matrix * norms, 1)
+    lost = (matrix - result).astype(np.float32)
+    centred = second_moment - np.outer(mean, mean)
+    error = float(np.sqrt(_energy(lost, centred) / max(_energy(matrix, centred), 1e-30)))
+    pruned = _Pruned(error, _share(matrix, result != 0))
+    if _tolerable(pruned, most_error):
+        bias = _bias_of(graph, node)
+        if bias:
+            _replace(graph, bias, graph.array(bias) + lost @ mean)
+        _replace(graph, node.input[1], from_matrix(node, result, weights.shape))
+    return pruned
+
+
+def _moments(
+    node: onnx.NodeProto,
+    shape: tuple[int, ...],
+    batches: Sequence[NDArray[Any]],
+    rows: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(E[x x^T], E[x]) of the rows that the weights are multiplied with, from about `rows` of them in all."""
+    frames = sum(len(batch) for batch in batches)
+    total: NDArray[np.float32] | None = None
+    mean, count = np.zeros((), np.float32), 0
+    for batch in batches:
+        drawn = input_rows(node, shape, batch, max(rows * len(batch) // frames, 1), rng)
+        product = drawn.T @ drawn
+        total = product if total is None else np.add(total, product, out=total)
         mean = mean + drawn.sum(axis=0)
         count += len(drawn)
-    matrix = _as_matrix(node, weights)
-    result = prune_matrix(matrix, second_moment / count)
-    if len(node.input) > 2 and node.input[2] in graph.constants:
-        bias = graph.array(node.input[2]) + (matrix - result) @ (mean / count)
-        _replace(graph, node.input[2], bias)
-    _replace(graph, node.input[1], _from_matrix(node, result, weights.shape))
+    assert total is not None
+    total /= np.float32(count)
+    return total, np.asarray(mean / np.float32(count), np.float32)
 
 
-def prune_matrix(weights: NDArray[Any], second_moment: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Prune [outputs, inputs] to 2:4 along its rows, given E[x x^T] of the inputs.
-
-    Columns are settled from left to right; the error of each is made up for by those to its right.
-    """
-    result = weights.astype(np.float64)
-    hessian = second_moment.copy()
-    diagonal = np.diagonal(hessian)
-    dead = diagonal == 0  # an input that is always zero: its weights do not matter
-    result[:, dead] = 0
-    hessian[dead, dead] = 1
-    hessian += np.eye(len(hessian)) * _DAMPING * np.diagonal(hessian).mean()
-    upper = np.linalg.cholesky(np.linalg.inv(hessian)).T
-    for start in range(0, len(hessian), _BLOCK):
-        stop = min(start + _BLOCK, len(hessian))
-        errors = np.zeros((len(result), stop - start))
-        for group in range(start, stop, _GROUP):
-            columns = slice(group, group + _GROUP)
-            keep = mask_2_4(result[:, columns] / np.diagonal(upper)[columns], axis=1)
-            for offset in range(_GROUP):
-                column = group + offset
-                error = np.where(keep[:, offset], 0, result[:, column]) / upper[column, column]
-                result[:, column] = np.where(keep[:, offset], result[:, column], 0)
-                result[:, column + 1 : stop] -= np.outer(error, upper[column, column + 1 : stop])
-                errors[:, column - start] = error
-        result[:, stop:] -= errors @ upper[start:stop, stop:]
-    return result
+def _energy(weights: NDArray[Any], moment: NDArray[np.float32]) -> float:
+    """E[|W x|^2], summed over the outputs."""
+    return max(float(((weights @ moment) * weights).sum()), 0.0)
 
 
-def _as_matrix(node: onnx.NodeProto, weights: NDArray[Any]) -> NDArray[Any]:
-    """Weights as [outputs, inputs], input channels last, so that four neighbours are one group."""
-    if node.op_type == "Conv":
-        return np.moveaxis(weights, 1, -1).reshape(weights.shape[0], -1)
-    return weights if output_axis(node) == 0 else weights.T
+def _share(matrix: NDArray[Any], kept: NDArray[np.bool_]) -> float:
+    magnitude = np.abs(matrix)
+    return float(magnitude[kept].sum() / max(float(magnitude.sum()), 1e-30))
 
 
-def _from_matrix(node: onnx.NodeProto, matrix: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    if node.op_type == "Conv":
-        return np.moveaxis(matrix.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
-    return matrix if output_axis(node) == 0 else matrix.T
-
-
-def _input_rows(
-    node: onnx.NodeProto, weights: NDArray[Any], inputs: NDArray[Any], count: int, rng: np.random.Generator
-) -> NDArray[Any]:
-    """`count` rows [count, inputs] that the layer multiplies its weights with, in the order of `_as_matrix`."""
-    if node.op_type != "Conv":
-        flat = inputs.reshape(-1, inputs.shape[-1])
-        return flat[rng.integers(0, len(flat), min(count, len(flat)))]
-    height, width = weights.shape[2:]
-    top, left, bottom, right = attribute(node, "pads", [0, 0, 0, 0])
-    stride_y, stride_x = attribute(node, "strides", [1, 1])
-    step_y, step_x = attribute(node, "dilations", [1, 1])
-    padded = np.pad(inputs, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    rows = (padded.shape[2] - step_y * (height - 1) - 1) // stride_y + 1
-    columns = (padded.shape[3] - step_x * (width - 1) - 1) // stride_x + 1
-    image = rng.integers(0, len(padded), count)
-    y, x = rng.integers(0, rows, count) * stride_y, rng.integers(0, columns, count) * stride_x
-    taps = [padded[image, :, y + i * step_y, x + j * step_x] for i in range(height) for j in range(width)]
-    return np.concatenate(taps, axis=1)
+def _bias_of(graph: Graph, node: onnx.NodeProto) -> str:
+    """The constant added to what the node gives, its own or that of the addition behind it; empty if there is none."""
+    if len(node.input) > 2:
+        return str(node.input[2]) if node.input[2] in graph.constants else ""
+    follower = graph.sole_consumer(node.output[0])
+    if node.op_type != "MatMul" or follower is None or follower.op_type != "Add":
+        return ""
+    outputs = graph.array(node.input[1]).shape[-1]
+    names = [name for name in follower.input if name in graph.constants and graph.constants[name].dims == [outputs]]
+    return str(names[0]) if names and len(graph.consumers[names[0]]) == 1 else ""
 
 
 def _replace(graph: Graph, name: str, value: NDArray[Any]) -> None:

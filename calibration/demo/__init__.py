@@ -1,1 +1,1 @@
-"""The shipped demo model, from nothing: rendered data, training, 2:4 pruning, FP16 and INT8 files, the bundle."""
+"""The demo detector: rendered training data, the model, its training, and its float ONNX files for the recipe."""

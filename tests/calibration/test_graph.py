@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import pytest
 
-from calibration.graph import Graph, Tap, attribute, copy_of, drop_unused, output_axis
+from calibration.graph import Graph, Tap, attribute, copy_of, drop_unused, matching, output_axis
+from edged.errors import UsageError
 
 
 def test_index_knows_producers_consumers_and_constants(network: onnx.ModelProto):
@@ -57,3 +59,10 @@ def test_tap_reads_inputs_and_inner_tensors(network: onnx.ModelProto, feeds: lis
     assert values["pixels"] is feeds[0]["pixels"]
     assert values["e"].shape == (8, 16, 12, 16) and (values["e"] >= 0).all()
     assert set(Tap(network, ["pixels"])(feeds[0])) == {"pixels"}
+
+
+def test_nodes_are_named_by_globs_and_a_pattern_of_none_is_refused(network: onnx.ModelProto):
+    assert matching(network, ["f*", "down"]) == ["first", "down"]
+    with pytest.raises(UsageError, match="'donw'") as refused:
+        matching(network, ["donw"])
+    assert "down" in refused.value.hint

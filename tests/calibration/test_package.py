@@ -7,16 +7,17 @@ import os
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 
-from calibration.evaluate import Accuracy
-from calibration.package import MANIFEST, drift_statistics, engine_file, write_bundle
+from calibration.evaluate import Evaluation
+from calibration.package import engine_file, write_bundle
+from edged.engines.bundle import MANIFEST_NAME as MANIFEST
 from edged.engines.bundle import load_bundle, verify_file
 from edged.engines.manifest import CenterDecoder, InputSpec, Manifest, VariantSpec
+from edged.errors import UsageError
 
 FILES = {"a.onnx": b"one" * 100, "b.onnx": b"two" * 50}
-MEASURED = Accuracy(0.7, 0.912345, 0.8, 10)
+MEASURED = Evaluation("map50", {"map50_95": 0.7, "map50": 0.9123, "map75": 0.8}, 10, [0.9])
 
 
 def manifest(files: dict[str, bytes], name: str = "small") -> Manifest:
@@ -111,12 +112,17 @@ def test_an_unknown_runtime_is_refused():
         engine_file("abacus", "any", "a.onnx", b"x", MEASURED)
 
 
-def test_drift_statistics_are_those_of_the_luma():
-    flat = np.full((2, 4, 4, 3), 100, np.uint8)
-    flat[1] = 50
-    found = drift_statistics(flat)
-    assert (found.brightness_mean, found.brightness_std) == (75.0, 25.0)
-    assert (found.contrast_mean, found.low_percentile_mean, found.high_percentile_mean) == (0.0, 75.0, 75.0)
-    green = np.zeros((1, 4, 4, 3), np.uint8)
-    green[..., 1] = 200
-    assert drift_statistics(green).brightness_mean == pytest.approx(0.587 * 200, abs=0.01)
+def test_profiles_of_the_older_bundle_are_kept(tmp_path: Path):
+    """They are tied to digests: of files that stay the same they stay true."""
+    write_bundle(tmp_path / "bundle", manifest(FILES), FILES)
+    (tmp_path / "bundle" / "profile.some-device.json").write_text("{}")
+    write_bundle(tmp_path / "bundle", manifest(FILES), FILES)
+    assert (tmp_path / "bundle" / "profile.some-device.json").read_text() == "{}"
+
+
+def test_a_directory_that_is_no_bundle_is_never_replaced(tmp_path: Path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter").write_text("dear")
+    with pytest.raises(UsageError, match="is no bundle"):
+        write_bundle(tmp_path / "home", manifest(FILES), FILES)
+    assert os.listdir(tmp_path / "home") == ["letter"] and os.listdir(tmp_path) == ["home"]

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from itertools import combinations
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from onnx import numpy_helper
 
 from calibration.graph import Graph, copy_of, session
-from calibration.sparsify import input_axis, is_2_4, mask_2_4, prune, prune_matrix, sparse_layers
+from calibration.options import SparsifyOptions
+from calibration.quantize import quantize_weights
+from calibration.sparsify import input_axis, is_2_4, mask_2_4, prune, prune_matrix, sparse_layers, sparsify
+from calibration.surgeon import _root_of_inverse
+from edged.errors import UsageError
+
+FLOATS = st.floats(-1e3, 1e3, width=32)
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((6, 8, 3, 3), 1), ((5, 12), 1), ((12, 5), 0), ((4, 4, 1, 1), 1)])
@@ -97,3 +108,75 @@ def test_errors_of_dropped_weights_move_to_dependent_inputs():
 def test_unknown_and_unfit_layers_are_refused(network: onnx.ModelProto, feeds: list):
     with pytest.raises(ValueError, match="nonsense"):
         prune(network, feeds, ("nonsense",))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 5), st.sampled_from([4, 8, 12]), st.integers(1, 3)), elements=FLOATS)
+)
+def test_any_masked_tensor_has_the_pattern_also_as_int8(weights: np.ndarray):
+    masked = weights * mask_2_4(weights, 1)
+    assert is_2_4(masked, 1)
+    values, _ = quantize_weights(masked, 0)
+    assert is_2_4(values, 1) and not values[masked == 0].any()
+    assert is_2_4(masked.astype(np.float16), 1)
+
+
+@pytest.mark.parametrize("method", ["obs", "wanda", "magnitude"])
+def test_the_report_accounts_for_every_layer(network: onnx.ModelProto, feeds: list, method):
+    options = SparsifyOptions(method=method, layers="all", dense=["sec*"], rows=1024)
+    seen: list[tuple[int, int]] = []
+    pruned, report = sparsify(network, feeds, options, lambda done, total: seen.append((done, total)))
+    states = {layer.node: layer.state for layer in report.layers}
+    assert states == {"first": "pruned", "second": "kept dense", "down": "pruned", "last": "pruned"}
+    assert sparse_layers(pruned) == {f"{name}.weight": state == "pruned" for name, state in states.items()}
+    assert report.pruned == 3 and report.eligible == 4 and 0.5 < report.mac_share < 1
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    for layer in report.layers:
+        assert (layer.kept is not None) == (layer.state == "pruned")
+        assert (layer.error is not None) == (layer.state == "pruned" and method != "magnitude")
+        assert layer.error is None or 0 < layer.error < 0.7
+
+
+def test_a_layer_that_pruning_would_spoil_stays_dense(network: onnx.ModelProto, feeds: list):
+    _, free = sparsify(network, feeds, SparsifyOptions(layers="all", rows=1024))
+    errors = sorted(layer.error for layer in free.layers)
+    options = SparsifyOptions(layers="all", rows=1024, most_error=(errors[-1] + errors[-2]) / 2)
+    pruned, report = sparsify(network, feeds, options)
+    spoilt = [layer for layer in report.layers if layer.state == "kept dense"]
+    assert len(spoilt) == 1 and "change its output" in spoilt[0].reason
+    assert not sparse_layers(pruned)[f"{spoilt[0].node}.weight"]
+    original = Graph(network).array(f"{spoilt[0].node}.weight")
+    np.testing.assert_array_equal(Graph(pruned).array(f"{spoilt[0].node}.weight"), original)
+
+
+def test_small_layers_are_not_worth_it(network: onnx.ModelProto, feeds: list):
+    pruned, report = sparsify(network, feeds, SparsifyOptions())
+    assert {layer.state for layer in report.layers} == {"kept dense"} and "too few" in report.layers[0].reason
+    assert not any(sparse_layers(pruned).values())
+    with pytest.raises(UsageError, match="nonsense"):
+        sparsify(network, feeds, SparsifyOptions(dense=["nonsense"]))
+
+
+def test_the_root_of_the_inverse_is_one():
+    rows = np.random.default_rng(0).standard_normal((400, 200))
+    matrix = rows.T @ rows / 400 + np.eye(200) * 0.1
+    upper = _root_of_inverse(matrix)
+    assert not np.tril(upper, -1).any()
+    np.testing.assert_allclose(upper.T @ upper, np.linalg.inv(matrix), atol=1e-10)
+
+
+def test_four_million_weights_are_masked_in_a_moment():
+    weights = np.random.default_rng(0).standard_normal((2048, 2048)).astype(np.float32)
+    start = time.process_time()
+    mask = mask_2_4(weights, 1)
+    assert mask.sum() == weights.size // 2
+    assert time.process_time() - start < 5  # about 0.1 s on an idle machine
+
+
+def test_fine_tuning_without_pytorch_says_what_to_install(network: onnx.ModelProto, feeds: list, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, "calibration.finetune", raising=False)
+    with pytest.raises(UsageError, match="needs PyTorch") as raised:
+        sparsify(network, feeds, SparsifyOptions(layers="all", method="magnitude", fine_tune_steps=5))
+    assert "edged[train]" in raised.value.hint

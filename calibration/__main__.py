@@ -1,0 +1,7 @@
+"""`python -m calibration` is `edged-calibrate`."""
+
+import sys
+
+from calibration.cli import main
+
+sys.exit(main())

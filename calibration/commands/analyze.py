@@ -1,0 +1,30 @@
+"""`edged-calibrate analyze`: per layer what it costs and what it can gain; a table, JSON, and an HTML report."""
+
+from __future__ import annotations
+
+import argparse
+
+from calibration.analyze import analyze
+from calibration.commands.terminal import console, job, print_json
+from calibration.report import html, table
+from calibration.workshop import disk_faults_told, write_whole
+
+
+def run(arguments: argparse.Namespace) -> int:
+    with job(arguments) as work:
+        recipe = arguments.source.suffix == ".toml"
+        found = work.analysis if recipe or arguments.frames else analyze(work.inputs.model)
+        errors = work.worst_errors if recipe and arguments.html else []
+        if arguments.html:
+            with disk_faults_told(arguments.html):
+                write_whole(arguments.html, html(found, errors, arguments.source.stem).encode())
+    if arguments.json:
+        print_json(found)
+        return 0
+    out = console()
+    out.print(table(found))
+    for note in found.notes:
+        out.print(note)
+    if arguments.html:
+        out.print(f"report: {arguments.html}")
+    return 0

@@ -1,0 +1,34 @@
+"""`edged-calibrate evaluate`: the accuracy of every file on the held-out pictures."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from calibration.commands.terminal import console, job, print_json, table
+from calibration.evaluate import Evaluation
+
+
+def run(arguments: argparse.Namespace) -> int:
+    with job(arguments) as work:
+        found = {"float": work.whole}
+        for variant in work.recipe.variant:
+            found |= {name: work.evaluation(variant, name) for name in work.files(variant)}
+    if arguments.json:
+        print_json({name: {"figures": entry.figures, "images": entry.images} for name, entry in found.items()})
+    else:
+        _show(found)
+    return 0
+
+
+def _show(found: dict[str, Evaluation]) -> None:
+    whole = found["float"]
+    names = list(whole.figures)
+    rows = []
+    for name, entry in found.items():
+        low, high = np.percentile(entry.draws, (2.5, 97.5))
+        rows.append((name, *(f"{entry.figures[metric]:.4f}" for metric in names), f"{low:.3f} .. {high:.3f}"))
+    out = console()
+    out.print(table(("file", *(f">{name}" for name in names), f">95 % of {whole.metric}"), rows))
+    out.print(f"on {whole.images} pictures")

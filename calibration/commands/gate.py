@@ -1,0 +1,40 @@
+"""`edged-calibrate gate`: every file against the float model; exit code 1 if one fails."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from calibration.commands.terminal import console, job, print_json, table
+from calibration.gate import Verdict
+from calibration.package import check_gate
+
+
+def run(arguments: argparse.Namespace) -> int:
+    with job(arguments) as work:
+        verdicts = work.verdicts
+        if arguments.json:
+            print_json(verdicts)
+        else:
+            show(verdicts)
+        check_gate(work)
+    return 0
+
+
+def show(verdicts: Sequence[Verdict]) -> None:
+    """The table of the gate."""
+    rows = [
+        (
+            verdict.file,
+            f"{verdict.value:.4f}",
+            f"{verdict.drop:.2f}",
+            f"{verdict.low:.2f} .. {verdict.high:.2f}",
+            f"{verdict.limit:g}",
+            "passed" if verdict.passed else "refused",
+        )
+        for verdict in verdicts
+    ]
+    first = verdicts[0]
+    out = console()
+    out.print(table(("file", f">{first.metric}", ">drop", ">95 %", ">allowed", ""), rows))
+    out.print(f"float {first.float_value:.4f}, on {first.images} pictures; drops in points")

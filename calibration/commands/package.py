@@ -1,0 +1,50 @@
+"""`edged-calibrate package` and `all`: the bundle, if every file passes the gate; `all` writes the report as well."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from calibration.commands.gate import show
+from calibration.commands.terminal import console, job, out_of, print_json
+from calibration.job import Job
+from calibration.package import package
+from calibration.report import html
+from calibration.workshop import disk_faults_told, write_whole
+from edged.engines.manifest import Manifest
+
+
+def run(arguments: argparse.Namespace) -> int:
+    with job(arguments) as work:
+        directory = out_of(arguments, work.inputs.file)
+        _ = work.frames  # the pictures first: nothing else is worth doing with bad ones
+        report = _report(work, directory) if arguments.command == "all" else None
+        if not arguments.json:
+            show(work.verdicts)
+        with disk_faults_told(directory):
+            manifest = package(work, directory)
+        verdicts = work.verdicts
+    if arguments.json:
+        told = {"bundle": str(directory), "report": str(report) if report else None, "verdicts": verdicts}
+        print_json(told)
+    else:
+        _show(manifest, directory, report)
+    return 0
+
+
+def _report(work: Job, directory: Path) -> Path:
+    """The HTML report beside the bundle: it is of use all the more where the gate refuses."""
+    path = directory.with_name(f"{directory.name}.html")
+    text = html(work.analysis, work.worst_errors, work.recipe.name)
+    with disk_faults_told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text.encode())
+    return path
+
+
+def _show(manifest: Manifest, directory: Path, report: Path | None) -> None:
+    files = {file.path: file.bytes for variant in manifest.variants for file in variant.files}
+    out = console()
+    out.print(f"bundle: {directory}, {len(files)} files, {sum(files.values()) / 1e6:.2f} MB")
+    if report is not None:
+        out.print(f"report: {report}")

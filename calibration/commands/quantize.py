@@ -1,0 +1,44 @@
+"""`edged-calibrate quantize`: the INT8 files, their Q/DQ pairs verified, and the error of each layer."""
+
+from __future__ import annotations
+
+import argparse
+
+from calibration.commands.terminal import console, job, needs_frames, print_json, table, write_files
+from calibration.job import Job
+from calibration.layer_error import LayerError
+from edged.errors import UsageError
+
+_SHOWN = 10
+
+
+def run(arguments: argparse.Namespace) -> int:
+    needs_frames(arguments)
+    with job(arguments) as work:
+        variants = [variant for variant in work.recipe.variant if variant.precision == "int8"]
+        if not variants:
+            raise UsageError(f"{arguments.source} has no int8 variant", "add one under [[variant]]")
+        names = [name for variant in variants for name in work.files(variant)]
+        for variant in variants:
+            write_files(arguments.out, work.files(variant))
+        found = {variant.name: work.errors(variant) for variant in variants}
+        methods = {variant.name: _method(work, variant.sparse) for variant in variants}
+    if arguments.json:
+        print_json({"files": names, "methods": methods, "errors": found})
+        return 0
+    for name, errors in found.items():
+        _show(name, methods[name], errors)
+    if arguments.out:
+        console().print(f"written to {arguments.out}: {', '.join(names)}")
+    return 0
+
+
+def _method(work: Job, sparse: bool) -> str:
+    return work.choice("sparse" if sparse else "dense").method
+
+
+def _show(name: str, method: str, errors: list[LayerError]) -> None:
+    out = console()
+    out.print(f"{name}: ranges by {method}; the layers with the largest error, of {len(errors)}:")
+    rows = [(error.node, error.op, f"{error.sqnr_db:.1f} dB") for error in errors[:_SHOWN]]
+    out.print(table(("layer", "operator", ">signal to noise"), rows))

@@ -1,0 +1,48 @@
+"""`edged-calibrate sparsify`: the pruned float model, and what became of each layer."""
+
+from __future__ import annotations
+
+import argparse
+
+import onnx
+
+from calibration.commands.terminal import console, job, needs_frames, print_json, table
+from calibration.sparsify import SparsityReport
+from calibration.workshop import disk_faults_told, write_whole
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.method != "magnitude":
+        needs_frames(arguments)
+    with job(arguments) as work:
+        report, model = work.sparsity, work.float_model("sparse")
+        if arguments.out:
+            onnx.checker.check_model(model)
+            with disk_faults_told(arguments.out):
+                write_whole(arguments.out, model.SerializeToString(deterministic=True))
+    if arguments.json:
+        print_json(report)
+    else:
+        _show(report)
+        if arguments.out:
+            console().print(f"written: {arguments.out}")
+    return 0
+
+
+def _show(report: SparsityReport) -> None:
+    rows = [
+        (
+            layer.node,
+            layer.state,
+            "" if layer.error is None else f"{layer.error:.3f}",
+            "" if layer.kept is None else f"{layer.kept:.0%}",
+            layer.reason,
+        )
+        for layer in report.layers
+    ]
+    out = console()
+    out.print(table(("layer", "state", ">error", ">kept", "why"), rows))
+    out.print(
+        f"{report.pruned} of {report.eligible} layers that can be are 2:4 ({report.method}): "
+        f"{report.mac_share:.0%} of the multiply-accumulates"
+    )
