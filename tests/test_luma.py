@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration.package import drift_statistics
+from calibration.frame_check import drift_statistics
 from edged.frames.scene import Scene
 from edged.vision.letterbox import fit
 from edged.vision.luma import Luma, measure
