@@ -49,6 +49,7 @@ PowerWindowS = Annotated[float, Meta(gt=0, le=3600, description="seconds, above 
 EnergyWh = Annotated[float, Meta(gt=0, le=1e9, description="watt-hours, above 0 and at most 1e9")]
 EnergyHorizonH = Annotated[float, Meta(gt=0, le=24 * 366, description="hours, above 0 and at most 8784")]
 TemperatureC = Annotated[float, Meta(gt=0, le=120, description="degrees Celsius, above 0 and at most 120")]
+ModeName = Annotated[str, Meta(min_length=1, max_length=64, description="the name of a power mode")]
 MinAccuracy = Annotated[float, Meta(ge=0, le=1, description="a fraction from 0 to 1")]
 
 

@@ -42,6 +42,7 @@ from edged.health import Health, Heartbeats, Notifier
 from edged.loop import chronicle
 from edged.loop.budgets import Budgets
 from edged.loop.calls import Calls
+from edged.loop.ceiling import Ceiling
 from edged.loop.known import Known, as_simulated, what_is_known
 from edged.loop.pipeline import STAGE, Pipeline
 from edged.loop.present import Presenter
@@ -49,8 +50,10 @@ from edged.loop.reports import Reports
 from edged.loop.senses import Senses
 from edged.loop.shadow import Shadow
 from edged.loop.steering import Steering
+from edged.power.clocks import ClockActuator
+from edged.power.machine import HERE, Machine
+from edged.power.mode_desk import ModeDesk
 from edged.power.modes import ModeControl
-from edged.power.modes import Modes as PowerModes
 from edged.power.simulated import SimulatedProvider
 from edged.power.telemetry import Sampler, open_provider
 from edged.profiles import Profile
@@ -65,15 +68,17 @@ CONTROL_STUCK_AFTER_S: Final = 20.0
 RELOAD_LOCK_S: Final = 1.0
 LOADING_AT_MOST_S: Final = 120.0
 GREET_EVERY_S: Final = 0.1
+UNPRICED: Final = "there is no device profile that says what each clock costs"
 HEALTH_EVERY_NS: Final = clock.NS_PER_S // 2
 
 log = logging.getLogger("edged")
 
 
 class Daemon:
-    def __init__(self, path: Path, config: Config) -> None:
+    def __init__(self, path: Path, config: Config, machine: Machine = HERE) -> None:
         """`path` is read again on a reload. UsageError for a profile that is not there or wrong."""
         self._path = path
+        self._machine = machine
         self._config = config
         self._profile = None if config.profile is None else profiles.find(config.profile, path)
         self._limits = config.limits if self._profile is None else self._profile.apply(config.limits)
@@ -121,17 +126,20 @@ class Daemon:
                 text = f"variant {variant.name} is refused: {variant.refused}"
                 event = schema.Event(kind="engine_refused", text=text, variant=variant.name)
                 chronicle.happened(self._publisher.publish(event))
-        provider = open_provider(config.power)
+        provider = open_provider(config.power, self._machine.root)
         self._simulated = provider if isinstance(provider, SimulatedProvider) else None
         self._sampler = Sampler(provider, config.power.interval_s)
         self._sampler.start()
-        self._modes = ModeControl(Path(config.power.jtop_socket))
+        modes = ModeControl(Path(config.power.jtop_socket), self._machine.tools)
+        self._modes = ModeDesk(modes, lambda text: self._tell("power_mode", text))
         stack.callback(self._sampler.stop)
         self._build_loop(stack, bundle, _instance(results))
 
         server = ControlServer(context, control, self._handle, _secured(control, curve))
         stack.callback(server.close)
         stack.callback(self._modes.close)  # first: a request that waits for a power mode gives up
+        if self._profile is not None and self._profile.mode is not None:
+            self._modes.soon(self._profile.name, self._profile.mode)
         housekeeping = threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True)
         housekeeping.start()
         stack.callback(housekeeping.join, 2.0)
@@ -150,14 +158,15 @@ class Daemon:
         now_ns, recorder = clock.mono_ns(), self._recorder(stack, manifest)
         tap = None if recorder is None else recorder.tap
         ran = None if self._simulated is None else self._simulated.ran
-        steering = Steering(pool, self._known(bundle), self._limits, publisher, now_ns, tap, ran)
+        known = self._known(bundle)
+        steering = Steering(pool, known, self._limits, publisher, now_ns, tap, ran, self._ceiling(stack, known, now_ns))
         self._steering = steering
         budgets = Budgets({variant.name: variant.accuracy for variant in pool.variants}, publisher, now_ns)
         senses = Senses(self._sampler, steering, budgets, now_ns, None if recorder is None else recorder.sample)
         letterboxer = open_letterboxer(manifest.input, pool)
         shadow = Shadow(manifest, pool, letterboxer, make_decoder(manifest), publisher, steering)
         self._reports = Reports(
-            manifest, cameras, pool, steering, publisher, self._sampler, budgets, shadow, self._heartbeats
+            manifest, cameras, pool, steering, publisher, self._sampler, budgets, shadow, self._heartbeats, self._mode
         )
         presenter = Presenter(publisher, make_decoder(manifest), manifest.labels, cameras.ring_name)
         self._pipeline = Pipeline(
@@ -166,18 +175,35 @@ class Daemon:
         )  # fmt: skip
         self._apply(config.camera, self._limits, self._profile)
 
+    def _ceiling(self, stack: contextlib.ExitStack, known: Known, now_ns: int) -> Ceiling:
+        """The GPU's clock, in the hands of the actuator where it was asked for and what each clock costs is known."""
+        if not self._config.power.clock_control:
+            return Ceiling(known.clocks_mhz)
+        if known.device is None or not known.clock_matters:
+            log.warning("the GPU's clock is a given: %s; measure it: edged-calibrate profile", UNPRICED)
+            self._tell("clock_control", f"the GPU's clock is a given: {UNPRICED}")
+            return Ceiling(known.clocks_mhz)
+        actuator = ClockActuator(known.clocks_mhz, self._machine.clock_helper)
+        stack.callback(actuator.close)
+        return Ceiling(known.clocks_mhz, actuator, known.device.clock_dwell_s, now_ns)
+
+    def _tell(self, kind: str, text: str) -> None:
+        """An event. Any thread."""
+        self._publisher.publish(schema.Event(kind=kind, text=text))
+
+    def _mode(self) -> schema.ProfileMode | None:
+        wanted = self._modes.wanted
+        return None if wanted is None else schema.ProfileMode(wanted.mode, wanted.problem)
+
     def _recorder(self, stack: contextlib.ExitStack, manifest: Manifest) -> Recorder | None:
         """What keeps the log of decisions, started; None if nothing is to be recorded, or nothing can be."""
 
-        def event(kind: str, text: str) -> None:
-            self._publisher.publish(schema.Event(kind=kind, text=text))
-
         digest = hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()
         try:
-            recorder = Recorder.open(self._config.record, digest, event, estimated=self._simulated is not None)
+            recorder = Recorder.open(self._config.record, digest, self._tell, estimated=self._simulated is not None)
         except EdgedError as error:
             log.warning("%s; %s", error.message, error.hint)
-            event("recording_stopped", error.message)
+            self._tell("recording_stopped", error.message)
             return None
         if recorder is not None:
             recorder.start()
@@ -190,7 +216,7 @@ class Daemon:
         if known.refused is not None:
             text = f"the device profile is not used: {known.refused.message}"
             log.warning("%s; %s", text, known.refused.hint)
-            self._publisher.publish(schema.Event(kind="profile_refused", text=text))
+            self._tell("profile_refused", text)
         if self._simulated is not None:
             known = as_simulated(known, self._pool, self._simulated.device)
             self._simulated.expect({variant.name: variant.active_w[0] for variant in known.variants})
@@ -288,15 +314,7 @@ class Daemon:
             case Modes():
                 return {"modes": self._modes.read()}
             case SetMode():
-                return {"modes": self._set_mode(request)}
-
-    def _set_mode(self, request: SetMode) -> PowerModes:
-        """An operator's order, carried out on the control thread: the frames go on meanwhile."""
-        modes = self._modes.set(request.mode, request.clocks, request.fan)
-        text = f"power mode {modes.current}, jetson_clocks {modes.clocks or 'unknown'}, fan {modes.fan or 'unknown'}"
-        log.info("set by an operator: %s", text)
-        self._publisher.publish(schema.Event(kind="power_mode", text=text))
-        return modes
+                return {"modes": self._modes.set(request.mode, request.clocks, request.fan)}
 
     def _answer_profile(self, request: requests.Profile) -> Mapping[str, Any]:
         """List the profiles, or take one up in place of the limits in force. EdgedError, and nothing changed, if it is
@@ -308,7 +326,13 @@ class Daemon:
             profile = None if request.name is None else profiles.find(request.name, self._path)
             limits = self._config.limits if profile is None else profile.apply(self._config.limits)
             changes = limit_changes(self._limits, limits)
+            if profile is not None and profile.mode is not None:
+                # the limits are tried first: once the board runs in another mode there is no quick way back
+                self._calls.call(lambda: self._steering.check(limits, clock.mono_ns()))
+                modes = self._modes.set(profile.mode)
+                changes.append(f"power mode {modes.current}")
             self._calls.call(lambda: self._set_limits(limits, profile))
+            self._modes.taken(request.name, None if profile is None else profile.mode)
         log.info("profile %s: %s", request.name, "; ".join(changes) or "nothing changed")
         return {"profile": request.name, "changes": changes, "limits": limits}
 
@@ -322,13 +346,19 @@ class Daemon:
                 limits = new.limits if profile is None else profile.apply(new.limits)
                 in_force = msgspec.structs.replace(self._config, limits=self._limits)
                 changes, needs_restart = diff(in_force, msgspec.structs.replace(new, limits=limits))
+                before = self._profile
                 self._calls.call(lambda: self._apply(new.camera, limits, profile))
+                if profile is None or profile.mode is None:
+                    self._modes.taken(None, None)
+                elif before is None or (before.name, before.mode) != (profile.name, profile.mode):
+                    self._modes.soon(profile.name, profile.mode)
+                    changes.append(f"power mode: {profile.mode} is being set, an event will tell")
                 self._config = msgspec.structs.replace(
                     self._config, camera=new.camera, limits=new.limits, profile=new.profile
                 )
         except EdgedError as error:
             text = f"reload refused, the old configuration stays: {error.message}"
-            self._publisher.publish(schema.Event(kind="reload_refused", text=text))
+            self._tell("reload_refused", text)
             raise EdgedError(text, error.hint) from error
         finally:
             self._notifier.ready(self._summary())

@@ -9,6 +9,7 @@ import pytest
 
 from edged.clock import NS_PER_S
 from edged.governor.decision import Sensed
+from edged.loop.ceiling import Ceiling
 from edged.loop.senses import Senses
 from edged.power.telemetry import Sample
 
@@ -31,6 +32,7 @@ class Heard:
     """In the places of Steering and Budgets."""
 
     def __init__(self) -> None:
+        self.ceiling = Ceiling([300.0, 600.0, 900.0])
         self.said: list[tuple[float, Sensed]] = []
         self.samples: list[Sample] = []
 
@@ -74,3 +76,13 @@ def test_silence_is_told_at_even_intervals() -> None:
 def test_a_sensor_without_an_answer_is_told_as_unknown() -> None:
     heard = passed(4, {n + 0.3: None for n in range(4)})
     assert [said.power_w for _, said in heard.said] == [None] * len(heard.said) and len(heard.said) >= 4
+
+
+def test_throttling_and_the_clock_of_the_ceiling_are_told() -> None:
+    sensor, heard = Sensor(), Heard()
+    senses = Senses(sensor, heard, heard, 0)  # type: ignore[arg-type]
+    for n, (throttled, ceiling_mhz) in enumerate([(None, None), (False, 612.0), (True, 250.0), (True, 905.0)], 1):
+        sensor.sample = Sample("test", n * S, throttled=throttled, gpu_ceiling_mhz=ceiling_mhz)
+        senses.look(n * S)
+    told = [(said.throttled, said.clock) for _, said in heard.said]
+    assert told == [(False, None), (False, 1), (True, None), (True, 2)]

@@ -18,6 +18,7 @@ from edged.config import (
     EnergyWh,
     Limits,
     MinAccuracy,
+    ModeName,
     PowerW,
     PowerWindowS,
     TemperatureC,
@@ -82,7 +83,7 @@ class Modes(Struct, frozen=True, forbid_unknown_fields=True, tag="modes", tag_fi
 class SetMode(Struct, frozen=True, forbid_unknown_fields=True, tag="set_mode", tag_field="op"):
     """Set one of these and verify it; takes up to fifteen seconds."""
 
-    mode: Annotated[str, Meta(min_length=1, max_length=64, description="the name of a power mode")] | None = None
+    mode: ModeName | None = None
     clocks: bool | None = None
     fan: Annotated[str, Meta(min_length=1, max_length=64, description="the name of a fan profile")] | None = None
 

@@ -285,6 +285,24 @@ class Guard(Struct, frozen=True):
     drift: list[InputDrift]
 
 
+class ClockControl(Struct, frozen=True):
+    """The GPU's clock ceiling where `[power] clock_control` is set, in MHz: the one in force by the helper's word, and
+    from where to where it can be had. `clock_mhz` is null while the clock is a given; `problem` says why."""
+
+    clock_mhz: float | None
+    lowest_mhz: float
+    highest_mhz: float
+    problem: str | None
+
+
+class ProfileMode(Struct, frozen=True):
+    """The power mode that the profile in force names. `problem`: why it is not in force, "" when it was set and
+    verified, null while that is going on."""
+
+    mode: str
+    problem: str | None
+
+
 class State(Header, frozen=True, kw_only=True):
     """`state`: the whole picture, retained: every new subscriber gets it at once."""
 
@@ -305,6 +323,8 @@ class State(Header, frozen=True, kw_only=True):
     """Seconds since each stage last made progress."""
     budgets: list[BudgetState] = []
     guard: Guard | None = None
+    clock: ClockControl | None = None
+    mode: ProfileMode | None = None
 
 
 Message = Result | Status | Decision | Event | Telemetry | State
@@ -345,7 +365,7 @@ def json_schema() -> dict[str, Any]:
     """
     parts: list[type[Struct]] = [
         Latency, Detection, ClassScore, RingRef, Alternative, Escalation, Number, VariantState, BudgetState, Agreement,
-        InputDrift, Guard,
+        InputDrift, Guard, ClockControl, ProfileMode,
     ]  # fmt: skip
     kinds = {kind.__name__: kind for kind in [*MESSAGE_TYPES.values(), *parts]}
     _, components = msgspec.json.schema_components(MESSAGE_TYPES.values(), ref_template="#/$defs/{name}")

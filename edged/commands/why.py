@@ -17,7 +17,7 @@ from edged.commands.terminal import ask, at, console, number, span
 _MOST = 1000
 
 BOUNDS = {
-    "heat": "bound by the temperature limit",
+    "heat": "bound by heat",
     "deadline": "bound by the deadline",
     "load": "bound by the engine's capacity",
     "power": "bound by the mean power",

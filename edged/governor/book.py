@@ -11,6 +11,7 @@ from typing import Final
 
 USUAL_OVER_S: Final = 120.0
 USUAL_FIRST_S: Final = 5.0
+LATELY_S: Final = 3
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,12 @@ class Book:
     at_s: int = 0
     usual_w: float = math.inf
     drawn_j: float = 0.0
+
+    @property
+    def lately_w(self) -> float:
+        """Mean over the last whole seconds."""
+        lately = self.seconds_j[-1 - LATELY_S : -1]
+        return sum(lately) / len(lately)
 
     def drew(self, watts: float, elapsed_s: float, now_s: float) -> Book:
         """`watts` for the time just before now."""

@@ -10,6 +10,7 @@ An engine loop, on one thread:
     step(state, Tick())                   twice a second: plans afresh, some milliseconds
     choose(state, Waiting(...))           before each batch; then either step(Skipped) or run it and step(BatchDone)
     escalate(state, done, ...)            after step(BatchDone): whether a frame of it is worth another run
+    step(state, ClockRange(...))          the device's clock may be chosen from now on, up to one; or is given again
     step(state, BudgetChanged(...))       any limit set, changed or taken away
 
 Times are nanoseconds of one monotonic clock.
@@ -174,6 +175,14 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class ClockRange:
+    """From now on a Choice may have any clock up to `highest`; None: the clock is given, as `Sensed` and `BatchDone`
+    tell it. Of a device with one clock there is nothing to say."""
+
+    highest: int | None
+
+
+@dataclass(frozen=True)
 class BudgetChanged:
     budget: Budget
 
@@ -236,7 +245,7 @@ class Tick:
     """Time passed: the moment for the slow path, which plans afresh at most twice a second."""
 
 
-Changed = BudgetChanged | Pinned | VariantLost | Vetoed | Unvetoed
+Changed = BudgetChanged | ClockRange | Pinned | VariantLost | Vetoed | Unvetoed
 Observation = BatchDone | Skipped | Sensed | Workload | ShadowDone | Changed | Tick
 
 

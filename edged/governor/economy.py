@@ -16,6 +16,7 @@ from edged.governor.decision import Budget, Device, Variant
 from edged.governor.prices import Allowed, LongRun, Plan
 from edged.governor.spending import Spending
 from edged.governor.tables import Tables, tables
+from edged.governor.throttle import UNTHROTTLED, Throttle
 
 WARMEST_GUESS_C: Final = 50.0
 OWN_MOST: Final = 0.5
@@ -28,9 +29,10 @@ UNKNOWN: Final = Device((0.0,))
 @dataclass(frozen=True, eq=False)
 class Economy:
     """`allowed`: by variant, whether it may run; `allowed_apart`: the same of each camera with vetoes of its own.
-    `clock`: what the device runs at, as far as is known; `clock_s`: when it was last changed from here. `smooth_w`: the
-    window's and the heat's allowance, smoothed, since jitter of a budget costs accuracy. `round_s`: time between two
-    rounds of frames as the plan has it, `offered_s` as the cameras offer them now. `mean_weight`: of a frame."""
+    `clock`: what the device runs at, as far as is known; `clock_s`: when it was last changed from here; `highest`: up
+    to which it may be, while it is not given. `smooth_w`: the window's and the heat's allowance, smoothed, since jitter
+    of a budget costs accuracy. `round_s`: time between two rounds of frames as the plan has it, `offered_s` as the
+    cameras offer them now. `mean_weight`: of a frame."""
 
     variants: tuple[Variant, ...]
     tables: Tables
@@ -56,6 +58,8 @@ class Economy:
     clock: int
     planned_s: float = -math.inf
     clock_s: float = -math.inf
+    highest: int = 0
+    throttle: Throttle = UNTHROTTLED
     smooth_w: tuple[float | None, float | None] = (None, None)
     mean_weight: float = 1.0
 
@@ -137,6 +141,7 @@ def fresh(variants: tuple[Variant, ...], device: Device, budget: Budget, cameras
         offered_s=1.0 / fps,
         cameras=cameras,
         clock=clock,
+        highest=clock,
     )
 
 
@@ -182,7 +187,7 @@ def metered(e: Economy, device: Device, now_s: float) -> Economy:
     return replace(
         e, tables=known, physics=thermal.model(device), energy=begun,
         worth=worth.fresh(known, e.budget.deadline_ms / 1000), long_run=LongRun(), spending=Spending(),
-        plan=_no_plan(known, e.budget.deadline_ms / 1000, clock), clock=clock, planned_s=-math.inf,
+        plan=_no_plan(known, e.budget.deadline_ms / 1000, clock), clock=clock, highest=clock, planned_s=-math.inf,
         switching=replace(switching.fresh(device.switch_ms), at_s=now_s, last=e.switching.last),
         horizon=horizon.begun(None, e.budget, now_s, 0.0),
     )  # fmt: skip

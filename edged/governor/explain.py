@@ -13,7 +13,7 @@ BUSY_BOUND: Final = 0.85
 """Share of the engine's time the frames may need; beyond it waiting times grow without limit."""
 
 LIMITS: Final[dict[Bound, str]] = {
-    "heat": "the temperature limit",
+    "heat": "heat",
     "power": "the rolling mean power",
     "energy": "the energy that must last",
 }

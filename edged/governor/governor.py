@@ -24,6 +24,7 @@ from edged.governor.decision import (
     Budget,
     BudgetChanged,
     Choice,
+    ClockRange,
     Decision,
     Device,
     Number,
@@ -99,6 +100,9 @@ def step(state: State, observation: Observation, now_ns: int) -> tuple[State, De
             return reconsider(loaded if loaded.economy.planned else _tick(loaded, now_ns), now_ns)
         case BudgetChanged(budget):
             return afresh(_tick(_budgeted(state, budget, now_ns), now_ns), now_ns)
+        case ClockRange(highest):
+            ranged = replace(state, economy=ledger.clock_range(state.economy, highest))
+            return reconsider(_tick(ranged, now_ns), now_ns)
         case Pinned(variant):
             pinned = None if variant is None else _pin(state, variant)
             return afresh(_permitted(replace(state, pinned=pinned)), now_ns)
@@ -118,7 +122,8 @@ def predict_ms(state: State, variant: str) -> tuple[float, ...]:
     i = index(state, variant)
     if i is None:
         return ()
-    scale = math.exp(state.economy.latency.log_factor(i)) * state.schedule_tail
+    e = state.economy
+    scale = math.exp(e.latency.log_factor(i)) * state.schedule_tail * e.tables.stretch(i, e.clock)
     return tuple([scale * ms for ms in state.variants[i].latency_ms])
 
 
@@ -285,7 +290,7 @@ def _tick(state: State, now_ns: int) -> State:
     if now_s - e.planned_s < planner.REPLAN_S:
         return state
     # what was asked for counts as the clock: until a batch has run at it there is no other word of it
-    clock = e.clock if e.device.held else e.plan.clock
+    clock = e.clock if e.device.held else min(e.plan.clock, e.highest)
     return replace(state, economy=planner.replan(e, now_s, clock, True))
 
 

@@ -38,6 +38,16 @@ def batch_done(e: Economy, done: BatchDone, variant: int, now_s: float) -> Econo
     return economy.ran(e, now_s, run)
 
 
+def clock_range(e: Economy, highest: int | None) -> Economy:
+    """Whether the clock may be chosen, and up to which; then there is no plan until the next one is made."""
+    known = e.tables
+    if known.clocks == 1:
+        return e
+    most = known.clocks - 1 if highest is None else min(max(0, highest), known.clocks - 1)
+    free = replace(known, device=replace(known.device, held=highest is None))
+    return replace(e, tables=free, highest=most, clock=min(e.clock, most), planned_s=-math.inf)
+
+
 def skipped(e: Economy, gone: Skipped) -> Economy:
     return economy.skipped(e, gone.frames, gone.late) if 0 < gone.frames < 1e6 else e
 
@@ -50,10 +60,13 @@ def sensed(e: Economy, said: Sensed, now_s: float) -> Economy:
         e = economy.metered(e, device.assumed(REST_GUESS_W if power_w is None else power_w), now_s)
     if said.clock is not None and 0 <= said.clock < e.tables.clocks:
         e = replace(e, clock=said.clock)
-    return economy.sensed(
+    e = economy.sensed(
         e, now_s, power_w, temperature_c, _share(said.charge), _within(said.harvest_w, 0.0, MAX_W), e.clock,
         said.power_estimated,
     )  # fmt: skip
+    drawn_w = e.energy.book.lately_w
+    throttle = e.throttle.told(said.throttled and e.knows_power, drawn_w, min(e.plan.base_w, drawn_w), now_s)
+    return e if throttle is e.throttle else replace(e, throttle=throttle)
 
 
 def workload(e: Economy, load: Workload, now_s: float) -> Economy:

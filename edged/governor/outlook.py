@@ -92,7 +92,7 @@ def _allowances(e: Economy) -> list[Number]:
     allowed = e.plan.allowed
     named = (
         ("allowed by the rolling mean", allowed.window_w),
-        ("allowed by the temperature limit", allowed.heat_w),
+        ("allowed by heat", allowed.heat_w),
         ("allowed by the energy that must last", allowed.battery_w),
     )
     found = [Number(name, _round(watts), "W") for name, watts in named if math.isfinite(watts)]

@@ -46,9 +46,11 @@ def replan(e: Economy, now_s: float, clock: int, may_switch: bool) -> Economy:
         if e.allowed[o.variant]
     )
     free = not e.device.held and may_switch and now_s - e.clock_s >= prices.CLOCK_HOLD_S
+    reach = np.minimum(np.arange(e.tables.clocks), e.highest)  # a clock that cannot be had is like the highest that can
+    within, base_w = replace(value, value=value.value[reach], gain=value.gain[reach]), _base_w(e, now_s)[reach]
     plan, long_run = prices.plan(
-        value, _base_w(e, now_s), allowed, e.long_run, e.round_s, elapsed_s, service, e.spending.correction, clock,
-        free, e.device.clock_switch_ms / 1000,
+        within, base_w, allowed, e.long_run, e.round_s, elapsed_s, service, e.spending.correction, clock, free,
+        e.device.clock_switch_ms / 1000,
     )  # fmt: skip
     plan = replace(plan, home=_homes(e, plan, options, middle))
     spending = e.spending.relaxed(0.97) if plan.paced else e.spending
@@ -88,6 +90,8 @@ def _base_w(e: Economy, now_s: float) -> Array:
 def _budgets(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[Economy, Allowed]:
     e, window_w = _window_w(e, now_s)
     e, heat_w = _heat_w(e)
+    if math.isfinite(e.throttle.allowed_w):
+        heat_w = min(heat_w, e.throttle.held_w(float(_base_w(e, now_s)[e.clock])))
     e, battery_w, safe = _lasting_w(e, options, now_s)
     if not math.isfinite(window_w) or e.budget.power_w is None:
         return e, Allowed(window_w, heat_w, battery_w, safe)

@@ -83,7 +83,7 @@ class State:
 def _views(state: State, now_ns: int) -> list[View]:
     budget, lead_ms = state.budget, state.lead.quantile_ms(state.budget.deadline_quantile) or 0.0
     views = []
-    watts = powers(state.economy, state.frames_per_s)
+    watts, clock = powers(state.economy, state.frames_per_s), state.economy.plan.clock
     for i, variant in enumerate(state.variants):
         lost, cost = state.lost[i], state.costs[i]
         vetoed = state.vetoed[i]
@@ -96,7 +96,7 @@ def _views(state: State, now_ns: int) -> list[View]:
         if cost is None:
             views.append(View(variant.name, variant.accuracy, None, 0.0, barred, False, True))
             continue
-        usual = math.exp(state.economy.latency.log_factor(i))
+        usual = math.exp(state.economy.latency.log_factor(i)) * state.economy.tables.stretch(i, clock)
         # Of one frame of every camera the last waits for the others; not all of them hit the tail at once.
         predicted_ms = lead_ms + usual * (cost[1] + cost[0] * max(0.0, state.tail - 1))
         busy = usual * cost[2] * state.frames_per_s / 1000
@@ -161,7 +161,8 @@ def _settle(state: State, views: list[View], target: int, now_ns: int, afresh: b
     bound = explain.bound(views, target, pinned, failed is not None)
     given, impossible = explain.yielded(views, target, state.economy.plan), unheld(state.economy)
     share = _frame_share(views[target], state.economy.plan.base_w)
-    same = (bound, given, impossible) == (old.bound, old.yielded, old.unheld)
+    clock = None if state.economy.device.held else state.economy.plan.clock
+    same = (bound, given, impossible, clock) == (old.bound, old.yielded, old.unheld, old.clock)
     same = same and abs(share - old.frame_share) <= SHARE_STEP
     if not (moved or afresh) and (same or now_ns - state.restated_ns < RESTATE_S * NS_PER_S):
         return state, old

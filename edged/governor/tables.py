@@ -63,6 +63,10 @@ class Tables:
     def index(self, name: str) -> int | None:
         return self.names.index(name) if name in self.names else None
 
+    def stretch(self, variant: int, clock: int) -> float:
+        """How much longer it takes than at the highest clock."""
+        return float(self.latency_s[variant, clock] / self.latency_s[variant, -1])
+
     def times(self, variant: int, frames: int, batch: int) -> float:
         """Busy time of `frames` in batches of `batch`, as a multiple of a single frame's."""
         if batch <= 1:

@@ -19,17 +19,22 @@ from edged.simulate import standin
 @dataclass(frozen=True)
 class Known:
     """`variants` that can run here. `device` is None while nothing measured is known of the machine's watts.
-    `clocks_mhz`: what the clocks of a Decision mean, empty where the clock is given. `refused`: why there is a profile
-    file that is not used, and how to mend it."""
+    `clocks_mhz`: what the numbers of clocks mean, empty where there is but one. `refused`: why there is a profile file
+    that is not used, and how to mend it."""
 
     variants: tuple[Variant, ...]
     device: Device | None = None
     clocks_mhz: tuple[float, ...] = ()
     refused: EdgedError | None = None
 
+    @property
+    def clock_matters(self) -> bool:
+        """What each clock costs is known, so that one can be chosen."""
+        return self.device is not None and len(self.device.idle_w) == len(self.clocks_mhz) > 1
 
-def what_is_known(pool: Pool, bundle: Bundle, clock_held: bool = True) -> Known:
-    """`clock_held`: nothing here can change the device's clock."""
+
+def what_is_known(pool: Pool, bundle: Bundle) -> Known:
+    """The device's clock is a given until an actuator has proved that it is not."""
     variants = warm_variants(pool)
     try:
         profile = load_profile(bundle.directory, device_name(), list(_digests(pool, bundle)))
@@ -41,8 +46,8 @@ def what_is_known(pool: Pool, bundle: Bundle, clock_held: bool = True) -> Known:
         path = profile_path(bundle.directory, device_name())
         text = f"{path}: has no measurement of {missing}"
         return Known(variants, refused=EdgedError(text, "measure it again: edged-calibrate profile"))
-    profiled, device = devices.from_profile(variants, profile, held=clock_held)
-    return Known(tuple(profiled), device, () if clock_held else tuple(profile.clocks_mhz))
+    profiled, device = devices.from_profile(variants, profile)
+    return Known(tuple(profiled), device, tuple(profile.clocks_mhz) if len(profile.clocks_mhz) > 1 else ())
 
 
 def as_simulated(known: Known, pool: Pool, device: str) -> Known:

@@ -10,6 +10,7 @@ import logging
 import os
 import statistics
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Final
 
@@ -56,7 +57,10 @@ class Reports:
         budgets: Budgets,
         shadow: Shadow,
         heartbeats: Heartbeats,
+        mode: Callable[[], schema.ProfileMode | None] = lambda: None,
     ) -> None:
+        """`mode`: of the profile in force."""
+        self._mode = mode
         self._manifest = manifest
         self._cameras = cameras
         self._pool = pool
@@ -142,6 +146,8 @@ class Reports:
             stages=health.stages,
             budgets=self._budgets.states(now_ns),
             guard=self._shadow.report(now_ns),
+            clock=self._steering.ceiling.report,
+            mode=self._mode(),
         )
         self._state = self._publisher.publish(state)
 

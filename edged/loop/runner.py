@@ -212,6 +212,7 @@ class Runner:
             max(0.0, max(ages_ns) / NS_PER_MS - service_ms),
             sum([age_ns > due_ns for age_ns in ages_ns]),
             confidences=tuple([score for score in scores if score is not None]),
+            clock=self._steering.ceiling.clock,
             cold=batch.cold,
             cameras=tuple([frames[index].camera for index in scored]),
         )
@@ -248,9 +249,12 @@ class Runner:
         lead_ms = (begun_ns - frame.mono_capture_ns) / NS_PER_MS
         self._steering.ran(variant, begun_ns, collected_ns)
         self._steering.observe(
-            BatchDone(variant, 1, service_ms, lead_ms, int(late), confidences, cold=cold, again=True, cameras=cameras),
+            BatchDone(
+                variant, 1, service_ms, lead_ms, int(late), confidences, clock=self._steering.ceiling.clock, cold=cold,
+                again=True, cameras=cameras,
+            ),
             done_ns,
-        )
+        )  # fmt: skip
         self._reports.batch_done(variant, 1, service_ms)
         energy_mj = self._steering.energy_mj(variant, 1)
         if energy_mj is not None and first.energy_mj is not None:

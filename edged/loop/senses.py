@@ -14,7 +14,7 @@ from edged.clock import NS_PER_MS, NS_PER_S
 from edged.governor.decision import Sensed
 from edged.loop.budgets import Budgets
 from edged.loop.steering import Steering
-from edged.power.telemetry import Sampler
+from edged.power.telemetry import Sample, Sampler
 
 AFTER_NS: Final = 20 * NS_PER_MS
 """A reading takes a moment: the next sample is looked for so long after its time."""
@@ -46,7 +46,7 @@ class Senses:
         if sample.mono_ns > self._seen_ns:
             self._seen_ns = sample.mono_ns
             self.due_ns = max(sample.mono_ns + self._interval_ns + AFTER_NS, now_ns + LOOK_AGAIN_NS)
-            said = Sensed(sample.power_w, sample.temperature_c, power_estimated=sample.power_estimated)
+            said = self._said(sample, now_ns)
             if self._record is not None:
                 self._record(asdict(sample), now_ns)
         elif now_ns - self._told_ns > 3 * self._interval_ns // 2:
@@ -58,3 +58,15 @@ class Senses:
         self._told_ns = now_ns
         self._steering.observe(said, now_ns)
         self._budgets.sensed(sample, now_ns)
+
+    def _said(self, sample: Sample, now_ns: int) -> Sensed:
+        ceiling = self._steering.ceiling
+        ceiling.sensed(sample.gpu_ceiling_mhz, now_ns)
+        return Sensed(
+            sample.power_w,
+            sample.temperature_c,
+            # the actuator's word is newer than the sensor's
+            clock=ceiling.at(sample.gpu_ceiling_mhz) if ceiling.clock is None else ceiling.clock,
+            throttled=sample.throttled is True,
+            power_estimated=sample.power_estimated,
+        )

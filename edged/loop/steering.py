@@ -34,6 +34,7 @@ from edged.governor.decision import (
 )
 from edged.governor.helm import Helm, Tap
 from edged.loop import chronicle
+from edged.loop.ceiling import Ceiling
 from edged.loop.known import Known
 from edged.loop.wire import decision_message
 from edged.loop.yielding import Yielding
@@ -67,16 +68,14 @@ class Steering:
         now_ns: int,
         tap: Tap | None = None,
         ran: Ran | None = None,
-        set_clock: Callable[[int], None] | None = None,
+        ceiling: Ceiling | None = None,
     ) -> None:
-        """`tap` hears every call to the governor, `ran` of every batch; `set_clock` changes the device's clock ceiling
-        to one of the device profile's, None where nothing can."""
+        """`tap` hears every call to the governor, `ran` of every batch; `ceiling` has the clocks of `known`; without it
+        the device's clock is a given."""
         self._pool = pool
         self._publisher = publisher
-        self._clocks_mhz = known.clocks_mhz
         self._ran = ran
-        self._set_clock = set_clock
-        self._clock: int | None = None
+        self.ceiling = ceiling or Ceiling(known.clocks_mhz)
         self._helm = Helm(known.variants, budget_of(limits), now_ns, known.device, tap)
         self._yielding = Yielding()
         self._failures: dict[str, int] = {}
@@ -120,13 +119,23 @@ class Steering:
         """Every half second, best while nothing waits: it plans afresh, which takes some milliseconds."""
         self.due_ns = now_ns + TICK_EVERY_NS
         self._energy_mj.clear()
+        ranged, event = self.ceiling.news()
+        if event is not None:
+            chronicle.happened(self._publisher.publish(event))
+        if ranged is not None:
+            self.observe(ranged, now_ns)
         self.observe(Tick(), now_ns)
+        self.ceiling.ask(self._helm.state.economy.plan.clock, now_ns)
         if (event := self._yielding.event(self._decision, now_ns)) is not None:
             self._publisher.publish(event)
 
     def set_limits(self, limits: Limits, now_ns: int) -> None:
         """UsageError, and nothing changed, if no variant could hold them."""
         self.observe(BudgetChanged(budget_of(limits)), now_ns)
+
+    def check(self, limits: Limits, now_ns: int) -> None:
+        """UsageError if no variant could hold these limits. Nothing changes."""
+        governor.step(self._helm.state, BudgetChanged(budget_of(limits)), now_ns)
 
     def pin(self, variant: str | None, now_ns: int) -> None:
         """UsageError for a variant that is not there."""
@@ -197,14 +206,9 @@ class Steering:
             weights=tuple(weights),
             cameras=tuple([frame.camera for frame in frames]),
             last=self._last,
-            clock=self._clock,
-            may_switch_clock=self._set_clock is not None,
+            clock=self.ceiling.clock,  # the one in force; the one that is planned is asked for when nothing waits
         )
-        choice = self._helm.choose(waiting, now_ns)
-        if self._set_clock is not None and choice.clock is not None and choice.clock != self._clock:
-            self._set_clock(choice.clock)
-            self._clock = choice.clock
-        return choice
+        return self._helm.choose(waiting, now_ns)
 
     def variant_for(self, camera: str) -> str:
         """What runs on a camera while no choice is made for each batch."""
@@ -230,7 +234,7 @@ class Steering:
     def _adopt(self, decision: Decision) -> None:
         self._pool.select(decision.variant)
         self._decision = decision
-        message = decision_message(decision, self._clocks_mhz)
+        message = decision_message(decision, self.ceiling.clocks_mhz)
         chronicle.decided(message, self._history[-1] if self._history else None)
         self._history.append(self._publisher.publish(message))
 

@@ -9,7 +9,7 @@ from edged.governor.decision import Decision
 
 
 def decision_message(decision: Decision, clocks_mhz: Sequence[float]) -> schema.Decision:
-    """`clocks_mhz`: what the numbers of the clocks mean; empty where the clock is given."""
+    """`clocks_mhz`: what the numbers of the clocks mean; empty where there is but one."""
     again = decision.escalation
     clock = decision.clock
     return schema.Decision(

@@ -54,7 +54,7 @@ class ClockActuator:
         self._path = path
         self._wanted: int | None = None
         self._state = ClockState()
-        self._stopping = False
+        self._stopping = self._repeat = False
         self._bell, self._ringer = socket.socketpair()
         self._bell.setblocking(False)
         self._ringer.setblocking(False)
@@ -71,6 +71,11 @@ class ClockActuator:
         if index != self._wanted:
             self._wanted = index
             self._ring()
+
+    def again(self) -> None:
+        """Ask once more for what was asked for last: the ceiling is not what was confirmed any more."""
+        self._repeat = True
+        self._ring()
 
     def close(self) -> None:
         """Give the old ceiling back and end the thread."""
@@ -112,12 +117,13 @@ class ClockActuator:
                 link.ask("release")
                 self._state = ClockState()
                 return
-            if wanted != told:
+            if wanted != told or self._repeat:
+                self._repeat = False
                 hz = link.ask(f"set {self._hz(wanted, link.table)}")
                 if hz is None:
                     raise EdgedError("the clock helper does not keep to its protocol")
                 told, self._state = wanted, ClockState(self._index(hz), hz / HZ_PER_MHZ)
-            if self._wanted == told:
+            if self._wanted == told and not self._repeat:
                 self._sleep(None, link)
 
     def _hz(self, index: int, table: tuple[int, ...]) -> int:

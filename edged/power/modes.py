@@ -160,10 +160,10 @@ class ModeControl:
         if mode is None:
             return before
         wanted = before.modes[_number_of(mode, [m.name for m in before.modes])]
-        if before.not_settable:
-            raise EdgedError(before.not_settable, no_jtop.hint or f"or set it yourself: sudo nvpmodel -m {wanted.id}")
         if wanted.name == before.current:
             return before
+        if before.not_settable:
+            raise EdgedError(before.not_settable, no_jtop.hint or f"or set it yourself: sudo nvpmodel -m {wanted.id}")
         if wanted.needs_reboot:
             raise _reboot(wanted.name, wanted.id)
         told = self._run("-m", str(wanted.id))

@@ -1,7 +1,8 @@
 """Power profiles: `profiles/NAME.toml` beside the configuration, else a shipped one, as limits laid over [limits].
 
-A profile holds nothing but what it changes: `[limits]` keys, and in `lift` the names of limits that do not hold while
-it is in force. It is laid over the configuration's own limits, never over those of another profile. Any thread.
+A profile holds nothing but what it changes: `[limits]` keys, in `lift` the names of limits that do not hold while it is
+in force, and in `mode` the board's power mode that goes with it. It is laid over the configuration's own limits, never
+over those of another profile. Any thread.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from edged.config import Limits, read_toml
+from edged.config import Limits, ModeName, read_toml
 from edged.errors import EdgedError, UsageError
 from edged.validate import convert
 
@@ -29,18 +30,21 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     description: Annotated[
         str, Meta(min_length=1, max_length=200, description="a sentence in quotes, at most 200 characters")
     ]
+    mode: ModeName | None = None
     limits: dict[str, Any] = {}
     lift: list[str] = []
 
 
 @dataclass(frozen=True)
 class Profile:
-    """`limits`: what it sets, None for what it lifts."""
+    """`limits`: what it sets, None for what it lifts. `mode`: the board's power mode that goes with it, None for
+    whichever is in force."""
 
     name: str
     description: str
     path: Path
     limits: Mapping[str, float | None]
+    mode: str | None = None
 
     def apply(self, base: Limits) -> Limits:
         """`base` are the configuration's own limits."""
@@ -95,9 +99,9 @@ def _load(name: str, path: Path) -> Profile:
         if key in limits:
             raise UsageError(f"{path}: {key} is both set and lifted", "leave one out")
         limits[key] = None
-    if not limits:
+    if not limits and file.mode is None:
         raise UsageError(f"{path}: it changes no limit", "add a [limits] table, or lift = [...]")
-    return Profile(name, file.description, path, limits)
+    return Profile(name, file.description, path, limits, file.mode)
 
 
 def _own(config: Path) -> Path:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,15 +34,16 @@ def write_config(
 
 
 class RunningDaemon:
-    """`with RunningDaemon(config, directory) as daemon:`; READY when entered, ended when left."""
+    """`with RunningDaemon(config, directory) as daemon:`; READY when entered, ended when left. `command`: in the place
+    of `edged run`."""
 
-    def __init__(self, config: Path, directory: Path, **environment: str) -> None:
+    def __init__(self, config: Path, directory: Path, command: Sequence[str] | None = None, **environment: str) -> None:
         self.directory = directory
         self.results = f"ipc://{directory}/results.ipc"
         self.control = f"ipc://{directory}/control.ipc"
         self._log = (directory / "log").open("w")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "edged", "run", "-c", str(config)],
+            command or [sys.executable, "-m", "edged", "run", "-c", str(config)],
             env={**os.environ, "RUNTIME_DIRECTORY": str(directory), **environment},
             stderr=self._log,
             stdout=self._log,

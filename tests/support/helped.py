@@ -1,0 +1,67 @@
+"""The real clock helper, as a process of its own, on an emulated board; and `edged run` on that board."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from time import monotonic
+
+from edged import journal
+from edged.config import load
+from edged.daemon import Daemon
+from edged.power.machine import Machine
+from tests.support.jetson_tree import JetsonTree
+
+ME = pwd.getpwuid(os.getuid()).pw_name
+START_S = 20.0
+
+
+class Helper:
+    """Serves the GPU of `tree` at `directory`/clocks.sock, a short path."""
+
+    def __init__(self, directory: Path, tree: JetsonTree) -> None:
+        self.tree = tree
+        self.socket = directory / "clocks.sock"
+        self._state = directory / "ceiling"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        where = ["--socket", str(self.socket), "--state", str(self._state), "--root", str(self.tree.root)]
+        command = [sys.executable, "-m", "edged.power.clock_helper", "--user", ME, *where]
+        self.socket.unlink(missing_ok=True)
+        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        end_s = monotonic() + START_S
+        while not self.socket.exists():
+            assert self._process.poll() is None and monotonic() < end_s, "the helper does not start"
+            threading.Event().wait(0.01)
+
+    def kill(self) -> None:
+        """As the out-of-memory killer would."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait(10)
+            self._process = None
+
+    @property
+    def ceiling_mhz(self) -> float:
+        return int(self.tree.read(f"{self.tree.devfreq}/max_freq")) / 1e6
+
+
+def command_on(tree: JetsonTree, helper_socket: Path, config: Path) -> list[str]:
+    """In the place of `edged run -c CONFIG`, for a daemon on that board."""
+    return [sys.executable, "-m", "tests.support.helped", str(tree.root), str(helper_socket), str(config)]
+
+
+def main(root: str, helper: str, config: str) -> None:
+    with journal.logging_to():
+        machine = Machine(Path(root), Path(helper), str(Path(root) / "bin"))
+        Daemon(Path(config), load(Path(config)), machine).run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
