@@ -128,12 +128,14 @@ def test_only_declared_libraries_are_imported() -> None:
     declared = {"numpy", "cv2", "av", "onnxruntime", "zmq", "msgspec", "rich", "tomli"}  # the dependencies of edged
     # The system's: GStreamer's binding, refused with the fix where it is missing; systemd's, done without.
     system = {"gi", "systemd"}
+    # What a GPU brings or needs, and jtop: their rooms say what is missing, and are done without.
+    optional = {"tensorrt", "cuda", "pynvml", "jtop"}
     for path in Path(edged.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             found = {name.partition(".")[0] for name in names} - sys.stdlib_module_names
-            assert found <= declared | system | {"edged", "tomllib"}, f"{path}: {found}"
+            assert found <= declared | system | optional | {"edged", "tomllib"}, f"{path}: {found}"
 
 
 def test_python_m_edged_is_edged() -> None:
