@@ -14,6 +14,7 @@ NAMES = {
     "wire": "publish to receive in another process, against bare pyzmq",
     "cameras": "memory and CPU per camera, from 1 to 16",
     "gpu": "on a GPU: frame in the ring to result on the host, the preprocessing kernel, the host's share",
+    "trt-adapter": "what the TensorRT adapter costs per inference, under the real bindings on a stand-in library",
     "governor": "the governor in the arena against a bound that knows the future, and what it costs",
 }
 
@@ -22,7 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measure edged on this machine; the machine should be idle.",
-        epilog="\n".join(f"  {name:10} {what}" for name, what in NAMES.items()),
+        epilog="\n".join(f"  {name:11} {what}" for name, what in NAMES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", choices=NAMES)
@@ -30,7 +31,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a smoke test, not a measurement")
     # a benchmark with options of its own adds them: its name must be known before they are read
     named = next((name for name in sys.argv[1:] if name in NAMES), None)
-    bench = importlib.import_module(f"scripts.benches.{named}") if named is not None else None
+    bench = importlib.import_module(f"scripts.benches.{named.replace('-', '_')}") if named is not None else None
     if bench is not None and hasattr(bench, "add_arguments"):
         bench.add_arguments(parser)
     arguments = vars(parser.parse_args())
