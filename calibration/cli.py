@@ -144,8 +144,14 @@ def _add_bundle_commands(add: _Add) -> None:
     profile.add_argument("--seconds", type=_positive, default=5, metavar="N", help="for each variant and batch (5)")
     profile.add_argument("--batches", type=_numbers, default="1,2,4", metavar="N,N", help="(default %(default)s)")
     profile.add_argument("--threads", type=_positive, default=1, metavar="N", help="of an inference on the CPU (1)")
-    profile.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
+    profile.add_argument("--device", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="(default %(default)s)")
     profile.add_argument("--json", action="store_true", help="the profile on stdout")
+    build = add("build", "build TensorRT engines of a bundle for this device", "build bundles/demo")
+    build.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="default: the configured one")
+    build.add_argument("-c", "--config", metavar="FILE", help="default: $EDGED_CONFIG, else /etc/edged/edged.toml")
+    build.add_argument("--max-batch", type=_batch, metavar="N", help="up to 64 (default: [engine] max_batch)")
+    build.add_argument("--again", action="store_true", help="also what is up to date")
+    build.add_argument("--json", action="store_true", help="a JSON list on stdout")
     diff = add("diff", "compare two bundles", "diff bundles/old bundles/new")
     diff.add_argument("first", type=Path, metavar="A")
     diff.add_argument("second", type=Path, metavar="B")
@@ -162,6 +168,13 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _batch(text: str) -> int:
+    found = _positive(text)
+    if found > 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is above 64")
+    return found
 
 
 def _numbers(text: str) -> tuple[int, ...]:

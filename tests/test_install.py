@@ -83,10 +83,10 @@ def test_another_system_or_another_source_is_another_release(system_python: Path
 
 
 def requirements(served: str, jtop: str = "0") -> list[str]:
-    """What the script hands to pip, computed by its own function."""
-    function = re.search(r"(?ms)^requirements\(\) \{.*?^\}", SCRIPT.read_text())
-    assert function
-    script = f'{function[0]}\njtop="{jtop}"\nrequirements "{sys.executable}" "$1"'
+    """What the script hands to pip, computed by its own functions."""
+    functions = re.findall(r"(?ms)^(?:extras|requirements)\(\) \{.*?^\}", SCRIPT.read_text())
+    assert len(functions) == 2
+    script = "\n".join([*functions, f'jtop="{jtop}"', f'requirements "{sys.executable}" "$1"'])
     done = subprocess.run(["bash", "-c", script, "-", served], capture_output=True, text=True, timeout=30, check=True)
     return done.stdout.splitlines()
 
@@ -104,6 +104,22 @@ def test_pip_gets_the_requirements_without_what_the_system_serves() -> None:
     assert any(line.startswith("onnxruntime") for line in jetpack)
     assert any(line.startswith("jetson-stats") for line in requirements("", jtop="1"))
     assert not any(line.startswith("jetson-stats") for line in requirements("jtop 7.2.2", jtop="1"))
+
+
+@pytest.mark.parametrize(
+    ("tensorrt", "bindings"),
+    [
+        ("10.3.0", ["<13,>=12.9.2"]),
+        ("10.7.0", ["<13,>=12.9.2"]),
+        ("10.13.3.9", ["<14,>=13.0"]),
+        ("11.4.1", ["<14,>=13.0"]),
+    ],
+)
+def test_the_cuda_bindings_are_those_of_the_jetpack(tensorrt: str, bindings: list[str]) -> None:
+    for jtop in ("0", "1"):
+        found = requirements(f"tensorrt {tensorrt}\nnumpy 1.26.4", jtop)
+        assert [line.removeprefix("cuda-bindings") for line in found if line.startswith("cuda")] == bindings
+    assert not any(line.startswith(("cuda", "nvidia")) for line in requirements(""))
 
 
 @pytest.mark.parametrize(

@@ -306,6 +306,19 @@ def test_a_driver_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch
     assert cuda.why_not() == "the NVIDIA driver is not here: Failed to dlopen libcuda.so.1"
 
 
+def test_a_compiler_that_is_of_another_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing() -> None:
+        raise RuntimeError('Failure finding "libnvrtc.so.13"\nmore')
+
+    monkeypatch.setattr(cuda.runtime, "cudaGetDeviceCount", lambda: (cuda.runtime.cudaError_t.cudaSuccess, 1))
+    monkeypatch.setattr(cuda.nvrtc, "nvrtcVersion", nothing)
+    why = cuda.why_not()
+    assert why is not None
+    assert why.startswith(
+        'CUDA\'s compiler for kernels (NVRTC) is not here: Failure finding "libnvrtc.so.13"; pip install'
+    )
+
+
 def test_the_kernel_is_part_of_the_package() -> None:
     root = Path(inspect.getfile(Scaler)).parent
     assert "__global__" in (root / "kernels/letterbox.cu").read_text()

@@ -4,6 +4,7 @@ the stand-in core library, and how they type-check against the real signatures. 
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -66,3 +67,14 @@ def test_adapter_and_builder_type_check_against_the_real_signatures_and_a_wrong_
     assert len(errors) == len(SEEN) and all("wrong.py:" in line for line in errors), done.stdout + done.stderr
     for what in SEEN:
         assert any(f"[{what}]" in line for line in errors), done.stdout
+
+
+@pytest.mark.parametrize("version", ["10.3.0"], indirect=True)
+def test_the_bench_of_the_adapter_runs(version: str) -> None:
+    """What it measures on a busy machine is no measurement."""
+    command = [sys.executable, "-m", "scripts.benches", "trt-adapter", "--quick", "--json", "--bindings", version]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert done.returncode in (0, 1), done.stderr
+    report = json.loads(done.stdout)
+    assert report["name"] == "trt-adapter" and len(report["detail"]["figures"]) == 3
+    assert report["detail"]["bindings"] == version

@@ -51,7 +51,13 @@ def why_not() -> str | None:
         return f"the NVIDIA driver is for CUDA {_version(version)}, older than the CUDA bindings for Python: {_INSTALL}"
     if status != 0:
         return f"the NVIDIA driver says: {_said(status)}"
-    return None if count else "there is no NVIDIA GPU here"
+    if not count:
+        return "there is no NVIDIA GPU here"
+    try:
+        nvrtc.nvrtcVersion()
+    except RuntimeError as error:  # a library of its own, of the bindings' major version
+        return f"CUDA's compiler for kernels (NVRTC) is not here: {_one_line(error)}; {_INSTALL}"
+    return None
 
 
 def check(result: tuple[Any, ...]) -> Any:

@@ -15,6 +15,7 @@ NAMES = {
     "cameras": "memory and CPU per camera, from 1 to 16",
     "gpu": "on a GPU: frame in the ring to result on the host, the preprocessing kernel, the host's share",
     "calibration": "a ResNet-50 analysed, pruned and quantised; the demo detector's accuracy and speed against float",
+    "trt-adapter": "what the TensorRT adapter costs per inference, under the real bindings on a stand-in library",
     "governor": "the governor in the arena against a bound that knows the future, and what it costs",
     "closed-loop": "the deadline beside a load that comes and goes: governed against every fixed variant",
 }

@@ -6,6 +6,7 @@ the user's cache, `build_core` compiles tests/trt/nvinfer.cpp into it, `load` br
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import hashlib
 import importlib
@@ -31,9 +32,9 @@ class NotHadError(Exception):
     """Why the bindings cannot be had here: a test is skipped with it."""
 
 
-def unpack(version: str) -> Path:
-    """A directory with the package `tensorrt`, as a device has it. Fetched once."""
-    python = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+def unpack(version: str, python: str = "{}.{}".format(*sys.version_info)) -> Path:
+    """A directory with the package `tensorrt`, as a device has it, for this version of Python. Fetched once."""
+    of, python = python, f"cp{python.replace('.', '')}"
     directory = CACHE / f"{version}-{python}"
     if (directory / "tensorrt").is_dir():
         return directory
@@ -41,6 +42,7 @@ def unpack(version: str) -> Path:
     wheels.mkdir(parents=True, exist_ok=True)
     name = f"tensorrt_{VERSIONS[version]}_bindings"
     arguments = ["download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
+    arguments += ["--python-version", of]
     done = subprocess.run(
         [sys.executable, "-m", "pip", *arguments, "-d", str(wheels), f"{name}=={version}"],
         capture_output=True, text=True, timeout=120,
@@ -88,6 +90,19 @@ def load(version: str) -> tuple[ModuleType, ctypes.CDLL]:
     return importlib.import_module("tensorrt"), handles[0]
 
 
+def main() -> None:
+    """Everything that a machine without a network needs, into $EDGED_TENSORRT_BINDINGS_DIR, to be taken there."""
+    parser = argparse.ArgumentParser(prog="python -m tests.support.tensorrt_bindings", description=main.__doc__)
+    parser.add_argument("--python", required=True, metavar="3.N", help="the version that the other machine has")
+    arguments = parser.parse_args()
+    for version in VERSIONS:
+        try:
+            print(unpack(version, arguments.python), build_core(version)[0])
+        except NotHadError as error:
+            print(f"left out: {error}")
+    shutil.rmtree(CACHE / "wheels", ignore_errors=True)
+
+
 def _put(part: Path, directory: Path) -> None:
     """Whole or not at all; if another process was faster, its work stays."""
     try:
@@ -96,3 +111,7 @@ def _put(part: Path, directory: Path) -> None:
         if not directory.is_dir():
             raise
         shutil.rmtree(part)
+
+
+if __name__ == "__main__":
+    main()

@@ -252,7 +252,8 @@ bool enqueue(void* p, void* stream) {
     for (auto const& tensor : plan.tensors)
         if (tensor.input) {
             size_t bytes = volume(shapeOf(context, tensor.name.c_str())) * bytesOf(tensor.type);
-            for (size_t k = 0; k < bytes; ++k) sum += context->addresses[tensor.name][k];
+            unsigned char const* from = context->addresses[tensor.name];
+            for (size_t k = 0; k < bytes; ++k) sum += from[k];
         }
     for (auto const& tensor : plan.tensors)
         if (!tensor.input)
