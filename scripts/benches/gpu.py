@@ -14,11 +14,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from calibration.pictures import IMAGE, Normalisation, on_pictures
 from numpy.typing import NDArray
 
 from calibration import zoo
 from calibration.halve import halve
+from calibration.pictures import IMAGE, Normalisation, on_pictures
 from edged import clock
 from edged.engines import cuda, ort_cuda
 from edged.engines.cuda import Gpu, check
