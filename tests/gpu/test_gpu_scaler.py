@@ -88,7 +88,7 @@ def test_normalisation_layout_and_type(gpu: Gpu, kind: str) -> None:
     plain = on_gpu(gpu, Target(*model, 114), pictures).reshape(2, 192, 320, 3)
     target = Target(*model, 114, kind, True, scale, bias)  # type: ignore[arg-type]
     have = on_gpu(gpu, target, pictures).view(kind).reshape(2, 3, 192, 320)
-    rgb = plain[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32)
+    rgb = plain[..., ::-1].transpose(0, 3, 1, 2).astype(np.float64)  # as exact as the kernel's fused multiply-add
     want = rgb * np.array(scale, np.float32)[:, None, None] + np.array(bias, np.float32)[:, None, None]
     if kind == "int8":
         want = np.clip(np.rint(want), -128, 127)
