@@ -42,7 +42,7 @@ def shape(spec: Any, t: Array, rng: np.random.Generator) -> Array:
     raise ValueError(f"k is {str(kind)[:40]!r}, expected steps, ramp, sine, saw, square, markov, walk or sun")
 
 
-def _steady(kind: str, spec: Any, t: Array) -> Array | None:
+def _steady(kind: object, spec: Any, t: Array) -> Array | None:
     """The shapes without chance."""
     if kind in ("steps", "ramp") and sorted(spec["t"]) != spec["t"]:
         raise ValueError("its times t must go up")
