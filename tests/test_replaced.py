@@ -32,7 +32,7 @@ def test_it_is_a_new_one_with_the_changes_and_the_old_one_stays() -> None:
         new.drawn_j = 8.0  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS, key=lambda kind: kind.__name__), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", sorted(KINDS, key=str), ids=str)
 def test_a_copy_of_the_fields_is_all_there_is(kind: type) -> None:
     assert not hasattr(kind, "__post_init__") and "__slots__" not in vars(kind)
     assert not any(type(value).__name__ == "cached_property" for value in vars(kind).values())
