@@ -40,7 +40,8 @@ FLUSH_RECORDS: Final = 2000
 SYNC_NS: Final = 5 * clock.NS_PER_S
 """What a power cut may cost."""
 SAY_EVERY_NS: Final = 60 * clock.NS_PER_S
-PATTERN: Final = "edged-*.log"
+PATTERN: Final = f"edged-{'[0-9]' * 8}.log"
+"""Nothing else in the directory is ever read or removed."""
 
 log = logging.getLogger("edged.recorder")
 
@@ -207,8 +208,8 @@ class Recorder:
             files.pop(0).unlink()
             sizes.pop(0)
         self._older = sum(sizes)
-        last = files[-1].stem.removeprefix("edged-") if files else "0"
-        self._number = max(self._number, int(last) if last.isdecimal() else 0) + 1
+        last = int(files[-1].stem.removeprefix("edged-")) if files else 0
+        self._number = max(self._number, last) + 1
 
     def _write(self, now_ns: int) -> None:
         self._flushed_ns = now_ns

@@ -99,8 +99,9 @@ def _unknown_key(
 
 def _type_at(kind: Any, path: str) -> Any:
     for step in path.split(".") if path else ():
-        fields = typing.get_type_hints(kind, include_extras=True) if isinstance(kind, type) else {}
-        kind = fields.get(step)
+        arms = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+        table = next((arm for arm in arms if isinstance(arm, type)), None)
+        kind = None if table is None else typing.get_type_hints(table, include_extras=True).get(step)
     return kind
 
 

@@ -85,5 +85,5 @@ def test_shapes_are_finite_and_within_their_bounds(spec: Any) -> None:
 
 
 def test_a_shape_that_is_not_there_is_named() -> None:
-    with pytest.raises(UsageError, match="no shape 'zigzag'"):
+    with pytest.raises(ValueError, match="k is 'zigzag', expected steps"):
         shape({"k": "zigzag"}, np.arange(3.0), np.random.default_rng(1))

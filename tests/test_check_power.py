@@ -14,15 +14,18 @@ from edged.commands.check_power import try_power
 from edged.commands.finding import Finding
 from edged.config import PowerConfig
 from edged.power import clock_helper
+from edged.power.machine import Machine
 from tests.support.jetson_tree import JetsonTree
 from tests.support.jtop_service import JtopService
 
 
-def told(root: Path, config: PowerConfig, tree: JetsonTree | None = None) -> dict[str, list[Finding]]:
+def told(
+    root: Path, config: PowerConfig, tree: JetsonTree | None = None, mode: str | None = None
+) -> dict[str, list[Finding]]:
     """By subject. Nothing of this machine itself is asked."""
     path = str(tree.bin if tree else root)
     found: dict[str, list[Finding]] = {}
-    for finding in try_power(config, root, root / "clocks.sock", path):
+    for finding in try_power(config, mode, Machine(root, root / "clocks.sock", path)):
         found.setdefault(finding.subject, []).append(finding)
     return found
 
@@ -40,6 +43,21 @@ def test_a_jetson_is_read_directly_and_what_it_reads_is_named(tmp_path: Path) ->
     (modes,) = found["power modes"]
     assert modes.level in ("ok", "warning") and "MODE_30W of MAXN, MODE_15W, MODE_30W, MODE_50W" in modes.text
     assert "GPU clock" not in found
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="without jtop only root may set a mode")
+def test_the_mode_of_the_profile_to_start_with_is_looked_up(tmp_path: Path) -> None:
+    tree, config = JetsonTree(tmp_path), PowerConfig(jtop_socket=f"{tmp_path}/none")
+    levels = {}
+    for mode in ("15W", "7w", "51W"):
+        (finding,) = told(tmp_path, config, tree, mode)["power modes"]
+        levels[mode] = finding.level, finding.text.rpartition("; ")[2], finding.fix
+    assert levels["15W"][0] == "ok"
+    assert levels["7w"][:2] == ("warning", "the profile's mode 7W needs a reboot, which edged never does")
+    assert levels["7w"][2].startswith("sudo nvpmodel -m 3 ")
+    assert levels["51W"][:2] == ("warning", "the profile's mode 51W is none of them")
+    (finding,) = told(tmp_path / "elsewhere", config, None, "15W")["power modes"]
+    assert finding.level == "warning" and "this is no Jetson" in finding.text
 
 
 def test_the_clock_is_tried_where_it_is_wanted(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_makes_the_clock_a_give
         def economy() -> Any:
             return house.calls.call(lambda: house.steering._helm.state.economy)
 
-        wait_for(lambda: not economy().device.held)
+        wait_for(lambda: not economy().device.held, 20)
         assert helper.ceiling_mhz == TOP
 
         cap_w = 3.6  # at the highest clock the board draws more even at rest
@@ -116,7 +116,7 @@ def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_makes_the_clock_a_give
         assert helper.ceiling_mhz == TOP
         wait_for(lambda: not economy().device.held, 20)
         wait_for(lambda: helper.ceiling_mhz < 800, 20)
-    wait_for(lambda: helper.ceiling_mhz == TOP)
+    wait_for(lambda: helper.ceiling_mhz == TOP, 20)
 
 
 # ---- the daemon ------------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def clock_of(daemon: RunningDaemon) -> dict[str, Any]:
 def test_the_daemon_lowers_the_ceiling_says_so_and_gives_it_back_when_it_stops(helper: Helper, config: Path) -> None:
     with on_board(helper, config) as daemon:
         wait_for(lambda: helper.ceiling_mhz < TOP, 20)
-        wait_for(lambda: clock_of(daemon)["clock_mhz"] == helper.ceiling_mhz)
+        wait_for(lambda: clock_of(daemon)["clock_mhz"] == helper.ceiling_mhz, 20)
         assert clock_of(daemon) | {"clock_mhz": 0} == {
             "clock_mhz": 0, "lowest_mhz": LOW, "highest_mhz": TOP, "problem": None,
         }  # fmt: skip
@@ -178,15 +178,15 @@ def test_a_daemon_that_is_killed_leaves_nothing_lowered(helper: Helper, config: 
         wait_for(lambda: helper.ceiling_mhz < TOP, 20)
         daemon.process.send_signal(signal.SIGKILL)
         daemon.process.wait(10)
-    wait_for(lambda: helper.ceiling_mhz == TOP)
+    wait_for(lambda: helper.ceiling_mhz == TOP, 20)
 
 
 def test_without_a_helper_the_daemon_runs_and_says_what_is_missing(helper: Helper, config: Path) -> None:
     helper.kill()
     with on_board(helper, config) as daemon:
         with daemon.client("event") as client:
-            wait_for(lambda: daemon.camera("gate")["results"] > 5)
-            wait_for(lambda: clock_of(daemon)["problem"] is not None)
+            wait_for(lambda: daemon.camera("gate")["captured"] > 5, 20)
+            wait_for(lambda: clock_of(daemon)["problem"] is not None, 20)
             assert "clocks.sock" in clock_of(daemon)["problem"] and clock_of(daemon)["clock_mhz"] is None
             helper.start()
             heard: list[str] = []
@@ -203,6 +203,6 @@ def test_without_a_profile_of_clocks_there_is_nothing_to_choose_by(helper: Helpe
     bundle = config.parent / "bundle"
     profile_path(bundle, device_name()).unlink()
     with on_board(helper, config) as daemon:
-        wait_for(lambda: daemon.camera("gate")["captured"] > 5)
+        wait_for(lambda: daemon.camera("gate")["captured"] > 5, 20)
         assert daemon.state()["clock"] is None and helper.ceiling_mhz == TOP
         assert "there is no device profile that says what each clock costs" in daemon.log

@@ -83,7 +83,10 @@ def test_watch_takes_every_topic(run: Run) -> None:
         (messages.status(), ["status    gate live for 1.0 s: frames arrive (captured 10, results 8", "superseded 1"]),
         (messages.decision(), ["decision  the most accurate that fits [bound: accuracy]"]),
         (messages.event(), ["event     restart (gate): camera gate was started again"]),
-        (messages.telemetry(), ["telemetry host: power unknown, temperature 41.0 C, CPU 12 %, memory free 1024 MB"]),
+        (
+            messages.telemetry(),
+            ["telemetry host: power unknown, temperature 41.0 C, GPU 38 % at 612 MHz, CPU 12 %, memory free 1024 MB"],
+        ),
         (messages.state(), ["state     healthy, 1 of 1 cameras live, running fp32, up 1.0 s"]),
     ],
     ids=lambda value: type(value).__name__,
@@ -126,7 +129,7 @@ def test_status_shows_cameras_variants_and_what_is_unknown(run: Run, daemon: Run
     wait_for(lambda: daemon.camera("gate")["state"] == "live", 20)
     code, out, _ = run("status")
     assert code == 0
-    rows = {text.split()[0]: text for text in out.splitlines() if text.strip()}
+    rows = {text.split()[0]: text for text in reversed(out.splitlines()) if text.strip()}  # the first of a name
     assert "live" in rows["gate"] and "128x64" in rows["gate"]
     assert 20 < float(rows["gate"].split()[2]) < 40, "frames per second"
     assert "No such file" in " ".join(out.split()) and "gone" in rows and "live" not in rows["gone"].split()

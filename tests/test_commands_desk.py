@@ -6,12 +6,18 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edged.cli import main
 from edged.commands.simulate import SHIPPED
 from edged.config import read_toml
+from edged.errors import UsageError
+from edged.replay import record
 from edged.simulate import told
+from edged.simulate.scenario import Truth
 from edged.simulate.tables import NAMES
 
 pytest.importorskip("matplotlib")
@@ -47,7 +53,7 @@ def told_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, 
 def test_every_shipped_scenario_can_run_on_every_device() -> None:
     for path in sorted(SHIPPED.glob("*.toml")):
         for device in NAMES:
-            made = told.truth({**told.scenario(read_toml(path), device, path.stem), "T": 20}, 1)
+            made = Truth({**told.scenario(read_toml(path), device, path.stem), "T": 20}, 1)
             assert made.scenario["about"] and len(made.tick) > 10
 
 
@@ -105,6 +111,45 @@ def test_the_same_seed_gives_the_same_run_and_a_free_clock_another(
     assert first != told_json(capsys, *command, "--free-clock")
 
 
+def test_a_ring_outlives_a_power_cut_a_boot_and_an_upgrade(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, scenario: str
+) -> None:
+    """Each file that cannot be read costs itself, and is named."""
+    ring = tmp_path / "record"
+    ring.mkdir()
+    names = [ring / f"edged-{number:08d}.log" for number in range(1, 6)]
+    told_json(capsys, "simulate", "--scenario", scenario, "--record", str(names[1]))
+    whole = names[1].read_bytes()
+    names[0].write_bytes(
+        whole.replace(record.SHAPE.encode(), b"f" * len(record.SHAPE))
+    )  # the header's checksum is wrong
+    names[2].write_bytes(b"")
+    names[3].write_bytes(whole)
+    names[4].write_bytes(whole[: len(whole) // 2])
+    code, out, _ = run(capsys, "replay", str(ring))
+    assert code == 0 and "the same, byte for byte" in out and "of 3 files" in out
+    assert "left out: " in out and "edged-00000001.log: its header is damaged" in " ".join(out.split())
+    assert "edged-00000003.log is not a log of edged" in " ".join(out.split()) and "the last record is torn" in out
+    replayed = told_json(capsys, "replay", str(ring), "--set", "power_w=6")
+    assert 75 < replayed["seconds"] < 120  # type: ignore[operator]
+    for path in names[1:]:
+        path.unlink()
+    code, _, err = run(capsys, "replay", str(ring))
+    assert code == 2 and "its header is damaged" in err
+
+
+def test_a_log_in_which_nothing_can_be_compared_is_not_the_same(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, scenario: str
+) -> None:
+    path = tmp_path / "a [bold]log[x].log"
+    told_json(capsys, "simulate", "--scenario", scenario, "--record", str(path))
+    raw = bytearray(path.read_bytes())
+    raw[600] ^= 1
+    path.write_bytes(raw)
+    code, out, _ = run(capsys, "replay", str(path))
+    assert code == 1 and "nothing could be compared" in out and "a checksum is wrong" in out and path.name in out
+
+
 def test_a_log_that_was_changed_is_named_and_the_exit_code_says_so(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, scenario: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,10 +192,22 @@ def test_a_mistake_is_told_with_its_remedy(
     ("line", "told"),
     [
         ("T = 5", "T is 5, expected seconds"),
-        ("fps = 0", "fps must stay above 0"),
-        ("fps = 1e9", "at most"),
-        ('amb = { k = "spiral" }', "no shape 'spiral'"),
-        ('amb = { k = "steps" }', "one of its shapes is not right"),
+        ("fps = 0", "fps is not between 1e-06 and 1000"),
+        ("fps = 1e9", "fps is not between"),
+        ("fps = 1000\nT = 172800", "fps gives more than 2000000 frames"),
+        ("cap = -5", "cap is not between 0 and"),
+        ("rsa = 0", "rsa is not between 0.01 and 100"),
+        ("amb = nan", "amb must be a finite number"),
+        ("amb = []", "amb is no shape over time: expected a number"),
+        ('amb = ["hot"]', "amb is no shape over time: expected a number"),
+        ('amb = { k = "spiral" }', "amb is no shape over time: k is 'spiral'"),
+        ('amb = { k = "steps" }', "amb is no shape over time: there is no"),
+        ('amb = { k = "ramp", t = [9, 3], v = [1, 2] }', "its times t must go up"),
+        ('amb = { k = "sine", m = 3, a = 1, p = 0 }', "its period p must be above 0"),
+        ('amb = { k = "walk", m = 3, s = 1, lo = 2, hi = 2 }', "hi must be above lo"),
+        ('amb = { k = "markov", v = [1], d = [3] }', "two levels v or more"),
+        ("mis = 1000", "mis is 1000, expected a standard deviation"),
+        ("bat = { cap_wh = 0 }", "bat.cap_wh is 0, expected watt-hours"),
         ("ambient = 3", "ambient is not a known key"),
         ("Tlim = 120", "expected degrees"),
         ("[device.orin-mini]\nD = 3", "no device 'orin-mini'"),
@@ -158,10 +215,63 @@ def test_a_mistake_is_told_with_its_remedy(
     ],
 )
 def test_a_wrong_scenario_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str, told: str) -> None:
-    kept = [text for text in SHORT.splitlines() if text.split(" ")[0] != line.split(" ")[0]]
+    named = {part.split(" ")[0] for part in line.splitlines()}
+    kept = [text for text in SHORT.splitlines() if text.split(" ")[0] not in named]
     (tmp_path / "bad.toml").write_text("\n".join([*kept, line]))
     code, _, err = run(capsys, "simulate", "--scenario", str(tmp_path / "bad.toml"))
     assert code == 2 and told in err
+
+
+def test_a_scenario_in_json_may_be_anything(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "bad.json"
+    for content in ("[" * 100_000, "[]", "nan", '{"T": 30, "D": 60, "cap": NaN}', '{"T": 30'):
+        file.write_text(content)
+        code, out, err = run(capsys, "simulate", "--scenario", str(file))
+        assert code == 2 and str(file) in err and "hint:" in err and not out
+
+
+NUMBERS = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-5, 5), st.sampled_from(["x", None]))
+VALUES = st.one_of(NUMBERS, st.lists(NUMBERS, max_size=3))
+SHAPES = st.one_of(
+    NUMBERS,
+    st.builds(
+        lambda kind, fields: {"k": kind, **fields},
+        st.sampled_from(["steps", "ramp", "sine", "saw", "square", "markov", "walk", "sun", 3]),
+        st.dictionaries(st.sampled_from(["t", "v", "d", "s0", "m", "a", "p", "ph", "lo", "hi", "s", "peak"]), VALUES),
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from(["amb", "rsa", "co", "gcont", "sun", "diff", "cap", "fps"]), SHAPES, min_size=1))
+def test_any_shape_is_refused_with_a_sentence_or_stays_in_its_bounds(shapes: dict[str, object]) -> None:
+    try:
+        made = Truth(told.scenario({"T": 10, "D": 60, "cap": 8, "fps": 5, **shapes}, "orin-nano", "any"), 1)
+    except UsageError as error:
+        assert error.message and error.hint
+        return
+    for values in (made.cap_w, made.ambient_c, made.sink_air, made.corunner_w, made.sun_w, made.fps, made.difficulty):
+        assert np.isfinite(values).all()
+
+
+def test_what_a_scenario_says_of_itself_is_shown_as_it_is(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(
+        SHORT.replace("a short one", "$^ [bold]x[/nope]\\u001b[31m").replace("T = 40", "T = 25")
+    )
+    png = str(tmp_path / "x.png")
+    code, out, _ = run(capsys, "simulate", "--scenario", str(tmp_path / "x.toml"), "--plot", png)
+    assert code == 0 and "$^ [bold]x[/nope]?[31m" in out.replace("\n", " ") and Path(png).is_file()
+
+
+def test_a_plot_that_cannot_be_written_costs_no_more_than_itself(
+    capsys: pytest.CaptureFixture[str], scenario: str, tmp_path: Path
+) -> None:
+    (tmp_path / "is.png").mkdir()
+    code, out, err = run(capsys, "simulate", "--scenario", scenario, "--plot", str(tmp_path / "is.png"))
+    assert code == 2 and "cannot be written" in err and not out
+    (tmp_path / "full.png").symlink_to("/dev/full")
+    code, out, err = run(capsys, "simulate", "--scenario", scenario, "--plot", str(tmp_path / "full.png"))
+    assert code == 2 and "full.png: it cannot be written: No space left" in err and "frames offered" in out
 
 
 def test_without_matplotlib_one_sentence(

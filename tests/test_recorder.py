@@ -86,6 +86,19 @@ def test_the_ring_keeps_its_size_and_each_file_replays_by_itself(
     assert sorted(tmp_path.glob(PATTERN))[-1].name > files[-1].name
 
 
+def test_what_is_not_its_own_is_left_alone(tmp_path: Path) -> None:
+    strangers = [tmp_path / name for name in ("edged-notes.log", "edged-zz.log", "edged-1.log", "notes.txt")]
+    for path in strangers:
+        path.write_bytes(bytes(200_000))
+    for number in (1, 2):
+        recorder, events = opened(tmp_path, max_mb=0.05)
+        recorder.start()
+        drive(Helm(VARIANTS, BUDGET, 0, None, recorder.tap))
+        assert recorder.close(10.0) and not events and recorder.status.recording
+        assert (tmp_path / f"edged-{number:08d}.log").stat().st_size > 1000
+    assert all(path.stat().st_size == 200_000 for path in strangers)
+
+
 def test_a_full_queue_is_counted_in_the_log_and_exact_again_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,10 +35,12 @@ from edged.governor.decision import (
 from edged.governor.helm import Answer, Asked, Helm
 from edged.governor.standing import State
 from edged.replay import log, record
-from edged.replay.again import replay
+from edged.replay.again import Timeline, replay
 from edged.replay.codec import codec
 from edged.replay.log import MAGIC, Packer
 from edged.replay.record import Entry, Gap, Header, Snapshot
+from edged.replay.story import Story
+from edged.replay.whatif import Recorded, WhatIf
 
 VARIANTS = (
     Variant("fp16", 0.9, (12.0, 22.0), (1.0,), (8.0,), 0.3),
@@ -141,6 +143,44 @@ def test_a_torn_tail_costs_only_its_last_frame(cut: int) -> None:
     whole, torn = replay(entries(packed())), replay(entries(packed()[:-cut]))
     assert torn.exact and len(torn.broken) == 1 and "torn" in torn.broken[0]
     assert whole.records - 51 <= torn.records < whole.records
+
+
+def test_nothing_compared_is_not_the_same() -> None:
+    assert not replay([]).exact and not replay(["damaged"]).exact
+    waits = [e for e in entries(packed()) if isinstance(e, Entry) and isinstance(e.asked, Waiting)][:3]
+    outcome = replay(waits)
+    assert outcome.unchecked == 3 and outcome.difference is None and not outcome.exact
+
+
+def test_after_a_boot_time_goes_on() -> None:
+    whole = list(entries(packed()))
+    seen: list[int] = []
+    outcome = replay([*whole, *whole], lambda now_ns, *_: seen.append(now_ns))
+    once = replay(whole)
+    assert outcome.exact and outcome.choices == 2 * once.choices
+    assert outcome.seconds == pytest.approx(2 * once.seconds) and seen == sorted(seen)
+
+
+def test_two_runs_in_one_log_are_one_story_and_one_what_if() -> None:
+    whole = list(entries(packed()))
+    once, story, recorded = Story("once"), Story("twice"), Recorded()
+    replay(whole, once.see)
+
+    def tap(*call: Any) -> None:
+        story.see(*call)
+        recorded.see(*call)
+
+    replay([*whole, *whole], tap)
+    one, both = once.summary(), story.summary()
+    assert both.results == 2 * one.results and both.seconds == pytest.approx(2 * one.seconds)
+    other, times = Story("other"), Timeline()
+    whatif = WhatIf(recorded, lambda budget: replace(budget, power_w=5.0), other.see)
+    for entry in [*whole, *whole]:
+        assert isinstance(entry, Entry)
+        whatif.see(times.at(entry.at_ns), entry.asked, entry.answer)
+    again = other.summary()
+    assert again.seconds == pytest.approx(both.seconds, abs=0.2) and again.offered > 1.5 * one.offered
+    assert [budget.power_w for _, budget in other.budgets] == [5.0] * len(other.budgets)
 
 
 def test_a_snapshot_begins_a_log_and_must_equal_the_state_reached() -> None:

@@ -72,8 +72,11 @@ def check(path: Path, config: Config) -> Iterator[Finding]:
     yield from try_system(path, config)
     running = yield from try_sockets(config.bus)
     known = yield from _bundle(config)
-    limits = yield from _profiles(path, config)
-    sample = yield from try_power(config.power)
+    if config.power.clock_control and known is not None and not known.clock_matters:
+        text = "clock_control has no effect: there is no device profile that says what each clock costs"
+        yield Finding("warning", "GPU clock", text, "measure it: edged-calibrate profile")
+    limits, mode = yield from _profiles(path, config)
+    sample = yield from try_power(config.power, mode)
     with progress(f"opening {cameras} cameras"):
         tried = try_cameras(config.camera)
     for camera in tried:
@@ -87,13 +90,14 @@ def check(path: Path, config: Config) -> Iterator[Finding]:
         yield from _limits(limits, known, tried, sample)
 
 
-def _profiles(path: Path, config: Config) -> Generator[Finding, None, Limits]:
-    """Returns the limits with the profile that the configuration names; every other profile is read as well."""
-    limits, told = config.limits, "the configuration's own limits"
+def _profiles(path: Path, config: Config) -> Generator[Finding, None, tuple[Limits, str | None]]:
+    """Returns the limits with the profile that the configuration names, and its power mode; every other profile is read
+    as well."""
+    limits, mode, told = config.limits, None, "the configuration's own limits"
     if config.profile is not None:
         try:
             profile = profiles.find(config.profile, path)
-            limits, told = profile.apply(limits), f"{profile.name} ({profile.path})"
+            limits, mode, told = profile.apply(limits), profile.mode, f"{profile.name} ({profile.path})"
         except EdgedError as error:
             yield failed("profile", error)
     found = profiles.listed(path)
@@ -102,7 +106,7 @@ def _profiles(path: Path, config: Config) -> Generator[Finding, None, Limits]:
     for one in found:
         if one["problem"] is not None and one["name"] != config.profile:
             yield Finding("warning", f"profile {one['name']}", str(one["problem"]), "mend it, or remove it")
-    return limits
+    return limits, mode
 
 
 def _bundle(config: Config) -> Generator[Finding, None, Known | None]:

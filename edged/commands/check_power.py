@@ -16,10 +16,10 @@ from edged.commands.terminal import number, progress
 from edged.config import PowerConfig
 from edged.errors import EdgedError
 from edged.power.choice import Choice, choose, make
-from edged.power.clock_helper import SOCKET
 from edged.power.clocks import ceilings_mhz
 from edged.power.files import Files
-from edged.power.modes import SYSTEM_PATH, ModeControl
+from edged.power.machine import HERE, Machine
+from edged.power.modes import ModeControl
 from edged.power.rails import is_jetson
 from edged.power.telemetry import Sample
 
@@ -42,9 +42,10 @@ _CURES: Final = (
 
 
 def try_power(
-    config: PowerConfig, root: Path = Path("/"), helper: Path = SOCKET, path: str = SYSTEM_PATH
+    config: PowerConfig, mode: str | None = None, machine: Machine = HERE
 ) -> Generator[Finding, None, Sample | None]:
-    """Returns what the sensors said; None if they could not be read."""
+    """Returns what the sensors said; None if they could not be read. `mode`: that of the profile to start with."""
+    root = machine.root
     choice = choose(config.provider, root)
     try:
         with progress("reading the sensors"):
@@ -59,9 +60,11 @@ def try_power(
     jetson = is_jetson(files)
     files.close()
     if jetson:
-        yield _modes(config, path)
+        yield _modes(config, mode, machine.tools)
+    elif mode is not None:
+        yield Finding("warning", "power modes", f"the profile's mode {mode} cannot be set: this is no Jetson", "")
     if config.clock_control:
-        yield _clock(helper)
+        yield _clock(machine.clock_helper)
     return sample
 
 
@@ -104,7 +107,7 @@ def _cure(reason: str) -> str:
     return cure or "none needed: it is published as unknown"
 
 
-def _modes(config: PowerConfig, path: str) -> Finding:
+def _modes(config: PowerConfig, wanted: str | None, path: str) -> Finding:
     try:
         with progress("asking for the power modes"):
             modes = ModeControl(Path(config.jtop_socket), path).read()
@@ -115,6 +118,16 @@ def _modes(config: PowerConfig, path: str) -> Finding:
     if modes.not_settable:
         fix = "sudo systemctl enable --now jtop, and pip install 'jetson-stats>=7.2,<7.3' into edged's environment"
         return Finding("warning", "power modes", told + modes.not_settable, fix)
+    mode = next((mode for mode in modes.modes if wanted is not None and mode.name.lower() == wanted.lower()), None)
+    if wanted is not None and mode is None:
+        return Finding(
+            "warning", "power modes", f"{told}the profile's mode {wanted} is none of them", "mend the profile"
+        )
+    if mode is not None and mode.needs_reboot:
+        return Finding(
+            "warning", "power modes", f"{told}the profile's mode {mode.name} needs a reboot, which edged never does",
+            f"sudo nvpmodel -m {mode.id}   asks, and restarts the board at once",
+        )  # fmt: skip
     return Finding("ok", "power modes", f"{told}set through {modes.way}")
 
 

@@ -1,14 +1,18 @@
-"""Runs as columns of one table: what `edged simulate` and `edged replay` print. Stories in, a rich table out."""
+"""Runs side by side: what `edged simulate` and `edged replay` tell. Stories in, a table, JSON or a plot's file out."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from edged.commands.terminal import number, span
+from edged.commands.plot import write_plot
+from edged.commands.terminal import PLAIN_WIDTH, console, number, span
 from edged.replay.story import Story, Summary
 
 
@@ -27,6 +31,16 @@ def table(stories: Sequence[Story]) -> Table:
 def plain(story: Story) -> dict[str, Any]:
     """For --json."""
     return {"name": story.name, "estimated": story.estimated, **asdict(story.summary())}
+
+
+def plot(path: str, title: str, stories: Sequence[Story], *, told: bool) -> None:
+    """Write the plot, with the table below it where that can be; UsageError if it cannot be written. Last of all, so
+    that a disk that is full costs no more than the plot. `told`: say where it is."""
+    text = io.StringIO()
+    Console(file=text, width=PLAIN_WIDTH, highlight=False).print(table(stories))
+    write_plot(path, title, stories, text.getvalue())
+    if told:
+        console().print(Text(f"plot: {path}"))
 
 
 def _rows(told: Sequence[tuple[Story, Summary]]) -> list[list[str]]:

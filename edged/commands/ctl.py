@@ -58,7 +58,8 @@ def _profile(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         ]
         return reply, told if reply["profile"] else ["> no profile: the configuration's own limits", *told]
     name = None if arguments.profile == "none" else arguments.profile
-    reply = ask(arguments, "profile", name=name)
+    with progress("taking it up"):
+        reply = ask(arguments, "profile", timeout_s=MODES_TIMEOUT_S, name=name)
     head = f"profile {name} is in force" if name else "no profile: the configuration's own limits are in force"
     return reply, [head, *(f"  {change}" for change in reply["changes"] or ["no limit changed"])]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import io
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -28,10 +29,13 @@ Axes = Any
 
 def check_plot(path: str) -> None:
     """UsageError, before any work is done, for a plot that could not be drawn."""
+    parent = Path(path).parent
     if Path(path).suffix.lower() not in (".png", ".html"):
         raise UsageError(f"--plot {path}: its name must end in .png or .html", "write for example --plot run.png")
-    if not (Path(path).parent or Path()).is_dir():
-        raise UsageError(f"--plot {path}: there is no directory {Path(path).parent}", "make it first")
+    if not parent.is_dir():
+        raise UsageError(f"--plot {path}: there is no directory {parent}", "make it first")
+    if not os.access(path if os.path.exists(path) else parent, os.W_OK) or Path(path).is_dir():
+        raise UsageError(f"--plot {path}: it cannot be written", "name another file")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -39,17 +43,21 @@ def check_plot(path: str) -> None:
 
 
 def write_plot(path: str, title: str, stories: Sequence[Story], table: str = "") -> None:
-    """PNG or HTML, by the name's ending; `table` goes under the picture of a page."""
+    """PNG or HTML, by the name's ending; `table` goes under the picture of a page. UsageError if it cannot write."""
     figure = draw(title, stories)
     out = io.BytesIO()
     if Path(path).suffix.lower() == ".png":
         figure.savefig(out, format="png", dpi=130)
-        Path(path).write_bytes(out.getvalue())
-        return
-    figure.savefig(out, format="svg")
-    svg = out.getvalue().decode()
-    page = _PAGE.format(title=html.escape(title), svg=svg[svg.index("<svg") :], table=html.escape(table))
-    Path(path).write_text(page, encoding="utf-8")
+        content = out.getvalue()
+    else:
+        figure.savefig(out, format="svg")
+        svg = out.getvalue().decode()
+        page = _PAGE.format(title=html.escape(title), svg=svg[svg.index("<svg") :], table=html.escape(table))
+        content = page.encode()
+    try:
+        Path(path).write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"--plot {path}: it cannot be written: {error.strerror}", "name another file") from error
 
 
 def draw(title: str, stories: Sequence[Story]) -> Any:
@@ -61,7 +69,7 @@ def draw(title: str, stories: Sequence[Story]) -> Any:
         "font.size": 9, "font.family": "DejaVu Sans", "axes.edgecolor": FAINT, "axes.labelcolor": INK,
         "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False,
         "axes.spines.right": False, "axes.grid": True, "grid.color": "#e8ecf0", "grid.linewidth": 0.8,
-        "svg.fonttype": "none", "svg.hashsalt": "edged",
+        "svg.fonttype": "none", "svg.hashsalt": "edged", "text.parse_math": False,
     }  # fmt: skip
     metered = (("power_w", _power), ("temperature_c", _temperature), ("charge", _charge))
     panels = [panel for key, panel in metered if any(len(story.sensed(key)[0]) for story in stories)]

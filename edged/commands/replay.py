@@ -18,11 +18,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 
-from edged import clock, profiles
+from edged import profiles
 from edged.commands import compare
 from edged.commands.ctl import changes_of
-from edged.commands.plot import check_plot, write_plot
+from edged.commands.plot import check_plot
 from edged.commands.terminal import at, console, printable, span
 from edged.config import default_path
 from edged.errors import UsageError
@@ -31,7 +32,7 @@ from edged.governor.helm import Answer, Asked
 from edged.governor.standing import State
 from edged.recorder import PATTERN, governor_digest, machine
 from edged.replay import again, log
-from edged.replay.again import Outcome
+from edged.replay.again import Outcome, Timeline
 from edged.replay.record import Entry, Gap, Header, Sampled, Snapshot
 from edged.replay.story import Story
 from edged.replay.whatif import Recorded, WhatIf
@@ -41,8 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot:
         check_plot(arguments.plot)
     changes, name = _changes(arguments)
-    files = _files(Path(arguments.log))
-    heads = [_head(file) for file in files]
+    files, heads, strange = _files(Path(arguments.log))
     estimated = any(head.estimated for head in heads)
     story, recorded = Story("recorded", estimated), Recorded()
 
@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     with _progress("replaying", files) as advance:
         outcome = again.replay(_entries(files, advance), tap)
+    outcome.broken += strange
     stories = [story]
     if changes and outcome.exact and recorded.first is not None:
         stories.append(_what_if(files, recorded, changes, name))
@@ -67,11 +68,14 @@ def _what_if(files: list[Path], recorded: Recorded, changes: Mapping[str, float 
     def change(budget: Budget) -> Budget:
         return replace(budget, **limits)
 
-    whatif = WhatIf(recorded, change, story.see)
+    whatif, times = WhatIf(recorded, change, story.see), Timeline()
     with _progress(name, files) as advance:
         for entry in _entries(files, advance):
-            if isinstance(entry, Entry) and not isinstance(entry.asked, Snapshot | Gap | Sampled):
-                whatif.see(entry.at_ns, entry.asked, entry.answer)
+            if isinstance(entry, str):
+                continue
+            at_ns = times.at(entry.at_ns)
+            if not isinstance(entry.asked, Snapshot | Gap | Sampled):
+                whatif.see(at_ns, entry.asked, entry.answer)
     return story
 
 
@@ -89,48 +93,45 @@ def _changes(arguments: argparse.Namespace) -> tuple[dict[str, float | None], st
 
 def _tell(arguments: argparse.Namespace, heads: list[Header], outcome: Outcome, stories: list[Story]) -> None:
     first = heads[0]
-    seconds = 0.0 if outcome.first_ns is None else (outcome.last_ns - outcome.first_ns) / clock.NS_PER_S
-    title = f"{Path(arguments.log).name}: {at(first.opened_s)}, {span(seconds)}, edged {printable(first.edged[:40])}"
-    grid = compare.table(stories) if stories[0].begun_ns is not None else None
-    if arguments.plot and grid is not None:
-        text = io.StringIO()
-        Console(file=text, width=132, highlight=False).print(grid)
-        write_plot(arguments.plot, title, stories, text.getvalue())
+    name = printable(Path(arguments.log).resolve().name)
+    title = f"{name}: {at(first.opened_s)}, {span(outcome.seconds)}, edged {printable(first.edged[:40])}"
+    seen = stories[0].begun_ns is not None
     if arguments.json:
         told = {"exact": outcome.exact, **asdict(outcome), "files": len(heads), "opened_s": first.opened_s}
         print(json.dumps({**told, "runs": [compare.plain(story) for story in stories if story.begun_ns is not None]}))
-        return
-    out = console()
-    out.print(title, style="bold")
-    for line in _verdict(outcome, heads):
-        out.print(line)
-    if outcome.exact and grid is not None:
-        out.print(grid)
-        if len(stories) > 1:
-            out.print("~ estimated: recorded latencies and watts, see edged/replay/whatif.py", style="dim")
-    if arguments.plot and grid is not None:
-        out.print(f"plot: {arguments.plot}")
+    else:
+        out = console()
+        out.print(Text(title, style="bold"))
+        for line in _verdict(outcome, heads):
+            out.print(Text(line))
+        if outcome.exact and seen:
+            out.print(compare.table(stories))
+            if len(stories) > 1:
+                out.print("~ estimated: recorded latencies and watts, see edged/replay/whatif.py", style="dim")
+    if arguments.plot and seen:
+        compare.plot(arguments.plot, title, stories, told=not arguments.json)
 
 
 def _verdict(outcome: Outcome, heads: list[Header]) -> Iterator[str]:
     told = (
-        f"{outcome.choices:,} choices, {outcome.decisions:,} decisions, {outcome.escalations:,} second looks "
-        f"in {outcome.records:,} records of {len(heads)} file{'' if len(heads) == 1 else 's'}"
+        f"{outcome.choices:,} choices, {outcome.decisions:,} decisions, {outcome.escalations:,} results weighed for a "
+        f"second look in {outcome.records:,} records of {len(heads)} file{'' if len(heads) == 1 else 's'}"
     )
-    if outcome.exact:
+    if outcome.difference is not None:
+        yield f"NOT the same after {outcome.seconds:.3f} s: {outcome.difference}"
+        yield f"until there: {told}"
+    elif outcome.exact:
         yield f"the same, byte for byte: {told}"
     else:
-        begun_ns = outcome.first_ns or outcome.at_ns
-        yield f"NOT the same after {(outcome.at_ns - begun_ns) / clock.NS_PER_S:.3f} s: {outcome.difference}"
-        yield f"until there: {told}"
+        yield f"nothing could be compared: {told}"
     if outcome.gaps:
         yield (
             f"{outcome.lost:,} records were never written, in {outcome.gaps} gaps: exact up to each, and again after it"
         )
     if outcome.unchecked:
         yield f"{outcome.unchecked:,} records could not be compared: what led to them is not in the log"
-    yield from (f"the log does not end whole: {broken}" for broken in outcome.broken)
-    if outcome.exact:
+    yield from (f"the log is not whole: {broken}" for broken in outcome.broken)
+    if outcome.difference is None:
         return
     if heads[0].governor != governor_digest():
         yield "recorded by another version of the governor than this one: differences are to be expected"
@@ -138,18 +139,30 @@ def _verdict(outcome: Outcome, heads: list[Header]) -> Iterator[str]:
         yield f"recorded on {printable(heads[0].machine[:120])}, replayed on {machine()}: last digits may differ"
 
 
-def _files(path: Path) -> list[Path]:
-    """A file, or those of a ring in their order."""
+def _files(path: Path) -> tuple[list[Path], list[Header], list[str]]:
+    """A file, or those of a ring in their order, with their heads; and of a ring what is wrong with those left out.
+
+    A ring outlives power cuts and upgrades: a file without a head, or of another edged, costs itself alone.
+    """
     if not path.is_dir():
-        return [path]
-    if not (found := sorted(path.glob(PATTERN))):
-        raise UsageError(f"{path} holds no log of edged", "name the directory of [record] path, or a file")
-    return found
+        return [path], [_head(path)], []
+    files, heads, strange = [], [], []
+    first: UsageError | None = None
+    for file in sorted(path.glob(PATTERN)):
+        try:
+            heads.append(_head(file))
+            files.append(file)
+        except UsageError as error:
+            first = first or error
+            strange.append(f"left out: {error.message}")
+    if not files:
+        raise first or UsageError(f"{path} holds no log of edged", "name the directory of [record] path, or a file")
+    return files, heads, strange
 
 
 def _head(path: Path) -> Header:
     with _opened(path) as source:
-        return log.header(source, str(path))
+        return log.header(source, printable(str(path)))
 
 
 def _entries(files: list[Path], advance: Callable[[float], None]) -> Iterator[Entry | str]:
@@ -157,9 +170,9 @@ def _entries(files: list[Path], advance: Callable[[float], None]) -> Iterator[En
     number = None
     for path in files:
         with _opened(path) as source:
-            head = log.header(source, str(path))
+            head = log.header(source, printable(str(path)))
             if number is not None and head.number != number + 1:
-                yield f"{path.name} does not follow the file before it"
+                yield f"{printable(path.name)} does not follow the file before it"
             number = head.number
             for entry in log.read(source, head):
                 yield entry

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,13 +16,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 
 from edged import profiles
 from edged.commands import compare
 from edged.commands.ctl import changes_of
-from edged.commands.plot import check_plot, write_plot
-from edged.commands.terminal import console
-from edged.config import default_path, read_toml
+from edged.commands.plot import check_plot
+from edged.commands.terminal import console, printable
+from edged.config import MAX_FILE_BYTES, default_path, read_toml
 from edged.errors import UsageError
 from edged.governor.helm import Answer, Asked, Tap
 from edged.governor.standing import State
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _drive(
     scenario: Mapping[str, Any], name: str, limits: Mapping[str, float | None], arguments: argparse.Namespace
 ) -> tuple[Story, Score]:
-    truth = told.truth(told.with_limits(scenario, limits), arguments.seed)
+    truth = Truth(told.with_limits(scenario, limits), arguments.seed)
     story = Story(name, estimated=True)
     with _recording(arguments.record) as recorded, _progress(name, truth) as advance:
 
@@ -107,26 +107,22 @@ def _with(name: str, changes: Mapping[str, float | None]) -> str:
 def _tell(
     arguments: argparse.Namespace, scenario: Mapping[str, Any], stories: Sequence[Story], scores: Sequence[Score]
 ) -> None:
-    title = f"{arguments.device}, {scenario['name']}: {scenario['about']}".rstrip(": ")
-    grid = compare.table(stories)
-    if arguments.plot:
-        text = io.StringIO()
-        Console(file=text, width=132, highlight=False).print(grid)
-        write_plot(arguments.plot, title, stories, text.getvalue())
+    title = printable(f"{arguments.device}, {scenario['name']}: {scenario['about']}".rstrip(": "))
     if arguments.json:
         runs = [{**compare.plain(s), **_plant(score)} for s, score in zip(stories, scores, strict=True)]
         print(json.dumps({"device": arguments.device, "scenario": scenario["name"], "runs": runs}))
-        return
-    out = console()
-    out.print(title, style="bold")
-    out.print("simulated: power, temperature and latency are a model's, see edged/simulate/tables.py", style="dim")
-    out.print(grid)
-    for story, score in zip(stories, scores, strict=True):
-        if trouble := _trouble(score):
-            out.print(f"{story.name}: {trouble}", style="yellow")
-    for kind, path in (("plot", arguments.plot), ("log", arguments.record)):
-        if path:
-            out.print(f"{kind}: {path}")
+    else:
+        out = console()
+        out.print(Text(title, style="bold"))
+        out.print("simulated: power, temperature and latency are a model's, see edged/simulate/tables.py", style="dim")
+        out.print(compare.table(stories))
+        for story, score in zip(stories, scores, strict=True):
+            if trouble := _trouble(score):
+                out.print(Text(f"{story.name}: {trouble}", style="yellow"))
+        if arguments.record:
+            out.print(Text(f"log: {arguments.record}"))
+    if arguments.plot:
+        compare.plot(arguments.plot, title, stories, told=not arguments.json)
 
 
 def _plant(score: Score) -> dict[str, Any]:
@@ -175,8 +171,9 @@ def _read(name: str, device: str) -> tuple[Mapping[str, Any], str, str]:
     path = SHIPPED / f"{name}.toml" if name in _shipped() else Path(name)
     if path.suffix == ".json":
         try:
-            data = json.loads(path.read_bytes()[:1_000_000])
-        except (OSError, ValueError) as error:
+            with path.open("rb") as file:
+                data = json.loads(file.read(MAX_FILE_BYTES))
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{path} cannot be read as JSON: {error}", "give a file in the arena's format") from error
         data = data[0] if isinstance(data, list) and data else data
     elif not path.suffix and not path.exists():

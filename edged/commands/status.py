@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edged import clock
-from edged.bus.schema import State, Status, Telemetry
+from edged.bus.schema import ClockControl, ProfileMode, State, Status, Telemetry
 from edged.commands import guarded
 from edged.commands.terminal import ask, causes, console, fitting_table, number, printable, progress, span
 from edged.commands.why import BOUNDS, consequences
@@ -76,6 +76,8 @@ def _rest(state: State) -> Table:
     grid.add_column()
     if state.profile is not None:
         grid.add_row("profile", Text(state.profile))
+    if state.mode is not None:
+        grid.add_row("power mode", _mode(state.mode))
     if state.decision is not None:
         bound = BOUNDS.get(state.decision.bound, state.decision.bound)
         grid.add_row("decision", Text(f"{state.decision.reason} ({bound})"))
@@ -83,9 +85,12 @@ def _rest(state: State) -> Table:
             grid.add_row("", Text(sentence))
     for name, sentence in guarded.sentences(state.guard) if state.guard is not None else ():
         grid.add_row(name, Text(sentence))
-    grid.add_row("device", Text(_device(state.telemetry)))
+    for name, sentence in zip(("device", *[""] * 5), device(state.telemetry), strict=False):
+        grid.add_row(name, Text(sentence))
     for reason in state.telemetry.missing if state.telemetry else ():
-        grid.add_row("", Text(reason, style="dim"))
+        grid.add_row("", Text(printable(reason), style="dim"))
+    if state.clock is not None:
+        grid.add_row("GPU clock", _clock(state.clock))
     grid.add_row("progress", ", ".join(f"{name} {age:.1f} s ago" for name, age in state.stages.items()))
     return grid
 
@@ -161,19 +166,52 @@ def _budgets(out: Console, state: State) -> Table:
     return fitting_table(out, ("limit", ">set to", ">measured", "of what"), rows, wraps={"of what": 26}, expendable=())
 
 
-def _device(sample: Telemetry | None) -> str:
+def device(sample: Telemetry | None) -> list[str]:
+    """What the sensors say, a line each: the whole, its rails, the GPU, the processor; then what throttles it."""
     if sample is None:
-        return "not read yet"
+        return ["not read yet"]
     estimated = " (estimated)" if sample.power_estimated else ""
-    told = (
+    whole = (
         f"{sample.provider}: power {number(sample.power_w, 1, ' W')}{estimated}, temperature "
-        f"{number(sample.temperature_c, 1, ' C')}, CPU {number(sample.cpu_percent, 0, ' %')}, CPU pressure "
-        f"{number(sample.cpu_pressure_percent, 0, ' %')}, memory free {number(sample.memory_available_mb, 0, ' MB')}"
+        f"{number(sample.temperature_c, 1, ' C')}"
     )
+    if sample.energy_j is not None:
+        gap = f" and what {span(sample.energy_gap_s)} took, not measured" if sample.energy_gap_s else ""
+        whole += f", used {_energy(sample.energy_j)}{gap}"
+    lines = [whole]
+    if len(sample.rails_w) > 1:
+        rails = (f"{printable(name)} {number(watts, 1, ' W')}" for name, watts in sample.rails_w.items())
+        lines.append("rails: " + ", ".join(rails))
     if sample.gpu_percent is not None or sample.gpu_mhz is not None:
         ceiling = number(sample.gpu_ceiling_mhz, 0, " MHz")
-        told += f", GPU {number(sample.gpu_percent, 0, ' %')} at {number(sample.gpu_mhz, 0)} of {ceiling}"
-    if sample.energy_j is not None:
-        gap = f" without {span(sample.energy_gap_s)} not measured" if sample.energy_gap_s else ""
-        told += f", used {sample.energy_j / 3600:.2f} Wh{gap}"
-    return told + (", throttled" if sample.throttled else "")
+        lines.append(f"GPU {number(sample.gpu_percent, 0, ' %')} at {number(sample.gpu_mhz, 0)} of {ceiling}")
+    lines.append(
+        f"CPU {number(sample.cpu_percent, 0, ' %')}, CPU pressure {number(sample.cpu_pressure_percent, 0, ' %')}, "
+        f"memory free {number(sample.memory_available_mb, 0, ' MB')}"
+    )
+    if troubles := throttling(sample):
+        lines.append(troubles)
+    return lines
+
+
+def throttling(sample: Telemetry) -> str:
+    """What holds the device back, or did since it booted; empty if nothing."""
+    counted = [f"{name.replace('_', ' ')} {count}" for name, count in sample.throttle_events.items() if count]
+    since = f"since boot: {', '.join(counted)}" if counted else ""
+    return "; ".join(part for part in ("throttled now" if sample.throttled else "", since) if part)
+
+
+def _energy(joules: float) -> str:
+    return f"{joules / 3600:.2f} Wh" if joules >= 360 else f"{joules:.0f} J"
+
+
+def _mode(mode: ProfileMode) -> Text:
+    if mode.problem:
+        return Text(f"{mode.mode} of the profile is not in force: {printable(mode.problem)}", style="yellow")
+    return Text(f"{mode.mode}, as the profile has it" if mode.problem == "" else f"{mode.mode} is being set")
+
+
+def _clock(clock: ClockControl) -> Text:
+    if clock.clock_mhz is None or clock.problem is not None:
+        return Text(f"a given: {printable(clock.problem or 'it is not known')}", style="yellow")
+    return Text(f"at most {clock.clock_mhz:g} MHz, edged's to set from {clock.lowest_mhz:g} to {clock.highest_mhz:g}")

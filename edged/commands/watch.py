@@ -110,10 +110,13 @@ def _status(message: Status) -> str:
 
 def _telemetry(message: Telemetry) -> str:
     estimated = " (estimated)" if message.power_estimated else ""
+    gpu = ""
+    if message.gpu_percent is not None or message.gpu_mhz is not None:
+        gpu = f"GPU {number(message.gpu_percent, 0, ' %')} at {number(message.gpu_mhz, 0, ' MHz')}, "
     return (
         f"telemetry {message.provider}: power {number(message.power_w, 1, ' W')}{estimated}, "
-        f"temperature {number(message.temperature_c, 1, ' C')}, CPU {number(message.cpu_percent, 0, ' %')}, "
-        f"memory free {number(message.memory_available_mb, 0, ' MB')}"
+        f"temperature {number(message.temperature_c, 1, ' C')}, {gpu}CPU {number(message.cpu_percent, 0, ' %')}, "
+        f"memory free {number(message.memory_available_mb, 0, ' MB')}{', throttled' if message.throttled else ''}"
     )
 
 

@@ -8,12 +8,13 @@ sun would spill is better spent. The forecast is scaled by what the sun gave of 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from edged.governor.decision import Battery
+from edged.governor.replaced import replace
 from edged.governor.tables import Array
 
 RESERVE: Final = 0.012

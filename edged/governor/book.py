@@ -6,8 +6,10 @@ The rolling window and the energy of a horizon are kept by it, so both hold with
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from edged.governor.replaced import replace
 
 USUAL_OVER_S: Final = 120.0
 USUAL_FIRST_S: Final = 5.0

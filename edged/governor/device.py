@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final, Protocol
 
 import numpy as np
 
 from edged.governor.decision import Device, Variant
+from edged.governor.replaced import replace
 
 MAX_W: Final = 1e4
 ASSUMED_ACTIVE_SHARE: Final = 1.0

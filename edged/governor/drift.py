@@ -8,8 +8,10 @@ flash say nothing of the scene. Drift is a reason to look more closely at what t
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from edged.governor.replaced import replace
 
 REMEMBERED: Final = 120
 """Pictures that the medians are taken over; one a second."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from edged.governor import battery, energy, horizon, latency, scene, switching, thermal, window, worth
 from edged.governor.decision import Budget, Device, Variant
 from edged.governor.prices import Allowed, LongRun, Plan
+from edged.governor.replaced import replace
 from edged.governor.spending import Spending
 from edged.governor.tables import Tables, tables
 from edged.governor.throttle import UNTHROTTLED, Throttle
@@ -108,8 +109,7 @@ class Economy:
         stretched = math.exp(max(0.0, self.latency.slow(known.core[variant])))
         own = min(OWN_MOST, max(-OWN_MOST, self.latency.own(variant)))
         unit = math.exp(own) * (energy.STALL_ENERGY + (1 - energy.STALL_ENERGY) * stretched)
-        nominal_j = float(known.active_w[variant, clock] * known.latency_s[variant, clock])
-        return nominal_j * unit * self.energy.factor(variant)
+        return known.nominal_j[variant][clock] * unit * self.energy.factor(variant)
 
 
 def fresh(variants: tuple[Variant, ...], device: Device, budget: Budget, cameras: int, fps: float) -> Economy:
@@ -236,9 +236,11 @@ class Ran:
 def ran(e: Economy, now_s: float, run: Ran) -> Economy:
     known, pace = e.tables, e.latency
     warm_s = run.seconds / (1.0 + known.device.cold_factor if run.cold else 1.0)
-    single_s = warm_s / known.times(run.variant, run.batch, run.batch)
+    times = known.times(run.variant, run.batch, run.batch)
+    single_s = warm_s / times
     ratio = math.log(max(1e-5, single_s / float(known.latency_s[run.variant, run.clock])))
-    times = known.times(run.variant, run.frames, run.batch)
+    if run.frames != run.batch:
+        times = known.times(run.variant, run.frames, run.batch)
     factor = e.energy.factor(run.variant)
     cost_j = e.joule(run.variant, run.clock) * times
     spending = _spent(e, cost_j, 0.0 if run.again else run.frames / e.cameras)

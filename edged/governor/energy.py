@@ -8,13 +8,14 @@ profile the factors start wide and bound to each other: what one variant draws t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from edged.governor import book
 from edged.governor.book import Book
+from edged.governor.replaced import replace
 from edged.governor.tables import Array, Tables
 
 OTHER_VAR: Final = 0.6

@@ -53,11 +53,25 @@ class Scene(NamedTuple):
     frames_per_s: float
 
     def deadline(self) -> str:
-        return f"{self.budget.deadline_ms:g} ms at the {self.budget.deadline_quantile * 100:g} % quantile"
+        return f"{human_ms(self.budget.deadline_ms)} at the {self.budget.deadline_quantile * 100:g} % quantile"
 
     def load(self) -> str:
         cameras = f"with {self.cameras} camera{'' if self.cameras == 1 else 's'}"
-        return f"{cameras} at {self.frames_per_s:.3g} frames/s" if self.frames_per_s > 0 else cameras
+        return f"{cameras} at {human(self.frames_per_s)} frames/s" if self.frames_per_s > 0 else cameras
+
+
+def human(value: float) -> str:
+    """Three digits, and never an exponent."""
+    return f"{value:.3g}" if 1e-3 <= abs(value) < 999.5 else f"{value:.0f}"
+
+
+def human_ms(ms: float | None) -> str:
+    """`8.24 ms`, `312 ms`, `2.97 s`, `18 min`."""
+    if ms is None:
+        return "an unknown time"
+    if ms < 999.5:
+        return f"{human(ms)} ms"
+    return f"{human(ms / 1000)} s" if ms < 999_500 else f"{human(ms / 60_000)} min"
 
 
 def barred_by_floor(accuracy: float | None, budget: Budget) -> str | None:
@@ -75,9 +89,10 @@ def misfit(view: View, scene: Scene) -> str:
     if view.predicted_ms is None:
         return "has no known latency"
     if not view.in_time:
-        return f"would need {view.predicted_ms:.3g} ms of {scene.deadline()} {scene.load()}"
+        return f"would need {human_ms(view.predicted_ms)} of {scene.deadline()} {scene.load()}"
     if not view.in_power and view.in_load:
-        return f"would draw {view.power_w:.3g} W {scene.load()}, {LIMITS[view.limit]} allows {view.allowed_w:.3g} W"
+        drawn_w, allowed_w = human(view.power_w or 0.0), human(view.allowed_w)
+        return f"would draw {drawn_w} W {scene.load()}, {LIMITS[view.limit]} allows {allowed_w} W"
     return f"would keep the engine {view.busy:.0%} busy {scene.load()} (bound {BUSY_BOUND:.0%})"
 
 
@@ -89,11 +104,13 @@ def alternatives(views: Sequence[View], chosen: int, scene: Scene) -> tuple[Alte
         if not view.fits:
             verdict = ("runs, though it " if i == chosen else "") + misfit(view, scene)
         elif i == chosen:
-            verdict = f"runs: needs {view.predicted_ms:.3g} ms of {scene.deadline()}, {view.busy:.0%} busy"
+            verdict = f"runs: needs {human_ms(view.predicted_ms)} of {scene.deadline()}, {view.busy:.0%} busy"
         elif i < chosen:
-            verdict = f"fits with {view.predicted_ms:.3g} ms, but not by enough or not for long enough to change to it"
+            verdict = (
+                f"fits with {human_ms(view.predicted_ms)}, but not by enough or not for long enough to change to it"
+            )
         else:
-            verdict = f"fits with {view.predicted_ms:.3g} ms, but is not more accurate"
+            verdict = f"fits with {human_ms(view.predicted_ms)}, but is not more accurate"
         energy_j = None if view.energy_j is None else round(view.energy_j, 5)
         power_w = None if view.power_w is None else round(view.power_w, 2)
         told.append(Alternative(view.name, view.accuracy, predicted_ms, view.fits, verdict, energy_j, power_w))
@@ -146,7 +163,7 @@ def reason(views: Sequence[View], chosen: int, scene: Scene, pinned: bool, late:
     view = views[chosen]
     needs = "its latency is not known yet"
     if view.predicted_ms is not None:
-        needs = f"needs {view.predicted_ms:.3g} ms of {scene.deadline()} {scene.load()}"
+        needs = f"needs {human_ms(view.predicted_ms)} of {scene.deadline()} {scene.load()}"
     if pinned:
         fits = "" if view.fits else f"; left alone it would not be chosen: it {misfit(view, scene)}"
         return f"{view.name}: pinned by an operator, {needs}{fits}"
@@ -165,9 +182,8 @@ def reason(views: Sequence[View], chosen: int, scene: Scene, pinned: bool, late:
         return f"{view.name}: the most accurate that may run, {needs}"
     if not better.fits:
         return f"{view.name}: {better.name} {misfit(better, scene)}; {view.name} {needs}"
-    return (
-        f"{view.name}: {better.name} fits with {better.predicted_ms:.3g} ms, but not yet by enough or for long enough"
-    )
+    needed = human_ms(better.predicted_ms)
+    return f"{view.name}: {better.name} fits with {needed}, but not yet by enough or for long enough"
 
 
 def _better(views: Sequence[View], chosen: int) -> View | None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from edged.clock import NS_PER_S
@@ -45,6 +44,7 @@ from edged.governor.device import sound
 from edged.governor.latency import plausible_ms
 from edged.governor.lead import Lead
 from edged.governor.profile import MAX_BATCH, accuracy_of, checked, costs_of, rank
+from edged.governor.replaced import replace
 from edged.governor.standing import HOLD_S, LATE_CAP, SETTLE_S, State, afresh, index, reconsider
 
 SCHEDULE_QUANTILE: Final = 0.9
@@ -97,7 +97,8 @@ def step(state: State, observation: Observation, now_ns: int) -> tuple[State, De
             return reconsider(_learn(state, observation, now_ns), now_ns)
         case Workload():
             loaded = _load(state, observation, now_ns)
-            return reconsider(loaded if loaded.economy.planned else _tick(loaded, now_ns), now_ns)
+            planned = loaded if loaded.economy.planned else _tick(loaded, now_ns)
+            return reconsider(planned, now_ns, restate=loaded.cameras != state.cameras)
         case BudgetChanged(budget):
             return afresh(_tick(_budgeted(state, budget, now_ns), now_ns), now_ns)
         case ClockRange(highest):

@@ -10,10 +10,11 @@ are seconds from the start.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from edged.governor.histogram import Histogram, shares
+from edged.governor.replaced import replace
 
 LOW: Final = -0.5
 BIN: Final = 0.02

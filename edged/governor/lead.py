@@ -7,10 +7,11 @@ that of a frame that did not wait. The wait itself depends on the variant, so th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from edged.governor.histogram import Histogram
+from edged.governor.replaced import replace
 
 LEAST_SAMPLES: Final = 20
 """Lead times before their quantile is believed: the first frames of a stream come in a burst."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from edged.governor import choice, device, economy
 from edged.governor.choice import Asked
@@ -11,6 +10,7 @@ from edged.governor.decision import BatchDone, Sensed, Skipped, Waiting, Workloa
 from edged.governor.economy import UNKNOWN, Economy
 from edged.governor.latency import plausible_ms
 from edged.governor.profile import MAX_BATCH
+from edged.governor.replaced import replace
 from edged.governor.tables import Option
 
 MAX_W = 1e4

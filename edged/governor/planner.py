@@ -7,7 +7,6 @@ Twice a second, some milliseconds. What each budget allows comes from its own mo
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from edged.governor import battery, latency, prices, thermal, window, worth
 from edged.governor.economy import Economy
 from edged.governor.prices import Allowed, Plan
+from edged.governor.replaced import replace
 from edged.governor.tables import Array, Option
 
 REPLAN_S: Final = 0.5

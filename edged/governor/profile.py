@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from edged.governor.decision import Variant
 from edged.governor.latency import plausible_ms
+from edged.governor.replaced import replace
 
 BATCH_GAIN: Final = 0.95
 """A larger batch is offered only if it takes at most this share of the time per frame."""

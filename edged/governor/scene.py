@@ -8,10 +8,11 @@ ignored. The smoothed difficulty is each camera's own; the weights are common to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from edged.governor.decision import TYPICAL
+from edged.governor.replaced import replace
 
 CONFIDENCE_SPAN: Final = 0.8
 """Confidence falls by so much from the easiest to the hardest frame."""

@@ -6,8 +6,10 @@ costs more than its accuracy once more are late than the deadline's quantile all
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from edged.governor.replaced import replace
 
 GAIN: Final = 0.012
 KEEP: Final = 0.9995

@@ -10,7 +10,7 @@ frame rate yields first: the one that costs least runs as often as it may.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from edged.clock import NS_PER_S
@@ -22,6 +22,7 @@ from edged.governor.explain import BUSY_BOUND, Scene, View
 from edged.governor.lead import Lead
 from edged.governor.outlook import numbers, powers, unheld
 from edged.governor.profile import best_batch
+from edged.governor.replaced import replace
 
 UP_MARGIN: Final = 0.85
 """A better variant is taken up when it needs at most this share of the deadline and of the load bound."""
@@ -117,26 +118,27 @@ def afresh(state: State, now_ns: int) -> tuple[State, Decision]:
     return _settle(replace(state, late=0.0), views, target, now_ns, afresh=True)
 
 
-def reconsider(state: State, now_ns: int) -> tuple[State, Decision]:
-    """Choose with hysteresis: down at once, up with a margin and after a hold."""
+def reconsider(state: State, now_ns: int, restate: bool = False) -> tuple[State, Decision]:
+    """Choose with hysteresis: down at once, up with a margin and after a hold. `restate`: what the sentences speak of
+    has changed, if nothing else has."""
     views = _views(state, now_ns)
     current = state.current
     if state.pinned is not None:
-        return _settle(state, views, current, now_ns)
+        return _settle(state, views, current, now_ns, restate=restate)
     allowed = _allowed(state, views)
     failing = state.late >= LATE_LIMIT
     if views[current].fits and not failing:
-        return _rise(state, views, allowed, now_ns)
+        return _rise(state, views, allowed, now_ns, restate)
     fastest = _fastest(allowed, views)
     # Late although predicted to fit: only a faster variant can help.
     ahead = [i for i in allowed if i > current and (not failing or _faster(views[i], views[current]))]
     target = next((i for i in ahead if views[i].fits), current if failing and views[current].fits else fastest)
     if target < current and not _rested(state, target, now_ns):
         target = current
-    return _settle(replace(state, fitting_ns=(None,) * len(views)), views, target, now_ns)
+    return _settle(replace(state, fitting_ns=(None,) * len(views)), views, target, now_ns, restate=restate)
 
 
-def _rise(state: State, views: list[View], allowed: list[int], now_ns: int) -> tuple[State, Decision]:
+def _rise(state: State, views: list[View], allowed: list[int], now_ns: int, restate: bool) -> tuple[State, Decision]:
     """The current variant fits: take up a better one that has fitted for its hold and fits with a margin now."""
     since: list[int | None] = [None] * len(views)
     target = state.current
@@ -150,10 +152,12 @@ def _rise(state: State, views: list[View], allowed: list[int], now_ns: int) -> t
             target = i if now_ns - before >= state.hold_s[i] * NS_PER_S else target
     if (fitting_ns := tuple(since)) != state.fitting_ns:
         state = replace(state, fitting_ns=fitting_ns)
-    return _settle(state, views, target, now_ns)
+    return _settle(state, views, target, now_ns, restate=restate)
 
 
-def _settle(state: State, views: list[View], target: int, now_ns: int, afresh: bool = False) -> tuple[State, Decision]:
+def _settle(
+    state: State, views: list[View], target: int, now_ns: int, afresh: bool = False, restate: bool = False
+) -> tuple[State, Decision]:
     """Make `target` the current variant, and a new Decision if there is something new to say."""
     old, moved = state.decision, target != state.current
     pinned = state.pinned is not None
@@ -164,7 +168,7 @@ def _settle(state: State, views: list[View], target: int, now_ns: int, afresh: b
     clock = None if state.economy.device.held else state.economy.plan.clock
     same = (bound, given, impossible, clock) == (old.bound, old.yielded, old.unheld, old.clock)
     same = same and abs(share - old.frame_share) <= SHARE_STEP
-    if not (moved or afresh) and (same or now_ns - state.restated_ns < RESTATE_S * NS_PER_S):
+    if not (moved or afresh or restate) and (same or now_ns - state.restated_ns < RESTATE_S * NS_PER_S):
         return state, old
     scene = Scene(state.budget, state.cameras, state.frames_per_s)
     decision = Decision(

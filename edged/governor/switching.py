@@ -8,8 +8,10 @@ are left, so that they go where they earn most. An escalation counts twice: ther
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from edged.governor.replaced import replace
 
 CHANGES_SHARE: Final = 0.05
 MOST_PER_MIN: Final = 1500.0

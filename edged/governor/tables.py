@@ -35,8 +35,9 @@ class Option(NamedTuple):
 @dataclass(frozen=True)
 class Tables:
     """Arrays and tuples go by variant, then by clock. `easy` and `slope`: accuracy at difficulty d is easy - slope * d.
-    `core`: index of what the variant runs on. `assumed`: by variant, whether its watts are a guess. `offers`: by the
-    number of frames that wait (from 0), the indices of the options there are then."""
+    `core`: index of what the variant runs on. `nominal_j`: of a single frame above idle. `assumed`: by variant, whether
+    its watts are a guess. `offers`: by the number of frames that wait (from 0), the indices of the options there are
+    then."""
 
     names: tuple[str, ...]
     latency_s: Array
@@ -47,6 +48,7 @@ class Tables:
     slope: tuple[float, ...]
     core: tuple[int, ...]
     cores: int
+    nominal_j: tuple[tuple[float, ...], ...]
     options: tuple[Option, ...]
     log_times: tuple[float, ...]
     offers: tuple[tuple[int, ...], ...]
@@ -65,14 +67,18 @@ class Tables:
 
     def stretch(self, variant: int, clock: int) -> float:
         """How much longer it takes than at the highest clock."""
+        if clock == self.clocks - 1:
+            return 1.0
         return float(self.latency_s[variant, clock] / self.latency_s[variant, -1])
 
     def times(self, variant: int, frames: int, batch: int) -> float:
         """Busy time of `frames` in batches of `batch`, as a multiple of a single frame's."""
         if batch <= 1:
             return float(frames)
-        known = [o.times for o in self.options if (o.variant, o.frames, o.batch) == (variant, batch, batch)]
-        return (known[0] if known else float(batch)) * max(1, frames // batch)
+        for option in self.options:
+            if option.variant == variant and option.frames == batch and option.batch == batch:
+                return option.times * max(1, frames // batch)
+        return float(batch) * max(1, frames // batch)
 
 
 def tables(variants: Sequence[Variant], device: Device, cameras: int) -> Tables:
@@ -90,20 +96,21 @@ def tables(variants: Sequence[Variant], device: Device, cameras: int) -> Tables:
                     options.append(_option(i, variant, frames))
                 offered.append(at[i, frames])
         offers.append(tuple(offered))
+    latency_s = np.array([[_first_ms(v) / 1000 * f for f in _by_clock(v.clock_factor, clocks, 1.0)] for v in variants])
     cores = sorted({v.core for v in variants}, key=lambda core: (core != "gpu", core))
     guess_w = ASSUMED_ACTIVE_SHARE * max(device.idle_w) if device.assumed else 0.0
+    active_w = np.array([_by_clock(v.active_w, clocks, guess_w) for v in variants])
     return Tables(
         names=tuple(v.name for v in variants),
-        latency_s=np.array(
-            [[_first_ms(v) / 1000 * f for f in _by_clock(v.clock_factor, clocks, 1.0)] for v in variants]
-        ),
-        active_w=np.array([_by_clock(v.active_w, clocks, guess_w) for v in variants]),
+        latency_s=latency_s,
+        active_w=active_w,
         idle_w=np.array(device.idle_w, float),
         assumed=tuple(device.assumed and not v.active_w for v in variants),
         easy=tuple((v.accuracy or UNKNOWN_ACCURACY) + v.accuracy_slope * TYPICAL for v in variants),
         slope=tuple(v.accuracy_slope for v in variants),
         core=tuple(cores.index(v.core) for v in variants),
         cores=len(cores),
+        nominal_j=tuple(tuple(joules) for joules in (active_w * latency_s).tolist()),
         options=tuple(options),
         log_times=tuple(math.log(option.times) for option in options),
         offers=tuple(offers),

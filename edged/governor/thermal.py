@@ -8,12 +8,13 @@ keeps the junction below the limit at horizons from seconds to minutes, so the l
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from edged.governor.decision import Device
+from edged.governor.replaced import replace
 from edged.governor.tables import Array
 
 STEP_S: Final = 0.5

@@ -7,8 +7,10 @@ rest is cut at once, and again while that does not help; then it grows back slow
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from edged.governor.replaced import replace
 
 STEP: Final = 0.8
 """Share of what was drawn above rest that is allowed after each cut."""

@@ -147,7 +147,8 @@ class Budgets:
         horizon_s = (now_ns - self._horizon[0]) / NS_PER_S
         metered_s = self._meter.known_s - self._horizon[2]
         metered = metered_s / max(1e-9, horizon_s)
-        spent = f"in {horizon_s / 3600:.2g} of {limits.energy_horizon_h:g} h, metered {metered:.0%} of it"
+        passed = f"{horizon_s / 60:.0f} min" if horizon_s < 3600 else f"{horizon_s / 3600:.1f} h"
+        spent = f"in {passed} of {limits.energy_horizon_h:g} h, metered {metered:.0%} of it"
         temperature_c = None if sample is None else sample.temperature_c
         given_up = f"of {recent.offered} in the last minute; {recent.budget} given up for a budget"
         return [

@@ -10,8 +10,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from edged.errors import EdgedError
 from edged.power.modes import ModeControl, Modes
@@ -19,12 +18,12 @@ from edged.power.modes import ModeControl, Modes
 BUSY_S: Final = 1.0
 """An operator does not wait for another's order, which may take fifteen seconds."""
 STOP_S: Final = 2.0
+RETRY_S: Final = (10.0, 30.0, 90.0)
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """The mode that a profile names. `problem`: why it is not in force, "" once it is; None until that is known."""
 
     profile: str
@@ -42,7 +41,7 @@ class ModeDesk:
         self._hand_over = threading.Lock()
         self._thread: threading.Thread | None = None
         self._pending: Wanted | None = None
-        self._stopping = False
+        self._stopping = threading.Event()
         self.wanted: Wanted | None = None
         """of the profile in force"""
 
@@ -57,8 +56,7 @@ class ModeDesk:
             if mode is not None and self.wanted is not None:
                 self.wanted = Wanted(self.wanted.profile, self.wanted.mode, f"an operator set {modes.current}")
         text = f"power mode {modes.current}, jetson_clocks {modes.clocks or 'unknown'}, fan {modes.fan or 'unknown'}"
-        log.info("set: %s", text)
-        self._tell(text)
+        self._say(logging.INFO, text)
         return modes
 
     def taken(self, profile: str | None, mode: str | None) -> None:
@@ -72,14 +70,15 @@ class ModeDesk:
         the same."""
         with self._hand_over:
             self.wanted = self._pending = Wanted(profile, mode)
-            if self._thread is None and not self._stopping:
+            if self._thread is None and not self._stopping.is_set():
                 self._thread = threading.Thread(target=self._run, name="power.mode", daemon=True)
                 self._thread.start()
 
     def close(self) -> None:
         """Whoever waits for a mode gives up at once."""
         with self._hand_over:
-            self._stopping, self._pending, thread = True, None, self._thread
+            self._pending, thread = None, self._thread
+            self._stopping.set()
         self._control.close()
         if thread is not None:
             thread.join(STOP_S)
@@ -91,30 +90,37 @@ class ModeDesk:
                 if wanted is None:
                     self._thread = None
                     return
-            problem = self._carried_out(wanted)
-            with self._hand_over:
-                if self.wanted == wanted:  # nobody has ordered anything else meanwhile
-                    self.wanted = Wanted(wanted.profile, wanted.mode, problem)
+            self._carry_out(wanted)
 
-    def _carried_out(self, wanted: Wanted) -> str:
+    def _carry_out(self, wanted: Wanted) -> None:
+        """Tried again for a while: when a board starts, jtop.service may come later than edged."""
+        for retry_s in (*RETRY_S, None):
+            problem = self._problem(wanted)
+            with self._hand_over:
+                now = self.wanted
+                if now is None or now[:2] != wanted[:2] or self._stopping.is_set():
+                    return
+                self.wanted = wanted._replace(problem=problem)
+            if not problem:
+                self._say(logging.INFO, f"power mode {wanted.mode}, as profile {wanted.profile} has it")
+                return
+            if problem != now.problem:
+                text = f"the power mode {wanted.mode} of profile {wanted.profile} is not in force: {problem}"
+                self._say(logging.WARNING, text)
+            if retry_s is None or self._stopping.wait(retry_s):
+                return
+
+    def _problem(self, wanted: Wanted) -> str:
         try:
             with self._alone(None):
-                if self._stopping:
-                    return ""
-                before = self._control.read().current
-                after = self._control.set(wanted.mode).current
+                self._control.set(wanted.mode)
         except EdgedError as error:
-            if self._stopping:
-                return ""
-            text = f"the power mode {wanted.mode} of profile {wanted.profile} is not in force: {error.message}"
-            log.warning("%s; %s", text, error.hint)
-            self._tell(text)
-            return error.message
-        if after != before:
-            text = f"power mode {after}, as profile {wanted.profile} has it; it was {before or 'unknown'}"
-            log.info("set: %s", text)
-            self._tell(text)
+            return f"{error.message}; {error.hint}" if error.hint else error.message
         return ""
+
+    def _say(self, level: int, text: str) -> None:
+        log.log(level, "%s", text)
+        self._tell(text)
 
     @contextlib.contextmanager
     def _alone(self, timeout_s: float | None) -> Iterator[None]:

@@ -1,7 +1,8 @@
 """The same calls to the same governor: entries of a log in, whether every answer came out the same byte for byte. Pure.
 
 Replay begins at a Start or a Snapshot and follows the records one by one. After a Gap it waits for the next Snapshot:
-what lies between cannot be known. A Snapshot met on the way must equal the state reached.
+what lies between cannot be known. A Snapshot met on the way must equal the state reached. A log may hold several runs;
+the monotonic clock begins anew with each boot, so a Timeline tells the time that people are shown.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from edged.clock import NS_PER_S
 from edged.errors import EdgedError
 from edged.governor.decision import Choice, Decision, Waiting
 from edged.governor.helm import Again, Answer, Asked, Helm, Start, Tap
@@ -24,9 +26,11 @@ _STATE = codec(State)
 
 @dataclass
 class Outcome:
-    """What a replay found. `difference`: the first one, in words, at `at_ns`; None if all came out the same."""
+    """What a replay found. `difference`: the first one, in words; None if all that was compared came out the same."""
 
     records: int = 0
+    seconds: float = 0.0
+    """from the first record to the last, or to the difference; what lies between two boots is not in it"""
     decisions: int = 0
     choices: int = 0
     escalations: int = 0
@@ -35,36 +39,55 @@ class Outcome:
     unchecked: int = 0
     """records between a gap (or the log's beginning) and the next snapshot"""
     difference: str | None = None
-    at_ns: int = 0
-    first_ns: int | None = None
-    last_ns: int = 0
     broken: list[str] = field(default_factory=list)
 
     @property
+    def compared(self) -> int:
+        return self.decisions + self.choices + self.escalations
+
+    @property
     def exact(self) -> bool:
-        return self.difference is None
+        """Nothing differed, and there was something to compare."""
+        return self.difference is None and self.compared > 0
+
+
+class Timeline:
+    """Recorded times as ones that never go back: after a boot they go on from the last before it."""
+
+    def __init__(self) -> None:
+        self._shift_ns = 0
+        self._last_ns: int | None = None
+
+    def at(self, recorded_ns: int) -> int:
+        if self._last_ns is not None and recorded_ns + self._shift_ns < self._last_ns:
+            self._shift_ns = self._last_ns - recorded_ns
+        self._last_ns = recorded_ns + self._shift_ns
+        return self._last_ns
 
 
 def replay(entries: Iterable[Entry | str], tap: Tap | None = None) -> Outcome:
-    """Stops at the first difference: what follows it follows from it. `tap` sees every call that was made again."""
-    outcome, helm = Outcome(), None
+    """Stops at the first difference: what follows it follows from it. `tap` sees every call that was made again, in
+    the time of a Timeline."""
+    outcome, helm, times = Outcome(), None, Timeline()
+    begun_ns: int | None = None
     for entry in entries:
         if isinstance(entry, str):
             outcome.broken.append(entry)
             helm = None
             continue
         outcome.records += 1
-        outcome.first_ns = entry.at_ns if outcome.first_ns is None else outcome.first_ns
-        outcome.last_ns = entry.at_ns
+        at_ns = times.at(entry.at_ns)
+        begun_ns = at_ns if begun_ns is None else begun_ns
+        outcome.seconds = (at_ns - begun_ns) / NS_PER_S
         try:
             helm, difference = _one(entry, helm, outcome)
         except EdgedError as error:
             difference = f"{_name(entry.asked)}: recorded without trouble, now refused: {error.message}"
         if difference is not None:
-            outcome.difference, outcome.at_ns = difference, entry.at_ns
+            outcome.difference = difference
             break
         if tap is not None and helm is not None and not isinstance(entry.asked, Snapshot | Gap | Sampled):
-            tap(entry.at_ns, entry.asked, entry.answer, helm.state)
+            tap(at_ns, entry.asked, entry.answer, helm.state)
     return outcome
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+import edged
 from edged.errors import UsageError
 from edged.replay import record
 from edged.replay.record import Entry, Header
@@ -74,10 +75,8 @@ def header(source: Source, name: str) -> Header:
     if found is None:
         raise UsageError(f"{name}: its header is damaged", "nothing in it can be read")
     if found.version != record.VERSION or found.shape != record.SHAPE:
-        raise UsageError(
-            f"{name} was recorded by edged {found.edged[:40]}, whose records are other ones",
-            f"replay it with edged {found.edged[:40]}",
-        )
+        build = f"{'another build of ' if found.edged == edged.__version__ else ''}edged {found.edged[:40]}"
+        raise UsageError(f"{name} was recorded by {build}, whose records are other ones", f"replay it with {build}")
     return found
 
 

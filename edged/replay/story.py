@@ -105,8 +105,11 @@ class Story:
                 self.given_up.append(GivenUp(at_s, asked.frames, asked.late))
             case BudgetChanged(budget):
                 self.budgets.append((at_s, budget))
-            case Start():
-                self.variants = asked.variants
+            case Start():  # of another run: what it changed in the bundle stands beside what was
+                known = {variant.name: variant for variant in (*self.variants, *asked.variants)}
+                self.variants = tuple(known.values())
+                if asked.budget != self.budgets[-1][1]:
+                    self.budgets.append((at_s, asked.budget))
         if isinstance(answer, Decision):
             self.decisions.append((at_s, answer))
 

@@ -145,13 +145,15 @@ class WhatIf:
     def __init__(self, recorded: Recorded, change: Change, tap: Tap) -> None:
         assert recorded.first is not None
         first_ns, asked, state = recorded.first
-        self._recorded, self._change = recorded, change
-        if isinstance(asked, Start):
-            self._helm = Helm(asked.variants, change(asked.budget), first_ns, asked.device, tap)
-        else:
-            self._helm = Helm.resumed(state, tap)
+        self._recorded, self._change, self._tap, self._first_ns = recorded, change, tap, first_ns
+        if not isinstance(asked, Start):  # else `see` begins
+            self._begin(Helm.resumed(state, tap), first_ns)
             self._helm.observe(BudgetChanged(change(state.budget)), first_ns)
-        self._difference = Difference(state.economy.tables.device, first_ns)
+
+    def _begin(self, helm: Helm, now_ns: int) -> None:
+        """A run of the daemon, from its start or from where the log begins."""
+        self._helm = helm
+        self._difference = Difference(helm.state.economy.tables.device, now_ns)
         self._queue: list[int] = []  # capture times of the frames that wait
         self._left = 0  # of the recorded frames that waited, those that stayed
         self._flight: _Flight | None = None
@@ -160,9 +162,14 @@ class WhatIf:
         self._known_j = True
 
     def see(self, now_ns: int, asked: Asked, answer: Answer) -> None:
+        if now_ns < self._first_ns:  # what led to it is not in the log
+            return
+        if isinstance(asked, Start):
+            self._begin(Helm(asked.variants, self._change(asked.budget), now_ns, asked.device, self._tap), now_ns)
+            return
         self._land(now_ns)
         match asked:
-            case Start() | Again():
+            case Again():
                 return
             case Waiting():
                 self._arrive(asked, answer, now_ns)

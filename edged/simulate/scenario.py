@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -24,11 +25,21 @@ MAX_TICKS: Final = 2_000_000
 GPU_SHARE: Final = (1.0, 0.9, 0.85, 0.8, 0.0)
 MEMORY_SHARE: Final = (0.5, 0.8, 1.0, 1.0, 0.6)
 """How much of the GPU's and of the memory's contention each engine feels; assumed."""
+LIMITS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
+    {
+        "cap": (0, 1e6), "amb": (-100, 150), "rsa": (0.01, 100), "co": (-1e4, 1e4), "gcont": (-1e3, 1e3),
+        "mcont": (-1e3, 1e3), "sun": (-1e4, 1e4), "fps": (1e-6, 1e3), "diff": (-1e3, 1e3),
+    }
+)  # fmt: skip
+"""Far more than any device meets: beyond them the plant's arithmetic ends, not physics."""
 SENSOR: Final = {"hz": 5, "lag": 0.2, "tau": 0.4, "noise": 0.012, "lsb": 0.05, "gain": 0.01, "drop": 0.0}
 
 
 class Truth:
-    """All that is true of one scenario and seed; arrays over time go by STEP_S, arrays over frames by tick."""
+    """All that is true of one scenario and seed; arrays over time go by STEP_S, arrays over frames by tick.
+
+    UsageError for a shape that is none, or that leaves LIMITS; it names the key.
+    """
 
     def __init__(self, scenario: Mapping[str, Any], seed: int) -> None:
         self.scenario, self.seed = scenario, seed
@@ -66,16 +77,30 @@ class Truth:
         return np.random.default_rng([self.seed, stream])
 
     def _surroundings(self) -> None:
-        get, t = self.scenario.get, np.arange(self.steps) * STEP_S
-        self.cap_w = shape(self.scenario["cap"], t, self._random(1))
-        self.ambient_c = shape(get("amb", 25), t, self._random(2))
-        self.sink_air = shape(get("rsa", 1.0), t, self._random(3)) * self.table.sink_air_c_per_w
-        self.corunner_w = shape(get("co", 0.0), t, self._random(4))
-        self.gpu_contention = np.maximum(1.0, shape(get("gcont", 1.0), t, self._random(5)))
-        self.memory_contention = np.maximum(1.0, shape(get("mcont", 1.0), t, self._random(6)))
-        self.sun_w = shape(get("sun", 0.0), t, self._random(7))
-        self.fps = shape(get("fps", 30), t, self._random(8))
-        self.time = t
+        self.time = np.arange(self.steps) * STEP_S
+        self.cap_w = self._over_time("cap", None, 1)
+        self.ambient_c = self._over_time("amb", 25, 2)
+        self.sink_air = self._over_time("rsa", 1.0, 3) * self.table.sink_air_c_per_w
+        self.corunner_w = self._over_time("co", 0.0, 4)
+        self.gpu_contention = np.maximum(1.0, self._over_time("gcont", 1.0, 5))
+        self.memory_contention = np.maximum(1.0, self._over_time("mcont", 1.0, 6))
+        self.sun_w = self._over_time("sun", 0.0, 7)
+        self.fps = self._over_time("fps", 30, 8)
+
+    def _over_time(self, key: str, default: float | None, stream: int) -> Array:
+        """A quantity of the scenario at every step."""
+        where, (least, most) = f"scenario {self.scenario['name']}: {key}", LIMITS[key]
+        try:
+            with np.errstate(all="ignore"):  # what comes of it is looked at as a whole
+                values = shape(self.scenario.get(key, default), self.time, self._random(stream))
+        except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, RecursionError) as error:
+            reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+            raise UsageError(
+                f"{where} is no shape over time: {reason}", "see a shipped one: edged simulate --list"
+            ) from None
+        if not np.all((values >= least) & (values <= most)):  # nor is NaN
+            raise UsageError(f"{where} is not between {least:g} and {most:g} all the time", f"correct {key}")
+        return values
 
     def _unit(self) -> None:
         """How this unit differs from the nominal profile."""
@@ -108,10 +133,9 @@ class Truth:
 
     def _ticks(self) -> Array:
         ticks, at = [], 0.013
-        if not self.fps.min() > 0 or float(self.fps.mean()) * self.duration_s > MAX_TICKS:
+        if float(self.fps.mean()) * self.duration_s > MAX_TICKS:
             raise UsageError(
-                f"scenario {self.scenario['name']}: fps must stay above 0 and give at most {MAX_TICKS} frames in all",
-                "lower T or fps",
+                f"scenario {self.scenario['name']}: fps gives more than {MAX_TICKS} frames in all", "lower T or fps"
             )
         while at < self.duration_s - 0.2:
             ticks.append(at)
@@ -121,7 +145,7 @@ class Truth:
     def _scene(self) -> None:
         """Difficulty: a slow shape and a correlated flicker; a frame's contrast tells of it only loosely."""
         get, n = self.scenario.get, len(self.tick)
-        slow = np.interp(self.tick, self.time, shape(get("diff", 0.4), self.time, self._random(10)))
+        slow = np.interp(self.tick, self.time, self._over_time("diff", 0.4, 10))
         rng, rho = self._random(11), get("drho", 0.95)
         shocks = rng.normal(0, 1, n)
         flicker, last, kept = np.empty(n), 0.0, math.sqrt(1 - rho * rho)

@@ -16,7 +16,6 @@ from edged.config import Limits
 from edged.errors import UsageError
 from edged.governor.decision import Budget
 from edged.simulate.pilot import NO_CAP_W
-from edged.simulate.scenario import Truth
 from edged.simulate.tables import NAMES
 from edged.validate import convert
 
@@ -25,22 +24,24 @@ LIMITS: Final = {"deadline_ms": "D", "power_w": "cap", "power_window_s": "W", "t
 NO_LIMIT: Final = {"cap": NO_CAP_W, "Tlim": 97.0}
 
 Shape = float | list[Any] | dict[str, Any]
-Positive = Annotated[float, Meta(gt=0, description="a number above 0")]
+WattHours = Annotated[float, Meta(ge=1e-3, le=1e6, description="watt-hours, from 0.001 to 1e6")]
+Share = Annotated[float, Meta(ge=0, le=1, description="a share from 0 to 1")]
+Spread = Annotated[float, Meta(ge=0, le=2, description="a standard deviation from 0 to 2")]
 
 
 class Battery(Struct, frozen=True, forbid_unknown_fields=True):
-    cap_wh: Positive
-    soc0: Annotated[float, Meta(ge=0, le=1, description="a share from 0 to 1")] = 1.0
+    cap_wh: WattHours
+    soc0: Share = 1.0
 
 
 class Sensor(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     hz: Annotated[float, Meta(ge=0.1, le=10, description="readings per second, 0.1 to 10")] = 5.0
     lag: Annotated[float, Meta(ge=0, le=60, description="seconds, 0 to 60")] = 0.2
     tau: Annotated[float, Meta(ge=0, le=60, description="seconds, 0 to 60")] = 0.4
-    noise: Annotated[float, Meta(ge=0, le=1, description="a share from 0 to 1")] = 0.012
+    noise: Share = 0.012
     lsb: Annotated[float, Meta(gt=0, le=10, description="watts, above 0 and at most 10")] = 0.05
-    gain: Annotated[float, Meta(ge=0, le=1, description="a share from 0 to 1")] = 0.01
-    drop: Annotated[float, Meta(ge=0, le=1, description="a share from 0 to 1")] = 0.0
+    gain: Share = 0.01
+    drop: Share = 0.0
     stuck: list[tuple[float, float]] = []
 
 
@@ -63,17 +64,17 @@ class Told(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
     mcont: Shape = 1.0
     sun: Shape = 0.0
     diff: Shape = 0.4
-    tj0: float | None = None
-    mis: float = 0.08
-    rmis: float = 0.10
-    lsd: float = 0.03
-    spike: float = 0.004
-    ptail: float = 2.0
-    drho: float = 0.95
-    dsd: float = 0.10
-    varcorr: float = 0.6
-    fcerr: float = 0.2
-    fcbias: float = 0.05
+    tj0: Annotated[float, Meta(ge=-40, le=104, description="degrees Celsius, from -40 to 104")] | None = None
+    mis: Spread = 0.08
+    rmis: Spread = 0.10
+    lsd: Spread = 0.03
+    spike: Share = 0.004
+    ptail: Annotated[float, Meta(gt=0, le=100, description="a number above 0 and at most 100")] = 2.0
+    drho: Share = 0.95
+    dsd: Share = 0.10
+    varcorr: Annotated[float, Meta(ge=-1, le=1, description="a number from -1 to 1")] = 0.6
+    fcerr: Spread = 0.2
+    fcbias: Spread = 0.05
 
 
 def scenario(data: Mapping[str, Any], device: str, where: str) -> dict[str, Any]:
@@ -112,18 +113,6 @@ def budget(limits: Mapping[str, float | None]) -> Budget:
         energy_wh=known.energy_wh,
         energy_horizon_h=known.energy_horizon_h,
     )
-
-
-def truth(scenario: Mapping[str, Any], seed: int) -> Truth:
-    """All that happens in it. UsageError for a shape that is none."""
-    try:
-        return Truth(scenario, seed)
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError) as error:
-        reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
-        raise UsageError(
-            f"scenario {scenario['name']}: one of its shapes is not right: {reason}",
-            "compare it with a shipped scenario: edged simulate --list",
-        ) from error
 
 
 def _plain(value: Any) -> Any:

@@ -54,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(quick: bool = False, plot: str | None = None, phase: float = 20.0, rounds: int = 2) -> Report:
     if plot:
         check_plot(plot)
+        if not plot.lower().endswith(".png"):
+            raise UsageError("--plot of a benchmark is a PNG", "name it FILE.png")
     if quick:
         phase, rounds = 8.0, 1
     report = Report("closed-loop")
@@ -209,6 +211,4 @@ def _draw(path: str, stories: list[Story], loaded: list[list[tuple[float, float]
     for n, axes in enumerate(figure.axes):
         for begin_s, end_s in loaded[n % columns]:
             axes.axvspan(begin_s, end_s, color="#c8372d", alpha=0.07, lw=0, zorder=0)
-    if not path.endswith(".png"):
-        raise UsageError("--plot of a benchmark is a PNG", "name it FILE.png")
     figure.savefig(Path(path), dpi=130)
