@@ -78,7 +78,8 @@ def model(device: Device) -> HeatModel:
         integral = integral + carry * fine_s
         carry = carry @ (np.eye(3) + flow * fine_s)
     per_w = integral @ np.array([1 / cj, 0, 0])
-    free, gain = [], []
+    free: list[Array] = []
+    gain: list[float] = []
     ahead, warmed, horizon_s = carry, per_w, STEP_S
     reach_s = (GUESSED if device.assumed else FOREVER) * (cj + cs) * rsa
     while not free or horizon_s < 2 * reach_s:
