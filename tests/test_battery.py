@@ -59,3 +59,17 @@ def test_safe_says_whether_the_cheapest_service_can_go_on() -> None:
 def test_a_long_horizon_is_looked_at_in_bounded_steps() -> None:
     week = Battery(500.0, 7 * 86_400.0, (10.0,) * 20_160)
     assert told(Store(), week, 0.5, 10.0).allowed_w > 0
+
+
+def test_ten_minutes_of_clouds_are_no_reason_to_believe_the_forecast_less() -> None:
+    """Ten minutes at half of what was foretold tell of those ten minutes; a bias takes longer to show."""
+    sunny = Battery(20.0, 36_000.0, (10.0,) * 1200)
+    store = Store()
+    for second in range(0, 600, 3):
+        store = battery.sensed(store, sunny, 0.5, 5.0, 4.0, 3.0, float(second))
+    assert store.ratio > 0.75
+
+
+def test_another_load_that_comes_and_goes_counts_with_its_mean() -> None:
+    store = battery.plan(told(Store(), NIGHT, 0.5), NIGHT, 9.0, 2.0, 4.0)
+    assert store.rest_w == pytest.approx(1.0, abs=0.3)

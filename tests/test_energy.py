@@ -28,7 +28,7 @@ def lived(
     for i in range(seconds * 5):
         variant = (i // 25) % len(factors)
         nominal_j = 4 * float(known.active_w[variant, 0] * known.latency_s[variant, 0])
-        told = energy.ran(told, variant, nominal_j)
+        told = energy.ran(told, variant, nominal_j, told.sensed_s)
         watts = 6.0 + other_w + factors[variant] * nominal_j / 0.2
         late.append(watts)
         shown_w += (1 - math.exp(-0.2 / 0.4)) * (late.pop(0) - shown_w)
@@ -84,3 +84,27 @@ def test_time_that_does_not_pass_is_no_reading() -> None:
     told = lived(KNOWN, 5, (1.0,))
     same, watts = energy.sensed(told, KNOWN, 0, 25.0, 9.0, told.sensed_s)
     assert same is told and math.isnan(watts)
+
+
+def test_a_meter_that_speaks_once_a_second_teaches_as_much_as_a_quick_one() -> None:
+    """Batches of two variants in turn, five a second; every reading is compared with the time that it averaged over."""
+    told, now_s, shown_w, late = energy.fresh(KNOWN, 0, 10), 0.0, 6.0, [6.0]
+    for i in range(1500):
+        variant = (i // 3) % 2
+        nominal_j = 4 * float(KNOWN.active_w[variant, 0] * KNOWN.latency_s[variant, 0])
+        told = energy.ran(told, variant, nominal_j, now_s + 0.1)
+        now_s += 0.2
+        late.append(6.0 + (1.3, 0.8)[variant] * nominal_j / 0.2)
+        shown_w += (1 - math.exp(-0.2 / 0.4)) * (late.pop(0) - shown_w)
+        if i % 5 == 4:
+            told, _ = energy.sensed(told, KNOWN, 0, 25.0, round(shown_w / 0.05) * 0.05, now_s)
+    assert [told.factor(i) for i in range(2)] == pytest.approx([1.3, 0.8], abs=0.06)
+
+
+def test_what_runs_while_no_reading_comes_is_kept_in_bounds() -> None:
+    told = energy.fresh(KNOWN, 0, 10)
+    for i in range(1000):
+        told = energy.ran(told, 0, 1.0, 0.5 * i)
+    assert len(told.pending_j) == energy.BINS and sum(map(sum, told.pending_j)) == pytest.approx(1000.0)
+    told, watts = energy.sensed(told, KNOWN, 0, 25.0, None, 500.0)
+    assert watts == pytest.approx(6.0 + 2.0) and told.pending_j == ()

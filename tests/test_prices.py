@@ -31,7 +31,7 @@ def valued(allowed: tuple[bool, ...] = (True, True, True), sweeps: int = 30) -> 
 def planned(allowed: Allowed, long_run: LongRun | None = None, clock: int = 1, free: bool = False) -> Plan:
     base_w = np.array([4.6, 5.9])
     made, _ = prices.plan(
-        valued(), base_w, allowed, long_run or LongRun(), ROUND_S, 0.5, 3.0, 0.0, clock, free, 0.06
+        valued(), base_w, allowed, long_run or LongRun(), ROUND_S, 0.5, 3.0, 0.0, clock, free, not free, 0.06
     )  # fmt: skip
     return made
 
@@ -73,7 +73,7 @@ def test_less_power_makes_a_joule_dearer_and_the_binding_budget_is_named() -> No
 def test_a_quiet_time_saves_for_a_burst_within_its_window_only() -> None:
     """The past was busy and its joules dear; now there is power to spare."""
     _, busy = prices.plan(
-        valued(), np.array([4.6, 5.9]), Allowed(7.0), LongRun(), ROUND_S, 0.5, 3.0, 0.0, 1, False, 0.06
+        valued(), np.array([4.6, 5.9]), Allowed(7.0), LongRun(), ROUND_S, 0.5, 3.0, 0.0, 1, False, False, 0.06
     )  # fmt: skip
     without = planned(Allowed(window_w=20.0), busy)
     short = planned(Allowed(window_w=20.0, cap_w=7.0, window_s=5.0), busy)
@@ -86,6 +86,13 @@ def test_the_clock_is_changed_only_where_it_may_be_and_where_it_gains() -> None:
     assert planned(tight, clock=1, free=False).clock == 1
     assert planned(tight, clock=1, free=True).clock == 0
     assert planned(Allowed(), clock=1, free=True).clock == 1
+
+
+def test_with_the_clock_held_what_lasts_is_reckoned_at_that_clock_alone() -> None:
+    """At the lower clock the same energy would go further: no comfort to a device that may not go there."""
+    night = Allowed(battery_w=7.5, safe=False)
+    assert planned(night, clock=1, free=False).price > 1.2 * planned(night, clock=1, free=True).price
+    assert planned(night, clock=0, free=False).price < planned(night, clock=1, free=False).price
 
 
 def test_the_backlog_ahead_is_interpolated_and_bounded() -> None:

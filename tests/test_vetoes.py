@@ -33,7 +33,7 @@ FP16 = Variant("fp16", 0.78, (10.0, 19.0, 28.0, 37.0), (1.0,), (8.0,))
 MIXED = Variant("mixed", 0.775, (7.0, 13.0, 19.0, 25.0), (1.0,), (6.0,))
 INT8 = Variant("int8", 0.77, (4.0, 7.0, 10.0, 13.0), (1.0,), (4.0,))
 VARIANTS = (FP16, MIXED, INT8)
-BUDGET = Budget(deadline_ms=200.0, deadline_quantile=0.99, min_accuracy=0.0, power_w=4.0)
+BUDGET = Budget(deadline_ms=200.0, deadline_quantile=0.99, min_accuracy=0.0, power_w=4.8)
 DEVICE = Device(idle_w=(3.0,))
 
 
@@ -122,7 +122,7 @@ def test_a_shadow_run_is_paid_for_and_serves_nobody() -> None:
     seen = (Compared("gate", "int8", 0.9),)
     after = told(state, *[ShadowDone("fp16", 1, 10.0, seen)] * 20)
     assert after.decision is state.decision
-    spent_j = sum(after.economy.energy.pending_j) - sum(state.economy.energy.pending_j)
+    spent_j = sum(map(sum, after.economy.energy.pending_j)) - sum(map(sum, state.economy.energy.pending_j))
     assert spent_j == pytest.approx(20 * 8.0 * 0.010, rel=0.01)  # 8 W above rest for 10 ms, twenty times
     assert after.economy.spending.processed == state.economy.spending.processed
     assert told(state, ShadowDone("nobody", 1, 10.0)) is state

@@ -1,7 +1,8 @@
 """How much power the store allows: charge, harvest and forecast in, watts out. Pure.
 
 The mean power is a taut string between "never empty", under a pessimistic forecast, and "never overflowing": what the
-sun would spill is better spent. The forecast is scaled by what the sun gave of late against what was foretold.
+sun would spill is better spent. The forecast is scaled by what the sun gave against what was foretold, as far as that
+tells of the forecast and not of the clouds of the hour.
 `safe` says that the store would carry even the cheapest service; only when it would not are frames given up for it.
 """
 
@@ -24,19 +25,28 @@ STEPS: Final = 720
 """The time ahead is looked at in steps of STEP_S, or in so many for a long one."""
 NOW_FADE_S: Final = 90.0
 """How long the present sun is believed over the forecast."""
-COMPARE_S: Final = 500.0
+BLOCK_ERROR: Final = 0.35
+"""Share by which one value of a forecast is usually wrong, on its own; BIAS: by which all of them are together."""
+BIAS: Final = 0.06
+BIAS_PRIOR: Final = (BLOCK_ERROR / BIAS) ** 2
+"""So many values of a forecast must have come and gone to tell as much of its bias as was known before."""
+COMPARE_BLOCKS: Final = 300.0
+"""After so many values a comparison is forgotten: a dusty panel stays dusty, a season does not."""
 RATIO_RANGE: Final = (0.5, 1.4)
 GAUGE_STEP: Final = 0.004
 PESSIMISM: Final = 1.3
 SAFE_PESSIMISM: Final = 0.3
 PLAN_EVERY_S: Final = 3.0
 LONG_S: Final = 240.0
+REST_S: Final = 150.0
+"""Another load comes and goes: its mean over so long is what the time ahead will have of it."""
 
 
 @dataclass(frozen=True)
 class Store:
     """`charge` integrates between the gauge's coarse steps. `harvested`, `foretold`: fading sums, for their ratio.
-    `begun_s`: when the battery was first told; its own times count from there."""
+    `begun_s`: when the battery was first told; its own times count from there. `rest_w`: drawn
+    without frames, smoothed."""
 
     charge: float | None = None
     sun_w: float = 0.0
@@ -47,6 +57,7 @@ class Store:
     allowed_w: float = math.inf
     safe: bool = True
     begun_s: float = 0.0
+    rest_w: float | None = None
 
 
 def sensed(
@@ -58,12 +69,11 @@ def sensed(
     else:
         known = store.charge + (harvest_w - drawn_w) * elapsed_s / capacity_j
         known += 0.02 * elapsed_s * (charge - known)
-    kept = math.exp(-elapsed_s / COMPARE_S)
+    kept = math.exp(-elapsed_s / (COMPARE_BLOCKS * battery.forecast_step_s))
     harvested_j = kept * store.harvested_j + harvest_w * elapsed_s
     foretold_j = kept * store.foretold_j + forecast_w(battery, now_s - store.begun_s) * elapsed_s
-    mean_w = sum(battery.forecast_w) / len(battery.forecast_w) if battery.forecast_w else 0.0
-    prior_j = 0.02 * capacity_j + 0.15 * mean_w * COMPARE_S
-    ratio = (harvested_j + prior_j) / (foretold_j + prior_j)
+    prior_j = _prior_j(battery)
+    ratio = (harvested_j + prior_j) / (foretold_j + prior_j) if prior_j > 0 else 1.0
     return replace(store, charge=known, sun_w=harvest_w, harvested_j=harvested_j, foretold_j=foretold_j, ratio=ratio)
 
 
@@ -73,10 +83,19 @@ def forecast_w(battery: Battery, at_s: float) -> float:
     return battery.forecast_w[min(len(battery.forecast_w) - 1, max(0, int(at_s / battery.forecast_step_s)))]
 
 
+def _prior_j(battery: Battery) -> float:
+    """What must have been foretold for its comparison with the sun to count as much as the trust in the forecast."""
+    if not battery.forecast_w:
+        return 0.0
+    return BIAS_PRIOR * battery.forecast_step_s * sum(battery.forecast_w) / len(battery.forecast_w)
+
+
 def plan(store: Store, battery: Battery, idle_w: float, service_w: float, now_s: float) -> Store:
     """`idle_w`: drawn with no frame run; `service_w`: by the cheapest variant on all frames, above it."""
     if store.charge is None or now_s - store.planned_s <= PLAN_EVERY_S:
         return store
+    rest_w = idle_w if store.rest_w is None else store.rest_w
+    rest_w += min(1.0, (now_s - store.planned_s) / REST_S) * (idle_w - rest_w)
     capacity_j = battery.capacity_wh * 3600
     left_s = battery.until_s - (now_s - store.begun_s)
     step_s = max(STEP_S, left_s / STEPS)
@@ -85,15 +104,15 @@ def plan(store: Store, battery: Battery, idle_w: float, service_w: float, now_s:
     above_j = store.charge * capacity_j - RESERVE * capacity_j
     most_w = (above_j + np.maximum(0.0, sun_j - PESSIMISM * error_j)) / ahead_s
     least_w = (store.charge * capacity_j + sun_j - FULL * capacity_j) / ahead_s
-    survive_j = above_j + np.maximum(0.0, sun_j - SAFE_PESSIMISM * error_j) - idle_w * np.maximum(0.0, ahead_s - 30.0)
+    survive_j = above_j + np.maximum(0.0, sun_j - SAFE_PESSIMISM * error_j) - rest_w * np.maximum(0.0, ahead_s - 30.0)
     soon_w = float(survive_j[ahead_s >= 30].min() / 30.0) if (ahead_s >= 30).any() else math.inf
-    needed_w = idle_w + service_w
+    needed_w = rest_w + service_w
     safe = soon_w > needed_w or above_j / needed_w > min(LONG_S, left_s)
-    return replace(store, planned_s=now_s, allowed_w=max(0.0, _taut(most_w, least_w)), safe=safe)
+    return replace(store, planned_s=now_s, allowed_w=max(0.0, _taut(most_w, least_w)), safe=safe, rest_w=rest_w)
 
 
 def _harvest(store: Store, battery: Battery, ahead_s: Array, step_s: float, now_s: float) -> tuple[Array, Array]:
-    """Joules expected up to each time ahead, and their standard error: errors of neighbouring blocks go together."""
+    """Joules expected up to each time ahead, and their standard error: within a value of the forecast it is one."""
     if not battery.forecast_w:
         return np.zeros(len(ahead_s)), np.zeros(len(ahead_s))
     now_counts = np.exp(-ahead_s / NOW_FADE_S)
@@ -102,7 +121,9 @@ def _harvest(store: Store, battery: Battery, ahead_s: Array, step_s: float, now_
     ratio = min(RATIO_RANGE[1], max(RATIO_RANGE[0], store.ratio))
     sun_w = foretold[block] * ratio * (1 - now_counts) + store.sun_w * now_counts
     sun_j = np.cumsum(sun_w) * step_s
-    error_j = np.sqrt(np.cumsum((0.35 * sun_w * step_s) ** 2) * 3.0 + (0.06 * sun_j) ** 2)
+    together = max(1.0, battery.forecast_step_s / step_s)
+    bias = BIAS * math.sqrt((prior_j := _prior_j(battery)) / max(1e-9, prior_j + store.foretold_j))
+    error_j = np.sqrt(np.cumsum((BLOCK_ERROR * sun_w * step_s) ** 2) * together + (bias * sun_j) ** 2)
     return sun_j, error_j
 
 

@@ -69,6 +69,11 @@ class Economy:
         return self.tables.device
 
     @property
+    def rest_clock(self) -> int:
+        """The clock at which it costs least to last: the lowest, or the one it runs at where that is given."""
+        return self.clock if self.device.held else 0
+
+    @property
     def planned(self) -> bool:
         """There is a plan for the variants, budgets and cameras of now."""
         return math.isfinite(self.planned_s)
@@ -251,7 +256,7 @@ def ran(e: Economy, now_s: float, run: Ran) -> Economy:
             learnt = scene.learn(learnt, run.contrast, confidence, camera)
     return replace(
         e,
-        energy=energy.ran(e.energy, run.variant, cost_j / factor),
+        energy=energy.ran(e.energy, run.variant, cost_j / factor, now_s),
         latency=latency.learn(pace, run.variant, ratio, now_s),
         scene=learnt,
         spending=spending,
@@ -260,10 +265,10 @@ def ran(e: Economy, now_s: float, run: Ran) -> Economy:
     )
 
 
-def shadowed(e: Economy, variant: int, batch: int) -> Economy:
+def shadowed(e: Economy, variant: int, batch: int, now_s: float) -> Economy:
     """Frames were run again for the guard: their joules are spent, and serve nobody."""
     cost_j = e.joule(variant, e.clock) * e.tables.times(variant, batch, batch)
-    spent = energy.ran(e.energy, variant, cost_j / e.energy.factor(variant))
+    spent = energy.ran(e.energy, variant, cost_j / e.energy.factor(variant), now_s)
     return replace(e, energy=spent, spending=_spent(e, cost_j, 0.0))
 
 

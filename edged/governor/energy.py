@@ -1,8 +1,10 @@
 """What an inference costs and what else the device draws: sensed power and runs in, watts and factors out. Pure.
 
 sensed power = idle(clock) + leakage(T) + other + sum over variants of factor * busy power, through the sensor's lag and
-averaging; a Kalman filter over [other, factors]. A step in the residual opens `other`: a co-runner came. Without a
-profile the factors start wide and bound to each other: what one variant draws tells of the rest.
+averaging; a Kalman filter over [other, factors]. What ran between two readings is kept in short bins, so that a meter
+that speaks once a second is compared with what it averaged over, and not with a second that it has not seen yet.
+A step in the residual opens `other`: a co-runner came. Without a profile the factors start wide and bound to each
+other: what one variant draws tells of the rest.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from edged.governor.tables import Array, Tables
 
 OTHER_VAR: Final = 0.6
 OTHER_VAR_MAX: Final = 4.0
-OTHER_DRIFT_PER_S: Final = 0.02
+OTHER_DRIFT_PER_S: Final = 0.003
+"""What rests drifts slowly: another load that comes or goes is a step. Were it free to follow, it would take up what
+the factors have wrong, and change with whatever runs."""
 FACTOR_VAR: Final = 0.03
 FACTOR_VAR_MAX: Final = 0.04
 FACTOR_DRIFT_PER_S: Final = 2e-5
@@ -38,19 +42,23 @@ STALL_ENERGY: Final = 0.6
 PEAK_FADE_W_PER_S: Final = 0.004
 BLIND_AFTER_S: Final = 1.0
 BLIND_OVER_S: Final = 4.0
+BIN_S: Final = 0.2
+BINS: Final = 50
+"""So many at most: while no reading comes, the last takes in all that runs."""
 
 
 @dataclass(frozen=True)
 class Energy:
     """`mean`, `cov`: of [other, factor by variant]; `most_var`: what the variances may grow to. `pending_j`: nominal
-    joules run since the last reading. `lagged`: what the sensor has not shown yet; `busy_w`, `base_w`: what it shows.
+    joules by variant run since the last reading, by bin. `lagged`: what the sensor has not shown yet; `busy_w`,
+    `base_w`: what it shows.
     `valid_s`: the last reading that had power. `peak_w`: of `other`, for blind times."""
 
     mean: Array
     cov: Array
     most_var: Array
     factor_range: tuple[Array, Array]
-    pending_j: tuple[float, ...]
+    pending_j: tuple[tuple[float, ...], ...]
     busy_w: Array
     base_w: float
     book: Book
@@ -95,14 +103,18 @@ def fresh(tables: Tables, clock: int, window_s: int) -> Energy:
     most_var = np.concatenate([[other_max], np.where(guessed, ASSUMED_COMMON_VAR + FACTOR_VAR, FACTOR_VAR_MAX)])
     low, high = np.where(guessed[None, :], np.array([ASSUMED_RANGE]).T, np.array([FACTOR_RANGE]).T)
     return Energy(
-        np.concatenate([[0.0], np.ones(n)]), cov, most_var, (low, high), (0.0,) * n, np.zeros(n), rest_w,
+        np.concatenate([[0.0], np.ones(n)]), cov, most_var, (low, high), (), np.zeros(n), rest_w,
         book.fresh(float(tables.idle_w[0]), window_s),
     )  # fmt: skip
 
 
-def ran(energy: Energy, variant: int, nominal_j: float) -> Energy:
-    pending = energy.pending_j
-    return replace(energy, pending_j=(*pending[:variant], pending[variant] + nominal_j, *pending[variant + 1 :]))
+def ran(energy: Energy, variant: int, nominal_j: float, now_s: float) -> Energy:
+    pending, nothing = energy.pending_j, (0.0,) * len(energy.busy_w)
+    k = min(BINS - 1, max(0, int((now_s - energy.sensed_s) / BIN_S)))
+    pending += (nothing,) * (k + 1 - len(pending))
+    there = pending[k]
+    there = (*there[:variant], there[variant] + nominal_j, *there[variant + 1 :])
+    return replace(energy, pending_j=(*pending[:k], there, *pending[k + 1 :]))
 
 
 def sensed(
@@ -115,11 +127,14 @@ def sensed(
     if elapsed_s <= 0:
         return energy, float("nan")
     device = tables.device
-    busy_w = np.array(energy.pending_j) / elapsed_s
     base_w = float(tables.idle_w[clock]) + device.leakage_w_per_c * (junction_c - 25.0)
-    modelled_w = base_w + energy.other_w + float(energy.mean[1:] @ busy_w)
-    ledger = energy.book.drew(modelled_w, elapsed_s, now_s)
-    energy = _shown(energy, tables, (now_s, elapsed_s, base_w, busy_w))
+    ledger, modelled_w, past = energy.book, 0.0, []
+    for until_s, bin_s, busy_w in _binned(energy, elapsed_s, now_s):
+        drawn_w = base_w + energy.other_w + float(energy.mean[1:] @ busy_w)
+        ledger = ledger.drew(drawn_w, bin_s, until_s)
+        modelled_w += drawn_w * bin_s / elapsed_s
+        past.append((until_s, bin_s, base_w, busy_w))
+    energy = _shown(energy, tables, past)
     valid_s, peak_w = energy.valid_s, energy.peak_w
     mean, cov = energy.mean, energy.cov
     if power_w is not None:
@@ -132,7 +147,7 @@ def sensed(
         energy,
         mean=mean,
         cov=cov,
-        pending_j=(0.0,) * len(energy.pending_j),
+        pending_j=(),
         sensed_s=now_s,
         valid_s=valid_s,
         peak_w=peak_w,
@@ -142,11 +157,22 @@ def sensed(
     return energy, modelled_w
 
 
-def _shown(energy: Energy, tables: Tables, now: tuple[float, float, float, Array]) -> Energy:
-    """What the sensor shows by now: the past, `lag` late and averaged."""
+def _binned(energy: Energy, elapsed_s: float, now_s: float) -> list[tuple[float, float, Array]]:
+    """The time since the last reading in bins: (its end, its length, nominal watts by variant). What ran beyond them
+    counts to the last."""
+    count = min(BINS, max(1, round(elapsed_s / BIN_S)))
+    bin_s = elapsed_s / count
+    joules = np.zeros((count, len(energy.busy_w)))
+    for k, there in enumerate(energy.pending_j):
+        joules[min(k, count - 1)] += there
+    return [(now_s - (count - 1 - k) * bin_s, bin_s, joules[k] / bin_s) for k in range(count)]
+
+
+def _shown(energy: Energy, tables: Tables, past: list[tuple[float, float, float, Array]]) -> Energy:
+    """What the sensor shows now, after `past`: what was, `lag` late and averaged."""
     device = tables.device
-    until_s = now[0] - device.sensor_lag_s + 1e-6
-    lagged = [*energy.lagged, now]
+    until_s = past[-1][0] - device.sensor_lag_s + 1e-6
+    lagged = [*energy.lagged, *past]
     busy_w, base_w, showing = energy.busy_w, energy.base_w, energy.showing
     while lagged and lagged[0][0] <= until_s:
         _, lasted_s, then_base_w, then_busy_w = lagged.pop(0)

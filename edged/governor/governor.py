@@ -281,7 +281,7 @@ def _noted(state: State, observation: Skipped | Sensed | ShadowDone, now_ns: int
         i = index(state, observation.variant)
         if i is None or not 1 <= observation.batch <= MAX_BATCH:
             return state
-        return replace(state, economy=economy.shadowed(state.economy, i, observation.batch))
+        return replace(state, economy=economy.shadowed(state.economy, i, observation.batch, state.seconds(now_ns)))
     return replace(state, economy=ledger.sensed(state.economy, observation, state.seconds(now_ns)))
 
 

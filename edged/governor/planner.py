@@ -24,6 +24,8 @@ UNHURRIED: Final = 0.06
 """Smoothing of what heat allows; of what the window allows: QUICK."""
 QUICK: Final = 0.25
 ROUND_SMOOTHING: Final = 0.3
+LEAST_W: Final = 0.1
+"""No device rests at less, whatever its meter says."""
 
 
 def replan(e: Economy, now_s: float, clock: int, may_switch: bool) -> Economy:
@@ -41,7 +43,9 @@ def replan(e: Economy, now_s: float, clock: int, may_switch: bool) -> Economy:
     )  # fmt: skip
     value = worth.iterate(e.worth, e.tables, e.latency, terms)
     service = max(
-        (e.tables.easy[o.variant] - e.tables.slope[o.variant] * middle) * o.frames / max(1e-9, float(costs[0, i]))
+        (e.tables.easy[o.variant] - e.tables.slope[o.variant] * middle)
+        * o.frames
+        / max(1e-9, float(costs[e.rest_clock, i]))
         for i, o in enumerate(options)
         if e.allowed[o.variant]
     )
@@ -50,7 +54,7 @@ def replan(e: Economy, now_s: float, clock: int, may_switch: bool) -> Economy:
     within, base_w = replace(value, value=value.value[reach], gain=value.gain[reach]), _base_w(e, now_s)[reach]
     plan, long_run = prices.plan(
         within, base_w, allowed, e.long_run, e.round_s, elapsed_s, service, e.spending.correction, clock, free,
-        e.device.clock_switch_ms / 1000,
+        e.device.held, e.device.clock_switch_ms / 1000,
     )  # fmt: skip
     plan = replace(plan, home=_homes(e, plan, options, middle))
     spending = e.spending.relaxed(0.97) if plan.paced else e.spending
@@ -129,9 +133,10 @@ def _lasting_w(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[E
     """What the battery and the horizon's energy allow, and whether the cheapest service is safe all the same."""
     watts, safe, store, ahead = math.inf, True, e.store, e.horizon
     if e.budget.battery is not None:
-        rest_w = float(e.tables.idle_w[0]) + max(0.0, e.energy.other_w)
+        rest_w = float(e.tables.idle_w[e.rest_clock]) + e.energy.other_w
         rest_w += e.device.leakage_w_per_c * (e.junction_c - 25.0) if e.knows_heat else 0.0
-        cheapest_j = min(e.joule(o.variant, 0) * o.times / o.frames for o in options if e.allowed[o.variant])
+        rest_w = max(LEAST_W, rest_w)
+        cheapest_j = min(e.joule(o.variant, e.rest_clock) * o.times / o.frames for o in options if e.allowed[o.variant])
         store = battery.plan(store, e.budget.battery, rest_w, cheapest_j * e.cameras / e.round_s, now_s)
         watts, safe = store.allowed_w, store.safe
     if ahead is not None and e.knows_power:

@@ -86,11 +86,13 @@ class LongRun:
 
 def plan(
     worth: Worth, base_w: Array, allowed: Allowed, long_run: LongRun, period_s: float, elapsed_s: float,
-    service_price: float, correction: float, clock: int, may_switch: bool, stall_s: float,
+    service_price: float, correction: float, clock: int, may_switch: bool, held: bool, stall_s: float,
 ) -> tuple[Plan, LongRun]:  # fmt: skip
-    """`base_w`: drawn without any frame, by clock. `service_price`: what a joule is worth to the cheapest service."""
+    """`base_w`: drawn without any frame, by clock. `service_price`: what a joule is worth to the cheapest service.
+    `may_switch`: the clock, now; `held`: never."""
     prices, gain = worth.prices, worth.gain
-    now_dual = _dual(gain / period_s, prices, base_w)
+    reachable = slice(clock, clock + 1) if held else slice(None)
+    now_dual = _dual((gain / period_s)[reachable], prices, base_w[reachable])
     before = long_run.dual if long_run.dual is not None else now_dual
     dual = before + min(1.0, elapsed_s / LONG_RUN_S) * (now_dual - before)
     middle = 0.5 * (prices[1:] + prices[:-1])
@@ -104,7 +106,9 @@ def plan(
     earned = earned + min(1.0, elapsed_s / LONG_RUN_S) * (earned_now - earned)
     if math.isfinite(allowed.cap_w):
         # In a quiet time a joule is not for nothing: within its window it may be spent in the next burst.
-        usual = crossing(-np.diff(_dual(earned, prices, base_w)) / np.diff(prices), middle, allowed.cap_w)
+        usual = crossing(
+            -np.diff(_dual(earned[reachable], prices, base_w[reachable])) / np.diff(prices), middle, allowed.cap_w
+        )
         lasting = max(lasting, min(SAVING_MOST, allowed.window_s / SAVING_S) * usual)
     values = _clock_values(worth, base_w, allowed.short_w, lasting, period_s)
     spare_w = allowed.short_w - base_w
