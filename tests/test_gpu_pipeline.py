@@ -90,15 +90,16 @@ def test_an_output_that_is_no_number_costs_only_the_frames_not_yet_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with built(tmp_path, MODELS, runtime=HostGpuRuntime()) as house:
-        publish, calls = house.pipeline._presenter.publish, [0]
+        presenter = house.pipeline._runner._presenter
+        decode, calls = presenter.decode, [0]
 
-        def sometimes(*arguments: Any) -> bool:
+        def sometimes(*arguments: Any) -> Any:
             calls[0] += 1
             if calls[0] % 3 == 0:
                 raise EdgedError("an output is no number")
-            return publish(*arguments)
+            return decode(*arguments)
 
-        monkeypatch.setattr(house.pipeline._presenter, "publish", sometimes)
+        monkeypatch.setattr(presenter, "decode", sometimes)
         with running(house, CAMERAS, PATIENT):
             wait_for(lambda: status(house, "c1").results >= 5 and status(house, "c2").drops.get("engine", 0) >= 2)
         adds_up(house)

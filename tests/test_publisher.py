@@ -28,7 +28,19 @@ SUBSCRIBER = Path(__file__).parent / "support" / "subscriber.py"
 
 # DESIGN: what a reader may rely on, written down here a second time on purpose.
 RESULT_KEYS = {
-    *("v", "seq", "camera", "frame", "t_capture", "t_publish", "mono_capture_ns", "age_ms", "variant", "batch"),
+    *(
+        "v",
+        "seq",
+        "camera",
+        "frame",
+        "t_capture",
+        "t_publish",
+        "mono_capture_ns",
+        "age_ms",
+        "escalated",
+        "variant",
+        "batch",
+    ),
     *("latency_ms", "deadline_ms", "deadline_met", "energy_mj", "width", "height", "detections", "ring"),
 }
 
