@@ -96,7 +96,8 @@ def _budgets(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[Eco
     allowed = Allowed(window_w, heat_w, battery_w, safe, lasts_s=lasts_s)
     if not math.isfinite(window_w) or e.budget.power_w is None:
         return e, allowed
-    return e, replace(allowed, cap_w=e.budget.power_w, window_s=e.budget.power_window_s)
+    steady_w = window_w if e.smooth_w[2] is None else e.smooth_w[2]
+    return e, replace(allowed, cap_w=e.budget.power_w, window_s=e.budget.power_window_s, steady_w=steady_w)
 
 
 def _window_w(e: Economy, now_s: float) -> tuple[Economy, float]:
@@ -108,11 +109,13 @@ def _window_w(e: Economy, now_s: float) -> tuple[Economy, float]:
     seen = now_s - e.energy.valid_s <= SEEN_S
     usual_w = e.energy.book.usual_w + 0.5 * e.energy.other_error_w if seen else math.inf
     window_w = window.allowed_w(e.energy.book, caps, usual_w, now_s)
-    before, heat_before = e.smooth_w
+    before, heat_before, steady_before = e.smooth_w
     smooth_w = window_w if before is None else before + QUICK * (window_w - before)
+    steady = REPLAN_S / prices.CLOCK_PAYBACK_S
+    steady_w = window_w if steady_before is None else steady_before + steady * (window_w - steady_before)
     if window_w > 0.9 * smooth_w:
         window_w = min(smooth_w, window_w + 0.03 * cap_w)
-    return replace(e, caps=caps, smooth_w=(smooth_w, heat_before)), window_w
+    return replace(e, caps=caps, smooth_w=(smooth_w, heat_before, steady_w)), window_w
 
 
 def _heat_w(e: Economy) -> tuple[Economy, float]:
@@ -121,9 +124,9 @@ def _heat_w(e: Economy) -> tuple[Economy, float]:
     heat_w = thermal.allowed_w(e.heat, e.physics, e.budget.temperature_c)
     if not math.isfinite(heat_w):
         return e, heat_w
-    window_before, before = e.smooth_w
+    window_before, before, steady_w = e.smooth_w
     smooth_w = heat_w if before is None else before + UNHURRIED * (heat_w - before)
-    return replace(e, smooth_w=(window_before, smooth_w)), min(smooth_w, heat_w + 0.4)
+    return replace(e, smooth_w=(window_before, smooth_w, steady_w)), min(smooth_w, heat_w + 0.4)
 
 
 def _lasting_w(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[Economy, float, bool, float]:

@@ -45,6 +45,8 @@ class Allowed:
     """the rolling mean's limit itself, and its length"""
     lasts_s: float = math.inf
     """time until the energy that must last may be spent"""
+    steady_w: float = math.inf
+    """`window_w` over the time that a change of clock must pay for itself in: from second to second it swings"""
 
     @property
     def short_w(self) -> float:
@@ -116,7 +118,7 @@ def plan(
             -np.diff(_dual(earned[reachable], prices, base_w[reachable])) / np.diff(prices), middle, allowed.cap_w
         )
         lasting = max(lasting, min(SAVING_MOST, allowed.window_s / SAVING_S) * usual)
-    values = _clock_values(worth, base_w, allowed.short_w, lasting, period_s)
+    values = _clock_values(worth, base_w, min(allowed.steady_w, allowed.heat_w), lasting, period_s)
     spare_w = allowed.short_w - base_w
     best = int(values.argmax())
     if may_switch and best != clock:
