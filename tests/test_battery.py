@@ -52,8 +52,17 @@ def test_a_forecast_that_promises_too_much_is_believed_less() -> None:
 
 
 def test_safe_says_whether_the_cheapest_service_can_go_on() -> None:
-    assert told(Store(), NIGHT, 0.5).safe
+    """The device rests at 1 W and serves at 3 W, for ten hours."""
+    evening = Battery(capacity_wh=60.0, until_s=36_000.0)
+    assert told(Store(), evening, 0.6).safe
+    assert not told(Store(), evening, 0.4).safe
     assert not told(Store(), NIGHT, RESERVE + 0.001).safe
+
+
+def test_under_a_sun_the_cheapest_service_goes_on_while_a_rest_would_be_survived() -> None:
+    morning = Battery(20.0, 36_000.0, (0.0,) * 5 + (3.0,) * 5, 3600.0)
+    assert told(Store(), morning, 0.5).safe
+    assert not told(Store(), morning, RESERVE + 0.001).safe
 
 
 def test_a_long_horizon_is_looked_at_in_bounded_steps() -> None:

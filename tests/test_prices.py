@@ -82,10 +82,11 @@ def test_a_quiet_time_saves_for_a_burst_within_its_window_only() -> None:
 
 
 def test_the_clock_is_changed_only_where_it_may_be_and_where_it_gains() -> None:
-    tight = Allowed(window_w=6.4)
+    tight = Allowed(window_w=6.4, steady_w=6.4)
     assert planned(tight, clock=1, free=False).clock == 1
     assert planned(tight, clock=1, free=True).clock == 0
     assert planned(Allowed(), clock=1, free=True).clock == 1
+    assert planned(Allowed(window_w=6.4, steady_w=20.0), clock=1, free=True).clock == 1  # a second's want is no reason
 
 
 def test_with_the_clock_held_what_lasts_is_reckoned_at_that_clock_alone() -> None:

@@ -32,8 +32,9 @@ class Economy:
     """`allowed`: by variant, whether it may run; `allowed_apart`: the same of each camera with vetoes of its own.
     `clock`: what the device runs at, as far as is known; `clock_s`: when it was last changed from here; `highest`: up
     to which it may be, while it is not given. `smooth_w`: the window's and the heat's allowance, smoothed, since jitter
-    of a budget costs accuracy. `round_s`: time between two rounds of frames as the plan has it, `offered_s` as the
-    cameras offer them now. `mean_weight`: of a frame."""
+    of a budget costs accuracy; the third is the window's over the time for which a clock is chosen. `round_s`: time
+    between two rounds of frames as the plan has it, `offered_s` as the cameras offer them now. `mean_weight`: of a
+    frame."""
 
     variants: tuple[Variant, ...]
     tables: Tables
@@ -61,7 +62,7 @@ class Economy:
     clock_s: float = -math.inf
     highest: int = 0
     throttle: Throttle = UNTHROTTLED
-    smooth_w: tuple[float | None, float | None] = (None, None)
+    smooth_w: tuple[float | None, float | None, float | None] = (None, None, None)
     mean_weight: float = 1.0
 
     @property
@@ -179,7 +180,7 @@ def adapted(e: Economy, variants: Sequence[Variant], budget: Budget, cameras: in
     return replace(
         e, variants=variants, tables=known, budget=budget, cameras=cameras, worth=value, energy=drawn, caps=caps,
         store=store, horizon=horizon.begun(e.horizon, budget, now_s, e.energy.book.drawn_j),
-        smooth_w=e.smooth_w if budget == e.budget else (None, None), planned_s=-math.inf,
+        smooth_w=e.smooth_w if budget == e.budget else (None, None, None), planned_s=-math.inf,
     )  # fmt: skip
 
 

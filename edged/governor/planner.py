@@ -96,10 +96,12 @@ def _budgets(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[Eco
     e, heat_w = _heat_w(e)
     if math.isfinite(e.throttle.allowed_w):
         heat_w = min(heat_w, e.throttle.held_w(float(_base_w(e, now_s)[e.clock])))
-    e, battery_w, safe = _lasting_w(e, options, now_s)
+    e, battery_w, safe, lasts_s = _lasting_w(e, options, now_s)
+    allowed = Allowed(window_w, heat_w, battery_w, safe, lasts_s=lasts_s)
     if not math.isfinite(window_w) or e.budget.power_w is None:
-        return e, Allowed(window_w, heat_w, battery_w, safe)
-    return e, Allowed(window_w, heat_w, battery_w, safe, e.budget.power_w, e.budget.power_window_s)
+        return e, allowed
+    steady_w = window_w if e.smooth_w[2] is None else e.smooth_w[2]
+    return e, replace(allowed, cap_w=e.budget.power_w, window_s=e.budget.power_window_s, steady_w=steady_w)
 
 
 def _window_w(e: Economy, now_s: float) -> tuple[Economy, float]:
@@ -111,11 +113,13 @@ def _window_w(e: Economy, now_s: float) -> tuple[Economy, float]:
     seen = now_s - e.energy.valid_s <= SEEN_S
     usual_w = e.energy.book.usual_w + 0.5 * e.energy.other_error_w if seen else math.inf
     window_w = window.allowed_w(e.energy.book, caps, usual_w, now_s)
-    before, heat_before = e.smooth_w
+    before, heat_before, steady_before = e.smooth_w
     smooth_w = window_w if before is None else before + QUICK * (window_w - before)
+    steady = REPLAN_S / prices.CLOCK_PAYBACK_S
+    steady_w = window_w if steady_before is None else steady_before + steady * (window_w - steady_before)
     if window_w > 0.9 * smooth_w:
         window_w = min(smooth_w, window_w + 0.03 * cap_w)
-    return replace(e, caps=caps, smooth_w=(smooth_w, heat_before)), window_w
+    return replace(e, caps=caps, smooth_w=(smooth_w, heat_before, steady_w)), window_w
 
 
 def _heat_w(e: Economy) -> tuple[Economy, float]:
@@ -124,24 +128,25 @@ def _heat_w(e: Economy) -> tuple[Economy, float]:
     heat_w = thermal.allowed_w(e.heat, e.physics, e.budget.temperature_c)
     if not math.isfinite(heat_w):
         return e, heat_w
-    window_before, before = e.smooth_w
+    window_before, before, steady_w = e.smooth_w
     smooth_w = heat_w if before is None else before + UNHURRIED * (heat_w - before)
-    return replace(e, smooth_w=(window_before, smooth_w)), min(smooth_w, heat_w + 0.4)
+    return replace(e, smooth_w=(window_before, smooth_w, steady_w)), min(smooth_w, heat_w + 0.4)
 
 
-def _lasting_w(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[Economy, float, bool]:
-    """What the battery and the horizon's energy allow, and whether the cheapest service is safe all the same."""
-    watts, safe, store, ahead = math.inf, True, e.store, e.horizon
+def _lasting_w(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[Economy, float, bool, float]:
+    """What the battery and the horizon's energy allow, whether the cheapest service is safe all the same, and how long
+    what binds must last."""
+    watts, safe, lasts_s, store, ahead = math.inf, True, math.inf, e.store, e.horizon
     if e.budget.battery is not None:
         rest_w = float(e.tables.idle_w[e.rest_clock]) + e.energy.other_w
         rest_w += e.device.leakage_w_per_c * (e.junction_c - 25.0) if e.knows_heat else 0.0
         rest_w = max(LEAST_W, rest_w)
         cheapest_j = min(e.joule(o.variant, e.rest_clock) * o.times / o.frames for o in options if e.allowed[o.variant])
         store = battery.plan(store, e.budget.battery, rest_w, cheapest_j * e.cameras / e.round_s, now_s)
-        watts, safe = store.allowed_w, store.safe
+        watts, safe, lasts_s = store.allowed_w, store.safe, store.left_s(e.budget.battery, now_s)
     if ahead is not None and e.knows_power:
         ahead = ahead.rolled(now_s, e.energy.book.drawn_j)
         allowed_w = ahead.allowed_w(now_s, e.energy.book.drawn_j)
         if allowed_w < watts:
-            watts, safe = allowed_w, False
-    return replace(e, store=store, horizon=ahead), watts, safe
+            watts, safe, lasts_s = allowed_w, False, ahead.left_s(now_s)
+    return replace(e, store=store, horizon=ahead), watts, safe, lasts_s

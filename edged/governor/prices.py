@@ -22,6 +22,9 @@ CLOCK_PAYBACK_S: Final = 12.0
 CLOCK_GAIN: Final = 0.004
 """A clock is left for one that gains this share of the best value, and the stall of the change within the payback."""
 LONG_RUN_S: Final = 150.0
+LONG_RUN_SHARE: Final = 0.5
+"""Of the time that is left at most: what is overspent in the last minutes, no later minute makes good."""
+LONG_RUN_LEAST_S: Final = 30.0
 SAVING_MOST: Final = 0.7
 SAVING_S: Final = 80.0
 """A quiet time saves for bursts that the window may still hold, the more the longer it is: share of the usual price."""
@@ -40,6 +43,10 @@ class Allowed:
     cap_w: float = math.inf
     window_s: float = 0.0
     """the rolling mean's limit itself, and its length"""
+    lasts_s: float = math.inf
+    """time until the energy that must last may be spent"""
+    steady_w: float = math.inf
+    """`window_w` over the time that a change of clock must pay for itself in: from second to second it swings"""
 
     @property
     def short_w(self) -> float:
@@ -94,7 +101,8 @@ def plan(
     reachable = slice(clock, clock + 1) if held else slice(None)
     now_dual = _dual((gain / period_s)[reachable], prices, base_w[reachable])
     before = long_run.dual if long_run.dual is not None else now_dual
-    dual = before + min(1.0, elapsed_s / LONG_RUN_S) * (now_dual - before)
+    long_run_s = min(LONG_RUN_S, max(LONG_RUN_LEAST_S, LONG_RUN_SHARE * allowed.lasts_s))
+    dual = before + min(1.0, elapsed_s / long_run_s) * (now_dual - before)
     middle = 0.5 * (prices[1:] + prices[:-1])
     lasting = 0.0
     if math.isfinite(allowed.battery_w):
@@ -110,7 +118,7 @@ def plan(
             -np.diff(_dual(earned[reachable], prices, base_w[reachable])) / np.diff(prices), middle, allowed.cap_w
         )
         lasting = max(lasting, min(SAVING_MOST, allowed.window_s / SAVING_S) * usual)
-    values = _clock_values(worth, base_w, allowed.short_w, lasting, period_s)
+    values = _clock_values(worth, base_w, min(allowed.steady_w, allowed.heat_w), lasting, period_s)
     spare_w = allowed.short_w - base_w
     best = int(values.argmax())
     if may_switch and best != clock:
