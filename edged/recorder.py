@@ -23,6 +23,7 @@ import numpy as np
 
 import edged
 from edged import clock
+from edged.bus.schema import Recording
 from edged.config import RecordConfig
 from edged.errors import EdgedError, UsageError
 from edged.governor.helm import Answer, Asked
@@ -46,17 +47,6 @@ PATTERN: Final = f"edged-{'[0-9]' * 8}.log"
 log = logging.getLogger("edged.recorder")
 
 Event = Callable[[str, str], None]
-
-
-@dataclass(frozen=True)
-class RecordStatus:
-    """`why`: the reason why it does not record any more."""
-
-    path: str
-    recording: bool
-    megabytes: float
-    dropped: int
-    why: str | None
 
 
 @dataclass(frozen=True)
@@ -126,10 +116,10 @@ class Recorder:
         return not self._thread.is_alive()
 
     @property
-    def status(self) -> RecordStatus:
-        return RecordStatus(
-            str(self._directory), self._why is None, (self._older + self._size) / 1e6, self.dropped, self._why
-        )
+    def status(self) -> Recording:
+        """Any thread."""
+        megabytes = (self._older + self._size) / 1e6
+        return Recording(str(self._directory), round(megabytes, 3), self.dropped, self._why)
 
     def _put(self, passed: _Passed) -> None:
         if self._why is not None:

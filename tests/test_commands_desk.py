@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -100,6 +101,8 @@ def test_profiles_side_by_side(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert (mine["name"], free["name"]) == ("mine", "performance")
     assert mine["mean_w"] < 5.1 < free["mean_w"]
     assert free["accuracy"] > mine["accuracy"]
+    code, out, _ = run(capsys, "simulate", "--scenario", scenario, *more)
+    assert re.search(r"time above the power budget +~0\.00 % +no limit\n", out), out
 
 
 def test_the_same_seed_gives_the_same_run_and_a_free_clock_another(
