@@ -16,8 +16,9 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class Recorder:
         self._lost = self.dropped = 0
         self._said_ns = -SAY_EVERY_NS
         self._why: str | None = None
-        self._file: BinaryIO | None = None
+        self._file: RawIOBase | None = None
         self._packer = Packer()
         self._state: State | None = None
         self._size = self._number = 0
@@ -208,10 +209,8 @@ class Recorder:
 
     def _append(self, frame: bytes) -> None:
         assert self._file is not None
-        rest = memoryview(frame)
         try:
-            while rest:
-                rest = rest[self._file.write(rest) or 0 :]
+            _write_all(self._file, frame)
         except OSError:
             self._file.truncate(self._size)  # a frame is there whole or not at all
             raise
@@ -232,24 +231,41 @@ class LogFile:
     """One file, written by the caller's own thread: for runs that have the time. Not durable until closed."""
 
     def __init__(self, path: Path, bundle: str, estimated: bool = False) -> None:
+        """UsageError if it cannot be opened."""
         try:
-            self._file = path.open("wb")
+            self._file = path.open("wb", buffering=0)
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}", "name another file") from error
+        self._path = path
         self._packer = Packer()
-        self._file.write(self._packer.begin(_header(bundle, 0, 1, estimated)))
+        self._head = self._packer.begin(_header(bundle, 0, 1, estimated))
 
     def tap(self, now_ns: int, asked: Asked, answer: Answer, state: State) -> None:
+        """EdgedError if the disk takes no more."""
         self._packer.add(now_ns, asked, answer)
         if self._packer.waiting >= FLUSH_RECORDS:
-            self._file.write(self._packer.frame())
+            self._append(self._packer.frame())
 
     def __enter__(self) -> LogFile:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._file.write(self._packer.frame())
-        self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        with self._file:
+            if kind is None:
+                self._append(self._packer.frame())
+
+    def _append(self, frame: bytes) -> None:
+        try:
+            _write_all(self._file, self._head + frame)
+            self._head = b""
+        except OSError as error:
+            raise EdgedError(f"{self._path} cannot be written: {error.strerror}", "name another file") from error
+
+
+def _write_all(file: RawIOBase, frame: bytes) -> None:
+    rest = memoryview(frame)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
 
 
 def _header(bundle: str, at_ns: int, number: int, estimated: bool) -> Header:
