@@ -16,7 +16,7 @@ import select
 import selectors
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -57,7 +57,7 @@ from edged.power.modes import ModeControl
 from edged.power.simulated import SimulatedProvider
 from edged.power.telemetry import Sampler, open_provider
 from edged.profiles import Profile
-from edged.recorder import Recorder
+from edged.recorder import Recorder, directory_of
 from edged.vision.decoder import make_decoder
 from edged.vision.letterbox import open_letterboxer
 
@@ -155,7 +155,7 @@ class Daemon:
         stack.callback(cameras.close)
         self._heartbeats = Heartbeats({STAGE: STUCK_AFTER_S, "control": CONTROL_STUCK_AFTER_S})
         self._health = Health(self._heartbeats, self._notifier)
-        now_ns, recorder = clock.mono_ns(), self._recorder(stack, manifest)
+        now_ns, (recorder, recording) = clock.mono_ns(), self._recorder(stack, manifest)
         tap = None if recorder is None else recorder.tap
         ran = None if self._simulated is None else self._simulated.ran
         known = self._known(bundle)
@@ -166,8 +166,9 @@ class Daemon:
         letterboxer = open_letterboxer(manifest.input, pool)
         shadow = Shadow(manifest, pool, letterboxer, make_decoder(manifest), publisher, steering)
         self._reports = Reports(
-            manifest, cameras, pool, steering, publisher, self._sampler, budgets, shadow, self._heartbeats, self._mode
-        )
+            manifest, cameras, pool, steering, publisher, self._sampler, budgets, shadow, self._heartbeats, self._mode,
+            recording,
+        )  # fmt: skip
         presenter = Presenter(publisher, make_decoder(manifest), manifest.labels, cameras.ring_name)
         self._pipeline = Pipeline(
             selector, self._calls, cameras, pool, letterboxer, presenter, steering, senses, shadow, self._reports,
@@ -195,20 +196,23 @@ class Daemon:
         wanted = self._modes.wanted
         return None if wanted is None else schema.ProfileMode(wanted.mode, wanted.problem)
 
-    def _recorder(self, stack: contextlib.ExitStack, manifest: Manifest) -> Recorder | None:
-        """What keeps the log of decisions, started; None if nothing is to be recorded, or nothing can be."""
-
+    def _recorder(
+        self, stack: contextlib.ExitStack, manifest: Manifest
+    ) -> tuple[Recorder | None, Callable[[], schema.Recording | None]]:
+        """What keeps the log of decisions, started; None if nothing is or can be recorded. And how that stands."""
         digest = hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()
         try:
             recorder = Recorder.open(self._config.record, digest, self._tell, estimated=self._simulated is not None)
         except EdgedError as error:
             log.warning("%s; %s", error.message, error.hint)
             self._tell("recording_stopped", error.message)
-            return None
-        if recorder is not None:
-            recorder.start()
-            stack.callback(recorder.close)
-        return recorder
+            failed = schema.Recording(str(directory_of(self._config.record)), 0.0, 0, error.message)
+            return None, lambda: failed
+        if recorder is None:
+            return None, lambda: None
+        recorder.start()
+        stack.callback(recorder.close)
+        return recorder, lambda: recorder.status
 
     def _known(self, bundle: Bundle) -> Known:
         """What the governor begins with; a device profile that is none is said, and done without."""

@@ -16,13 +16,15 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
 
 import edged
 from edged import clock
+from edged.bus.schema import Recording
 from edged.config import RecordConfig
 from edged.errors import EdgedError, UsageError
 from edged.governor.helm import Answer, Asked
@@ -49,17 +51,6 @@ Event = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
-class RecordStatus:
-    """`why`: the reason why it does not record any more."""
-
-    path: str
-    recording: bool
-    megabytes: float
-    dropped: int
-    why: str | None
-
-
-@dataclass(frozen=True)
 class _Passed:
     at_ns: int
     asked: Asked | Sampled
@@ -78,7 +69,7 @@ class Recorder:
         self._lost = self.dropped = 0
         self._said_ns = -SAY_EVERY_NS
         self._why: str | None = None
-        self._file: BinaryIO | None = None
+        self._file: RawIOBase | None = None
         self._packer = Packer()
         self._state: State | None = None
         self._size = self._number = 0
@@ -126,10 +117,10 @@ class Recorder:
         return not self._thread.is_alive()
 
     @property
-    def status(self) -> RecordStatus:
-        return RecordStatus(
-            str(self._directory), self._why is None, (self._older + self._size) / 1e6, self.dropped, self._why
-        )
+    def status(self) -> Recording:
+        """Any thread."""
+        megabytes = (self._older + self._size) / 1e6
+        return Recording(str(self._directory), round(megabytes, 3), self.dropped, self._why)
 
     def _put(self, passed: _Passed) -> None:
         if self._why is not None:
@@ -218,10 +209,8 @@ class Recorder:
 
     def _append(self, frame: bytes) -> None:
         assert self._file is not None
-        rest = memoryview(frame)
         try:
-            while rest:
-                rest = rest[self._file.write(rest) or 0 :]
+            _write_all(self._file, frame)
         except OSError:
             self._file.truncate(self._size)  # a frame is there whole or not at all
             raise
@@ -242,24 +231,41 @@ class LogFile:
     """One file, written by the caller's own thread: for runs that have the time. Not durable until closed."""
 
     def __init__(self, path: Path, bundle: str, estimated: bool = False) -> None:
+        """UsageError if it cannot be opened."""
         try:
-            self._file = path.open("wb")
+            self._file = path.open("wb", buffering=0)
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}", "name another file") from error
+        self._path = path
         self._packer = Packer()
-        self._file.write(self._packer.begin(_header(bundle, 0, 1, estimated)))
+        self._head = self._packer.begin(_header(bundle, 0, 1, estimated))
 
     def tap(self, now_ns: int, asked: Asked, answer: Answer, state: State) -> None:
+        """EdgedError if the disk takes no more."""
         self._packer.add(now_ns, asked, answer)
         if self._packer.waiting >= FLUSH_RECORDS:
-            self._file.write(self._packer.frame())
+            self._append(self._packer.frame())
 
     def __enter__(self) -> LogFile:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._file.write(self._packer.frame())
-        self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        with self._file:
+            if kind is None:
+                self._append(self._packer.frame())
+
+    def _append(self, frame: bytes) -> None:
+        try:
+            _write_all(self._file, self._head + frame)
+            self._head = b""
+        except OSError as error:
+            raise EdgedError(f"{self._path} cannot be written: {error.strerror}", "name another file") from error
+
+
+def _write_all(file: RawIOBase, frame: bytes) -> None:
+    rest = memoryview(frame)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
 
 
 def _header(bundle: str, at_ns: int, number: int, estimated: bool) -> Header:

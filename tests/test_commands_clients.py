@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from edged.bus import schema
+from edged.bus.schema import Recording
 from edged.cli import main
 from edged.commands.status import show
 from edged.commands.watch import line
@@ -151,6 +152,23 @@ def test_status_on_a_narrow_terminal_keeps_the_reasons(width: int) -> None:
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text and "no answer in time" in text and "backoff" in text
+
+
+def test_status_tells_what_ran_and_whether_it_is_recorded() -> None:
+    def told(recording: Recording | None) -> str:
+        before = messages.state()
+        faster = msgspec.structs.replace(before.variants[0], name="int8", results=0)
+        before = msgspec.structs.replace(before, variants=[*before.variants, faster])
+        more = [msgspec.structs.replace(v, results=v.results + n) for v, n in zip(before.variants, (1, 3), strict=True)]
+        console = Console(width=100, record=True, file=io.StringIO())
+        show(console, msgspec.structs.replace(before, variants=more, recording=recording), before)
+        return " ".join(console.export_text().split())
+
+    assert "ran fp32 25%, int8 75% of the last 4 results" in told(None) and "recording" not in told(None)
+    assert "recording /var/x, 3.2 MB, 7 records lost to a slow disk" in told(Recording("/var/x", 3.21, 7, None))
+    assert "recording stopped: cannot write to /var/x: No space" in told(
+        Recording("/var/x", 1, 0, "cannot write to /var/x: No space")
+    )
 
 
 def test_status_json_is_the_state(run: Run, daemon: RunningDaemon) -> None:

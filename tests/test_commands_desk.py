@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -100,6 +101,8 @@ def test_profiles_side_by_side(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert (mine["name"], free["name"]) == ("mine", "performance")
     assert mine["mean_w"] < 5.1 < free["mean_w"]
     assert free["accuracy"] > mine["accuracy"]
+    _, out, _ = run(capsys, "simulate", "--scenario", scenario, *more)
+    assert re.search(r"time above the power budget +~0\.00 % +no limit\n", out), out
 
 
 def test_the_same_seed_gives_the_same_run_and_a_free_clock_another(
@@ -272,6 +275,11 @@ def test_a_plot_that_cannot_be_written_costs_no_more_than_itself(
     (tmp_path / "full.png").symlink_to("/dev/full")
     code, out, err = run(capsys, "simulate", "--scenario", scenario, "--plot", str(tmp_path / "full.png"))
     assert code == 2 and "full.png: it cannot be written: No space left" in err and "frames offered" in out
+
+
+def test_a_log_that_cannot_be_written_is_named(capsys: pytest.CaptureFixture[str], scenario: str) -> None:
+    code, out, err = run(capsys, "simulate", "--scenario", scenario, "--record", "/dev/full")
+    assert code == 1 and "/dev/full cannot be written: No space left on device" in err and not out
 
 
 def test_without_matplotlib_one_sentence(

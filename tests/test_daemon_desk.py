@@ -113,3 +113,5 @@ def test_recording_that_cannot_begin_is_said_and_the_daemon_runs(bundle: Path, t
     with RunningDaemon(write_config(tmp_path, bundle, {"gate": SMALL}, extra), tmp_path) as running:
         wait_for(lambda: running.camera("gate")["results"] > 5)
         assert "cannot record into" in running.log
+        wait_for(lambda: (running.ask("snapshot")["state"] or {}).get("recording") is not None, 10)
+        assert "cannot record into" in running.ask("snapshot")["state"]["recording"]["problem"]

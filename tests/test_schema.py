@@ -25,8 +25,10 @@ ALL = [
 
 
 def test_the_schema_file_is_current() -> None:
-    printed = subprocess.run([sys.executable, "-m", "edged.bus.schema"], capture_output=True, text=True, check=True)
-    assert FILE.read_text() == printed.stdout, "run: python -m edged.bus.schema > edged/bus/messages.schema.json"
+    printed = subprocess.run(
+        [sys.executable, "-m", "edged.bus.json_schema"], capture_output=True, text=True, check=True
+    )
+    assert FILE.read_text() == printed.stdout, "run: python -m edged.bus.json_schema > edged/bus/messages.schema.json"
 
 
 @pytest.mark.parametrize("message", ALL, ids=lambda m: type(m).__name__)

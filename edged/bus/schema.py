@@ -1,16 +1,14 @@
 """One table of every topic, and the types of every message: schema version 1.
 
 ZeroMQ multipart `[topic, payload]`, payload MessagePack with string keys. What a reader may rely on is here and in
-`messages.schema.json`, which is generated from these types. Pure data, any thread.
+`messages.schema.json`, which `json_schema.py` makes from these types. Pure data, any thread.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 SCHEMA_VERSION = 1
@@ -303,6 +301,16 @@ class ProfileMode(Struct, frozen=True):
     problem: str | None
 
 
+class Recording(Struct, frozen=True):
+    """The log for `edged replay`, see `[record]`. `megabytes` of all its files; `dropped`: records that the disk was
+    too slow for. `problem`: why nothing is recorded any more, null while it is."""
+
+    path: str
+    megabytes: float
+    dropped: int
+    problem: str | None
+
+
 class State(Header, frozen=True, kw_only=True):
     """`state`: the whole picture, retained: every new subscriber gets it at once."""
 
@@ -325,6 +333,7 @@ class State(Header, frozen=True, kw_only=True):
     guard: Guard | None = None
     clock: ClockControl | None = None
     mode: ProfileMode | None = None
+    recording: Recording | None = None
 
 
 Message = Result | Status | Decision | Event | Telemetry | State
@@ -356,41 +365,3 @@ def topic_of(message: Message) -> str:
     if isinstance(message, Status):
         return TOPICS["status"].prefix + message.camera
     return _FIXED_TOPICS[type(message)]
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of every message, by the name of its type. `python -m edged.bus.schema` prints it.
-
-    The sender leaves out nothing but what may be unset, so every other field is required, whatever its default here.
-    """
-    parts: list[type[Struct]] = [
-        Latency, Detection, ClassScore, RingRef, Alternative, Escalation, Number, VariantState, BudgetState, Agreement,
-        InputDrift, Guard, ClockControl, ProfileMode,
-    ]  # fmt: skip
-    kinds = {kind.__name__: kind for kind in [*MESSAGE_TYPES.values(), *parts]}
-    _, components = msgspec.json.schema_components(MESSAGE_TYPES.values(), ref_template="#/$defs/{name}")
-    for name, definition in components.items():
-        fields = msgspec.structs.fields(kinds[name])
-        definition["required"] = [field.name for field in fields if field.default is not UNSET]
-        if "description" in definition:  # docstrings keep their indentation before Python 3.13
-            definition["description"] = " ".join(definition["description"].split())
-        for found in definition["properties"].values():
-            found.pop("default", None)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "edged messages",
-        "description": f"Schema version {SCHEMA_VERSION}. MessagePack maps on the wire, in these shapes.",
-        "topics": {
-            topic.prefix + ("<camera>" if topic.per_camera else ""): {
-                "message": {"$ref": f"#/$defs/{MESSAGE_TYPES[name].__name__}"},
-                "when": topic.rate,
-                "retained": topic.retained,
-            }
-            for name, topic in TOPICS.items()
-        },
-        "$defs": components,
-    }
-
-
-if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=2))

@@ -15,6 +15,8 @@ from edged.commands.plot import write_plot
 from edged.commands.terminal import PLAIN_WIDTH, console, number, span
 from edged.replay.story import Story, Summary
 
+UNKNOWN, NO_LIMIT = "unknown", "no limit"
+
 
 def table(stories: Sequence[Story]) -> Table:
     """Figures down, runs across. What is estimated is marked with ~."""
@@ -48,7 +50,10 @@ def _rows(told: Sequence[tuple[Story, Summary]]) -> list[list[str]]:
     marks = ["~" if story.estimated else "" for story, _ in told]
 
     def row(label: str, values: Sequence[str], marked: bool = False) -> list[str]:
-        return [label, *(m + v if marked and v != "unknown" else v for m, v in zip(marks, values, strict=True))]
+        return [
+            label,
+            *(m + v if marked and v not in (UNKNOWN, NO_LIMIT) else v for m, v in zip(marks, values, strict=True)),
+        ]
 
     rows = [
         row("time", [span(s.seconds) for s in summaries]),
@@ -65,14 +70,19 @@ def _rows(told: Sequence[tuple[Story, Summary]]) -> list[list[str]]:
         row("accuracy per frame offered", [number(s.service, 4) for s in summaries]),
         row("mean power", [number(s.mean_w, 2, " W") for s in summaries], True),
         row("energy", [number(s.energy_wh, 2, " Wh") for s in summaries], True),
-        row("time above the power budget", [_percent(s.over_power, 2) for s in summaries], True),
+        row("time above the power budget", [_over(story, s) for story, s in told], True),
         row("hottest", [number(s.hottest_c, 1, " °C") for s in summaries], True),
     ]
     if any(s.lowest_charge is not None for s in summaries):
         rows.append(row("battery at its lowest", [_percent(s.lowest_charge, 1) for s in summaries], True))
     rows.append(row("changes of variant", [f"{s.switches:,}" for s in summaries]))
-    return [r for r in rows if any(cell not in ("unknown", "~unknown") for cell in r[1:])]
+    return [r for r in rows if any(cell not in (UNKNOWN, NO_LIMIT) for cell in r[1:])]
+
+
+def _over(story: Story, summary: Summary) -> str:
+    limited = any(budget.power_w is not None for _, budget in story.budgets)
+    return _percent(summary.over_power, 2) if limited else NO_LIMIT
 
 
 def _percent(share: float | None, digits: int) -> str:
-    return "unknown" if share is None else f"{100 * share:.{digits}f} %"
+    return UNKNOWN if share is None else f"{100 * share:.{digits}f} %"

@@ -18,7 +18,8 @@ import numpy as np
 from edged.errors import UsageError
 from edged.replay.story import Array, Story
 
-INK, FAINT, LIMIT, REST = "#1b2733", "#9aa7b4", "#c8372d", "#d9dfe5"
+INK, FAINT, LIMIT = "#1b2733", "#9aa7b4", "#c8372d"
+LEFT_OUT: Final = (("given up", "#d9dfe5"), ("dropped as late", "#efc3bf"))
 COLOURS: Final = ("#0b5394", "#1b9e77", "#e69f00", "#8e5bb0", "#56b4e9", "#d55e99")
 """Told apart with any eyes; the first is the most accurate variant."""
 BINS: Final = 240
@@ -108,8 +109,11 @@ def _power(axes: Axes, story: Story, unit_s: float) -> None:
     axes.set_ylabel("power, W")
     if not len(times):
         return _nothing(axes, "no power was measured")
-    at, low, _, high = _bins(times, watts, story.end_s)
-    axes.fill_between(at / unit_s, low, high, color=COLOURS[0], alpha=0.16, lw=0, label="as sensed, 5 to 95 %")
+    at, low, middle, high = _bins(times, watts, story.end_s)
+    if len(times) > 2 * BINS:
+        axes.fill_between(at / unit_s, low, high, color=COLOURS[0], alpha=0.16, lw=0, label="as sensed, 5 to 95 %")
+    else:  # a band over single readings has no width
+        axes.plot(at / unit_s, middle, color=COLOURS[0], alpha=0.35, lw=0.9, label="as sensed")
     rolled, means = story.rolling()
     window = story.budgets[-1][1].power_window_s if story.budgets else 0
     axes.plot(rolled / unit_s, means, color=COLOURS[0], lw=1.5, label=f"mean of {window:g} s")
@@ -157,20 +161,20 @@ def _latency(axes: Axes, story: Story, unit_s: float) -> None:
 
 
 def _variants(axes: Axes, story: Story, unit_s: float) -> None:
-    """Share of the frames by variant, in each slice of time; given up in grey on top."""
+    """Share of the frames by variant, in each slice of time; what was not run on top."""
     axes.set_ylabel("share of frames, %")
     edges = np.linspace(0, max(story.end_s, 1e-3), min(BINS, 160) + 1)
     names = [variant.name for variant in story.variants]
     firsts = [run for run in story.runs if not run.again]
     counts = [_count(edges, [(r.at_s, r.frames) for r in firsts if r.variant == name]) for name in names]
-    counts.append(_count(edges, [(g.at_s, g.frames) for g in story.given_up]))
+    counts += [_count(edges, [(g.at_s, g.frames) for g in story.given_up if g.late == late]) for late in (False, True)]
+    told = [*((name, COLOURS[i % len(COLOURS)]) for i, name in enumerate(names)), *LEFT_OUT]
     total = np.sum(counts, axis=0)
     below, at = np.zeros(len(edges) - 1), edges / unit_s
-    for i, count in enumerate(counts):
+    for count, (label, colour) in zip(counts, told, strict=True):
         if not count.any():
             continue
         share = np.divide(100 * count, total, out=np.zeros_like(below), where=total > 0)
-        colour, label = (REST, "given up") if i == len(names) else (COLOURS[i % len(COLOURS)], names[i])
         axes.stairs(below + share, at, baseline=below, fill=True, color=colour, lw=0, label=label)
         below = below + share
     axes.set_ylim(0, 100)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edged import clock
-from edged.bus.schema import ClockControl, ProfileMode, State, Status, Telemetry
+from edged.bus.schema import ClockControl, Decision, ProfileMode, Recording, State, Status, Telemetry
 from edged.commands import guarded
 from edged.commands.terminal import ask, causes, console, fitting_table, number, printable, progress, span
 from edged.commands.why import BOUNDS, consequences
@@ -66,10 +67,10 @@ def show(out: Console, state: State, before: State) -> None:
     if any(budget.limit is not None or budget.measured is not None for budget in state.budgets):
         out.print(_budgets(out, state))
         out.print()
-    out.print(_rest(state))
+    out.print(_rest(state, before))
 
 
-def _rest(state: State) -> Table:
+def _rest(state: State, before: State) -> Table:
     """What is one sentence each: a bold name before it, and the sentence may wrap."""
     grid = Table.grid(padding=(0, 3, 0, 0))
     grid.add_column(style="bold", no_wrap=True)
@@ -78,11 +79,10 @@ def _rest(state: State) -> Table:
         grid.add_row("profile", Text(state.profile))
     if state.mode is not None:
         grid.add_row("power mode", _mode(state.mode))
-    if state.decision is not None:
-        bound = BOUNDS.get(state.decision.bound, state.decision.bound)
-        grid.add_row("decision", Text(f"{state.decision.reason} ({bound})"))
-        for sentence in consequences(state.decision):
-            grid.add_row("", Text(sentence))
+    for name, sentence in _decision(state.decision) if state.decision is not None else ():
+        grid.add_row(name, Text(sentence))
+    if ran := _ran(state, before):
+        grid.add_row("ran", Text(ran))
     for name, sentence in guarded.sentences(state.guard) if state.guard is not None else ():
         grid.add_row(name, Text(sentence))
     for name, sentence in zip(("device", *[""] * 5), device(state.telemetry), strict=False):
@@ -91,8 +91,34 @@ def _rest(state: State) -> Table:
         grid.add_row("", Text(printable(reason), style="dim"))
     if state.clock is not None:
         grid.add_row("GPU clock", _clock(state.clock))
+    if state.recording is not None:
+        grid.add_row("recording", _recording(state.recording))
     grid.add_row("progress", ", ".join(f"{name} {age:.1f} s ago" for name, age in state.stages.items()))
     return grid
+
+
+def _decision(decision: Decision) -> Iterator[tuple[str, str]]:
+    yield "decision", f"{decision.reason} ({BOUNDS.get(decision.bound, decision.bound)})"
+    for sentence in consequences(decision):
+        yield "", sentence
+
+
+def _ran(state: State, before: State) -> str:
+    """What the results of the last second were made by: the decision is the standing one, and where watts are known
+    every batch is a choice of its own."""
+    earlier = {variant.name: variant.results for variant in before.variants}
+    counts = {v.name: v.results - earlier.get(v.name, 0) for v in state.variants}
+    total = sum(counts.values())
+    shares = [f"{name} {count / total:.0%}" for name, count in counts.items() if count > 0]
+    return f"{', '.join(shares)} of the last {total} results" if shares else ""
+
+
+def _recording(recording: Recording) -> Text:
+    lost = f", {recording.dropped} records lost to a slow disk" if recording.dropped else ""
+    told = printable(f"{recording.path}, {recording.megabytes:.1f} MB{lost}")
+    if recording.problem is None:
+        return Text(told)
+    return Text(f"stopped: {printable(recording.problem)}; mend it, then start edged again", style="bold red")
 
 
 def _cameras(out: Console, state: State, before: State) -> Table:

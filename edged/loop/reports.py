@@ -58,9 +58,11 @@ class Reports:
         shadow: Shadow,
         heartbeats: Heartbeats,
         mode: Callable[[], schema.ProfileMode | None] = lambda: None,
+        recording: Callable[[], schema.Recording | None] = lambda: None,
     ) -> None:
         """`mode`: of the profile in force."""
         self._mode = mode
+        self._recording = recording
         self._manifest = manifest
         self._cameras = cameras
         self._pool = pool
@@ -148,6 +150,7 @@ class Reports:
             guard=self._shadow.report(now_ns),
             clock=self._steering.ceiling.report,
             mode=self._mode(),
+            recording=self._recording(),
         )
         self._state = self._publisher.publish(state)
 
