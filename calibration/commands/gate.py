@@ -9,6 +9,7 @@ from calibration.commands.terminal import console, job, print_json, table
 from calibration.gate import Verdict
 from calibration.job import Job
 from calibration.package import check_gate
+from calibration.recipe import VariantOptions
 from calibration.sparsify import sparse_layers
 
 
@@ -44,10 +45,15 @@ def show(verdicts: Sequence[Verdict]) -> None:
 
 
 def show_int8(work: Job) -> None:
-    """Of each INT8 variant: how much of it is 2:4, counted on the stored bytes, and what quantising does to it."""
+    """Of each INT8 variant: what quantising does to its answers, and how much of it is 2:4, counted on its bytes."""
     out = console()
     for variant in (variant for variant in work.recipe.variant if variant.precision == "int8"):
-        layers = sparse_layers(next(iter(work.files(variant).values())).model)
         answers = ", ".join(f"{name} {ratio:.1f} dB" for name, ratio in work.errors(variant).outputs.items())
-        count = f"{sum(layers.values())} of the {len(layers)} layers that can be are 2:4"
-        out.print(f"{variant.name}: {count}; signal over quantisation noise: {answers}")
+        out.print(f"{variant.name}: signal over quantisation noise: {answers}{_sparsity(work, variant)}")
+
+
+def _sparsity(work: Job, variant: VariantOptions) -> str:
+    if not variant.sparse:
+        return ""
+    layers = sparse_layers(next(iter(work.files(variant).values())).model)
+    return f"; 2:4 are {sum(layers.values())} of the {len(layers)} layers that can be"
