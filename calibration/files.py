@@ -1,7 +1,7 @@
 """The engine files of one variant, from its float model and its ranges, each proven before anybody sees it.
 
 Proven is: Q/DQ pairs stand where the target fuses them, every layer that was pruned is 2:4 in the stored values, and
-ONNX Runtime loads the file.
+what computes in FP16 overflows on none of the calibration frames.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from calibration.halve import HalveReport, halve_checked
 from calibration.options import HalveOptions
 from calibration.pictures import Normalisation, on_pictures
 from calibration.quantize import quantize
-from calibration.recipe import Target
+from calibration.recipe import Recipe, Target
 from calibration.sparsify import sparse_layers
 from calibration.verify import verify_qdq
 from edged.errors import EdgedError
@@ -53,13 +53,19 @@ def quantised_files(
     model: onnx.ModelProto,
     table: Mapping[str, Range],
     keep_float: Sequence[str],
-    targets: Sequence[Target],
+    recipe: Recipe,
     normalisation: Normalisation,
+    feeds: Sequence[Feed],
 ) -> Iterator[File]:
-    """INT8, a file for each target. EdgedError if a rule is broken: never the user's fault, but never shipped."""
+    """INT8, a file for each target. EdgedError if a rule is broken: never the user's fault, but never shipped.
+
+    TensorRT's computes in FP16 what it does not in INT8: it is built strongly typed, so float would stay float there.
+    """
     wanted = {layer for layer, sparse in sparse_layers(model).items() if sparse}
-    for target in targets:
+    for target in recipe.targets:
         quantised = quantize(model, table, target, keep_float)
+        if target == "trt":
+            quantised, _ = halve_checked(quantised, feeds, matching(quantised, recipe.halve.keep_float))
         problems = verify_qdq(quantised, target)
         if problems:
             raise EdgedError(

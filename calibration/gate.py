@@ -8,13 +8,12 @@ drop that is small only because few pictures were measured does not pass. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from msgspec import Struct
 
 from calibration.evaluate import Evaluation
-from calibration.options import GateOptions
 
 POINTS: Final = 100.0
 _WORST_SHOWN: Final = 3
@@ -40,13 +39,10 @@ class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
 
 
-def judge(
-    file: str, precision: Literal["fp32", "fp16", "int8"], whole: Evaluation, found: Evaluation, gate: GateOptions
-) -> Verdict:
+def judge(file: str, whole: Evaluation, found: Evaluation, limit: float) -> Verdict:
     """The verdict on one file; `whole` is the float model's evaluation on the same pictures."""
     if whole.metric != found.metric or whole.images != found.images:
         raise ValueError(f"{file}: measured by {found.metric} on {found.images}, the float model by {whole.metric}")
-    limit = gate.int8_points if precision == "int8" else gate.fp16_points
     drop = (whole.value - found.value) * POINTS
     differences = (np.array(whole.draws) - np.array(found.draws)) * POINTS
     error = float(differences.std())

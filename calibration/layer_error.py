@@ -1,7 +1,7 @@
 """What quantisation does to each layer: the signal-to-noise ratio of its output, quantised against float.
 
-In: the float model, a quantised form of it and some batches. Out: an error per convolution, matrix product and
-addition, the worst first. Every layer is fed by the quantised layers before it, as in use: so a low figure means that
+In: the float model, a quantised form of it and some batches. Out: an error per convolution, matrix product, addition
+and output of the graph. Every layer is fed by the quantised layers before it, as in use: so a low figure means that
 the damage is there by then, and the first layer where it falls is the one to look at.
 """
 
@@ -29,20 +29,24 @@ class LayerError(Struct, frozen=True, forbid_unknown_fields=True):
     sqnr_db: float
 
 
-def layer_errors(
+class Errors(Struct, frozen=True, forbid_unknown_fields=True):
+    """Every layer that both models have, the worst first, and every output of the graph, in decibels."""
+
+    layers: list[LayerError] = []
+    outputs: dict[str, float] = {}
+
+
+def measure_errors(
     model: onnx.ModelProto, quantised: onnx.ModelProto, feeds: Sequence[Feed], progress: Advance = silent
-) -> list[LayerError]:
-    """The errors of all layers that both models have, the worst first."""
+) -> Errors:
+    """Run both models on the feeds and compare."""
     made = {name for node in quantised.graph.node for name in node.output}
     nodes = [n for n in Graph(model).nodes if n.op_type in (*WEIGHTED, "Add") and n.output[0] in made]
-    ratios = _ratios(model, quantised, [node.output[0] for node in nodes], feeds, progress)
-    errors = [LayerError(node.name, node.op_type, node.output[0], ratios[node.output[0]]) for node in nodes]
-    return sorted(errors, key=lambda error: error.sqnr_db)
-
-
-def output_sqnr_db(model: onnx.ModelProto, quantised: onnx.ModelProto, feeds: Sequence[Feed]) -> dict[str, float]:
-    """Of every output of the graph."""
-    return _ratios(model, quantised, [value.name for value in model.graph.output], feeds, silent)
+    outputs = [value.name for value in model.graph.output]
+    tensors = list(dict.fromkeys([*(node.output[0] for node in nodes), *outputs]))
+    ratios = _ratios(model, quantised, tensors, feeds, progress)
+    layers = [LayerError(node.name, node.op_type, node.output[0], ratios[node.output[0]]) for node in nodes]
+    return Errors(sorted(layers, key=lambda error: error.sqnr_db), {name: ratios[name] for name in outputs})
 
 
 def _ratios(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-Points = Annotated[float, Meta(gt=0, le=100, description="a number of points, above 0 and at most 100")]
+Points = Annotated[float, Meta(gt=0, lt=100, description="a number of points, above 0 and below 100")]
 
 
 class SparsifyOptions(Struct, frozen=True, forbid_unknown_fields=True):

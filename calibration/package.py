@@ -37,7 +37,7 @@ def package(job: Job, directory: Path) -> Manifest:
 def check_gate(job: Job) -> None:
     """EdgedError with the reason, and the layers to look at, if a file fails."""
     worst = {
-        file: [error.node for error in job.errors(variant)]
+        file: [error.node for error in job.errors(variant).layers]
         for variant in job.recipe.variant
         for file in job.files(variant)
     }

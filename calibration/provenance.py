@@ -6,7 +6,8 @@ import platform
 from importlib.metadata import version
 from typing import Final
 
-from calibration.job import Job, form_of
+from calibration.job import Job
+from calibration.making import form_of
 
 _TOOLS: Final = ("onnx", "onnxruntime", "numpy", "opencv-python-headless", "pycocotools")
 
@@ -33,9 +34,7 @@ def provenance(job: Job) -> dict[str, str]:
         told[f"ranges {form}"] = f"{choice.method}{f' of {scores}' if scores else ''}"
     if any(variant.sparse for variant in recipe.variant):
         options = recipe.sparsify
-        told["sparsity"] = f"{job.sparse_count} layers 2:4, " + (
-            f"pruned and fine-tuned before: {options.model}"
-            if options.model
-            else f"by {options.method}, no fine-tuning"
-        )
+        tuned = f"{options.fine_tune_steps} steps of fine-tuning" if options.fine_tune_steps else "no fine-tuning"
+        how = f"pruned and fine-tuned before: {options.model}" if options.model else f"by {options.method}, {tuned}"
+        told["sparsity"] = f"{job.sparse_count} layers 2:4, {how}"
     return told

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from calibration.options import GateOptions, HalveOptions, QuantizeOptions, SparsifyOptions
+from calibration.options import GateOptions, HalveOptions, Points, QuantizeOptions, SparsifyOptions
 from edged.engines.manifest import ClassifyDecoder, Decoder, Name, Side
 from edged.errors import UsageError
 from edged.validate import convert
@@ -60,11 +60,12 @@ class ValidationOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VariantOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """One variant of the bundle."""
+    """One variant of the bundle. `points` stands in for the gate's own limit, where one variant may lose more."""
 
     name: Name
     precision: Literal["fp32", "fp16", "int8"]
     sparse: bool = False
+    points: Points | None = None
 
 
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,6 +90,12 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def task(self) -> Literal["classify", "detect"]:
         return "classify" if isinstance(self.output, ClassifyDecoder) else "detect"
+
+    def limit(self, variant: VariantOptions) -> float:
+        """The points that a variant may lose."""
+        if variant.points is not None:
+            return variant.points
+        return self.gate.int8_points if variant.precision == "int8" else self.gate.fp16_points
 
 
 @dataclass(frozen=True)

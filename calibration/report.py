@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from calibration.analyze import Analysis, LayerFacts
+from calibration.graph import WEIGHTED
 from calibration.layer_error import LayerError
 
 _MARKS = {"present": "2:4", "possible": "could", "forbidden": "-"}
@@ -30,7 +31,7 @@ th{position:sticky;top:0;background:#f5f7f9;text-align:right}th:first-child,td:f
 def table(analysis: Analysis) -> Table:
     """One row a layer, 80 columns wide."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("layer", overflow="ellipsis", no_wrap=True, max_width=18)
+    shown.add_column("layer", no_wrap=True)
     for title in ("MMAC", "m x n x k", "pad"):
         shown.add_column(title, justify="right", no_wrap=True)
     for title in ("2:4", "INT8", "sparse"):
@@ -40,7 +41,7 @@ def table(analysis: Analysis) -> Table:
         groups = f" x{layer.groups}" if layer.groups > 1 else ""
         seen = layer.activation
         shown.add_row(
-            layer.node,
+            short(layer.node, 18),
             f"{layer.macs / 1e6:.1f}",
             f"{layer.m}x{layer.n}x{layer.k}{groups}",
             _alignment(layer),
@@ -50,6 +51,16 @@ def table(analysis: Analysis) -> Table:
             "" if seen is None else f"{max(-seen[0], seen[1]):.3g}",
         )
     return shown
+
+
+def short(node: str, most: int) -> str:
+    """A node's name without what its path says twice: /deep/deep.1/body/body.0/body.0.0/Conv is deep.1/body.0.0."""
+    parts = node.strip("/").split("/")
+    if len(parts) > 1 and parts[-1].split("_")[0] in WEIGHTED:
+        parts.pop()
+    kept = [part for part, after in zip(parts, [*parts[1:], ""], strict=True) if not after.startswith(f"{part}.")]
+    name = "/".join(kept)
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def _alignment(layer: LayerFacts) -> str:
@@ -124,7 +135,7 @@ def _errors(axes: Axes, errors: Sequence[LayerError]) -> None:
 
 
 def _name(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_xticks(range(len(names)), [name[-28:] for name in names], rotation=90, fontsize=6)
+    axes.set_xticks(range(len(names)), [short(name, 28) for name in names], rotation=90, fontsize=6)
     axes.set_xlim(-0.8, len(names) - 0.2)
 
 

@@ -28,7 +28,17 @@ from calibration.surgeon import as_matrix, from_matrix, input_rows, prune_matrix
 from calibration.walk import Walk
 from edged.errors import UsageError
 
-__all__ = ["SparsityReport", "input_axis", "is_2_4", "mask_2_4", "prune", "prune_matrix", "sparse_layers", "sparsify"]
+__all__ = [
+    "SparsityReport",
+    "found_sparsity",
+    "input_axis",
+    "is_2_4",
+    "mask_2_4",
+    "prune",
+    "prune_matrix",
+    "sparse_layers",
+    "sparsify",
+]
 
 Method = Literal["obs", "wanda", "magnitude"]
 
@@ -50,10 +60,11 @@ class LayerSparsity(Struct, frozen=True):
 class SparsityReport(Struct, frozen=True):
     """Every weighted layer, in graph order, and the share of multiply-accumulates that sparse kernels can halve.
 
-    `tuned`: the error of the answers before and after fine-tuning, None where there was none.
+    `tuned`: the error of the answers before and after fine-tuning, None where there was none. Of a model that came
+    pruned the method is "given".
     """
 
-    method: Method
+    method: Literal[Method, "given"]
     layers: list[LayerSparsity]
     pruned: int
     eligible: int
@@ -86,13 +97,35 @@ def sparsify(
             state, reason = "kept dense", f"pruning would change its output by {result.error:.0%}"
         error, kept = (None, None) if result is None else (result.error, result.kept)
         layers.append(LayerSparsity(gemm.node, state, reason, gemm.macs, error, kept))
+    tuned = None
+    if options.fine_tune_steps and any(layer.state == "pruned" for layer in layers):
+        pruned, tuned = _tuned(model, pruned, feeds, options, progress)
+    return pruned, _report(options.method, layers, tuned)
+
+
+def found_sparsity(model: onnx.ModelProto) -> SparsityReport:
+    """The report on a model that was pruned elsewhere; nothing is changed."""
+    graph, layers = Graph(model), []
+    nodes = {node.name: node for node in graph.weighted()}
+    for gemm in gemms(model):
+        node = nodes[gemm.node]
+        weights = graph.array(node.input[1])
+        axis, why = input_axis(node, weights), forbidden(node, weights)
+        if axis is not None and is_2_4(weights, axis):
+            layers.append(LayerSparsity(gemm.node, "pruned", "", gemm.macs))
+        else:
+            state: Literal["kept dense", "cannot"] = "cannot" if why else "kept dense"
+            layers.append(LayerSparsity(gemm.node, state, why or "it came dense", gemm.macs))
+    return _report("given", layers, None)
+
+
+def _report(
+    method: Literal[Method, "given"], layers: list[LayerSparsity], tuned: tuple[float, float] | None
+) -> SparsityReport:
     sparse = [layer for layer in layers if layer.state == "pruned"]
     share = sum(layer.macs for layer in sparse) / max(sum(layer.macs for layer in layers), 1)
     eligible = sum(layer.state != "cannot" for layer in layers)
-    tuned = None
-    if options.fine_tune_steps and sparse:
-        pruned, tuned = _tuned(model, pruned, feeds, options, progress)
-    return pruned, SparsityReport(options.method, layers, len(sparse), eligible, round(share, 4), tuned)
+    return SparsityReport(method, layers, len(sparse), eligible, round(share, 4), tuned)
 
 
 def _tuned(

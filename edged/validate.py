@@ -25,6 +25,7 @@ MAX_SHOWN = 80
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.S)
 _UNKNOWN = re.compile(r"unknown field `(.*)`", re.S)
 _MISSING = re.compile(r"missing required field `(.*)`", re.S)
+_STEP = re.compile(r"[^.\[\]]+")  # of a path such as variant[0].precision
 
 
 def convert(data: object, kind: type[T], where: str, locate: Describe | None = None, prefix: str = "") -> T:
@@ -90,24 +91,49 @@ def _unknown_key(
     name: str, path: str, kind: type[Struct], prefix: str, refuse: Callable[[str, str, str], UsageError]
 ) -> UsageError:
     table = _type_at(kind, path) if path else kind
-    keys = list(getattr(table, "__struct_fields__", ()))
+    keys = _keys(table)
     near = difflib.get_close_matches(name[:MAX_SHOWN], keys, 1)
     hint = f"did you mean {near[0]}?" if near else "known here: " + (", ".join(keys) or "none, leave it out")
     key = _join(prefix, _join(path, name[:MAX_SHOWN] if name.isprintable() else repr(name[:MAX_SHOWN])))
     return refuse(key, f"{key} is not a known key", hint)
 
 
+def _keys(kind: Any) -> list[str]:
+    """The keys of a table; where several kinds of table may stand, of all of them."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return list(dict.fromkeys(key for arm in typing.get_args(kind) for key in _keys(arm)))
+    return list(getattr(kind, "__struct_fields__", ()))
+
+
 def _type_at(kind: Any, path: str) -> Any:
-    for step in path.split(".") if path else ():
-        arms = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
-        table = next((arm for arm in arms if isinstance(arm, type)), None)
-        kind = None if table is None else typing.get_type_hints(table, include_extras=True).get(step)
+    for step in _STEP.findall(path):
+        while typing.get_origin(kind) is Annotated:
+            kind = typing.get_args(kind)[0]
+        if typing.get_origin(kind) in (list, tuple):
+            kind = typing.get_args(kind)[0]
+            continue
+        kind = _field(kind, step)
     return kind
 
 
+def _field(kind: Any, name: str) -> Any:
+    """The type of a table's key; where several kinds of table may stand, of the key that tells them apart, or of the
+    first kind that has it."""
+    if isinstance(kind, type):
+        return typing.get_type_hints(kind, include_extras=True).get(name)
+    arms = [arm for arm in typing.get_args(kind) if isinstance(arm, type) and issubclass(arm, Struct)]
+    tags = [arm.__struct_config__.tag for arm in arms if arm.__struct_config__.tag_field == name]
+    if tags:
+        return Literal[tuple(tags)]
+    return next((found for arm in arms if (found := _field(arm, name)) is not None), None)
+
+
 def _value_at(data: Any, path: str) -> Any:
-    for step in path.split(".") if path else ():
-        data = data.get(step) if isinstance(data, dict) else None
+    for step in _STEP.findall(path):
+        if isinstance(data, list):
+            data = data[int(step)] if step.isdecimal() and int(step) < len(data) else None
+        else:
+            data = data.get(step) if isinstance(data, dict) else None
     return data
 
 

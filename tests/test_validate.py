@@ -16,9 +16,19 @@ class Inner(Struct, frozen=True, forbid_unknown_fields=True):
     mode: Literal["fast", "good"] = "good"
 
 
+class Round(Struct, frozen=True, forbid_unknown_fields=True, tag="round", tag_field="shape"):
+    radius: int
+
+
+class Square(Struct, frozen=True, forbid_unknown_fields=True, tag="square", tag_field="shape"):
+    side: int
+
+
 class Outer(Struct, frozen=True, forbid_unknown_fields=True):
     inner: Inner
     limit: Annotated[float, Meta(gt=0)] | None = None
+    more: Annotated[list[Inner], Meta(max_length=9)] = []
+    body: Round | Square | None = None
 
 
 @pytest.mark.parametrize(
@@ -31,6 +41,18 @@ class Outer(Struct, frozen=True, forbid_unknown_fields=True):
         ({"inner": {"size": 1, "a\nb": 1}}, "f: t.inner.'a\\nb' is not a known key", "known here: size, mode"),
         ({"inner": [1]}, "f: t.inner is a list, expected a table", "correct t.inner"),
         ({"inner": {"size": 1}, "limit": -1.0}, "f: t.limit is -1.0, expected a number", "correct t.limit"),
+        (
+            {"inner": {"size": 1}, "more": [{"size": 1}, {"size": 0}]},
+            "f: t.more[1].size is 0, expected a whole",
+            "correct",
+        ),
+        (
+            {"inner": {"size": 1}, "more": [{"size": 1, "x": 1}]},
+            "f: t.more[0].x is not a known key",
+            "here: size, mode",
+        ),
+        ({"inner": {"size": 1}, "body": {"shape": "x"}}, 'f: t.body.shape is \'x\', expected one of "round", "s', ""),
+        ({"inner": {"size": 1}, "body": {"shape": "round", "x": 1}}, "f: t.body.x is not a known", "radius, side"),
         ({"inner": {"size": 1}, "limit": float("inf")}, "f: t.limit must be a finite number", "nan and inf"),
     ],
 )

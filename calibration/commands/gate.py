@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from calibration.commands.terminal import console, job, print_json, table
 from calibration.gate import Verdict
+from calibration.job import Job
 from calibration.package import check_gate
+from calibration.recipe import VariantOptions
+from calibration.sparsify import sparse_layers
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -17,6 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
             print_json(verdicts)
         else:
             show(verdicts)
+            show_int8(work)
         check_gate(work)
     return 0
 
@@ -38,3 +42,18 @@ def show(verdicts: Sequence[Verdict]) -> None:
     out = console()
     out.print(table(("file", f">{first.metric}", ">drop", ">95 %", ">allowed", ""), rows))
     out.print(f"float {first.float_value:.4f}, on {first.images} pictures; drops in points")
+
+
+def show_int8(work: Job) -> None:
+    """Of each INT8 variant: what quantising does to its answers, and how much of it is 2:4, counted on its bytes."""
+    out = console()
+    for variant in (variant for variant in work.recipe.variant if variant.precision == "int8"):
+        answers = ", ".join(f"{name} {ratio:.1f} dB" for name, ratio in work.errors(variant).outputs.items())
+        out.print(f"{variant.name}: signal over quantisation noise: {answers}{_sparsity(work, variant)}")
+
+
+def _sparsity(work: Job, variant: VariantOptions) -> str:
+    if not variant.sparse:
+        return ""
+    layers = sparse_layers(next(iter(work.files(variant).values())).model)
+    return f"; 2:4 are {sum(layers.values())} of the {len(layers)} layers that can be"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from calibration.commands.gate import show
+from calibration.commands.gate import show, show_int8
 from calibration.commands.terminal import console, job, out_of, print_json
 from calibration.job import Job
 from calibration.package import package
@@ -21,6 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
         report = _report(work, directory) if arguments.command == "all" else None
         if not arguments.json:
             show(work.verdicts)
+            show_int8(work)
         with disk_faults_told(directory):
             manifest = package(work, directory)
         verdicts = work.verdicts

@@ -6,7 +6,7 @@ import argparse
 
 from calibration.commands.terminal import console, job, needs_frames, print_json, table, write_files
 from calibration.job import Job
-from calibration.layer_error import LayerError
+from calibration.layer_error import Errors
 from edged.errors import UsageError
 
 _SHOWN = 10
@@ -37,8 +37,10 @@ def _method(work: Job, sparse: bool) -> str:
     return work.choice("sparse" if sparse else "dense").method
 
 
-def _show(name: str, method: str, errors: list[LayerError]) -> None:
+def _show(name: str, method: str, errors: Errors) -> None:
     out = console()
-    out.print(f"{name}: ranges by {method}; the layers with the largest error, of {len(errors)}:")
-    rows = [(error.node, error.op, f"{error.sqnr_db:.1f} dB") for error in errors[:_SHOWN]]
+    answers = ", ".join(f"{output} {ratio:.1f} dB" for output, ratio in errors.outputs.items())
+    out.print(f"{name}: ranges by {method}; answers against float: {answers}")
+    out.print(f"the layers with the largest error, of {len(errors.layers)}:")
+    rows = [(error.node, error.op, f"{error.sqnr_db:.1f} dB") for error in errors.layers[:_SHOWN]]
     out.print(table(("layer", "operator", ">signal to noise"), rows))

@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
         if variant is None:
             raise UsageError(f"{arguments.source} has no int8 variant", "add one under [[variant]]")
         found, keep = work.sensitivity(variant)
-        wanted = work.recipe.gate.int8_points
+        wanted = work.recipe.limit(variant)
     if arguments.json:
         print_json({"variant": variant.name, "sensitivity": found, "keep_float": keep})
         return 0

@@ -17,6 +17,7 @@ from calibration.workshop import write_whole
 
 try:
     from calibration.demo import stages
+    from calibration.demo.model import Detector
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
@@ -55,7 +56,8 @@ def stage(title: str, total: int, estimate_s: float) -> Iterator[Advance]:
 def main() -> None:
     arguments = _parse()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    plan = stages.Plan(arguments.iterations, max(arguments.iterations // 3, 1), arguments.work)
+    count = arguments.iterations
+    plan = stages.Plan(count, max(count // 3, 1), max(count // 2, 1), arguments.work)
     dense, sparse = _train(plan)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, model in (("dense.onnx", dense), ("sparse.onnx", sparse)):
@@ -67,10 +69,12 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m calibration.demo",
-        description="Train the demo's dense model, prune it and fine-tune both; deterministic for its arguments.",
+        description="Train the demo's dense model, prune it and tune both equally; deterministic for its arguments.",
         epilog="example: python -m calibration.demo --work /tmp/demo --out /tmp/demo/float",
     )
-    parser.add_argument("--iterations", type=int, default=2400, help="batches of 32 pictures (default %(default)s)")
+    parser.add_argument(
+        "--iterations", type=int, default=2400, help="batches of 32 pictures in the main training (default %(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=SHIPPED, help="where the models go (default: beside the recipe)")
     parser.add_argument(
         "--work",
@@ -87,17 +91,16 @@ def _parse() -> argparse.Namespace:
 def _train(plan: stages.Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """The dense and the sparse model as float graphs."""
 
-    def shown(advance: Advance) -> stages.Progress:
-        return lambda done, loss: advance(done)
+    def trained(title: str, count: int, make: Callable[[stages.Progress], Detector]) -> Detector:
+        with stage(title, count, count * _SECONDS_PER_ITERATION) as advance:
+            return make(lambda done, loss: advance(done))
 
-    with stage("train", plan.iterations, plan.iterations * _SECONDS_PER_ITERATION) as advance:
-        base = stages.trained(plan, shown(advance))
+    base = trained("train", plan.training, lambda progress: stages.trained(plan, progress))
+    settled = trained("settle", plan.settling, lambda progress: stages.settled(plan, base, progress))
     with stage("prune the 3x3 layers to 2:4", 1, _SECONDS_PER_PRUNING):
-        masks = stages.pruning_masks(plan, base)
-    with stage("fine-tune dense", plan.tuning, plan.tuning * _SECONDS_PER_ITERATION) as advance:
-        dense = stages.tuned_dense(plan, base, shown(advance))
-    with stage("fine-tune sparse", plan.tuning, plan.tuning * _SECONDS_PER_ITERATION) as advance:
-        sparse = stages.tuned_sparse(plan, base, masks, shown(advance))
+        masks = stages.pruning_masks(plan, settled)
+    dense = trained("tune dense", plan.tuning, lambda progress: stages.tuned_dense(plan, settled, progress))
+    sparse = trained("tune sparse", plan.tuning, lambda progress: stages.tuned_sparse(plan, settled, masks, progress))
     return export(dense), export(sparse)
 
 

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from calibration.demo.data import HEIGHT, WIDTH, calibration_images
 from calibration.demo.export import PIXELS, export
 from calibration.demo.model import Detector
-from calibration.demo.train import BATCH_SIZE, train
+from calibration.demo.train import train
 from calibration.graph import Feed, Graph
 from calibration.sparsify import is_2_4, prune
 
-TRAINING_SEED, TUNING_SEED, WEIGHTS_SEED, PRUNING_SEED = 1, 2, 0, 0
-TRAINING_RATE, TUNING_RATE = 2e-3, 1e-3
+TRAINING_SEED, SETTLING_SEED, TUNING_SEED, WEIGHTS_SEED, PRUNING_SEED = 1, 2, 3, 0, 0
+TRAINING_RATE, SETTLING_RATE, TUNING_RATE = 2e-3, 1e-3, 1e-3
 PRUNING_IMAGES = 64
 _FEED_BATCH = 8
 
@@ -33,54 +33,64 @@ Progress = Callable[[int, float], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train, and where the results are kept."""
+    """How many batches each stage sees, and where the results are kept.
 
-    iterations: int
+    The dense model is trained and settles; then it goes on, and its pruned copy with it, on the same pictures: of two
+    models that have learned for different times, the difference would say nothing about sparsity.
+    """
+
+    training: int
+    settling: int
     tuning: int
     work: Path
 
-    @property
-    def pictures(self) -> int:
-        """How many pictures each of the two models has been trained on."""
-        return (self.iterations + self.tuning) * BATCH_SIZE
+    def path(self, name: str, *stages: int) -> Path:
+        """Where a result lies: its name holds the lengths of the stages that it came through."""
+        return self.work / f"{'-'.join([name, *map(str, stages)])}.pt"
 
 
 def trained(plan: Plan, progress: Progress) -> Detector:
     """The dense model after its main training."""
     torch.manual_seed(WEIGHTS_SEED)
     start = Detector()
-    path = plan.work / f"base-{plan.iterations}.pt"
-    return _kept(path, lambda: train(start, plan.iterations, TRAINING_RATE, TRAINING_SEED, progress=progress))
+    path = plan.path("base", plan.training)
+    return _kept(path, lambda: train(start, plan.training, TRAINING_RATE, TRAINING_SEED, progress=progress))
 
 
-def tuned_dense(plan: Plan, base: Detector, progress: Progress) -> Detector:
-    """The dense model after as much fine-tuning as the sparse one gets, so that the two compare."""
-    path = plan.work / f"dense-{plan.iterations}-{plan.tuning}.pt"
-    return _kept(path, lambda: train(base, plan.tuning, TUNING_RATE, TUNING_SEED, progress=progress))
+def settled(plan: Plan, base: Detector, progress: Progress) -> Detector:
+    """The dense model that is pruned: half the rate, once more from its start to nothing."""
+    path = plan.path("settled", plan.training, plan.settling)
+    return _kept(path, lambda: train(base, plan.settling, SETTLING_RATE, SETTLING_SEED, progress=progress))
 
 
-def tuned_sparse(plan: Plan, base: Detector, masks: dict[str, Tensor], progress: Progress) -> Detector:
-    """The model fine-tuned under the masks. Raises ValueError if a mask did not hold."""
-    path = plan.work / f"sparse-{plan.iterations}-{plan.tuning}.pt"
-    model = _kept(path, lambda: train(base, plan.tuning, TUNING_RATE, TUNING_SEED, masks, progress))
+def tuned_dense(plan: Plan, model: Detector, progress: Progress) -> Detector:
+    """The dense model after as much tuning as the sparse one gets."""
+    path = plan.path("dense", plan.training, plan.settling, plan.tuning)
+    return _kept(path, lambda: train(model, plan.tuning, TUNING_RATE, TUNING_SEED, progress=progress))
+
+
+def tuned_sparse(plan: Plan, model: Detector, masks: dict[str, Tensor], progress: Progress) -> Detector:
+    """The model tuned under the masks. Raises ValueError if a mask did not hold."""
+    path = plan.path("sparse", plan.training, plan.settling, plan.tuning)
+    result = _kept(path, lambda: train(model, plan.tuning, TUNING_RATE, TUNING_SEED, masks, progress))
     for name in masks:
-        if not is_2_4(model.get_parameter(name).detach().numpy(), axis=1):
+        if not is_2_4(result.get_parameter(name).detach().numpy(), axis=1):
             raise ValueError(f"{path}: {name} is not 2:4; delete the file and run again")
-    return model
+    return result
 
 
-def pruning_masks(plan: Plan, base: Detector) -> dict[str, Tensor]:
+def pruning_masks(plan: Plan, model: Detector) -> dict[str, Tensor]:
     """Parameter name -> 0/1 mask, for every 3x3 convolution.
 
     The 1x1 layers stay dense: they lose the most accuracy, and sparse kernels gain the least on them.
     """
-    path = plan.work / f"masks-{plan.iterations}.pt"
+    path = plan.path("masks", plan.training, plan.settling)
     if path.exists():
         loaded: dict[str, Tensor] = torch.load(path, weights_only=True)
         return loaded
-    dense = export(base)
+    dense = export(model)
     convolutions = [node for node in dense.graph.node if node.op_type == "Conv"]
-    parameters = _convolutions_in_order(base)
+    parameters = _convolutions_in_order(model)
     constants = Graph(dense)
     chosen = {
         node.name: f"{parameter}.weight"

@@ -109,7 +109,7 @@ class Writer:
         groups: int = 1,
         act: Activation = "",
         spread: float = 1.0,
-        mean: float = 0.0,
+        mean: float | Array = 0.0,
     ) -> str:
         """A convolution with its batch norm folded, and its activation; `spread`, `mean`: of an average channel."""
         weights = self._drawn(source, outputs, kernel, groups)
@@ -118,7 +118,7 @@ class Writer:
         window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
         result = self.op("Conv", [source, weight, bias], name, group=groups, **window)
         scale, shift = self._folded(self._values[result], spread)
-        shift += np.float32(mean)
+        shift += np.asarray(mean, np.float32)
         self.constant(weight, (weights * scale[:, None, None, None]).astype(np.float32))
         self.constant(bias, shift)
         self._values[result] = self._values[result] * scale[:, None, None] + shift[:, None, None]

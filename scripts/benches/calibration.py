@@ -50,7 +50,7 @@ def _resnet(pipe: Connection, size: int, frames: int) -> None:
     from calibration.analyze import analyze
     from calibration.calibrators import ranges
     from calibration.frames import Feeds, open_frames
-    from calibration.layer_error import layer_errors, output_sqnr_db
+    from calibration.layer_error import measure_errors
     from calibration.model_file import from_zoo
     from calibration.options import SparsifyOptions
     from calibration.pictures import Normalisation
@@ -78,7 +78,7 @@ def _resnet(pipe: Connection, size: int, frames: int) -> None:
     problems = verify_qdq(quantised, "trt")
     lap("quantise and verify")
     whole_s, cpu_s = time.monotonic() - wall, time.process_time() - cpu
-    worst = layer_errors(sparse, quantised, feeds[:1])[:3]
+    errors = measure_errors(sparse, quantised, feeds[:1])
     pipe.send(
         {
             "seconds": whole_s,
@@ -89,8 +89,8 @@ def _resnet(pipe: Connection, size: int, frames: int) -> None:
             "laps": seconds,
             "sparse_layers": f"{sum(sparse_layers(quantised).values())} of {sparsity.eligible} eligible, in INT8",
             "broken_rules": len(problems),
-            "output_sqnr_db": output_sqnr_db(sparse, quantised, feeds[:1]),
-            "worst_layers": {error.node: error.sqnr_db for error in worst},
+            "output_sqnr_db": errors.outputs,
+            "worst_layers": {error.node: error.sqnr_db for error in errors.layers[:3]},
         }
     )
     pipe.close()

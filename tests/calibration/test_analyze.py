@@ -15,7 +15,7 @@ from calibration.calibrators import Range, ranges
 from calibration.gemm import gemms
 from calibration.layer_error import LayerError
 from calibration.quantize import calibrate, quantize
-from calibration.report import html, table
+from calibration.report import html, short, table
 from calibration.roofline import ORIN_NANO, microseconds
 from calibration.sparsify import prune
 
@@ -63,6 +63,20 @@ def test_the_bound_is_the_larger_of_arithmetic_and_memory(network: onnx.ModelPro
     bytes_moved = down.input_size + down.output_size + down.parameters
     assert microseconds(down, "int8") == pytest.approx(bytes_moved / ORIN_NANO.memory * 1e6)
     assert microseconds(down, "fp16") == pytest.approx(2 * microseconds(down, "int8"))
+
+
+@pytest.mark.parametrize(
+    ("node", "shown"),
+    [
+        ("/deep/deep.1/body/body.0/body.0.0/Conv", "deep.1/body.0.0"),
+        ("/cls/cls.1/Conv", "cls.1"),
+        ("layer1.0.conv1", "layer1.0.conv1"),
+        ("Conv", "Conv"),
+        ("/model/features/features.3/block/conv/Conv_1", "…es.3/block/conv"),
+    ],
+)
+def test_a_name_is_shown_without_what_it_repeats(node: str, shown: str):
+    assert short(node, 16) == shown
 
 
 def test_the_table_fits_80_columns(mobile: Analysis):

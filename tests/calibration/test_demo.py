@@ -30,6 +30,7 @@ from calibration.frame_check import drift_statistics
 from calibration.frames import open_frames
 from calibration.graph import Graph, session
 from calibration.sparsify import is_2_4
+from calibration.verify import verify_qdq
 from edged.engines.bundle import Bundle, load_bundle, verify_file
 from edged.engines.manifest import CenterDecoder, EngineFile, InputSpec
 from edged.frames.frame import PixelFormat
@@ -105,7 +106,8 @@ def test_a_shipped_file_is_as_accurate_as_its_manifest_says(bundle: Bundle, path
 @pytest.mark.parametrize("path", RUNTIMES)
 def test_a_shipped_file_takes_pictures_and_any_batch(bundle: Bundle, path: str):
     model = onnx.load_model_from_string(verify_file(bundle, entry(bundle, path)))
-    assert {opset.version for opset in model.opset_import} == {17}
+    wanted = 19 if path.endswith("tensorrt.onnx") else 17  # FP16 around INT8 has FP16 scales
+    assert {opset.version for opset in model.opset_import} == {wanted}
     (image,) = model.graph.input
     assert image.name == "image" and image.type.tensor_type.elem_type == TensorProto.UINT8
     outputs = session(model).run(["cls", "box"], {"image": np.zeros((3, HEIGHT, WIDTH, 3), np.uint8)})
@@ -129,8 +131,19 @@ def test_shipped_sparse_weights_are_sparse(bundle: Bundle, path: str):
     graph = Graph(onnx.load_model_from_string(verify_file(bundle, entry(bundle, path))))
     weights = [graph.array(name) for name in graph.constants if name.endswith("/weight_q")]
     assert len(weights) == 30
-    sparse = [w for w in weights if is_2_4(w, 1)]
-    assert len(sparse) == 3 and sum(w.size for w in sparse) > 0.4 * sum(w.size for w in weights)
+    spatial = [w for w in weights if w.shape[2:] == (3, 3)]
+    assert len(spatial) == 11 and all(is_2_4(w, 1) for w in spatial)
+    assert sum(w.size for w in spatial) > 0.7 * sum(w.size for w in weights)
+
+
+def test_the_file_for_tensorrt_computes_nothing_in_float(bundle: Bundle):
+    """Built strongly typed, each tensor keeps its type; only what comes in and goes out is converted."""
+    content = verify_file(bundle, entry(bundle, "int8-sparse.tensorrt.onnx"))
+    graph = Graph(onnx.load_model_from_string(content))
+    assert verify_qdq(onnx.load_model_from_string(content)) == []
+    kinds = {graph.constants[name].data_type for name in graph.constants if name.endswith(("_scale_half", "bias_half"))}
+    assert kinds == {TensorProto.FLOAT16}
+    assert not [name for name in graph.constants if name.endswith(("_scale", "bias"))]
 
 
 def test_the_sparse_variant_costs_accuracy(bundle: Bundle):

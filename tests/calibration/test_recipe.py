@@ -40,6 +40,12 @@ def test_defaults_are_the_gate_of_the_documentation(tmp_path: Path):
     assert recipe.targets == ("x86", "arm", "trt") and recipe.quantize.method == "best"
 
 
+def test_a_variant_is_limited_by_its_precision_or_by_its_own_points(tmp_path: Path):
+    more = '[[variant]]\nname = "a"\nprecision = "int8"\n[[variant]]\nname = "b"\nprecision = "int8"\npoints = 40.0\n'
+    recipe = load_recipe(written(tmp_path, GOOD + more)).recipe
+    assert [recipe.limit(variant) for variant in recipe.variant] == [0.5, 1.5, 40.0]
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "calibration" / "recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_valid(path: Path):
     assert load_recipe(path).recipe.name.replace("-", "") == path.stem.replace("-", "")
@@ -51,6 +57,7 @@ def test_every_shipped_recipe_is_valid(path: Path):
         (('model = "model.onnx"', 'modle = "model.onnx"'), "modle is not a known key", "did you mean model?"),
         (("[validation]", "[gate]\nint8_point = 1\n[validation]"), "gate.int8_point is not a known key", "int8_points"),
         (("[validation]", "[gate]\nint8_points = -1\n[validation]"), "gate.int8_points is -1", "correct"),
+        (("[validation]", "[gate]\nint8_points = 100\n[validation]"), "gate.int8_points is 100", "correct"),
         (('model = "model.onnx"', ""), "model is missing", "add it"),
         (('precision = "fp16"', 'precision = "fp8"'), "precision", "correct"),
         (('precision = "fp16"', 'precision = "int8"'), "no variant is fp16 or fp32", "add one"),

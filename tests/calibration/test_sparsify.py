@@ -17,7 +17,16 @@ from onnx import numpy_helper
 from calibration.graph import Graph, copy_of, session
 from calibration.options import SparsifyOptions
 from calibration.quantize import quantize_weights
-from calibration.sparsify import input_axis, is_2_4, mask_2_4, prune, prune_matrix, sparse_layers, sparsify
+from calibration.sparsify import (
+    found_sparsity,
+    input_axis,
+    is_2_4,
+    mask_2_4,
+    prune,
+    prune_matrix,
+    sparse_layers,
+    sparsify,
+)
 from calibration.surgeon import _root_of_inverse
 from edged.errors import UsageError
 
@@ -148,6 +157,18 @@ def test_a_layer_that_pruning_would_spoil_stays_dense(network: onnx.ModelProto, 
     assert not sparse_layers(pruned)[f"{spoilt[0].node}.weight"]
     original = Graph(network).array(f"{spoilt[0].node}.weight")
     np.testing.assert_array_equal(Graph(pruned).array(f"{spoilt[0].node}.weight"), original)
+
+
+def test_a_model_that_came_pruned_is_reported_as_it_is(network: onnx.ModelProto, feeds: list):
+    report = found_sparsity(prune(network, feeds, ["second", "down"]))
+    assert {layer.node: layer.state for layer in report.layers} == {
+        "first": "kept dense",
+        "second": "pruned",
+        "down": "pruned",
+        "last": "kept dense",
+    }
+    assert (report.method, report.pruned, report.eligible) == ("given", 2, 4)
+    assert 0 < report.mac_share < 1
 
 
 def test_small_layers_are_not_worth_it(network: onnx.ModelProto, feeds: list):

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
+from msgspec import structs
 
+import calibration
 from calibration import zoo
 from calibration.calibrators import Range, ranges
 from calibration.graph import Graph, session
 from calibration.halve import halve
-from calibration.options import SparsifyOptions
 from calibration.quantize import Target, calibrate, quantize
+from calibration.recipe import Recipe, load_recipe
 from calibration.sparsify import SparsityReport, sparse_layers, sparsify
 from calibration.verify import verify_qdq
 from calibration.zoo.writer import IMAGENET, INPUT, UNIT, probe
 
 SIZES = {"mobilenet-v2": 64, "resnet-50": 64, "yolo-nano": 96, "vit-tiny": 64}
 ELIGIBLE = {"mobilenet-v2": 35, "resnet-50": 53, "yolo-nano": 62, "vit-tiny": 49}  # layers that can carry the pattern
+RECIPES = Path(calibration.__file__).parent / "recipes"
 LEAST_DB = {"mobilenet-v2": 20.0, "resnet-50": 18.0, "yolo-nano": 28.0, "vit-tiny": 26.0}  # of INT8 against float
+
+
+def recipe_of(name: str) -> Recipe:
+    """The shipped one."""
+    return next(found for path in RECIPES.glob("*.toml") if (found := load_recipe(path).recipe).name == name)
 
 
 class Passed:
@@ -29,7 +39,7 @@ class Passed:
         self.model = zoo.build(name, SIZES[name])
         pictures = probe(SIZES[name], UNIT if name == "yolo-nano" else IMAGENET)[:8]
         self.feeds = [{INPUT: pictures[i : i + 4]} for i in (0, 4)]
-        options = SparsifyOptions(layers="all", rows=512)
+        options = structs.replace(recipe_of(name).sparsify, rows=512)
         made: tuple[onnx.ModelProto, SparsityReport] = sparsify(self.model, self.feeds, options)
         self.sparse, self.report = made
         self.known: dict[str, Range] = ranges(calibrate(self.sparse, self.feeds))
@@ -50,6 +60,13 @@ def passed(request: pytest.FixtureRequest) -> Passed:
 def decibels(wanted: np.ndarray, found: np.ndarray) -> float:
     wanted, found = wanted.astype(np.float64), found.astype(np.float64)
     return float(10 * np.log10((wanted**2).sum() / max(((wanted - found) ** 2).sum(), 1e-30)))
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_a_recipe_leaves_no_layer_dense_and_can_refuse(name: str):
+    recipe = recipe_of(name)
+    assert recipe.sparsify.layers == "all" and recipe.sparsify.dense == []
+    assert max(recipe.limit(variant) for variant in recipe.variant) < 100
 
 
 def test_all_eligible_layers_are_sparse(passed: Passed):
