@@ -157,6 +157,24 @@ def test_a_limit_that_cannot_be_held_here_is_a_warning(
     assert all(f["fix"] for f in found["limits"] if f["level"] == "warning")
 
 
+def test_a_temperature_that_is_read_can_be_limited(
+    check: Check, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HostProvider, "read", lambda self: Sample("host", clock.mono_ns(), temperature_c=50.0))
+    code, found = check(write_config(tmp_path, bundle, {"gate": SMALL}, "[limits]\ntemperature_c = 80"))
+    assert code == 0 and not any("cannot be held" in f["text"] for f in found["limits"])
+
+
+def test_on_a_simulated_device_its_limits_can_be_held(check: Check, bundle: Path, tmp_path: Path) -> None:
+    extra = 'profile = "balanced"\n[power]\nprovider = "simulated"'
+    config = write_config(tmp_path, bundle, {"gate": SMALL})
+    config.write_text(extra.split("\n")[0] + "\n" + config.read_text() + "\n" + "\n".join(extra.split("\n")[1:]))
+    code, findings = check(config)
+    assert code == 0 and not [one for one in findings["limits"] if "cannot be held" in one["text"]]
+    made_up = next(one for one in findings["power"] if "made up" in one["text"])
+    assert made_up["level"] == "warning" and "published as estimated" in made_up["fix"]
+
+
 def test_sources_that_cannot_work(check: Check, bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "garbage.mp4").write_bytes(b"no video" * 100)
     cameras = {

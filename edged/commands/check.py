@@ -30,7 +30,7 @@ from edged.engines.pool import Pool, PoolVariant
 from edged.errors import EdgedError
 from edged.governor import governor
 from edged.governor.decision import BudgetChanged, Sensed, Workload
-from edged.loop.known import Known, what_is_known
+from edged.loop.known import Known, as_simulated, what_is_known
 from edged.loop.steering import budget_of
 from edged.power.telemetry import Sample
 from edged.vision.decoder import make_decoder
@@ -124,6 +124,8 @@ def _bundle(config: Config) -> Generator[Finding, None, Known | None]:
         with progress("loading and warming the engines"), Pool.open(bundle, config.engine) as pool:
             variants, device = pool.variants, pool.device
             known = what_is_known(pool, bundle)
+            if config.power.provider == "simulated":
+                known = as_simulated(known, pool, config.power.simulated_device)
     except EdgedError as error:
         yield failed("engines", error)
         return None
@@ -141,7 +143,8 @@ def _limits(limits: Limits, known: Known, tried: list[Tried], sample: Sample | N
     load = Workload(len(live), sum(camera.fps or 0.0 for camera in live), late=0)
     budget = budget_of(limits)
     try:
-        state, _ = governor.start(known.variants, budget, now_ns, known.device)
+        # a second ago: a reading of the very moment of the start says nothing of the time before it, and is not taken
+        state, _ = governor.start(known.variants, budget, now_ns - clock.NS_PER_S, known.device)
         state, _ = governor.step(state, load, now_ns)
         if sample is not None:
             said = Sensed(sample.power_w, sample.temperature_c, power_estimated=sample.power_estimated)

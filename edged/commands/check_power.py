@@ -37,6 +37,7 @@ _CURES: Final = (
         "limit temperature_c instead of power_w: without a total it cannot hold",
     ),
     (r"^no total power", "sudo dmesg | grep -i ina   says why the monitor is away"),
+    (r" are made up", "none needed: they are published as estimated"),
     (r"^no power: ", "limit temperature_c instead of power_w, or none"),
 )
 
