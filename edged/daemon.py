@@ -304,11 +304,11 @@ class Daemon:
             case Set():
                 limits = request.apply(self._limits)
                 self._calls.call(lambda: self._set_limits(limits, self._profile))
-                log.info("limits set: %s", request.changes())
+                log.info("limits set: %s", "; ".join(f"{key} = {value}" for key, value in request.changes().items()))
                 return {"limits": limits}
             case Pin():
                 self._calls.call(lambda: self._steering.pin(request.variant, clock.mono_ns()))
-                log.info("pinned: %s", request.variant)
+                log.info("pinned: %s", request.variant or "nothing, the governor chooses")
                 return {"pinned": request.variant}
             case requests.Profile():
                 return self._answer_profile(request)
@@ -337,7 +337,7 @@ class Daemon:
                 changes.append(f"power mode {modes.current}")
             self._calls.call(lambda: self._set_limits(limits, profile))
             self._modes.taken(request.name, None if profile is None else profile.mode)
-        log.info("profile %s: %s", request.name, "; ".join(changes) or "nothing changed")
+        log.info("profile %s: %s", request.name or "none", "; ".join(changes) or "nothing changed")
         return {"profile": request.name, "changes": changes, "limits": limits}
 
     def _reload(self) -> tuple[list[str], list[str]]:

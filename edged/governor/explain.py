@@ -91,8 +91,8 @@ def misfit(view: View, scene: Scene) -> str:
     if not view.in_time:
         return f"would need {human_ms(view.predicted_ms)} of {scene.deadline()} {scene.load()}"
     if not view.in_power and view.in_load:
-        drawn_w, allowed_w = human(view.power_w or 0.0), human(view.allowed_w)
-        return f"would draw {drawn_w} W {scene.load()}, {LIMITS[view.limit]} allows {allowed_w} W"
+        allowed = f"allows {human(view.allowed_w)} W" if view.allowed_w > 0 else "allows nothing"
+        return f"would draw {human(view.power_w or 0.0)} W {scene.load()}, {LIMITS[view.limit]} {allowed}"
     return f"would keep the engine {view.busy:.0%} busy {scene.load()} (bound {BUSY_BOUND:.0%})"
 
 
