@@ -57,7 +57,7 @@ def main() -> None:
     arguments = _parse()
     arguments.work.mkdir(parents=True, exist_ok=True)
     count = arguments.iterations
-    plan = stages.Plan(count, max(count // 3, 1), max(count // 2, 1), arguments.work)
+    plan = stages.Plan(count, max(count // 3, 1), max(count // 2, 1), max(count // 4, 1), arguments.work)
     dense, sparse = _train(plan)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, model in (("dense.onnx", dense), ("sparse.onnx", sparse)):
@@ -69,7 +69,7 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m calibration.demo",
-        description="Train the demo's dense model, prune it and tune both equally; deterministic for its arguments.",
+        description="Train the demo's dense model, prune a copy, tune both; deterministic for its arguments.",
         epilog="example: python -m calibration.demo --work /tmp/demo --out /tmp/demo/float",
     )
     parser.add_argument(
@@ -100,7 +100,8 @@ def _train(plan: stages.Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     with stage("prune the 3x3 layers to 2:4", 1, _SECONDS_PER_PRUNING):
         masks = stages.pruning_masks(plan, settled)
     dense = trained("tune dense", plan.tuning, lambda progress: stages.tuned_dense(plan, settled, progress))
-    sparse = trained("tune sparse", plan.tuning, lambda progress: stages.tuned_sparse(plan, settled, masks, progress))
+    tuned = trained("tune sparse", plan.tuning, lambda progress: stages.tuned_sparse(plan, settled, masks, progress))
+    sparse = trained("recover sparse", plan.recovery, lambda progress: stages.recovered(plan, tuned, masks, progress))
     return export(dense), export(sparse)
 
 
