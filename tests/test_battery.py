@@ -53,9 +53,8 @@ def test_a_forecast_that_promises_too_much_is_believed_less() -> None:
 
 def test_safe_says_whether_the_cheapest_service_can_go_on() -> None:
     """The device rests at 1 W and serves at 3 W, for ten hours."""
-    evening = Battery(capacity_wh=60.0, until_s=36_000.0)
-    assert told(Store(), evening, 0.6).safe
-    assert not told(Store(), evening, 0.4).safe
+    assert told(Store(), NIGHT, 0.6).safe
+    assert not told(Store(), NIGHT, 0.5).safe
     assert not told(Store(), NIGHT, RESERVE + 0.001).safe
 
 

@@ -3,9 +3,8 @@
 The mean power is a taut string between "never empty", under a pessimistic forecast, and "never overflowing": what the
 sun would spill is better spent. The forecast is scaled by what the sun gave against what was foretold, as far as that
 tells of the forecast and not of the clouds of the hour.
-`safe` says that the store carries the cheapest service, so that no frame need be given up: under a sun to come for now,
-since it may do better than foretold and what is given up now is not worth more than what is given up later; without
-one to the very end, and if it does not, the frames worth least are given up from now on, and not all of the last.
+`safe` says that a rest from soon on would still be survived, so that the cheapest service may go on; only when it would
+not are frames given up. While a sun is to come, which may do better than foretold, a store for minutes is safe too.
 """
 
 from __future__ import annotations
@@ -21,10 +20,6 @@ from edged.governor.replaced import replace
 from edged.governor.tables import Array
 
 RESERVE: Final = 0.012
-RESERVE_S: Final = 600.0
-LAST: Final = 0.003
-"""Shares of the capacity kept back: RESERVE against what may still come, less in the last RESERVE_S, when less may,
-down to LAST, which a gauge may be off by. Frames given up to keep a reserve to the very end serve nobody."""
 FULL: Final = 0.985
 STEP_S: Final = 10.0
 STEPS: Final = 720
@@ -65,9 +60,6 @@ class Store:
     begun_s: float = 0.0
     rest_w: float | None = None
 
-    def left_s(self, battery: Battery, now_s: float) -> float:
-        return battery.until_s - (now_s - self.begun_s)
-
 
 def sensed(
     store: Store, battery: Battery, charge: float, harvest_w: float, drawn_w: float, elapsed_s: float, now_s: float
@@ -106,20 +98,18 @@ def plan(store: Store, battery: Battery, idle_w: float, service_w: float, now_s:
     rest_w = idle_w if store.rest_w is None else store.rest_w
     rest_w += min(1.0, (now_s - store.planned_s) / REST_S) * (idle_w - rest_w)
     capacity_j = battery.capacity_wh * 3600
-    left_s = store.left_s(battery, now_s)
+    left_s = battery.until_s - (now_s - store.begun_s)
     step_s = max(STEP_S, left_s / STEPS)
     ahead_s = np.arange(step_s, max(step_s + 2.0, left_s), step_s)
     sun_j, error_j = _harvest(store, battery, ahead_s, step_s, now_s - store.begun_s)
-    reserve = LAST + (RESERVE - LAST) * min(1.0, max(0.0, left_s) / RESERVE_S)
-    above_j = (store.charge - reserve) * capacity_j
+    above_j = (store.charge - RESERVE) * capacity_j
     most_w = (above_j + np.maximum(0.0, sun_j - PESSIMISM * error_j)) / ahead_s
     least_w = (store.charge * capacity_j + sun_j - FULL * capacity_j) / ahead_s
     survive_j = above_j + np.maximum(0.0, sun_j - SAFE_PESSIMISM * error_j) - rest_w * np.maximum(0.0, ahead_s - 30.0)
     soon_w = float(survive_j[ahead_s >= 30].min() / 30.0) if (ahead_s >= 30).any() else math.inf
     needed_w = rest_w + service_w
-    safe = above_j > needed_w * left_s
-    if len(sun_j) and sun_j[-1] > 0:
-        safe = soon_w > needed_w or above_j > needed_w * min(LONG_S, left_s)
+    more_comes = len(sun_j) > 0 and sun_j[-1] > 0
+    safe = soon_w > needed_w or (more_comes and above_j > needed_w * min(LONG_S, left_s))
     return replace(store, planned_s=now_s, allowed_w=max(0.0, _taut(most_w, least_w)), safe=safe, rest_w=rest_w)
 
 

@@ -96,8 +96,8 @@ def _budgets(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[Eco
     e, heat_w = _heat_w(e)
     if math.isfinite(e.throttle.allowed_w):
         heat_w = min(heat_w, e.throttle.held_w(float(_base_w(e, now_s)[e.clock])))
-    e, battery_w, safe, lasts_s = _lasting_w(e, options, now_s)
-    allowed = Allowed(window_w, heat_w, battery_w, safe, lasts_s=lasts_s)
+    e, battery_w, safe = _lasting_w(e, options, now_s)
+    allowed = Allowed(window_w, heat_w, battery_w, safe)
     if not math.isfinite(window_w) or e.budget.power_w is None:
         return e, allowed
     steady_w = window_w if e.smooth_w[2] is None else e.smooth_w[2]
@@ -133,20 +133,19 @@ def _heat_w(e: Economy) -> tuple[Economy, float]:
     return replace(e, smooth_w=(window_before, smooth_w, steady_w)), min(smooth_w, heat_w + 0.4)
 
 
-def _lasting_w(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[Economy, float, bool, float]:
-    """What the battery and the horizon's energy allow, whether the cheapest service is safe all the same, and how long
-    what binds must last."""
-    watts, safe, lasts_s, store, ahead = math.inf, True, math.inf, e.store, e.horizon
+def _lasting_w(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[Economy, float, bool]:
+    """What the battery and the horizon's energy allow, and whether the cheapest service is safe all the same."""
+    watts, safe, store, ahead = math.inf, True, e.store, e.horizon
     if e.budget.battery is not None:
         rest_w = float(e.tables.idle_w[e.rest_clock]) + e.energy.other_w
         rest_w += e.device.leakage_w_per_c * (e.junction_c - 25.0) if e.knows_heat else 0.0
         rest_w = max(LEAST_W, rest_w)
         cheapest_j = min(e.joule(o.variant, e.rest_clock) * o.times / o.frames for o in options if e.allowed[o.variant])
         store = battery.plan(store, e.budget.battery, rest_w, cheapest_j * e.cameras / e.round_s, now_s)
-        watts, safe, lasts_s = store.allowed_w, store.safe, store.left_s(e.budget.battery, now_s)
+        watts, safe = store.allowed_w, store.safe
     if ahead is not None and e.knows_power:
         ahead = ahead.rolled(now_s, e.energy.book.drawn_j)
         allowed_w = ahead.allowed_w(now_s, e.energy.book.drawn_j)
         if allowed_w < watts:
-            watts, safe, lasts_s = allowed_w, False, ahead.left_s(now_s)
-    return replace(e, store=store, horizon=ahead), watts, safe, lasts_s
+            watts, safe = allowed_w, False
+    return replace(e, store=store, horizon=ahead), watts, safe

@@ -22,9 +22,6 @@ CLOCK_PAYBACK_S: Final = 12.0
 CLOCK_GAIN: Final = 0.004
 """A clock is left for one that gains this share of the best value, and the stall of the change within the payback."""
 LONG_RUN_S: Final = 150.0
-LONG_RUN_SHARE: Final = 0.5
-"""Of the time that is left at most: what is overspent in the last minutes, no later minute makes good."""
-LONG_RUN_LEAST_S: Final = 30.0
 SAVING_MOST: Final = 0.7
 SAVING_S: Final = 80.0
 """A quiet time saves for bursts that the window may still hold, the more the longer it is: share of the usual price."""
@@ -43,8 +40,6 @@ class Allowed:
     cap_w: float = math.inf
     window_s: float = 0.0
     """the rolling mean's limit itself, and its length"""
-    lasts_s: float = math.inf
-    """time until the energy that must last may be spent"""
     steady_w: float = math.inf
     """`window_w` over the time that a change of clock must pay for itself in: from second to second it swings"""
 
@@ -101,8 +96,7 @@ def plan(
     reachable = slice(clock, clock + 1) if held else slice(None)
     now_dual = _dual((gain / period_s)[reachable], prices, base_w[reachable])
     before = long_run.dual if long_run.dual is not None else now_dual
-    long_run_s = min(LONG_RUN_S, max(LONG_RUN_LEAST_S, LONG_RUN_SHARE * allowed.lasts_s))
-    dual = before + min(1.0, elapsed_s / long_run_s) * (now_dual - before)
+    dual = before + min(1.0, elapsed_s / LONG_RUN_S) * (now_dual - before)
     middle = 0.5 * (prices[1:] + prices[:-1])
     lasting = 0.0
     if math.isfinite(allowed.battery_w):
