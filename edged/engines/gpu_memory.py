@@ -1,4 +1,4 @@
-"""What all engines of a pool share on the GPU: inputs with their scaler, outputs on both sides.
+"""What all engines of a pool share on the GPU: inputs with their scaler, outputs on both sides, lanes with events.
 
 All variants of a bundle have the same tensors, and one stream orders all work, so that a switch copies nothing and
 waits for nothing. All calls come from one thread.
@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edged.engines.cuda import CudaError, Gpu
-from edged.engines.engine import HostMemory, TensorSpec
+from edged.engines.engine import HostMemory, Outputs, TensorSpec
 from edged.engines.scaler import Scaler, Target
+from edged.errors import EdgedError
+
+LANES: Final = 2
+"""One batch computes while the host prepares the next."""
 
 
 class GpuMemory(HostMemory):
@@ -76,3 +80,34 @@ class GpuMemory(HostMemory):
     def close(self) -> None:
         self.scaler.close()
         self.gpu.close()
+
+
+class GpuEngine:
+    """The half of an engine that does not ask which runtime it is: `submit` and `close` are the other half."""
+
+    lanes = LANES
+
+    def __init__(self, image: TensorSpec, outputs: tuple[TensorSpec, ...], memory: GpuMemory) -> None:
+        self.inputs, self.outputs, self.max_batch = (image,), outputs, memory.max_batch
+        self._memory, self._gpu = memory, memory.gpu
+        self._done = [self._gpu.event() for _ in range(LANES)]
+        self._in_flight: list[Outputs | None] = [None] * LANES
+
+    def input_buffer(self, lane: int) -> NDArray[np.uint8]:
+        return self._memory.input(lane)
+
+    def collect(self, lane: int) -> Outputs:
+        outputs, self._in_flight[lane] = self._in_flight[lane], None
+        if outputs is None:
+            raise EdgedError("nothing to collect: submit first")
+        self._done[lane].wait()
+        return outputs
+
+    def _submitted(self, lane: int, outputs: Outputs) -> None:
+        """All of the lane's batch is on the stream: `outputs` are good once the event is over."""
+        self._done[lane].record()
+        self._in_flight[lane] = outputs
+
+    def _close_events(self) -> None:
+        for event in self._done:
+            event.close()

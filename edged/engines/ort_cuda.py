@@ -15,20 +15,17 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from edged.engines import cuda
 from edged.engines.cuda import CudaError, Gpu
 from edged.engines.engine import HostMemory, ModelTensors, Outputs, TensorSpec
-from edged.engines.gpu_memory import GpuMemory
+from edged.engines.gpu_memory import LANES, GpuEngine, GpuMemory
 from edged.engines.manifest import EngineFile, InputSpec
 from edged.engines.onnx_file import check_self_contained
 from edged.engines.ort import EXPORT, FATAL, check_declared, first_line, one_line, probe, session_options
 from edged.engines.scaler import Target
 from edged.errors import EdgedError
 
-LANES: Final = 2
-"""One batch computes while the host prepares the next."""
 _PROVIDER: Final = "CUDAExecutionProvider"
 
 
@@ -113,23 +110,17 @@ class _Bound:
     outputs: Outputs
 
 
-class OrtCudaEngine:
+class OrtCudaEngine(GpuEngine):
     """One session with a binding and a graph per lane and batch size."""
 
-    lanes = LANES
     memory_bytes: int | None = None  # ONNX Runtime does not tell
 
     def __init__(
         self, session: ort.InferenceSession, image: TensorSpec, outputs: tuple[TensorSpec, ...], memory: GpuMemory
     ) -> None:
-        self.inputs, self.outputs, self.max_batch = (image,), outputs, memory.max_batch
-        self._session, self._memory, self._gpu = session, memory, memory.gpu
+        super().__init__(image, outputs, memory)
+        self._session = session
         self._bound = [[self._bind(lane, batch) for batch in range(1, self.max_batch + 1)] for lane in range(LANES)]
-        self._done = [self._gpu.event() for _ in range(LANES)]
-        self._in_flight: list[Outputs | None] = [None] * LANES
-
-    def input_buffer(self, lane: int) -> NDArray[np.uint8]:
-        return self._memory.input(lane)
 
     def submit(self, lane: int, batch: int) -> None:
         """Put the batch on the stream and return."""
@@ -141,20 +132,11 @@ class OrtCudaEngine:
             raise EdgedError(f"ONNX Runtime: {first_line(error)}") from error
         for to, source, size in bound.copies:
             self._gpu.copy(to, source, size)
-        self._done[lane].record()
-        self._in_flight[lane] = bound.outputs
-
-    def collect(self, lane: int) -> Outputs:
-        outputs, self._in_flight[lane] = self._in_flight[lane], None
-        if outputs is None:
-            raise EdgedError("nothing to collect: submit first")
-        self._done[lane].wait()
-        return outputs
+        self._submitted(lane, bound.outputs)
 
     def close(self) -> None:
         self._gpu.wait()
-        for event in self._done:
-            event.close()
+        self._close_events()
         self._bound.clear()
         del self._session
 

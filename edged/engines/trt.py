@@ -17,13 +17,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edged.engines import cuda
 from edged.engines.cuda import CudaError, Gpu, Graph
 from edged.engines.device_profile import device_name
 from edged.engines.engine import HostMemory, ModelTensors, Outputs, TensorSpec
-from edged.engines.gpu_memory import GpuMemory
+from edged.engines.gpu_memory import LANES, GpuEngine, GpuMemory
 from edged.engines.manifest import EngineFile, InputSpec
 from edged.engines.scaler import Target
 from edged.errors import EdgedError
@@ -37,8 +36,6 @@ else:
     except ImportError as error:  # why_not() says so
         trt, _import_error = None, error
 
-LANES: Final = 2
-"""One batch computes while the host prepares the next."""
 BUILD: Final = "build it here: edged-calibrate build BUNDLE"
 _LINES: Final = 5
 _MAX_OUTPUT_BYTES: Final = 64 << 20  # of one frame
@@ -151,25 +148,17 @@ class PlanMemory(GpuMemory):
         return self._scratch
 
 
-class TrtEngine:
+class TrtEngine(GpuEngine):
     """One plan, with a context and a graph per lane and batch size, made when that is first run: while warming."""
-
-    lanes = LANES
 
     def __init__(
         self, engine: trt.ICudaEngine, said: Any, file: str, image: TensorSpec, outputs: tuple[TensorSpec, ...],
         memory: PlanMemory,
     ) -> None:  # fmt: skip
-        self.inputs, self.outputs, self.max_batch = (image,), outputs, memory.max_batch
+        super().__init__(image, outputs, memory)
         self.memory_bytes: int | None = engine.device_memory_size_v2
-        self._engine, self._log, self._file, self._memory = engine, said, file, memory
-        self._gpu = memory.gpu
+        self._engine, self._log, self._file, self._plans = engine, said, file, memory
         self._slots: dict[tuple[int, int], _Slot] = {}
-        self._done = [self._gpu.event() for _ in range(LANES)]
-        self._in_flight: list[Outputs | None] = [None] * LANES
-
-    def input_buffer(self, lane: int) -> NDArray[np.uint8]:
-        return self._memory.input(lane)
 
     def submit(self, lane: int, batch: int) -> None:
         """Put the batch on the stream and return. The first of its kind also waits, to be captured."""
@@ -178,15 +167,7 @@ class TrtEngine:
             slot = self._slots[lane, batch] = self._slot(lane, batch)
         self._memory.fill(lane, batch)
         slot.run()
-        self._done[lane].record()
-        self._in_flight[lane] = slot.outputs
-
-    def collect(self, lane: int) -> Outputs:
-        outputs, self._in_flight[lane] = self._in_flight[lane], None
-        if outputs is None:
-            raise EdgedError("nothing to collect: submit first")
-        self._done[lane].wait()
-        return outputs
+        self._submitted(lane, slot.outputs)
 
     def close(self) -> None:
         """Contexts before the engine, and all of it with the GPU at rest."""
@@ -194,8 +175,7 @@ class TrtEngine:
         for slot in self._slots.values():
             slot.close()
         self._slots.clear()
-        for event in self._done:
-            event.close()
+        self._close_events()
         del self._engine
 
     def _slot(self, lane: int, batch: int) -> _Slot:
@@ -203,7 +183,7 @@ class TrtEngine:
         context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is None:
             raise self._failed("cannot make a context")
-        context.set_device_memory(*self._memory.scratch)
+        context.set_device_memory(*self._plans.scratch)
         (image,) = self.inputs
         if not context.set_input_shape(image.name, (batch, *image.shape)):
             raise self._failed(f"does not take a batch of {batch}")

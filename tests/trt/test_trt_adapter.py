@@ -115,12 +115,12 @@ def test_a_frame_is_one_graph_launch_and_one_event_and_ten_thousand_switches_tak
 def test_all_variants_share_one_activation_memory_as_large_as_the_largest_wants(tmp_path: Path, gpu: HostGpu) -> None:
     large = PLAN.replace("memory 4096", "memory 65536")
     with open_pool(tmp_path / "b", gpu, {"a": PLAN, "b": large, "c": PLAN}) as pool:
-        scratch = {engine._memory.scratch for engine in pool._engines.values() if isinstance(engine, TrtEngine)}
+        scratch = {engine._plans.scratch for engine in pool._engines.values() if isinstance(engine, TrtEngine)}
         assert len(scratch) == 1 and scratch.pop()[1] == 65536
         engine = pool._engines["a"]
         assert isinstance(engine, TrtEngine) and engine.memory_bytes == 4096
         with pytest.raises(EdgedError, match="loaded after others ran"):
-            engine._memory.reserve(1 << 20)
+            engine._plans.reserve(1 << 20)
 
 
 @pytest.mark.parametrize(
