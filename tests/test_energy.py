@@ -108,3 +108,15 @@ def test_what_runs_while_no_reading_comes_is_kept_in_bounds() -> None:
     assert len(told.pending_j) == energy.BINS and sum(map(sum, told.pending_j)) == pytest.approx(1000.0)
     told, watts = energy.sensed(told, KNOWN, 0, 25.0, None, 500.0)
     assert watts == pytest.approx(6.0 + 2.0) and told.pending_j == ()
+
+
+def test_what_ran_since_the_last_reading_is_in_the_book_of_now() -> None:
+    """A meter that speaks once a second must not leave the window blind to the second that passes."""
+    told, _ = energy.sensed(energy.fresh(KNOWN, 0, 10), KNOWN, 0, 25.0, 6.0, 1.0)
+    told = energy.ran(told, 0, 4.0, 1.5)
+    now = energy.booked(told, KNOWN, 0, 25.0, 1.8)
+    rest_w = 6.0 + told.other_w
+    assert now.drawn_j - told.book.drawn_j == pytest.approx(0.8 * rest_w + 4.0 * told.factor(0))
+    assert energy.booked(told, KNOWN, 0, 25.0, 1.0) is told.book
+    after, _ = energy.sensed(told, KNOWN, 0, 25.0, None, 1.8)
+    assert after.book == now

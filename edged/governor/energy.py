@@ -22,9 +22,7 @@ from edged.governor.tables import Array, Tables
 
 OTHER_VAR: Final = 0.6
 OTHER_VAR_MAX: Final = 4.0
-OTHER_DRIFT_PER_S: Final = 0.003
-"""What rests drifts slowly: another load that comes or goes is a step. Were it free to follow, it would take up what
-the factors have wrong, and change with whatever runs."""
+OTHER_DRIFT_PER_S: Final = 0.02
 FACTOR_VAR: Final = 0.03
 FACTOR_VAR_MAX: Final = 0.04
 FACTOR_DRIFT_PER_S: Final = 2e-5
@@ -127,13 +125,11 @@ def sensed(
     if elapsed_s <= 0:
         return energy, float("nan")
     device = tables.device
-    base_w = float(tables.idle_w[clock]) + device.leakage_w_per_c * (junction_c - 25.0)
-    ledger, modelled_w, past = energy.book, 0.0, []
-    for until_s, bin_s, busy_w in _binned(energy, elapsed_s, now_s):
-        drawn_w = base_w + energy.other_w + float(energy.mean[1:] @ busy_w)
-        ledger = ledger.drew(drawn_w, bin_s, until_s)
-        modelled_w += drawn_w * bin_s / elapsed_s
-        past.append((until_s, bin_s, base_w, busy_w))
+    before_j = energy.book.drawn_j
+    ledger = booked(energy, tables, clock, junction_c, now_s)
+    modelled_w = (ledger.drawn_j - before_j) / elapsed_s
+    base_w = _base_w(tables, clock, junction_c)
+    past = [(until_s, bin_s, base_w, busy_w) for until_s, bin_s, busy_w in _binned(energy, elapsed_s, now_s)]
     energy = _shown(energy, tables, past)
     valid_s, peak_w = energy.valid_s, energy.peak_w
     mean, cov = energy.mean, energy.cov
@@ -155,6 +151,21 @@ def sensed(
         metered=energy.metered or power_w is not None,
     )
     return energy, modelled_w
+
+
+def booked(energy: Energy, tables: Tables, clock: int, junction_c: float, now_s: float) -> Book:
+    """The book up to now, by the model: what ran since the last reading has been drawn whether a meter spoke or not."""
+    elapsed_s, ledger = now_s - energy.sensed_s, energy.book
+    if elapsed_s <= 0:
+        return ledger
+    rest_w = _base_w(tables, clock, junction_c) + energy.other_w
+    for until_s, bin_s, busy_w in _binned(energy, elapsed_s, now_s):
+        ledger = ledger.drew(rest_w + float(energy.mean[1:] @ busy_w), bin_s, until_s)
+    return ledger
+
+
+def _base_w(tables: Tables, clock: int, junction_c: float) -> float:
+    return float(tables.idle_w[clock]) + tables.device.leakage_w_per_c * (junction_c - 25.0)
 
 
 def _binned(energy: Energy, elapsed_s: float, now_s: float) -> list[tuple[float, float, Array]]:
