@@ -82,13 +82,13 @@ def test_the_kernel_gives_the_pixels_of_the_cpu(gpu: Gpu, format_: PixelFormat, 
 def test_normalisation_layout_and_type(gpu: Gpu, kind: str) -> None:
     model, scale, bias = (320, 192), (0.02, 0.017, 0.018), (-2.1, -2.0, -1.8)
     if kind == "int8":
-        scale, bias = (0.5, 0.25, 0.375), (-64.0, -50.0, -40.0)
+        scale, bias = (0.5, 0.25, 0.375), (-64.0, -50.0, -40.0)  # exact: no tie falls otherwise
     shown = picture(PixelFormat.BGR24, 1280, 720, 3)
     pictures = [(shown, PixelFormat.BGR24, fit(1280, 720, *model))] * 2
     plain = on_gpu(gpu, Target(*model, 114), pictures).reshape(2, 192, 320, 3)
     target = Target(*model, 114, kind, True, scale, bias)  # type: ignore[arg-type]
     have = on_gpu(gpu, target, pictures).view(kind).reshape(2, 3, 192, 320)
-    rgb = plain[..., ::-1].transpose(0, 3, 1, 2).astype(np.float64)  # the scales of int8 are exact: no tie falls otherwise
+    rgb = plain[..., ::-1].transpose(0, 3, 1, 2).astype(np.float64)
     want = rgb * np.array(scale, np.float32)[:, None, None] + np.array(bias, np.float32)[:, None, None]
     if kind == "int8":
         want = np.clip(np.rint(want), -128, 127)
