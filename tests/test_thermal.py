@@ -43,20 +43,18 @@ def held(plant: Plant, limit_c: float, seconds: int) -> tuple[float, thermal.Hea
 
 
 def test_the_horizons_say_what_constant_power_leads_to() -> None:
-    for k, (free, gain) in enumerate(zip(PHYSICS.free, PHYSICS.gain, strict=True)):
+    for horizon_s, free, gain in zip(thermal.HORIZONS_S, PHYSICS.free, PHYSICS.gain, strict=True):
         plant = Plant(AIR_C, 40.0)
-        plant.run(8.0, thermal.FIRST_HORIZON_S * 2**k)
+        plant.run(8.0, horizon_s)
         assert float(free @ np.array([40.0, 36.0, AIR_C]) + gain * 8.0) == pytest.approx(plant.junction_c, abs=0.3)
     assert list(PHYSICS.gain) == sorted(PHYSICS.gain)
-    for_ever = DEVICE.junction_sink_c_per_w + DEVICE.sink_air_c_per_w
-    assert PHYSICS.gain[-1] == pytest.approx(for_ever, rel=0.06)
 
 
 @pytest.mark.parametrize("air_c", [20.0, 35.0, 45.0])
 @pytest.mark.parametrize("resistance", [0.8, 1.0, 1.4])
 def test_the_limit_is_approached_and_not_passed(air_c: float, resistance: float) -> None:
     plant = Plant(air_c, 60.0, resistance)
-    hottest_c, heat = held(plant, 80.0, 1800)
+    hottest_c, heat = held(plant, 80.0, 900)
     assert hottest_c <= 80.5
     assert plant.junction_c >= 77.5
     assert heat.error_c < 1.0

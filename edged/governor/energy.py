@@ -63,6 +63,8 @@ class Energy:
     lagged: tuple[tuple[float, float, float, Array], ...] = ()
     showing: bool = False
     sensed_s: float = 0.0
+    every_s: float = 0.0
+    """time between the last two readings"""
     valid_s: float = 0.0
     peak_w: float = 0.0
     metered: bool = False
@@ -145,6 +147,7 @@ def sensed(
         cov=cov,
         pending_j=(),
         sensed_s=now_s,
+        every_s=elapsed_s,
         valid_s=valid_s,
         peak_w=peak_w,
         book=ledger,

@@ -21,7 +21,7 @@ REPLAN_S: Final = 0.5
 SEEN_S: Final = 1.5
 """What was saved is spent ahead only while the device was seen so lately."""
 UNREAD_S: Final = 0.25
-"""A reading so old leaves more out of the book than the window's guard covers: what ran since is reckoned in."""
+"""Readings so far apart leave more out of the book than the window's guard covers: what ran since is reckoned in."""
 UNHURRIED: Final = 0.06
 """Smoothing of what heat allows; of what the window allows: QUICK."""
 QUICK: Final = 0.25
@@ -115,12 +115,13 @@ def _window_w(e: Economy, now_s: float) -> tuple[Economy, float]:
     seen = now_s - e.energy.valid_s <= SEEN_S
     usual_w = e.energy.book.usual_w + 0.5 * e.energy.other_error_w if seen else math.inf
     book = e.energy.book
-    if now_s - e.energy.sensed_s > UNREAD_S:
+    if max(e.energy.every_s, now_s - e.energy.sensed_s) > UNREAD_S:
         book = energy.booked(e.energy, e.tables, e.clock, e.junction_c, now_s)
     window_w = window.allowed_w(book, caps, usual_w, now_s)
     before, heat_before, steady_before = e.smooth_w
     smooth_w = window_w if before is None else before + QUICK * (window_w - before)
-    steady = REPLAN_S / prices.CLOCK_PAYBACK_S
+    # what a short window allows has come and gone before a change of clock has paid for itself
+    steady = REPLAN_S / prices.CLOCK_PAYBACK_S if e.budget.power_window_s < prices.CLOCK_PAYBACK_S else 1.0
     steady_w = window_w if steady_before is None else steady_before + steady * (window_w - steady_before)
     if window_w > 0.9 * smooth_w:
         window_w = min(smooth_w, window_w + 0.03 * cap_w)

@@ -41,7 +41,7 @@ class Allowed:
     window_s: float = 0.0
     """the rolling mean's limit itself, and its length"""
     steady_w: float = math.inf
-    """`window_w` over the time that a change of clock must pay for itself in: from second to second it swings"""
+    """`window_w`; of a short window over the time that a change of clock must pay for itself in: it swings"""
 
     @property
     def short_w(self) -> float:

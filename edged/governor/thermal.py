@@ -2,29 +2,22 @@
 
 Two heat nodes and the air, as the profile has them; a Kalman filter over the three temperatures. The air's estimate
 takes in whatever the profile gets wrong: a dusty sink or a failed fan looks like hotter air. Allowed is the power that
-keeps the junction below the limit at horizons from seconds to three of the device's own time constants, so the limit is
-approached and never reached, and what the sink can still take in is not spent in minutes that have no need of it: the
-same joule earns many times as much when the air is hot and frames are being given up.
+keeps the junction below the limit at horizons from seconds to minutes, so the limit is approached and never reached.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from edged.governor.decision import Device
-from edged.governor.replaced import replace
 from edged.governor.tables import Array
 
 STEP_S: Final = 0.5
-FIRST_HORIZON_S: Final = 4.0
-FOREVER: Final = 3.0
-"""Time constants of the sink after which what is now has faded."""
-GUESSED: Final = 0.5
-"""As far is looked ahead where the heat path is a guess: no frame is given up for what that says of an hour hence."""
+HORIZONS_S: Final = (4, 10, 20, 40, 80, 160, 320)
 SENSOR_VAR: Final = 0.15
 DRIFT_PER_S: Final = 0.02
 MARGIN_C: Final = 0.3
@@ -79,15 +72,14 @@ def model(device: Device) -> HeatModel:
         integral = integral + carry * fine_s
         carry = carry @ (np.eye(3) + flow * fine_s)
     per_w = integral @ np.array([1 / cj, 0, 0])
-    free: list[Array] = []
-    gain: list[float] = []
-    ahead, warmed, horizon_s = carry, per_w, STEP_S
-    reach_s = (GUESSED if device.assumed else FOREVER) * (cj + cs) * rsa
-    while not free or horizon_s < 2 * reach_s:
-        if horizon_s >= FIRST_HORIZON_S:
+    free, gain = [], []
+    ahead, warmed = np.eye(3), np.zeros(3)
+    for k in range(1, int(HORIZONS_S[-1] / STEP_S) + 1):
+        warmed = carry @ warmed + per_w
+        ahead = carry @ ahead
+        if k * STEP_S in HORIZONS_S:
             free.append(ahead[0].copy())
             gain.append(float(warmed[0]))
-        ahead, warmed, horizon_s = ahead @ ahead, ahead @ warmed + warmed, 2 * horizon_s
     return HeatModel(carry, per_w, np.array(free), np.array(gain))
 
 
