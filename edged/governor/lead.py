@@ -16,7 +16,9 @@ from edged.governor.replaced import replace
 LEAST_SAMPLES: Final = 20
 """Lead times before their quantile is believed: the first frames of a stream come in a burst."""
 LEAST_MS: Final = 0.1
-MEMORY: Final = 400.0
+MEMORY: Final = 100.0
+"""Batches, some seconds of them: after a load has gone its waits must be forgotten, or the better variant stays away.
+What a few seconds say of the last percent is rough, on the safe side."""
 
 
 @dataclass(frozen=True)
