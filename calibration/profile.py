@@ -115,14 +115,20 @@ class _Meter:
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
-        self._last_ns = 0
+        self._start_ns = self._last_ns = 0
         self._joules: float | None = None
         self.estimated = False
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds from the start to the last reading: the time that the joules are of."""
+        return (self._last_ns - self._start_ns) / clock.NS_PER_S
 
     def start(self) -> None:
         """Begin at nought. What this reading says is of the time before, so it counts for nothing."""
         self._provider.read()
-        self._last_ns, self._joules = clock.mono_ns(), 0.0
+        self._start_ns = self._last_ns = clock.mono_ns()
+        self._joules = 0.0
 
     def tick(self) -> None:
         """Read, if it is time to."""
@@ -137,12 +143,11 @@ class _Meter:
     def idle(self, seconds: float) -> float | None:
         """Watts of the machine with the engines loaded and still."""
         self.start()
-        start_ns = clock.mono_ns()
-        while (clock.mono_ns() - start_ns) / clock.NS_PER_S < seconds:
+        while self.spent_s < seconds:
             clock.sleep_s(_READ_EVERY_NS / clock.NS_PER_S)
             self._read()
         joules = self.stop()
-        return None if joules is None else joules / ((self._last_ns - start_ns) / clock.NS_PER_S)
+        return None if joules is None else joules / self.spent_s
 
     def _read(self) -> None:
         sample = self._provider.read()
@@ -164,12 +169,11 @@ def _turn(
         into.latencies_ms += bench.run(name, batch, 1)
         into.frames += batch
         meter.tick()
-    spent_s = (clock.mono_ns() - start_ns) / clock.NS_PER_S
     joules = meter.stop()
     if joules is None or idle_w is None or into.energy_j is None:
         into.energy_j = None
     else:
-        into.energy_j += joules - idle_w * spent_s
+        into.energy_j += joules - idle_w * meter.spent_s
 
 
 def _run(bundle: Bundle, runtime: str, name: str, batch: int, found: _Measured) -> ProfiledRun:
