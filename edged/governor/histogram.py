@@ -1,7 +1,8 @@
 """A histogram that forgets: samples in, quantiles and shares out. Pure.
 
 Instead of shrinking all counts by a factor, each new sample weighs more by it. Quantiles are read from the cumulated
-shares, which are brought up to date every few samples only: that is what costs.
+shares, which are brought up to date every few samples only: that is what costs. A tail that is gone is forgotten sooner
+than its counts fade: what n samples in a row did not show is rarer than 3 / n (the rule of three, 95 % sure).
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from itertools import accumulate
 from typing import Final
 
 CUMULATE_EVERY: Final = 8
+UNSEEN: Final = 3.0
 
 
 @dataclass(frozen=True)
 class Histogram:
     """Decaying counts over bins of `step` from `low`; what lies outside counts at the edge. `memory`: of so many
-    samples. `below`: share of all samples up to the end of each bin, empty while there are none."""
+    samples. `below`: share of all samples up to the end of each bin, empty while there are none. `above`: for each bin,
+    how many samples there were when one last lay in it or above."""
 
     low: float
     step: float
@@ -28,6 +31,7 @@ class Histogram:
     below: tuple[float, ...] = ()
     weight: float = 1.0
     added: int = 0
+    above: tuple[int, ...] = ()
 
     def add(self, value: float) -> Histogram:
         """With one more sample; a value that is not finite is no sample."""
@@ -38,11 +42,12 @@ class Histogram:
         if weight > 1e9:
             counts, weight = tuple([c / weight for c in counts]), 1.0
         counts = (*counts[:k], counts[k] + weight, *counts[k + 1 :])
-        if self.added % CUMULATE_EVERY == CUMULATE_EVERY - 1 or not below:
-            below = shares(counts)
-        return Histogram(
-            self.low, self.step, self.memory, counts, below, weight * (1 + 1 / self.memory), self.added + 1
-        )
+        added = self.added + 1
+        above = (added,) * (k + 1) + (self.above or (0,) * len(counts))[k + 1 :]
+        if added % CUMULATE_EVERY == 0 or not below:
+            seen = zip(shares(counts), (*above[1:], 0), strict=True)
+            below = tuple([max(share, 1.0 - UNSEEN / max(UNSEEN, added - last)) for share, last in seen])
+        return Histogram(self.low, self.step, self.memory, counts, below, weight * (1 + 1 / self.memory), added, above)
 
     def share_below(self, value: float) -> float:
         """P(sample < value); 0 while there are none."""
