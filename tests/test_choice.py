@@ -57,11 +57,30 @@ def test_a_variant_that_has_hardly_run_is_tried() -> None:
     assert chosen(e, asked()) == "fp16" and chosen(untried, asked()) == "int8-sparse"
 
 
+def test_a_better_variant_that_was_too_slow_is_tried_with_a_single_frame_as_lateness_allows() -> None:
+    e = ready()
+    slowed = [0.0] * len(e.latency.mean)
+    slowed[e.latency.cores] = 1.0  # fp16 took nearly three times as long when it last ran
+    e = replace(e, latency=replace(e.latency, mean=tuple(slowed)))
+
+    def at(now_s: float, quantile: float = 0.5) -> str | None:
+        budget = replace(e.budget, deadline_ms=47.0, deadline_quantile=quantile)
+        rested = replace(e, latency=replace(e.latency, ran_s=(0.5, now_s, now_s)), budget=budget)
+        option, *_ = choice.choose(rested, asked(), now_s)
+        return None if option is None else VARIANTS[option.variant].name
+
+    assert at(0.5 + 0.9 * choice.TRY_AFTER_S) == "int8"
+    assert at(30.0) == "fp16"
+    assert at(30.0, quantile=0.999) == "int8"  # so few may be late that there is none to spare
+
+
 def test_a_doubtful_result_is_worth_another_run_while_time_and_joules_allow_it() -> None:
     def again(e: Economy, confidence: float, age_s: float = 0.015) -> int | None:
         return choice.escalate(e, 1, confidence, "", 1.0, None, age_s, ROUND_S, 1, 1.0)
 
     assert again(ready(), 0.3) == 0
     assert again(ready(), 0.3, age_s=0.055) is None  # too late for the better one
+    left_s = 0.060 - float(ready().tables.latency_s[0, 1])  # as likely late as not: the result in hand is worth more
+    assert again(ready(), 0.3, age_s=left_s) is None
     assert again(ready(5.0), 0.3) is None  # too dear
     assert choice.escalate(ready(), 0, 0.3, "", 1.0, None, 0.015, ROUND_S, 1, 1.0) is None  # there is no better one

@@ -22,6 +22,10 @@ TRIES: Final = 3
 """A variant that has hardly run here is worth a few tries for the knowledge, even if its frame comes late."""
 RETRY_S: Final = 300.0
 """One that has not run for so long is worth another try: what was learnt of it may be so no more."""
+TRY_AFTER_S: Final = 2.0
+TRY_SHARE: Final = 0.02
+"""Of the late frames that the quantile allows, this share may go to single frames on a variant that has not run for so
+long and would be the best if only it came on time: what kept it from that may be over, and only a run can tell."""
 ESCALATE_GAIN: Final = 0.002
 OBSERVED_SHARE: Final = 0.65
 """Weight of the result's own confidence against the prediction, when a frame may be run again."""
@@ -88,7 +92,34 @@ def choose(e: Economy, asked: Asked, now_s: float) -> tuple[Option | None, int, 
     skip_value = plan.ahead(age_s - next_s)
     if best is None or best_value <= skip_value:
         return None, run_at, best_value, skip_value
+    if best.frames == 1 and not stuck:
+        best = _worth_trying(e, asked, best, allowed[1], (counted[1], hard[1]), run_at, age_s, now_s) or best
     return best, run_at, best_value, skip_value
+
+
+def _worth_trying(
+    e: Economy, asked: Asked, best: Option, allowed: Sequence[bool], worths: tuple[float, float], run_at: int,
+    age_s: float, now_s: float,
+) -> Option | None:  # fmt: skip
+    """A variant for this one frame that would be the better one if it came on time, if it is time to find out."""
+    known, plan, pace = e.tables, e.plan, e.latency
+    next_s, left_s = asked.round_s / known.cameras, e.budget.deadline_ms / 1000 - age_s
+
+    def usual_s(variant: int) -> float:
+        return float(known.latency_s[variant, run_at]) * math.exp(pace.log_factor(variant))
+
+    def earned(variant: int) -> float:
+        worth = known.easy[variant] * worths[0] - known.slope[variant] * worths[1]
+        return worth - e.price * e.joule(variant, run_at) + plan.ahead(age_s + usual_s(variant) - next_s)
+
+    for variant in range(best.variant):
+        rested_s = now_s - pace.ran_s[variant]
+        if not allowed[variant] or rested_s < TRY_AFTER_S or earned(variant) <= earned(best.variant):
+            continue
+        risk = 1.0 - pace.on_time(math.log(max(1e-4, left_s) / usual_s(variant)))
+        if risk < TRY_SHARE * (1 - e.budget.deadline_quantile) * rested_s / next_s:
+            return known.options[next(i for i in known.offers[1] if known.options[i].variant == variant)]
+    return None
 
 
 def _allowed(e: Economy, asked: Asked, frames: int) -> Sequence[Sequence[bool]]:
@@ -116,7 +147,8 @@ def escalate(
     e: Economy, first: int, confidence: float, camera: str, weight: float, contrast: float | None, age_s: float,
     round_s: float, clock: int, now_s: float,
 ) -> int | None:  # fmt: skip
-    """The variant to run the same frame again on, if it gains more than its joules and its delay are worth."""
+    """The variant to run the same frame again on, if it gains more than its joules, its delay and the result in hand
+    are worth: only the second result counts, and it may come too late."""
     known, plan = e.tables, e.plan
     predicted = e.scene.predict(contrast, camera)
     difficulty = (1 - OBSERVED_SHARE) * predicted + OBSERVED_SHARE * scene.observed(confidence)
@@ -133,4 +165,5 @@ def escalate(
         return None
     on_time = e.latency.on_time(math.log(left_s / usual_s))
     delay = plan.ahead(age_s + usual_s + stall_s - round_s) - plan.ahead(age_s - round_s)
-    return second if on_time * gained - e.price * e.joule(second, clock) + delay > ESCALATE_GAIN else None
+    lost = (1.0 - on_time) * (weight * expected[first] + e.late_price)
+    return second if on_time * gained - lost - e.price * e.joule(second, clock) + delay > ESCALATE_GAIN else None
