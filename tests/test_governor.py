@@ -132,6 +132,20 @@ def test_pin_overrides_and_says_so_and_letting_go_chooses_afresh() -> None:
     assert not book.decision.pinned
 
 
+def test_what_came_late_under_a_pin_or_another_deadline_is_not_held_against_the_next_choice() -> None:
+    def overdue(*said: Observation) -> float:
+        book = Playbook().run(5)
+        for _ in range(40):
+            book.tell(BatchDone("fp16", 1, 30.0, 200.0, 1))
+        for one in said:
+            book.tell(one)
+        return book.state.economy.late_price
+
+    assert overdue() > 0
+    assert overdue(Pinned("mixed")) == overdue(BudgetChanged(replace(BUDGET, deadline_ms=90.0))) == 0.0
+    assert overdue(BudgetChanged(replace(BUDGET, power_w=9.0))) > 0
+
+
 def test_a_pin_on_nothing_is_refused() -> None:
     book = Playbook()
     with pytest.raises(UsageError, match="there is no variant 'fp8' to pin") as error:

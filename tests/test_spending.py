@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edged.governor.spending import LATE_PRICE_MAX, MOST, Spending
+from edged.governor.spending import LATE_MEMORY, LATE_PRICE_MAX, MOST, Spending
 
 
 def test_over_the_target_raises_the_price_under_it_lowers_it() -> None:
@@ -39,7 +39,13 @@ def test_lateness_is_free_within_the_quantile_and_dear_beyond() -> None:
 def test_a_bad_day_is_forgotten_and_one_late_frame_at_the_start_is_none() -> None:
     assert Spending().counted(1, 1).late_price(0.99) == 0.0
     bad = Spending().counted(20_000, 2_000)
-    for _ in range(6000):
+    for _ in range(1000):
         bad = bad.counted(100, 0)
     assert bad.late_price(0.99) == 0.0
-    assert bad.processed <= 101_000
+    assert bad.processed <= 1.01 * LATE_MEMORY
+
+
+def test_what_was_late_by_another_deadline_does_not_count() -> None:
+    late = Spending(correction=0.3).counted(1000, 100)
+    assert late.late_price(0.99) == LATE_PRICE_MAX
+    assert late.forgiven() == Spending(correction=0.3)

@@ -106,7 +106,8 @@ def step(state: State, observation: Observation, now_ns: int) -> tuple[State, De
             return reconsider(_tick(ranged, now_ns), now_ns)
         case Pinned(variant):
             pinned = None if variant is None else _pin(state, variant)
-            return afresh(_permitted(replace(state, pinned=pinned)), now_ns)
+            forgiven = replace(state.economy, spending=state.economy.spending.forgiven())
+            return afresh(_permitted(replace(state, pinned=pinned, economy=forgiven)), now_ns)
         case VariantLost(variant, why):
             return _lose(state, variant, why, now_ns)
         case Vetoed() | Unvetoed():
@@ -149,8 +150,7 @@ def escalate(
 
 
 def variant_for(state: State, camera: str) -> str:
-    """What stands for a camera's frames while no choice is made for them: the decision's variant, unless it is vetoed
-    there."""
+    """What runs on a camera's frame for which no choice was made: the decision's variant, unless it is vetoed there."""
     return vetoes.variant_for(state, camera)
 
 
@@ -219,6 +219,8 @@ def _budgeted(state: State, budget: Budget, now_ns: int) -> State:
         _check_floor(state.variants[state.pinned], budget)
     e = state.economy
     known = economy.adapted(e, state.variants, budget, e.cameras, state.seconds(now_ns))
+    if (budget.deadline_ms, budget.deadline_quantile) != (e.budget.deadline_ms, e.budget.deadline_quantile):
+        known = replace(known, spending=known.spending.forgiven())
     return _permitted(replace(state, budget=budget, tail=e.latency.tail(budget.deadline_quantile), economy=known))
 
 

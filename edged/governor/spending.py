@@ -20,8 +20,8 @@ LATE_FULL: Final = 0.35
 LATE_PRICE_MAX: Final = 4.0
 LATE_SLOPE: Final = 3.0
 LATE_LEAST_FRAMES: Final = 200.0
-LATE_MEMORY: Final = 100_000.0
-"""Frames after which lateness is forgotten."""
+LATE_MEMORY: Final = 20_000.0
+"""Frames after which lateness is forgotten: some minutes."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class Spending:
     def counted(self, frames: int, late: int) -> Spending:
         keep = max(0.0, 1.0 - frames / LATE_MEMORY)
         return replace(self, processed=self.processed * keep + frames, late=self.late * keep + late)
+
+    def forgiven(self) -> Spending:
+        """What came late is forgotten: it was due by another deadline, or an operator had chosen what ran."""
+        return replace(self, processed=0.0, late=0.0)
 
     def late_price(self, quantile: float) -> float:
         """Price of a late frame beyond its lost accuracy: none while fewer are late than allowed."""
