@@ -24,14 +24,11 @@ def take(variant: str | None, frames: int, batch: int) -> Choice:
 class Steering:
     """In the place of the governor's shell: answers as it is told."""
 
-    def __init__(self, answer: Answer | None, max_batch: int = 4) -> None:
+    def __init__(self, answer: Answer, max_batch: int = 4) -> None:
         self.answer = answer
+        self.rationed = True
         self.decision = Decision("fine", max_batch, "none", "", (), False)
         self.asked: list[list[str]] = []
-
-    @property
-    def priced(self) -> bool:
-        return self.answer is not None
 
     def predict_ms(self, variant: str) -> tuple[float, ...]:
         return (10.0, 11.0, 12.0, 13.0)
@@ -45,14 +42,13 @@ class Steering:
         names = [frame.camera for frame in frames]
         assert list(weights) == [WEIGHTS[name] for name in names]
         self.asked.append(names)
-        assert self.answer is not None
         return self.answer(names)
 
 
 WEIGHTS = {"light": 0.5, "middle": 1.0, "heavy": 1.5}
 
 
-def made(answer: Answer | None, max_batch: int = 4) -> tuple[Chooser, Steering, Scheduler, list[tuple[str, DropCause]]]:
+def made(answer: Answer, max_batch: int = 4) -> tuple[Chooser, Steering, Scheduler, list[tuple[str, DropCause]]]:
     steering, schedule, dropped = Steering(answer, max_batch), Scheduler(), []  # type: ignore[var-annotated]
     chooser = Chooser(schedule, steering, 4, lambda gone, cause: dropped.append((gone.camera, cause)))  # type: ignore[arg-type]
     chooser.weights = WEIGHTS
@@ -64,12 +60,6 @@ def made(answer: Answer | None, max_batch: int = 4) -> tuple[Chooser, Steering, 
 def names(chosen: tuple[Sequence[Frame], str] | None) -> tuple[list[str], str]:
     assert chosen is not None
     return [frame.camera for frame in chosen[0]], chosen[1]
-
-
-def test_while_watts_are_unknown_the_decision_stands() -> None:
-    chooser, steering, schedule, _ = made(None)
-    taken, variant = names(chooser.next(0, 0, False))
-    assert sorted(taken) == sorted(WEIGHTS) and variant == "fine" and steering.asked == [] and not len(schedule)
 
 
 def test_the_heaviest_come_first_and_the_rest_waits() -> None:
@@ -92,6 +82,20 @@ def test_what_the_budget_does_not_reach_is_dropped_with_its_cause() -> None:
     chooser, _, schedule, dropped = made(lambda asked: take(None, 0, 0))
     assert chooser.next(0, 0, False) is None
     assert sorted(dropped) == sorted((name, "budget") for name in WEIGHTS) and not len(schedule)
+
+
+def test_where_joules_cost_nothing_a_frame_is_given_up_only_as_late_and_a_probe_runs_all_the_same() -> None:
+    chooser, steering, schedule, dropped = made(lambda asked: take(None, 0, 0))
+    steering.rationed = False
+    taken, variant = names(chooser.next(0, 0, True))
+    assert len(taken) == 1 and variant == "fine" and len(schedule) == 2 and dropped == []
+    assert chooser.next(0, 0, False) is None
+    assert sorted(dropped) == sorted((name, "late") for name in WEIGHTS if name not in taken) and not len(schedule)
+
+
+def test_a_probe_does_not_spend_what_a_budget_keeps() -> None:
+    chooser, _, _, dropped = made(lambda asked: take(None, 0, 0))
+    assert chooser.next(0, 0, True) is None and {cause for _, cause in dropped} == {"budget"}
 
 
 def test_a_frame_handed_back_is_late_in_its_time() -> None:

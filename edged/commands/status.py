@@ -104,8 +104,8 @@ def _decision(decision: Decision) -> Iterator[tuple[str, str]]:
 
 
 def _ran(state: State, before: State) -> str:
-    """What the results of the last second were made by: the decision is the standing one, and where watts are known
-    every batch is a choice of its own."""
+    """What the results of the last second were made by: the decision is the standing one, and every batch is a choice
+    of its own."""
     earlier = {variant.name: variant.results for variant in before.variants}
     counts = {v.name: v.results - earlier.get(v.name, 0) for v in state.variants}
     total = sum(counts.values())

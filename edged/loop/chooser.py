@@ -1,7 +1,7 @@
 """Which of the frames that wait run next, and on what: the schedule's order, the governor's choice. On the engine loop.
 
 The schedule knows the deadlines and says which frames are next; the governor says what they get, or that they shall be
-given up. While nothing is known of watts the standing decision holds for every batch.
+given up.
 """
 
 from __future__ import annotations
@@ -34,29 +34,22 @@ class Chooser:
         """The next batch and its variant, None if nothing is left waiting. `free_ns`: when the engine can begin.
         `probing`: the next frame runs whatever its predicted time."""
         steering = self._steering
-        if not steering.priced:
-            standing = steering.decision
-            frames = self._due(free_ns, steering.predict_ms(standing.variant), standing.max_batch, probing)
-            return self._standing(frames) if frames else None
         while frames := self._due(free_ns, steering.quickest_ms(), steering.decision.max_batch, probing):
             # what is not run for want of a budget shall be what counts least
             frames = sorted(frames, key=self._weight, reverse=True) if len(frames) > 1 else frames
             weights = [self._weight(frame) for frame in frames]
             choice = steering.choose(frames, weights, free_ns, now_ns)
             if choice.variant is not None:
-                taken = choice.frames if choice.batch > 1 else 1
-                self._schedule.hand_back(frames[taken:])
-                return frames[:taken], choice.variant
+                return self._take(frames, choice.frames if choice.batch > 1 else 1), choice.variant
+            if probing and not steering.rationed:
+                return self._take(frames, 1), steering.variant_for(frames[0].camera)
             for frame in frames:
-                self._give_up(frame, "budget")
+                self._give_up(frame, "budget" if steering.rationed else "late")
         return None
 
-    def _standing(self, frames: Sequence[Frame]) -> tuple[Sequence[Frame], str]:
-        """Those that get the same variant as the first: the decision's, or on a camera that has it vetoed another."""
-        variants = [self._steering.variant_for(frame.camera) for frame in frames]
-        taken = [frame for frame, variant in zip(frames, variants, strict=True) if variant == variants[0]]
-        self._schedule.hand_back([frame for frame in frames if frame not in taken])
-        return taken, variants[0]
+    def _take(self, frames: Sequence[Frame], taken: int) -> Sequence[Frame]:
+        self._schedule.hand_back(frames[taken:])
+        return frames[:taken]
 
     def _due(self, free_ns: int, predict_ms: tuple[float, ...], most: int, probing: bool) -> Sequence[Frame]:
         times_ms = NO_TIME if probing else predict_ms

@@ -219,7 +219,7 @@ class Runner:
         self._steering.ran(batch.variant, batch.submitted_ns, timing.collected_ns)
         self._steering.observe(done, done_ns)
         self._reports.batch_done(batch.variant, len(frames), service_ms)
-        if not scored or self._in_flight or not self._steering.priced:
+        if not scored or self._in_flight:
             return None
         doubtful = min(range(len(scored)), key=done.confidences.__getitem__)
         index = scored[doubtful]

@@ -98,9 +98,10 @@ class Steering:
         return self._history[-1]
 
     @property
-    def priced(self) -> bool:
-        """Whether watts are known, so that each batch is a choice of its own; else the decision stands for all."""
-        return self._helm.state.economy.knows_power
+    def rationed(self) -> bool:
+        """Whether a joule has a price now: then a frame may be given up to save it, else only because it would be
+        late."""
+        return self._helm.state.economy.price > 0
 
     def why(self, n: int) -> list[schema.Decision]:
         """The last `n` decisions, newest last."""
@@ -211,7 +212,7 @@ class Steering:
         return self._helm.choose(waiting, now_ns)
 
     def variant_for(self, camera: str) -> str:
-        """What runs on a camera while no choice is made for each batch."""
+        """What runs on a camera where no choice was made: the decision's variant, or what stands in for it there."""
         return governor.variant_for(self._helm.state, camera)
 
     def again(self, done: BatchDone, frame: int, age_ms: float, weight: float, now_ns: int) -> str | None:
