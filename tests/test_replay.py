@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from edged.clock import NS_PER_MS, NS_PER_S
 from edged.errors import EdgedError, UsageError
@@ -256,6 +257,10 @@ def test_numbers_come_back_to_the_last_bit(whole: int, share: float, rows: list[
     assert (back.whole, back.rows, back.kind) == (odd.whole, odd.rows, odd.kind)
     assert back.share == odd.share and math.copysign(1, back.share) == math.copysign(1, odd.share)
     assert back.table.tobytes("A") == odd.table.tobytes("A") and back.table.flags.f_contiguous
+
+
+def test_an_array_is_one_by_whichever_name_numpy_gives_its_type() -> None:
+    assert codec(NDArray[np.float64]).shape == codec(np.ndarray).shape
 
 
 def test_what_cannot_be_kept_exactly_is_a_fault_of_the_program() -> None:

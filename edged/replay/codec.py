@@ -47,7 +47,8 @@ def codec(kind: Any) -> Codec:
         return _many(arms[0]) if len(arms) == 2 and arms[1] is Ellipsis else _row(arms)
     if origin in (dict, Mapping) and arms[0] is str:
         return _mapping(arms[1])
-    if kind is np.ndarray or origin is np.ndarray:
+    # numpy's NDArray: an alias of ndarray's own, and since numpy 2.5 one that Python keeps by its name
+    if kind is np.ndarray or np.ndarray in (origin, typing.get_origin(getattr(origin, "__value__", None))):
         return Codec(_freeze_array, _thaw_array, "array")
     if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or hasattr(kind, "_fields")):
         return _record(kind)
