@@ -17,6 +17,7 @@ import numpy as np
 
 from edged.governor import book
 from edged.governor.book import Book
+from edged.governor.decision import Device
 from edged.governor.replaced import replace
 from edged.governor.tables import Array, Tables
 
@@ -139,8 +140,7 @@ def sensed(
         valid_s, peak_w = now_s, max(energy.other_w, peak_w - PEAK_FADE_W_PER_S * elapsed_s)
         if energy.showing:
             mean, cov = _corrected(energy, power_w, elapsed_s, estimated)
-            seen_late_s = min(1.0, device.sensor_lag_s + device.sensor_mean_s)
-            ledger = ledger.corrected((float(mean[0]) - energy.other_w) * seen_late_s)
+            ledger = ledger.corrected(_unbooked_j(energy, device, power_w, now_s, mean))
     energy = replace(
         energy,
         mean=mean,
@@ -161,7 +161,7 @@ def booked(energy: Energy, tables: Tables, clock: int, junction_c: float, now_s:
     elapsed_s, ledger = now_s - energy.sensed_s, energy.book
     if elapsed_s <= 0:
         return ledger
-    rest_w = _base_w(tables, clock, junction_c) + energy.other_w
+    rest_w = _base_w(tables, clock, junction_c) + energy.other_w + energy.blind_w(now_s)
     for until_s, bin_s, busy_w in _binned(energy, elapsed_s, now_s):
         ledger = ledger.drew(rest_w + float(energy.mean[1:] @ busy_w), bin_s, until_s)
     return ledger
@@ -172,29 +172,46 @@ def _base_w(tables: Tables, clock: int, junction_c: float) -> float:
 
 
 def _binned(energy: Energy, elapsed_s: float, now_s: float) -> list[tuple[float, float, Array]]:
-    """The time since the last reading in bins: (its end, its length, nominal watts by variant). What ran beyond them
-    counts to the last."""
+    """The time since the last reading in the bins of `pending_j`: (its end, its length, nominal watts by variant). The
+    last takes the rest of the time, and all that ran in it."""
     count = min(BINS, max(1, round(elapsed_s / BIN_S)))
-    bin_s = elapsed_s / count
     joules = np.zeros((count, len(energy.busy_w)))
     for k, there in enumerate(energy.pending_j):
         joules[min(k, count - 1)] += there
-    return [(now_s - (count - 1 - k) * bin_s, bin_s, joules[k] / bin_s) for k in range(count)]
+    begun_s, rest_s = now_s - elapsed_s, elapsed_s - (count - 1) * BIN_S
+    bins = [(begun_s + (k + 1) * BIN_S, BIN_S, joules[k] / BIN_S) for k in range(count - 1)]
+    return [*bins, (now_s, rest_s, joules[-1] / rest_s)]
 
 
 def _shown(energy: Energy, tables: Tables, past: list[tuple[float, float, float, Array]]) -> Energy:
     """What the sensor shows now, after `past`: what was, `lag` late and averaged."""
     device = tables.device
-    until_s = past[-1][0] - device.sensor_lag_s + 1e-6
+    shown_s = past[-1][0] - device.sensor_lag_s
     lagged = [*energy.lagged, *past]
     busy_w, base_w, showing = energy.busy_w, energy.base_w, energy.showing
-    while lagged and lagged[0][0] <= until_s:
-        _, lasted_s, then_base_w, then_busy_w = lagged.pop(0)
+    while lagged and lagged[0][0] - lagged[0][1] < shown_s - 1e-6:
+        until_s, lasted_s, then_base_w, then_busy_w = lagged.pop(0)
+        if until_s > shown_s + 1e-6:
+            lagged.insert(0, (until_s, until_s - shown_s, then_base_w, then_busy_w))
+            lasted_s -= until_s - shown_s
         gain = 1.0 - math.exp(-lasted_s / max(1e-3, device.sensor_mean_s))
         busy_w = busy_w + gain * (then_busy_w - busy_w)
         base_w += gain * (then_base_w - base_w)
         showing = True
     return replace(energy, lagged=tuple(lagged), busy_w=busy_w, base_w=base_w, showing=showing)
+
+
+def _unbooked_j(energy: Energy, device: Device, power_w: float, now_s: float, mean: Array) -> float:
+    """What the book lacks, as a reading shows: what the meter saw beyond the model since its last word, and what it will
+    yet show of what has been, by what has just been learnt. So the book is the meter's own sum and lags behind nothing:
+    a load that came is booked from when it came, however slowly it was recognised."""
+    h = np.concatenate([[1.0], energy.busy_w])
+    unshown_j = device.sensor_mean_s * h
+    for _, lasted_s, _, busy_w in energy.lagged:
+        unshown_j += lasted_s * np.concatenate([[1.0], busy_w])
+    unheard_s = min(now_s - energy.valid_s, now_s - energy.sensed_s + BLIND_AFTER_S)
+    beyond_j = (power_w - energy.base_w - float(h @ energy.mean)) * unheard_s
+    return beyond_j + float(unshown_j @ (mean - energy.mean))
 
 
 def _corrected(energy: Energy, power_w: float, elapsed_s: float, estimated: bool) -> tuple[Array, Array]:

@@ -14,9 +14,9 @@ import numpy as np
 
 from edged.governor.book import Book
 
-GUARD_J: Final = 0.12
+GUARD_J: Final = 0.03
 """Joules of a window kept back, for what the book may have wrong within a second."""
-SOON: Final = 0.35
+SOON: Final = 0.2
 """Share of the window's length for which the present demand is expected to last."""
 BURST: Final = 1.35
 """At most this multiple of the cap, however much was saved."""
@@ -24,7 +24,7 @@ STEP_GUARD: Final = 0.005
 """Share of the cap kept back while a window still holds seconds of another cap, or of before the first."""
 LEAST_S: Final = 0.25
 NEAR_S: Final = 2
-NEAR_SLACK: Final = 0.025
+NEAR_SLACK: Final = 0.015
 """Windows that end within so many seconds may overshoot by this share: seconds differ by what runs in them, and were
 each held to the joule, all would stay below the cap. It is twice what a good meter is wrong by."""
 
