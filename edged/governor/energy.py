@@ -64,8 +64,6 @@ class Energy:
     lagged: tuple[tuple[float, float, float, Array], ...] = ()
     showing: bool = False
     sensed_s: float = 0.0
-    every_s: float = 0.0
-    """time between the last two readings"""
     valid_s: float = 0.0
     peak_w: float = 0.0
     metered: bool = False
@@ -133,21 +131,21 @@ def sensed(
     modelled_w = (ledger.drawn_j - before_j) / elapsed_s
     base_w = _base_w(tables, clock, junction_c)
     past = [(until_s, bin_s, base_w, busy_w) for until_s, bin_s, busy_w in _binned(energy, elapsed_s, now_s)]
-    energy = _shown(energy, tables, past)
+    energy = _shown(energy, device, past)
     valid_s, peak_w = energy.valid_s, energy.peak_w
     mean, cov = energy.mean, energy.cov
     if power_w is not None:
         valid_s, peak_w = now_s, max(energy.other_w, peak_w - PEAK_FADE_W_PER_S * elapsed_s)
         if energy.showing:
             mean, cov = _corrected(energy, power_w, elapsed_s, estimated)
-            ledger = ledger.corrected(_unbooked_j(energy, device, power_w, now_s, mean))
+            unheard_s = 0.0 if estimated else min(now_s - energy.valid_s, elapsed_s + BLIND_AFTER_S)
+            ledger = ledger.corrected(_unbooked_j(energy, device, power_w, unheard_s, mean))
     energy = replace(
         energy,
         mean=mean,
         cov=cov,
         pending_j=(),
         sensed_s=now_s,
-        every_s=elapsed_s,
         valid_s=valid_s,
         peak_w=peak_w,
         book=ledger,
@@ -183,9 +181,8 @@ def _binned(energy: Energy, elapsed_s: float, now_s: float) -> list[tuple[float,
     return [*bins, (now_s, rest_s, joules[-1] / rest_s)]
 
 
-def _shown(energy: Energy, tables: Tables, past: list[tuple[float, float, float, Array]]) -> Energy:
+def _shown(energy: Energy, device: Device, past: list[tuple[float, float, float, Array]]) -> Energy:
     """What the sensor shows now, after `past`: what was, `lag` late and averaged."""
-    device = tables.device
     shown_s = past[-1][0] - device.sensor_lag_s
     lagged = [*energy.lagged, *past]
     busy_w, base_w, showing = energy.busy_w, energy.base_w, energy.showing
@@ -201,17 +198,16 @@ def _shown(energy: Energy, tables: Tables, past: list[tuple[float, float, float,
     return replace(energy, lagged=tuple(lagged), busy_w=busy_w, base_w=base_w, showing=showing)
 
 
-def _unbooked_j(energy: Energy, device: Device, power_w: float, now_s: float, mean: Array) -> float:
-    """What the book lacks, as a reading shows: what the meter saw beyond the model since its last word, and what it will
-    yet show of what has been, by what has just been learnt. So the book is the meter's own sum and lags behind nothing:
-    a load that came is booked from when it came, however slowly it was recognised."""
+def _unbooked_j(energy: Energy, device: Device, power_w: float, unheard_s: float, mean: Array) -> float:
+    """What the book lacks, as a reading shows: what a meter saw beyond the model in the time that it speaks for, and by
+    `mean`, what is believed after it, what was drawn and is yet to be shown. So the book is the meter's own sum, and a
+    load is booked from when it came, however late the meter and however slowly it was recognised."""
     h = np.concatenate([[1.0], energy.busy_w])
     unshown_j = device.sensor_mean_s * h
     for _, lasted_s, _, busy_w in energy.lagged:
         unshown_j += lasted_s * np.concatenate([[1.0], busy_w])
-    unheard_s = min(now_s - energy.valid_s, now_s - energy.sensed_s + BLIND_AFTER_S)
-    beyond_j = (power_w - energy.base_w - float(h @ energy.mean)) * unheard_s
-    return beyond_j + float(unshown_j @ (mean - energy.mean))
+    beyond_w = power_w - energy.base_w - float(h @ energy.mean)
+    return beyond_w * unheard_s + float(unshown_j @ (mean - energy.mean))
 
 
 def _corrected(energy: Energy, power_w: float, elapsed_s: float, estimated: bool) -> tuple[Array, Array]:

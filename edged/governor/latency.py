@@ -26,7 +26,7 @@ NOISE_VAR_MAX: Final = 0.02
 """Variance of ln(measured / expected) of one batch: 4 % on a device of its own, to 14 % on a busy machine."""
 SLOW_VAR: Final = 0.01
 OWN_VAR: Final = 0.02
-SLOW_DRIFT_PER_S: Final = 0.002
+SLOW_DRIFT_PER_S: Final = 0.001
 SLOW_VAR_MAX: Final = 0.25
 OUTLIER: Final = 9.0
 """Squared standard deviations beyond which a residual is an outlier."""

@@ -14,8 +14,8 @@ import numpy as np
 
 from edged.governor.book import Book
 
-GUARD_J: Final = 0.03
-"""Joules of a window kept back, for what the book may have wrong within a second."""
+GUARD_S: Final = 0.03
+"""Seconds at the cap kept back of a window, for what the book may have wrong within a second."""
 SOON: Final = 0.2
 """Share of the window's length for which the present demand is expected to last."""
 BURST: Final = 1.35
@@ -26,7 +26,7 @@ LEAST_S: Final = 0.25
 NEAR_S: Final = 2
 NEAR_SLACK: Final = 0.015
 """Windows that end within so many seconds may overshoot by this share: seconds differ by what runs in them, and were
-each held to the joule, all would stay below the cap. It is twice what a good meter is wrong by."""
+each held to the joule, all would stay below the cap."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def allowed_w(book: Book, caps: Caps, usual_w: float, now_s: float) -> float:
     past, current = booked[:-1], float(booked[-1])
     cap_w = caps.recent_w[-1]
     stepped = min(caps.recent_w) < max(caps.recent_w) or second - caps.begun_s < window
-    guard = 1.0 - GUARD_J / window - (STEP_GUARD if stepped else 0.0)
+    guard = 1.0 - GUARD_S / window - (STEP_GUARD if stepped else 0.0)
     # greatest cap of the last j seconds: the limit of a window that began then
     in_force = np.maximum.accumulate(np.array(caps.recent_w)[::-1])[::-1]
     limit_j = np.concatenate([in_force[1:], [cap_w]]) * guard * window
