@@ -2,7 +2,8 @@
 
 ln(measured / profile) = slow[core] + own[variant] + noise. `slow` is what slows all that runs on a core alike (a
 co-runner, memory traffic), `own` how this unit differs from the profile. One Kalman filter over both, so that what is
-seen on one variant tells of the others; a lone outlier is a spike and moves little, several in a row are a new regime.
+seen on one variant tells of the others; a lone outlier is a spike and moves little, several in a row are a new regime,
+and so are residuals that lean to one side.
 The noise goes to a decaying histogram, and probabilities are read from its quantiles: no bell curve is assumed. Times
 are seconds from the start.
 """
@@ -24,9 +25,9 @@ MEMORY: Final = 530.0
 NOISE_VAR: Final = 0.0015
 NOISE_VAR_MAX: Final = 0.02
 """Variance of ln(measured / expected) of one batch: 4 % on a device of its own, to 14 % on a busy machine."""
-SLOW_VAR: Final = 0.01
+SLOW_VAR: Final = 0.03
 OWN_VAR: Final = 0.02
-SLOW_DRIFT_PER_S: Final = 0.001
+SLOW_DRIFT_PER_S: Final = 0.0005
 SLOW_VAR_MAX: Final = 0.25
 OUTLIER: Final = 9.0
 """Squared standard deviations beyond which a residual is an outlier."""
@@ -52,7 +53,7 @@ Matrix = tuple[Vector, ...]
 class Latency:
     """`mean` and `cov`: of [slow by core, own by variant]. `outliers`: the last, in a row, as variant and ln(measured /
     profile). `seen_s`: when each core was last used, `ran_s` each variant (negative before the first time), `runs` how
-    often."""
+    often. `lean`: by core, the residual, smoothed."""
 
     cores: int
     core: tuple[int, ...]

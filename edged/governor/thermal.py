@@ -17,9 +17,9 @@ from edged.governor.decision import Device
 from edged.governor.tables import Array
 
 STEP_S: Final = 0.5
-HORIZONS_S: Final = (4, 10, 20, 40, 80, 160, 320)
+HORIZONS_S: Final = (4, 10, 20, 40, 80, 160)
 SENSOR_VAR: Final = 0.15
-DRIFT_PER_S: Final = (0.01, 0.001, 0.2)
+DRIFT_PER_S: Final = (0.01, 0.001, 0.05)
 """Variance by which [junction, sink, air] stray from the model. It is the air that does: a fan that fails or is well
 again is seen there within a minute or two, and not taken for a sink that is warmer than it could be."""
 MARGIN_C: Final = 0.2
