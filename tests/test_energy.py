@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -171,3 +172,17 @@ def test_while_the_meter_is_silent_the_book_has_what_the_plan_reckons_with() -> 
         silent, _ = energy.sensed(silent, KNOWN, 0, 25.0, None, told.sensed_s + (i + 1) * 0.2)
     assert silent.blind_w(silent.sensed_s) > 0.8
     assert silent.book.drawn_j - before_j > 10 * 6.0 + 5 * 0.8
+
+
+def test_the_book_is_doubted_as_far_as_readings_stray() -> None:
+    chance = random.Random(3)
+
+    def doubt_j(noise_w: float, every: int) -> float:
+        told = energy.fresh(KNOWN, 0, 20)
+        for i in range(0, 3000, every):
+            reading_w = 6.0 + chance.gauss(0.0, noise_w)
+            told, _ = energy.sensed(told, KNOWN, 0, 25.0, reading_w, (i + every) * 0.1)
+        return told.doubt_j(20)
+
+    assert doubt_j(0.08, 2) < 0.3
+    assert doubt_j(0.24, 10) == pytest.approx(0.24 * math.sqrt(20), rel=0.5)

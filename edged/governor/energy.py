@@ -39,6 +39,9 @@ STEP: Final = 9.0
 STALL_ENERGY: Final = 0.6
 """Share of an inference's energy that does not grow when contention stretches it."""
 PEAK_FADE_W_PER_S: Final = 0.004
+DOUBT_OVER_S: Final = 60.0
+DOUBT_FIRST: Final = 0.01
+"""What `doubt` starts from: readings that are 0.2 W off, four a second."""
 BLIND_AFTER_S: Final = 1.0
 BLIND_OVER_S: Final = 4.0
 BIN_S: Final = 0.2
@@ -66,6 +69,8 @@ class Energy:
     sensed_s: float = 0.0
     valid_s: float = 0.0
     peak_w: float = 0.0
+    doubt: float = DOUBT_FIRST
+    """squared joules a second by which readings and model differ of late"""
     metered: bool = False
     """a reading of power was ever seen"""
 
@@ -76,6 +81,10 @@ class Energy:
     @property
     def other_error_w(self) -> float:
         return math.sqrt(max(0.0, float(self.cov[0, 0])))
+
+    def doubt_j(self, window_s: float) -> float:
+        """How far the book may be off for a window: what differs from reading to reading is noise of the meter's."""
+        return math.sqrt(self.doubt * window_s)
 
     def factor(self, variant: int) -> float:
         return float(self.mean[1 + variant])
@@ -133,13 +142,16 @@ def sensed(
     past = [(until_s, bin_s, base_w, busy_w) for until_s, bin_s, busy_w in _binned(energy, elapsed_s, now_s)]
     energy = _shown(energy, device, past)
     valid_s, peak_w = energy.valid_s, energy.peak_w
-    mean, cov = energy.mean, energy.cov
+    mean, cov, doubt = energy.mean, energy.cov, energy.doubt
     if power_w is not None:
         valid_s, peak_w = now_s, max(energy.other_w, peak_w - PEAK_FADE_W_PER_S * elapsed_s)
         if energy.showing:
             mean, cov = _corrected(energy, power_w, elapsed_s, estimated)
             unheard_s = 0.0 if estimated else min(now_s - energy.valid_s, elapsed_s + BLIND_AFTER_S)
-            ledger = ledger.corrected(_unbooked_j(energy, device, power_w, unheard_s, mean))
+            beyond_j = _beyond_j(energy, power_w, unheard_s)
+            ledger = ledger.corrected(beyond_j + _unshown_j(energy, device, mean))
+            share = min(1.0, unheard_s / DOUBT_OVER_S)
+            doubt += min(beyond_j**2 / DOUBT_OVER_S, STEP * share * doubt) - share * doubt
     energy = replace(
         energy,
         mean=mean,
@@ -148,6 +160,7 @@ def sensed(
         sensed_s=now_s,
         valid_s=valid_s,
         peak_w=peak_w,
+        doubt=doubt,
         book=ledger,
         metered=energy.metered or power_w is not None,
     )
@@ -198,16 +211,19 @@ def _shown(energy: Energy, device: Device, past: list[tuple[float, float, float,
     return replace(energy, lagged=tuple(lagged), busy_w=busy_w, base_w=base_w, showing=showing)
 
 
-def _unbooked_j(energy: Energy, device: Device, power_w: float, unheard_s: float, mean: Array) -> float:
-    """What the book lacks, as a reading shows: what a meter saw beyond the model in the time that it speaks for, and by
-    `mean`, what is believed after it, what was drawn and is yet to be shown. So the book is the meter's own sum, and a
-    load is booked from when it came, however late the meter and however slowly it was recognised."""
+def _beyond_j(energy: Energy, power_w: float, unheard_s: float) -> float:
+    """What the meter saw beyond the model in the time that a reading speaks for. With it the book is the meter's own
+    sum: a load is booked from when it came, however slowly it was recognised."""
+    return (power_w - energy.base_w - energy.other_w - float(energy.mean[1:] @ energy.busy_w)) * unheard_s
+
+
+def _unshown_j(energy: Energy, device: Device, mean: Array) -> float:
+    """By how much what was drawn and is yet to be shown differs by `mean`, which is believed now."""
     h = np.concatenate([[1.0], energy.busy_w])
     unshown_j = device.sensor_mean_s * h
     for _, lasted_s, _, busy_w in energy.lagged:
         unshown_j += lasted_s * np.concatenate([[1.0], busy_w])
-    beyond_w = power_w - energy.base_w - float(h @ energy.mean)
-    return beyond_w * unheard_s + float(unshown_j @ (mean - energy.mean))
+    return float(unshown_j @ (mean - energy.mean))
 
 
 def _corrected(energy: Energy, power_w: float, elapsed_s: float, estimated: bool) -> tuple[Array, Array]:

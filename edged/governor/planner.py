@@ -113,7 +113,7 @@ def _window_w(e: Economy, now_s: float) -> tuple[Economy, float]:
     seen = now_s - e.energy.valid_s <= SEEN_S
     usual_w = e.energy.book.usual_w + 0.5 * e.energy.other_error_w if seen else math.inf
     book = energy.booked(e.energy, e.tables, e.clock, e.junction_c, now_s)
-    window_w = window.allowed_w(book, caps, usual_w, now_s)
+    window_w = window.allowed_w(book, caps, usual_w, now_s, e.energy.doubt_j(e.budget.power_window_s))
     before, heat_before, steady_before = e.smooth_w
     smooth_w = window_w if before is None else before + QUICK * (window_w - before)
     # what a short window allows has come and gone before a change of clock has paid for itself

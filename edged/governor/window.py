@@ -14,8 +14,8 @@ import numpy as np
 
 from edged.governor.book import Book
 
-GUARD_S: Final = 0.03
-"""Seconds at the cap kept back of a window, for what the book may have wrong within a second."""
+DOUBT_MOST: Final = 0.03
+"""Share of a window that is kept back at most, however noisy the meter."""
 SOON: Final = 0.2
 """Share of the window's length for which the present demand is expected to last."""
 BURST: Final = 1.35
@@ -50,8 +50,9 @@ def fresh(cap_w: float, window_s: int, second: int = 0) -> Caps:
     return Caps((cap_w,) * window_s, second, second)
 
 
-def allowed_w(book: Book, caps: Caps, usual_w: float, now_s: float) -> float:
-    """`usual_w`: the device's mean power over a longer past."""
+def allowed_w(book: Book, caps: Caps, usual_w: float, now_s: float, doubt_j: float = 0.0) -> float:
+    """`usual_w`: the device's mean power over a longer past. `doubt_j`: how far off the book may be for a window; so
+    much is kept back."""
     window = len(caps.recent_w)
     second = int(now_s)
     booked = np.array(book.seconds_j)
@@ -60,7 +61,8 @@ def allowed_w(book: Book, caps: Caps, usual_w: float, now_s: float) -> float:
     past, current = booked[:-1], float(booked[-1])
     cap_w = caps.recent_w[-1]
     stepped = min(caps.recent_w) < max(caps.recent_w) or second - caps.begun_s < window
-    guard = 1.0 - GUARD_S / window - (STEP_GUARD if stepped else 0.0)
+    doubt = min(DOUBT_MOST, doubt_j / max(1e-9, cap_w * window))
+    guard = 1.0 - doubt - (STEP_GUARD if stepped else 0.0)
     # greatest cap of the last j seconds: the limit of a window that began then
     in_force = np.maximum.accumulate(np.array(caps.recent_w)[::-1])[::-1]
     limit_j = np.concatenate([in_force[1:], [cap_w]]) * guard * window
