@@ -7,6 +7,7 @@ what a quiet time saved is spent in a burst. After a step down of the cap its wi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,16 +18,17 @@ from edged.governor.book import Book
 DOUBT_MOST: Final = 0.03
 """Share of a window that is kept back at most, however noisy the meter."""
 SOON: Final = 0.2
-"""Share of the window's length for which the present demand is expected to last."""
+SOON_LEAST_S: Final = 4.0
+"""Share of the window's length for which the present demand is expected to last, and the least."""
 BURST: Final = 1.35
 """At most this multiple of the cap, however much was saved."""
 STEP_GUARD: Final = 0.005
 """Share of the cap kept back while a window still holds seconds of another cap, or of before the first."""
 LEAST_S: Final = 0.25
 NEAR_S: Final = 2
-NEAR_SLACK: Final = 0.015
-"""Windows that end within so many seconds may overshoot by this share: seconds differ by what runs in them, and were
-each held to the joule, all would stay below the cap."""
+NEAR_SLACK_S: Final = 0.07
+"""Windows that end within so many seconds may overshoot by what the cap gives in this time, times the root of their
+seconds: those differ by what runs in them, and were each held to the joule, all would stay below the cap."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,11 @@ def allowed_w(book: Book, caps: Caps, usual_w: float, now_s: float, doubt_j: flo
     limit_j = np.concatenate([in_force[1:], [cap_w]]) * guard * window
     ahead_s = np.arange(1, window + 1)
     left_s = np.maximum(LEAST_S, ahead_s - (now_s - second))
-    soon_s = max(3.0, SOON * window)
+    soon_s = max(SOON_LEAST_S, SOON * window)
     later_j = min(usual_w, cap_w * guard) * np.maximum(0.0, left_s - soon_s)
     credit_j = limit_j - (past.sum() - np.cumsum(past)) - current
     if window > NEAR_S:
-        credit_j[:NEAR_S] += NEAR_SLACK * limit_j[:NEAR_S]
+        credit_j[:NEAR_S] += NEAR_SLACK_S * math.sqrt(window) * cap_w
     constant_w = float((credit_j / left_s).min())
     burst_w = float(((credit_j - later_j) / np.minimum(left_s, soon_s)).min())
     if stepped:  # after a step nothing is spent ahead: what was usual is so no more
