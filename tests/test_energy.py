@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -120,3 +121,68 @@ def test_what_ran_since_the_last_reading_is_in_the_book_of_now() -> None:
     assert energy.booked(told, KNOWN, 0, 25.0, 1.0) is told.book
     after, _ = energy.sensed(told, KNOWN, 0, 25.0, None, 1.8)
     assert after.book == now
+
+
+def test_readings_that_are_no_multiple_of_a_bin_apart_teach_as_much() -> None:
+    """Two a second: what ran is read back from the very bins that it went to."""
+    told, now_s, shown_w, late = energy.fresh(KNOWN, 0, 10), 0.0, 6.0, [6.0] * 2
+    nominal_j = 2 * float(KNOWN.active_w[0, 0] * KNOWN.latency_s[0, 0])
+    for i in range(1200):
+        now_s += 0.1
+        told = energy.ran(told, 0, nominal_j, now_s - 0.05)
+        late.append(6.0 + nominal_j / 0.1)
+        shown_w += (1 - math.exp(-0.1 / 0.4)) * (late.pop(0) - shown_w)
+        if i % 5 == 4:
+            told, _ = energy.sensed(told, KNOWN, 0, 25.0, shown_w, now_s)
+    assert told.other_w + told.factor(0) * nominal_j / 0.1 == pytest.approx(nominal_j / 0.1, rel=0.01)
+
+
+SLOW = replace(KNOWN, device=replace(DEVICE, sensor_lag_s=0.8, sensor_mean_s=1.0))
+
+
+def drawn(known: Tables, loads_w: list[float], every: int, silent: range = range(0)) -> Energy:
+    """A tenth of a second for each load; a reading after `every` of them, none while `silent`."""
+    told, shown_w, late = energy.fresh(known, 0, 20), 6.0, [6.0] * round(known.device.sensor_lag_s / 0.1)
+    for i, load_w in enumerate(loads_w):
+        late.append(6.0 + load_w)
+        shown_w += (1 - math.exp(-0.1 / known.device.sensor_mean_s)) * (late.pop(0) - shown_w)
+        if i % every == every - 1:
+            reading_w = None if i in silent else shown_w
+            told, _ = energy.sensed(told, known, 0, 25.0, reading_w, (i + 1) * 0.1)
+    return told
+
+
+@pytest.mark.parametrize(("known", "every"), [(KNOWN, 2), (SLOW, 10)])
+def test_a_load_is_booked_from_when_it_came_however_late_the_meter(known: Tables, every: int) -> None:
+    told = drawn(known, [0.0] * 300 + [0.8] * 150, every)
+    assert told.book.drawn_j == pytest.approx(6.0 * 45 + 0.8 * 15, abs=0.5)
+    told = drawn(known, [0.8] * 300 + [0.0] * 150, every)
+    assert told.book.drawn_j == pytest.approx(6.0 * 45 + 0.8 * 30, abs=0.5)
+
+
+def test_a_lost_reading_is_made_up_for_by_the_next() -> None:
+    told = drawn(SLOW, [0.0] * 300 + [0.8] * 150, 10, silent=range(310, 330))
+    assert told.book.drawn_j == pytest.approx(6.0 * 45 + 0.8 * 15, abs=1.0)
+
+
+def test_while_the_meter_is_silent_the_book_has_what_the_plan_reckons_with() -> None:
+    told = drawn(KNOWN, [1.5] * 300 + [0.0] * 100, 2)
+    before_j, silent = told.book.drawn_j, told
+    for i in range(50):
+        silent, _ = energy.sensed(silent, KNOWN, 0, 25.0, None, told.sensed_s + (i + 1) * 0.2)
+    assert silent.blind_w(silent.sensed_s) > 0.8
+    assert silent.book.drawn_j - before_j > 10 * 6.0 + 5 * 0.8
+
+
+def test_the_book_is_doubted_as_far_as_readings_stray() -> None:
+    chance = random.Random(3)
+
+    def doubt_j(noise_w: float, every: int) -> float:
+        told = energy.fresh(KNOWN, 0, 20)
+        for i in range(0, 3000, every):
+            reading_w = 6.0 + chance.gauss(0.0, noise_w)
+            told, _ = energy.sensed(told, KNOWN, 0, 25.0, reading_w, (i + every) * 0.1)
+        return told.doubt_j(20)
+
+    assert doubt_j(0.08, 2) < 0.3
+    assert doubt_j(0.24, 10) == pytest.approx(0.24 * math.sqrt(20), rel=0.5)

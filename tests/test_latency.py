@@ -149,3 +149,23 @@ def test_whatever_it_is_shown_it_stays_a_number(batches: list[tuple[int, float, 
 def test_plausible() -> None:
     assert latency.plausible_ms(10.0)
     assert not any(latency.plausible_ms(x) for x in (math.nan, math.inf, 0.0, -1.0, 1e9))
+
+
+def test_a_steady_machine_is_told_from_its_noise() -> None:
+    """Each batch varies by 3 %: the next one is not expected to be what the last one was."""
+    chance = random.Random(5)
+    known, now_s, factors = alone(), 0.0, []
+    for _ in range(1200):
+        now_s += 0.1
+        known = learn(known, 0, chance.gauss(0.0, 0.03), now_s)
+        factors.append(known.log_factor(0))
+    assert math.sqrt(sum(x * x for x in factors[200:]) / 1000) < 0.012
+    assert known.tail(0.99) < 1.1
+
+
+@pytest.mark.parametrize("changed", [1.12, 0.9])
+def test_a_small_change_is_followed_within_a_few_batches_all_the_same(changed: float) -> None:
+    chance = random.Random(6)
+    known, now_s = shown(alone(), 0, [math.exp(chance.gauss(0.0, 0.03)) for _ in range(600)])
+    known, _ = shown(known, 0, [changed * math.exp(chance.gauss(0.0, 0.03)) for _ in range(6)], now_s)
+    assert factor(known, 0) == pytest.approx(changed, rel=0.04)

@@ -76,3 +76,16 @@ def test_nothing_is_known_before_a_reading_and_silence_grows_the_doubt() -> None
     silent = thermal.sensed(heat, PHYSICS, 8.0, None, 60.0)
     assert silent.error_c > heat.error_c
     assert thermal.allowed_w(silent, PHYSICS, 80.0) < math.inf
+
+
+def test_a_fan_that_is_well_again_is_believed_within_minutes() -> None:
+    plant = Plant(30.0, 60.0, 1.4)
+    heat, watts = thermal.fresh(), 5.0
+    for step in range(1800):
+        if step == 1200:
+            plant.resistance /= 1.4
+        plant.run(watts, 0.5)
+        heat = thermal.sensed(heat, PHYSICS, watts, plant.junction_c if step % 2 else None, step / 2)
+        watts = min(40.0, max(0.0, thermal.allowed_w(heat, PHYSICS, 80.0)))
+    steady_w = (80.0 - 30.0) / (DEVICE.junction_sink_c_per_w + DEVICE.sink_air_c_per_w)
+    assert watts > 0.97 * steady_w

@@ -17,6 +17,7 @@ import numpy as np
 
 from edged.governor import book
 from edged.governor.book import Book
+from edged.governor.decision import Device
 from edged.governor.replaced import replace
 from edged.governor.tables import Array, Tables
 
@@ -38,6 +39,9 @@ STEP: Final = 9.0
 STALL_ENERGY: Final = 0.6
 """Share of an inference's energy that does not grow when contention stretches it."""
 PEAK_FADE_W_PER_S: Final = 0.004
+DOUBT_OVER_S: Final = 60.0
+DOUBT_FIRST: Final = 0.01
+"""What `doubt` starts from: readings that are 0.2 W off, four a second."""
 BLIND_AFTER_S: Final = 1.0
 BLIND_OVER_S: Final = 4.0
 BIN_S: Final = 0.2
@@ -63,10 +67,10 @@ class Energy:
     lagged: tuple[tuple[float, float, float, Array], ...] = ()
     showing: bool = False
     sensed_s: float = 0.0
-    every_s: float = 0.0
-    """time between the last two readings"""
     valid_s: float = 0.0
     peak_w: float = 0.0
+    doubt: float = DOUBT_FIRST
+    """squared joules a second by which readings and model differ of late"""
     metered: bool = False
     """a reading of power was ever seen"""
 
@@ -77,6 +81,10 @@ class Energy:
     @property
     def other_error_w(self) -> float:
         return math.sqrt(max(0.0, float(self.cov[0, 0])))
+
+    def doubt_j(self, window_s: float) -> float:
+        """How far the book may be off for a window: what differs from reading to reading is noise of the meter's."""
+        return math.sqrt(self.doubt * window_s)
 
     def factor(self, variant: int) -> float:
         return float(self.mean[1 + variant])
@@ -132,24 +140,27 @@ def sensed(
     modelled_w = (ledger.drawn_j - before_j) / elapsed_s
     base_w = _base_w(tables, clock, junction_c)
     past = [(until_s, bin_s, base_w, busy_w) for until_s, bin_s, busy_w in _binned(energy, elapsed_s, now_s)]
-    energy = _shown(energy, tables, past)
+    energy = _shown(energy, device, past)
     valid_s, peak_w = energy.valid_s, energy.peak_w
-    mean, cov = energy.mean, energy.cov
+    mean, cov, doubt = energy.mean, energy.cov, energy.doubt
     if power_w is not None:
         valid_s, peak_w = now_s, max(energy.other_w, peak_w - PEAK_FADE_W_PER_S * elapsed_s)
         if energy.showing:
             mean, cov = _corrected(energy, power_w, elapsed_s, estimated)
-            seen_late_s = min(1.0, device.sensor_lag_s + device.sensor_mean_s)
-            ledger = ledger.corrected((float(mean[0]) - energy.other_w) * seen_late_s)
+            unheard_s = 0.0 if estimated else min(now_s - energy.valid_s, elapsed_s + BLIND_AFTER_S)
+            beyond_j = _beyond_j(energy, power_w, unheard_s)
+            ledger = ledger.corrected(beyond_j + _unshown_j(energy, device, mean))
+            share = min(1.0, unheard_s / DOUBT_OVER_S)
+            doubt += min(beyond_j**2 / DOUBT_OVER_S, STEP * share * doubt) - share * doubt
     energy = replace(
         energy,
         mean=mean,
         cov=cov,
         pending_j=(),
         sensed_s=now_s,
-        every_s=elapsed_s,
         valid_s=valid_s,
         peak_w=peak_w,
+        doubt=doubt,
         book=ledger,
         metered=energy.metered or power_w is not None,
     )
@@ -161,7 +172,7 @@ def booked(energy: Energy, tables: Tables, clock: int, junction_c: float, now_s:
     elapsed_s, ledger = now_s - energy.sensed_s, energy.book
     if elapsed_s <= 0:
         return ledger
-    rest_w = _base_w(tables, clock, junction_c) + energy.other_w
+    rest_w = _base_w(tables, clock, junction_c) + energy.other_w + energy.blind_w(now_s)
     for until_s, bin_s, busy_w in _binned(energy, elapsed_s, now_s):
         ledger = ledger.drew(rest_w + float(energy.mean[1:] @ busy_w), bin_s, until_s)
     return ledger
@@ -172,29 +183,47 @@ def _base_w(tables: Tables, clock: int, junction_c: float) -> float:
 
 
 def _binned(energy: Energy, elapsed_s: float, now_s: float) -> list[tuple[float, float, Array]]:
-    """The time since the last reading in bins: (its end, its length, nominal watts by variant). What ran beyond them
-    counts to the last."""
+    """The time since the last reading in the bins of `pending_j`: (its end, its length, nominal watts by variant). The
+    last takes the rest of the time, and all that ran in it."""
     count = min(BINS, max(1, round(elapsed_s / BIN_S)))
-    bin_s = elapsed_s / count
     joules = np.zeros((count, len(energy.busy_w)))
     for k, there in enumerate(energy.pending_j):
         joules[min(k, count - 1)] += there
-    return [(now_s - (count - 1 - k) * bin_s, bin_s, joules[k] / bin_s) for k in range(count)]
+    begun_s, rest_s = now_s - elapsed_s, elapsed_s - (count - 1) * BIN_S
+    bins = [(begun_s + (k + 1) * BIN_S, BIN_S, joules[k] / BIN_S) for k in range(count - 1)]
+    return [*bins, (now_s, rest_s, joules[-1] / rest_s)]
 
 
-def _shown(energy: Energy, tables: Tables, past: list[tuple[float, float, float, Array]]) -> Energy:
+def _shown(energy: Energy, device: Device, past: list[tuple[float, float, float, Array]]) -> Energy:
     """What the sensor shows now, after `past`: what was, `lag` late and averaged."""
-    device = tables.device
-    until_s = past[-1][0] - device.sensor_lag_s + 1e-6
+    shown_s = past[-1][0] - device.sensor_lag_s
     lagged = [*energy.lagged, *past]
     busy_w, base_w, showing = energy.busy_w, energy.base_w, energy.showing
-    while lagged and lagged[0][0] <= until_s:
-        _, lasted_s, then_base_w, then_busy_w = lagged.pop(0)
+    while lagged and lagged[0][0] - lagged[0][1] < shown_s - 1e-6:
+        until_s, lasted_s, then_base_w, then_busy_w = lagged.pop(0)
+        if until_s > shown_s + 1e-6:
+            lagged.insert(0, (until_s, until_s - shown_s, then_base_w, then_busy_w))
+            lasted_s -= until_s - shown_s
         gain = 1.0 - math.exp(-lasted_s / max(1e-3, device.sensor_mean_s))
         busy_w = busy_w + gain * (then_busy_w - busy_w)
         base_w += gain * (then_base_w - base_w)
         showing = True
     return replace(energy, lagged=tuple(lagged), busy_w=busy_w, base_w=base_w, showing=showing)
+
+
+def _beyond_j(energy: Energy, power_w: float, unheard_s: float) -> float:
+    """What the meter saw beyond the model in the time that a reading speaks for. With it the book is the meter's own
+    sum: a load is booked from when it came, however slowly it was recognised."""
+    return (power_w - energy.base_w - energy.other_w - float(energy.mean[1:] @ energy.busy_w)) * unheard_s
+
+
+def _unshown_j(energy: Energy, device: Device, mean: Array) -> float:
+    """By how much what was drawn and is yet to be shown differs by `mean`, which is believed now."""
+    h = np.concatenate([[1.0], energy.busy_w])
+    unshown_j = device.sensor_mean_s * h
+    for _, lasted_s, _, busy_w in energy.lagged:
+        unshown_j += lasted_s * np.concatenate([[1.0], busy_w])
+    return float(unshown_j @ (mean - energy.mean))
 
 
 def _corrected(energy: Energy, power_w: float, elapsed_s: float, estimated: bool) -> tuple[Array, Array]:

@@ -2,7 +2,8 @@
 
 ln(measured / profile) = slow[core] + own[variant] + noise. `slow` is what slows all that runs on a core alike (a
 co-runner, memory traffic), `own` how this unit differs from the profile. One Kalman filter over both, so that what is
-seen on one variant tells of the others; a lone outlier is a spike and moves little, several in a row are a new regime.
+seen on one variant tells of the others; a lone outlier is a spike and moves little, several in a row are a new regime,
+and so are residuals that lean to one side.
 The noise goes to a decaying histogram, and probabilities are read from its quantiles: no bell curve is assumed. Times
 are seconds from the start.
 """
@@ -24,14 +25,18 @@ MEMORY: Final = 530.0
 NOISE_VAR: Final = 0.0015
 NOISE_VAR_MAX: Final = 0.02
 """Variance of ln(measured / expected) of one batch: 4 % on a device of its own, to 14 % on a busy machine."""
-SLOW_VAR: Final = 0.01
+SLOW_VAR: Final = 0.03
 OWN_VAR: Final = 0.02
-SLOW_DRIFT_PER_S: Final = 0.02
+SLOW_DRIFT_PER_S: Final = 0.0005
 SLOW_VAR_MAX: Final = 0.25
 OUTLIER: Final = 9.0
 """Squared standard deviations beyond which a residual is an outlier."""
 HELD: Final = 8
 """So many outliers in a row are kept until it is known whether they were noise or another regime."""
+LEAN: Final = 0.4
+LEAN_MOST: Final = 1.5
+"""Residuals that lean to one side, in standard deviations: what slows the core has changed by a little, and is open
+again. Without it the filter would have to follow every batch's noise to be quick."""
 UNSEEN_S: Final = 1.5
 UNSEEN_FADE_S: Final = 12.0
 """A core that nothing ran on for UNSEEN_S is believed ever less slowed."""
@@ -48,7 +53,7 @@ Matrix = tuple[Vector, ...]
 class Latency:
     """`mean` and `cov`: of [slow by core, own by variant]. `outliers`: the last, in a row, as variant and ln(measured /
     profile). `seen_s`: when each core was last used, `ran_s` each variant (negative before the first time), `runs` how
-    often."""
+    often. `lean`: by core, the residual, smoothed."""
 
     cores: int
     core: tuple[int, ...]
@@ -61,6 +66,7 @@ class Latency:
     outliers: tuple[tuple[int, float], ...]
     noise: Histogram
     noise_var: float = NOISE_VAR
+    lean: Vector = ()
 
     def log_factor(self, variant: int) -> float:
         """ln of what the profile's latency is to be multiplied by."""
@@ -96,7 +102,8 @@ def fresh(core: tuple[int, ...], cores: int) -> Latency:
     noise = Histogram(LOW, BIN, MEMORY, tuple(counts), shares(counts))
     cov = tuple(tuple(variances[i] if i == j else 0.0 for j in range(n)) for i in range(n))
     return Latency(
-        cores, core, (0.0,) * n, cov, (0.0,) * cores, (-1.0,) * len(core), (0,) * len(core), 0.0, (), noise
+        cores, core, (0.0,) * n, cov, (0.0,) * cores, (-1.0,) * len(core), (0,) * len(core), 0.0, (), noise,
+        lean=(0.0,) * cores,
     )  # fmt: skip
 
 
@@ -123,6 +130,12 @@ def learn(latency: Latency, variant: int, log_ratio: float, now_s: float) -> Lat
         cov[i][i] = SLOW_VAR_MAX
     elif outlier:
         noise_var *= surprise / OUTLIER
+    most = LEAN_MOST * math.sqrt(spread + noise_var)
+    lean = latency.lean[i] + LEAN * (min(2 * most, max(-2 * most, residual)) - latency.lean[i])
+    if abs(lean) > most:
+        cov[i][i] += lean * lean
+        spread += lean * lean
+        lean = 0.0
     towards = [row[i] + row[j] for row in cov]
     total = spread + noise_var
     gain = [x / total for x in towards]
@@ -142,6 +155,7 @@ def learn(latency: Latency, variant: int, log_ratio: float, now_s: float) -> Lat
         (*latency.runs[:variant], latency.runs[variant] + 1, *latency.runs[variant + 1 :]), now_s,
         outliers, noise,
         latency.noise_var if noise.below is latency.noise.below else _middle_var(noise),
+        (*latency.lean[:i], lean, *latency.lean[i + 1 :]),
     )  # fmt: skip
 
 

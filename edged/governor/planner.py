@@ -20,8 +20,6 @@ from edged.governor.tables import Array, Option
 REPLAN_S: Final = 0.5
 SEEN_S: Final = 1.5
 """What was saved is spent ahead only while the device was seen so lately."""
-UNREAD_S: Final = 0.25
-"""Readings so far apart leave more out of the book than the window's guard covers: what ran since is reckoned in."""
 UNHURRIED: Final = 0.06
 """Smoothing of what heat allows; of what the window allows: QUICK."""
 QUICK: Final = 0.25
@@ -114,10 +112,8 @@ def _window_w(e: Economy, now_s: float) -> tuple[Economy, float]:
     # what was saved is only spent ahead as far as the device is seen and its draw is known
     seen = now_s - e.energy.valid_s <= SEEN_S
     usual_w = e.energy.book.usual_w + 0.5 * e.energy.other_error_w if seen else math.inf
-    book = e.energy.book
-    if max(e.energy.every_s, now_s - e.energy.sensed_s) > UNREAD_S:
-        book = energy.booked(e.energy, e.tables, e.clock, e.junction_c, now_s)
-    window_w = window.allowed_w(book, caps, usual_w, now_s)
+    book = energy.booked(e.energy, e.tables, e.clock, e.junction_c, now_s)
+    window_w = window.allowed_w(book, caps, usual_w, now_s, e.energy.doubt_j(e.budget.power_window_s))
     before, heat_before, steady_before = e.smooth_w
     smooth_w = window_w if before is None else before + QUICK * (window_w - before)
     # what a short window allows has come and gone before a change of clock has paid for itself

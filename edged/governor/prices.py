@@ -19,7 +19,7 @@ from edged.governor.worth import Worth, crossing
 
 CLOCK_HOLD_S: Final = 4.0
 CLOCK_PAYBACK_S: Final = 12.0
-CLOCK_GAIN: Final = 0.004
+CLOCK_GAIN: Final = 0.01
 """A clock is left for one that gains this share of the best value, and the stall of the change within the payback."""
 LONG_RUN_S: Final = 150.0
 SAVING_MOST: Final = 0.7

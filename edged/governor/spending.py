@@ -14,7 +14,7 @@ from edged.governor.replaced import replace
 GAIN: Final = 0.012
 KEEP: Final = 0.9995
 MOST: Final = 1.5
-LATE_FROM: Final = 0.6
+LATE_FROM: Final = 0.45
 LATE_FULL: Final = 0.35
 """Shares of what the quantile allows: from where on lateness has a price, and how fast that grows."""
 LATE_PRICE_MAX: Final = 4.0

@@ -17,10 +17,12 @@ from edged.governor.decision import Device
 from edged.governor.tables import Array
 
 STEP_S: Final = 0.5
-HORIZONS_S: Final = (4, 10, 20, 40, 80, 160, 320)
+HORIZONS_S: Final = (4, 10, 20, 40, 80, 160)
 SENSOR_VAR: Final = 0.15
-DRIFT_PER_S: Final = 0.02
-MARGIN_C: Final = 0.3
+DRIFT_PER_S: Final = (0.01, 0.001, 0.05)
+"""Variance by which [junction, sink, air] stray from the model. It is the air that does: a fan that fails or is well
+again is seen there within a minute or two, and not taken for a sink that is warmer than it could be."""
+MARGIN_C: Final = 0.2
 FIRST_SINK_C: Final = -4.0
 FIRST_AIR_C: Final = 27.0
 
@@ -94,7 +96,7 @@ def sensed(heat: Heat, physics: HeatModel, power_w: float, temperature_c: float 
     while at_s + STEP_S <= now_s:
         at_s += STEP_S
         mean = physics.carry @ mean + physics.per_w * power_w
-        cov = physics.carry @ cov @ physics.carry.T + np.eye(3) * (DRIFT_PER_S * STEP_S)
+        cov = physics.carry @ cov @ physics.carry.T + np.diag(DRIFT_PER_S) * STEP_S
     if temperature_c is not None:
         towards = cov[:, 0]
         gain = towards / (cov[0, 0] + SENSOR_VAR)
