@@ -29,11 +29,12 @@ def test_the_correction_is_bounded_and_relaxes() -> None:
 
 
 def test_lateness_is_free_within_the_quantile_and_dear_beyond() -> None:
-    fine = Spending().counted(100_000 // 2, 250)
+    fine = Spending().counted(50_000, 150)
     assert fine.late_price(0.99) == 0.0
     assert Spending().counted(1000, 9).late_price(0.99) > 1.0
     assert Spending().counted(1000, 100).late_price(0.99) == LATE_PRICE_MAX
     assert Spending().counted(1000, 9).late_price(0.95) == 0.0
+    assert Spending().counted(1000, 9).late_used(0.95) == pytest.approx(0.18)
 
 
 def test_a_bad_day_is_forgotten_and_one_late_frame_at_the_start_is_none() -> None:

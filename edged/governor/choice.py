@@ -24,8 +24,10 @@ RETRY_S: Final = 300.0
 """One that has not run for so long is worth another try: what was learnt of it may be so no more."""
 TRY_AFTER_S: Final = 2.0
 TRY_SHARE: Final = 0.02
-"""Of the late frames that the quantile allows, this share may go to single frames on a variant that has not run for so
-long and would be the best if only it came on time: what kept it from that may be over, and only a run can tell."""
+TRY_LEAST: Final = 0.1
+"""Of the late frames that the quantile still allows, this share may go to single frames on a variant that has not run
+for so long and would be the best if only it came on time: what kept it from that may be over, and only a run can tell.
+If next to none are left, they count as if TRY_LEAST were."""
 ESCALATE_GAIN: Final = 0.002
 OBSERVED_SHARE: Final = 0.65
 """Weight of the result's own confidence against the prediction, when a frame may be run again."""
@@ -112,12 +114,14 @@ def _worth_trying(
         worth = known.easy[variant] * worths[0] - known.slope[variant] * worths[1]
         return worth - e.price * e.joule(variant, run_at) + plan.ahead(age_s + usual_s(variant) - next_s)
 
+    quantile = e.budget.deadline_quantile
+    spare = max(TRY_LEAST, 1.0 - e.spending.late_used(quantile)) * (1.0 - quantile) / next_s
     for variant in range(best.variant):
         rested_s = now_s - pace.ran_s[variant]
         if not allowed[variant] or rested_s < TRY_AFTER_S or earned(variant) <= earned(best.variant):
             continue
         risk = 1.0 - pace.on_time(math.log(max(1e-4, left_s) / usual_s(variant)))
-        if risk < TRY_SHARE * (1 - e.budget.deadline_quantile) * rested_s / next_s:
+        if risk < TRY_SHARE * spare * rested_s:
             return known.options[next(i for i in known.offers[1] if known.options[i].variant == variant)]
     return None
 

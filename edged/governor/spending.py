@@ -14,12 +14,12 @@ from edged.governor.replaced import replace
 GAIN: Final = 0.012
 KEEP: Final = 0.9995
 MOST: Final = 1.5
-LATE_FROM: Final = 0.45
+LATE_FROM: Final = 0.35
 LATE_FULL: Final = 0.35
 """Shares of what the quantile allows: from where on lateness has a price, and how fast that grows."""
 LATE_PRICE_MAX: Final = 4.0
 LATE_SLOPE: Final = 3.0
-LATE_LEAST_FRAMES: Final = 200.0
+LATE_LEAST_FRAMES: Final = 300.0
 LATE_MEMORY: Final = 20_000.0
 """Frames after which lateness is forgotten: some minutes."""
 
@@ -50,9 +50,11 @@ class Spending:
         """What came late is forgotten: it was due by another deadline, or an operator had chosen what ran."""
         return replace(self, processed=0.0, late=0.0)
 
+    def late_used(self, quantile: float) -> float:
+        """How much of the lateness that the quantile allows was used: 1 for all of it."""
+        return self.late / max(LATE_LEAST_FRAMES, self.processed) / max(1e-3, 1.0 - quantile)
+
     def late_price(self, quantile: float) -> float:
         """Price of a late frame beyond its lost accuracy: none while fewer are late than allowed."""
-        allowed = max(1e-3, 1.0 - quantile)
-        share = self.late / max(LATE_LEAST_FRAMES, self.processed)
-        excess = (share / allowed - LATE_FROM) / LATE_FULL
+        excess = (self.late_used(quantile) - LATE_FROM) / LATE_FULL
         return 0.0 if excess < 0 else min(LATE_PRICE_MAX, LATE_SLOPE * excess)
