@@ -3,7 +3,7 @@
 In: a bundle. Out: a plan for each variant, keyed by TensorRT's version and the device, and the manifest that names it
 with its digest and with what the inspector says of its layers. Each file is whole or not there; a plan that is up to
 date is not built again, and beside the plans lie the times that the next build begins with. Runs on the device itself,
-since a plan runs nowhere else; memory is checked before anything.
+since a plan runs nowhere else; one build of a bundle at a time, and memory is checked before it begins.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgspec
 from msgspec import structs
 
 from calibration import build_times
+from calibration.build_lock import only_build
 from calibration.build_times import Stopwatch
 from calibration.layers import complaint
 from calibration.plan import WORKSPACE_BYTES, build_plan, inspect, write
@@ -46,6 +47,9 @@ class BuiltVariant:
 class Watcher(Protocol):
     """Who is told how far a build is."""
 
+    def waits(self, pid: str) -> None:
+        """That process builds the bundle already: nothing begins before it ends."""
+
     def begins(self, variant: str, number: int, count: int, stopwatch: Stopwatch) -> None:
         """Variant `number` of `count` is built from now on; the watch says how long it will take."""
 
@@ -57,10 +61,16 @@ class Watcher(Protocol):
 
 
 def build_bundle(directory: Path, max_batch: int, watcher: Watcher, again: bool = False) -> list[BuiltVariant]:
-    """Build what this device lacks. EdgedError if nothing can be built here; a variant that fails costs only itself."""
+    """Build what this device lacks, after whoever builds it now. EdgedError if nothing can be built here; a variant
+    that fails costs only itself."""
     if (missing := engine_room.why_not()) is not None:
         raise EdgedError(f"plans cannot be built here: {missing}", "run it on the device, with JetPack's TensorRT")
-    bundle = load_bundle(directory)
+    load_bundle(directory)  # what is no bundle is not waited for
+    with only_build(directory, watcher.waits):
+        return _build_all(load_bundle(directory), max_batch, watcher, again)
+
+
+def _build_all(bundle: Bundle, max_batch: int, watcher: Watcher, again: bool) -> list[BuiltVariant]:
     gpu = Gpu()
     try:
         check_memory(_available_bytes(), WORKSPACE_BYTES + NEEDED_BYTES)

@@ -13,8 +13,8 @@ from edged.governor.drift import Look, Norm
 from edged.governor.evidence import needed
 from edged.governor.guard import CLOSE_SHARE, KNOWN, SHARE, Change, Guard, gate_of
 
-DEMO = {"fp16": 0.7811, "int8-sparse": 0.7669}
-GATE = gate_of(0.7669, 0.7811)
+DEMO = {"fp16": 0.8022, "int8-sparse": 0.7895}
+GATE = gate_of(0.7895, 0.8022)
 NORM = Norm(90.0, 39.0, 22.0, 9.0, 42.0, 153.0)
 HOUR = 3600
 
@@ -41,12 +41,12 @@ class Watch:
 
 
 def healthy(rng: random.Random) -> Callable[[], float]:
-    """As the demo's variants agree on held-out pictures: 0.90 in the mean, a deviation of 0.07, at times half."""
-    return lambda: min(1.0, max(0.0, 0.45 if rng.random() < 0.02 else rng.gauss(0.91, 0.05)))
+    """As the demo's variants agree on held-out pictures: 0.89 in the mean, a deviation of 0.08, at times half."""
+    return lambda: min(1.0, max(0.0, 0.45 if rng.random() < 0.02 else rng.gauss(0.90, 0.05)))
 
 
 def test_the_gate_is_what_the_accuracies_allow_at_the_least() -> None:
-    assert gate_of(0.7669, 0.7811) == pytest.approx(0.548)
+    assert gate_of(0.7895, 0.8022) == pytest.approx(0.5917)
     assert gate_of(0.99, 0.995) == 0.9  # what some hundred samples can still tell from full agreement
     assert gate_of(0.36, 0.37) == pytest.approx(0.486, abs=1e-3)  # neither is right often: half, relative to each other
     assert gate_of(0.9, 0.6) == pytest.approx(0.5)
@@ -64,20 +64,20 @@ def test_no_pair_of_models_with_the_stated_accuracies_agrees_less(
     assert len(a & b) / size >= len(a) / size + len(b) / size - 1 - 1e-9
 
 
-def test_a_variant_that_sees_nothing_is_vetoed_within_26_scores() -> None:
+def test_a_variant_that_sees_nothing_is_vetoed_within_24_scores() -> None:
     watch = Watch()
     count, change = watch.until_change(lambda: 0.0, 100)
-    assert count == needed(0.0, GATE) <= 26
+    assert count == needed(0.0, GATE) <= 24
     assert isinstance(change, Vetoed) and (change.camera, change.variant) == ("gate", "int8-sparse")
-    assert change.why == "it agrees with fp16 by 0.00 (0.00 to 0.55, 26 shadow runs); the gate is 0.55"
+    assert change.why == "it agrees with fp16 by 0.00 (0.00 to 0.58, 24 shadow runs); the gate is 0.59"
 
 
-def test_one_that_breaks_after_a_good_day_is_vetoed_within_32() -> None:
+def test_one_that_breaks_after_a_good_day_is_vetoed_within_30() -> None:
     watch, rng = Watch(), random.Random(0)
     for _ in range(2000):
         assert watch.score(healthy(rng)()) == ()
     count, change = watch.until_change(lambda: 0.0, 100)
-    assert count <= 32 and isinstance(change, Vetoed)
+    assert count <= 30 and isinstance(change, Vetoed)
 
 
 @pytest.mark.parametrize(("agreement", "within"), [(0.1, 64), (0.2, 128), (0.3, 256), (0.4, 512)])
@@ -121,15 +121,15 @@ def test_it_comes_back_on_evidence_since_the_veto_and_not_before() -> None:
         assert watch.score(min(1.0, rng.gauss(GATE, 0.05))) == ()
     count, change = watch.until_change(healthy(rng), 2000)
     assert isinstance(change, Unvetoed) and (change.camera, change.variant) == ("gate", "int8-sparse")
-    assert "it had to prove 0.60" in change.why
+    assert "it had to prove 0.64" in change.why
     assert 30 < count < 600
     assert not watch.guard.standings(watch.now_ns)[0].vetoed
 
 
-def test_a_repaired_one_is_back_within_64() -> None:
+def test_a_repaired_one_is_back_within_96() -> None:
     watch, rng = Watch(), random.Random(1)
     watch.until_change(lambda: 0.0, 100)
-    _, change = watch.until_change(healthy(rng), 64)
+    _, change = watch.until_change(healthy(rng), 96)
     assert isinstance(change, Unvetoed)
 
 

@@ -73,6 +73,9 @@ class TerminalWatcher:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+    def waits(self, pid: str) -> None:
+        self._console.print(f"another build of this bundle (pid {pid}) is under way: waiting for it to end")
+
     def begins(self, variant: str, number: int, count: int, stopwatch: Stopwatch) -> None:
         self._stopwatch, self._title, self._told_ns = stopwatch, f"{variant}, {number} of {count}", clock.mono_ns()
         self._console.print(f"{self._title}: {self._left()}")

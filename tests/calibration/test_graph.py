@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.graph import Graph, Tap, attribute, copy_of, drop_unused, matching, output_axis
+from calibration.graph import Graph, Tap, attribute, copy_of, drop_unused, matching, output_axis, session
 from edged.errors import UsageError
 
 
@@ -66,3 +66,27 @@ def test_nodes_are_named_by_globs_and_a_pattern_of_none_is_refused(network: onnx
     with pytest.raises(UsageError, match="'donw'") as refused:
         matching(network, ["donw"])
     assert "down" in refused.value.hint
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+@pytest.mark.parametrize("zero", [np.int8(0), np.int8(-5), np.uint8(128)])
+@pytest.mark.parametrize("exact", [False, True])
+def test_sessions_quantise_to_the_nearest_in_fp16_as_in_fp32(kind: type, zero: np.generic, exact: bool):
+    """Ties go to the even step, what is too large to the last one, and two readers of a tensor get the same."""
+    steps = np.array([-300, -128, -2.5, -1.5, -1.49, -0.75, -0.5, 0, 0.49, 0.51, 1.5, 2.5, 3.99, 126.6, 300])
+    scale = kind(0.25)
+    types = (onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind)), onnx.helper.np_dtype_to_tensor_dtype(zero.dtype))
+    nodes = [onnx.helper.make_node("QuantizeLinear", ["x", "scale", "zero"], [name]) for name in "pq"]
+    ends = [
+        onnx.helper.make_tensor_value_info(n, t, ["N"]) for n, t in (("x", types[0]), *((n, types[1]) for n in "pq"))
+    ]
+    constants = [onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in (("scale", scale), ("zero", zero))]
+    graph = onnx.helper.make_graph(nodes, "steps", ends[:1], ends[1:], constants)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=9)
+    before = model.SerializeToString()
+    x = (steps * scale).astype(kind)
+    limits = np.iinfo(zero.dtype)
+    wanted = np.clip(np.rint(x.astype(np.float64) / float(scale)) + int(zero), limits.min, limits.max)
+    for found in session(model, exact).run(None, {"x": x}):
+        np.testing.assert_array_equal(found, wanted.astype(zero.dtype))
+    assert model.SerializeToString() == before

@@ -4,8 +4,10 @@ builds is loaded and inspected by the real bindings on the stand-in core library
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 
 from calibration import build, build_times, plan
 from calibration.build import BuiltVariant, Place, build_bundle, check_memory
+from calibration.build_lock import LOCK_NAME
 from calibration.build_times import Stopwatch
 from calibration.commands import build as command
 from calibration.plan import build_plan
@@ -137,14 +140,19 @@ class Overlay:
         return getattr(TENSORRT, name)
 
 
-@pytest.fixture(autouse=True)
-def overlay(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The builder that cannot be had, from now on in this process."""
     FakeBuilder.made, FakeBuilder.strongly_works, FakeParser.readable = [], True, True
     monkeypatch.setattr(plan, "trt", Overlay())
     monkeypatch.setattr(build, "Gpu", HostGpu)
     monkeypatch.setattr(HostGpu, "integrated", True)
     monkeypatch.setattr(trt, "why_not", lambda: None)
     monkeypatch.setattr(trt, "device_name", lambda: "NVIDIA Jetson Orin Nano")
+
+
+@pytest.fixture(autouse=True)
+def overlay(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    stand_in(monkeypatch)
     yield
     assert CORE.stand_in_faults().decode() == ""
 
@@ -155,6 +163,9 @@ def quiet(phase: str, step: int, steps: int) -> None:
 
 class Silent:
     """Nobody watches."""
+
+    def waits(self, pid: str) -> None:
+        pytest.fail(f"{pid} builds, but nobody else does")
 
     def begins(self, variant: str, number: int, count: int, stopwatch: Stopwatch) -> None:
         assert 1 <= number <= count == 2
@@ -372,3 +383,46 @@ def test_the_command_takes_bundle_and_batch_from_the_configuration(tmp_path: Pat
     with pytest.raises(UsageError, match="that would name a bundle") as caught:
         command.run(arguments(None, config=str(tmp_path / "none.toml")))
     assert "build BUNDLE" in caught.value.hint
+
+
+BUILD = """
+import tests.trt.conftest  # loads the bindings
+import sys
+from pathlib import Path
+import pytest
+from edged import clock
+from tests.trt import test_trt_build as ours
+ours.stand_in(pytest.MonkeyPatch())
+serialize = ours.FakeBuilder.build_serialized_network
+def slowly(*given):
+    while not Path(sys.argv[2]).exists():
+        clock.sleep_s(0.02)
+    return serialize(*given)
+ours.FakeBuilder.build_serialized_network = slowly
+sys.exit(ours.command.run(ours.arguments(Path(sys.argv[1]), json=True)))
+"""
+
+
+def test_of_two_builds_at_once_the_second_waits_and_finds_the_plans_of_the_first(tmp_path: Path) -> None:
+    directory, go = bundle(tmp_path / "b"), tmp_path / "go"
+    before = (directory / "manifest.json").read_bytes()
+
+    def start() -> subprocess.Popen[str]:
+        command_line = [sys.executable, "-c", BUILD, str(directory), str(go)]
+        return subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    with start() as first, contextlib.ExitStack() as ending:
+        ending.callback(first.kill)
+        assert first.stderr is not None and first.stderr.readline().startswith("fp16, 1 of 2: ")
+        with start() as second:
+            ending.callback(second.kill)
+            assert second.stderr is not None
+            told = f"another build of this bundle (pid {first.pid}) is under way: waiting for it to end\n"
+            assert second.stderr.readline() == told
+            assert (directory / "manifest.json").read_bytes() == before
+            go.touch()
+            done = [json.loads(process.communicate(timeout=60)[0]) for process in (first, second)]
+    assert [[entry["outcome"] for entry in one] for one in done] == [["built"] * 2, ["current"] * 2]
+    assert [entry["file"] for entry in done[0]] == [entry["file"] for entry in done[1]]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert not (directory / LOCK_NAME).exists()
