@@ -9,6 +9,7 @@ import html
 import io
 import math
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,8 @@ COLOURS: Final = ("#0b5394", "#1b9e77", "#e69f00", "#8e5bb0", "#56b4e9", "#d55e9
 """Told apart with any eyes; the first is the most accurate variant."""
 BINS: Final = 240
 """Columns of a panel: finer, and the eye sees only noise."""
+TITLE_PER_INCH: Final = 9.0
+"""Letters of the title."""
 
 Axes = Any
 
@@ -76,9 +79,11 @@ def draw(title: str, stories: Sequence[Story]) -> Any:
     panels = [panel for key, panel in metered if any(len(story.sensed(key)[0]) for story in stories)]
     panels += [_latency, _variants]
     with rc_context(style):
-        figure = Figure(figsize=(10 if len(stories) == 1 else 6.5 * len(stories), 2.15 * len(panels) + 0.9))
+        width, height = 10.0 if len(stories) == 1 else 6.5 * len(stories), 2.15 * len(panels) + 0.9
+        figure = Figure(figsize=(width, height))
         grid = figure.subplots(len(panels), len(stories), sharex="col", sharey="row", squeeze=False)
-        figure.suptitle(title, x=0.012, ha="left", fontsize=12, fontweight="bold")
+        lines = textwrap.wrap(title, int(TITLE_PER_INCH * width))
+        figure.suptitle("\n".join(lines), x=0.012, ha="left", fontsize=12, fontweight="bold")
         for column, story in enumerate(stories):
             unit_s, unit = _unit(story.end_s)
             for row, panel in enumerate(panels):
@@ -91,7 +96,7 @@ def draw(title: str, stories: Sequence[Story]) -> Any:
             grid[-1][column].set_xlabel(f"time, {unit}")
             grid[-1][column].set_xlim(0, max(story.end_s, 1e-3) / unit_s)
         _fit_rows(grid, stories)
-        figure.tight_layout(rect=(0, 0, 1, 0.985), h_pad=1.1)
+        figure.tight_layout(rect=(0, 0, 1, 0.985 - 0.2 * (len(lines) - 1) / height), h_pad=1.1)
     return figure
 
 
