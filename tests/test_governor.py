@@ -128,7 +128,7 @@ def test_pin_overrides_and_says_so_and_letting_go_chooses_afresh() -> None:
         "pinned by an operator" in book.decision.reason and "left alone it would not be chosen" in book.decision.reason
     )
     book.run(20, slow=3, cameras=4, fps=120).expect("fp16", "pin")
-    book.at(book.t_s, Pinned(None)).expect("int8-sparse", "deadline")
+    book.at(book.t_s, Pinned(None)).expect("int8-sparse", "load")
     assert not book.decision.pinned
 
 

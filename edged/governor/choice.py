@@ -72,7 +72,7 @@ def choose(e: Economy, asked: Asked, now_s: float) -> tuple[Option | None, int, 
         option = known.options[i]
         if option.variant != variant:
             variant = option.variant
-            usual_s = float(known.latency_s[variant, run_at]) * math.exp(pace.log_factor(variant))
+            usual_s = e.usual_s(variant, run_at)
             log_usual, easy, slope = math.log(usual_s), known.easy[variant], known.slope[variant]
             cost = price * e.joule(variant, run_at)
             untried = pace.runs[variant] < TRIES or now_s - pace.ran_s[variant] > RETRY_S
@@ -107,12 +107,9 @@ def _worth_trying(
     known, plan, pace = e.tables, e.plan, e.latency
     next_s, left_s = asked.round_s / known.cameras, e.budget.deadline_ms / 1000 - age_s
 
-    def usual_s(variant: int) -> float:
-        return float(known.latency_s[variant, run_at]) * math.exp(pace.log_factor(variant))
-
     def earned(variant: int) -> float:
         worth = known.easy[variant] * worths[0] - known.slope[variant] * worths[1]
-        return worth - e.price * e.joule(variant, run_at) + plan.ahead(age_s + usual_s(variant) - next_s)
+        return worth - e.price * e.joule(variant, run_at) + plan.ahead(age_s + e.usual_s(variant, run_at) - next_s)
 
     quantile = e.budget.deadline_quantile
     spare = max(TRY_LEAST, 1.0 - e.spending.late_used(quantile)) * (1.0 - quantile) / next_s
@@ -120,7 +117,7 @@ def _worth_trying(
         rested_s = now_s - pace.ran_s[variant]
         if not allowed[variant] or rested_s < TRY_AFTER_S or earned(variant) <= earned(best.variant):
             continue
-        risk = 1.0 - pace.on_time(math.log(max(1e-4, left_s) / usual_s(variant)))
+        risk = 1.0 - pace.on_time(math.log(max(1e-4, left_s) / e.usual_s(variant, run_at)))
         if risk < TRY_SHARE * spare * rested_s:
             return known.options[next(i for i in known.offers[1] if known.options[i].variant == variant)]
     return None
@@ -162,7 +159,7 @@ def escalate(
     gained = weight * (expected[second] - expected[first])
     if second == first or gained <= 0 or e.switching.available(now_s) < ROUND_TRIP:
         return None
-    usual_s = float(known.latency_s[second, clock]) * math.exp(e.latency.log_factor(second))
+    usual_s = e.usual_s(second, clock)
     stall_s = known.device.switch_ms / 1000
     left_s = e.budget.deadline_ms / 1000 - age_s - stall_s
     if left_s <= 0.6 * usual_s:

@@ -109,6 +109,10 @@ class Economy:
     def knows_heat(self) -> bool:
         return self.heat.junction_c is not None
 
+    def usual_s(self, variant: int, clock: int) -> float:
+        """How long a single frame takes, as estimated now, noise apart."""
+        return float(self.tables.latency_s[variant, clock]) * math.exp(self.latency.log_factor(variant))
+
     def joule(self, variant: int, clock: int) -> float:
         """What a single frame costs above idle, as estimated now."""
         known = self.tables

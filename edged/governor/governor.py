@@ -193,7 +193,7 @@ def _learn(state: State, done: BatchDone, now_ns: int) -> State:
         variants=variants,
         costs=costs,
         economy=e,
-        lead=state.lead.add(done.lead_ms, state.cameras),
+        lead=state.lead.add(done.lead_ms, state.cameras, 1000 * e.usual_s(i, e.clock)),
         tail=e.latency.tail(state.budget.deadline_quantile),
         schedule_tail=e.latency.tail(SCHEDULE_QUANTILE),
         late=late,
@@ -206,9 +206,11 @@ def _load(state: State, load: Workload, now_ns: int) -> State:
     late = state.late
     if now_ns - state.changed_ns >= SETTLE_S * NS_PER_S and load.late > 0:
         late = _late(late + load.late - (1 - state.budget.deadline_quantile) * fps)
-    costs = state.costs if cameras == state.cameras else costs_of(state.variants, cameras)
+    costs, lead = state.costs, state.lead
+    if cameras != state.cameras:
+        costs, lead = costs_of(state.variants, cameras), lead.afresh()
     known = ledger.workload(state.economy, load, state.seconds(now_ns))
-    return replace(state, cameras=cameras, frames_per_s=fps, late=late, costs=costs, economy=known)
+    return replace(state, cameras=cameras, frames_per_s=fps, late=late, costs=costs, lead=lead, economy=known)
 
 
 def _budgeted(state: State, budget: Budget, now_ns: int) -> State:

@@ -1,7 +1,7 @@
 """The standing choice: which variant runs when nothing is said of a particular batch. Pure.
 
-Chosen is the most accurate variant whose time from capture to publish, at the deadline's quantile and with one frame
-of every camera to serve, fits the deadline, which leaves the engine some spare time, and whose power with all frames on
+Chosen is the most accurate variant whose time from capture to publish, at the deadline's quantile and with the waits of
+frames for one another, fits the deadline, which leaves the engine some spare time, and whose power with all frames on
 it the budgets allow. Down at once, on a predicted misfit or on late frames; up only with a margin, when the better
 variant has fitted for a while, and ever more slowly for one that had to be left again soon after. If none fits, the
 frame rate yields first: the one that costs least runs as often as it may.
@@ -82,8 +82,7 @@ class State:
 
 
 def _views(state: State, now_ns: int) -> list[View]:
-    budget, lead_ms = state.budget, state.lead.quantile_ms(state.budget.deadline_quantile) or 0.0
-    views = []
+    budget, views = state.budget, []
     watts, clock = powers(state.economy, state.frames_per_s), state.economy.plan.clock
     for i, variant in enumerate(state.variants):
         lost, cost = state.lost[i], state.costs[i]
@@ -98,13 +97,25 @@ def _views(state: State, now_ns: int) -> list[View]:
             views.append(View(variant.name, variant.accuracy, None, 0.0, barred, False, True))
             continue
         usual = math.exp(state.economy.latency.log_factor(i)) * state.economy.tables.stretch(i, clock)
-        # Of one frame of every camera the last waits for the others; not all of them hit the tail at once.
-        predicted_ms = lead_ms + usual * (cost[1] + cost[0] * max(0.0, state.tail - 1))
+        predicted_ms = _predicted_ms(state, usual * cost[0], cost[1] / cost[0] - 1)
         busy = usual * cost[2] * state.frames_per_s / 1000
         fits = predicted_ms <= budget.deadline_ms
         in_load = busy <= BUSY_BOUND
         views.append(View(variant.name, variant.accuracy, predicted_ms, busy, barred, fits, in_load, *watts[i]))
     return views
+
+
+def _predicted_ms(state: State, service_ms: float, at_once: float) -> float:
+    """Capture to publish at the deadline's quantile: usual times, and what goes beyond them as if each part went its
+    own way. Until waits were seen, a frame is taken to wait for one of every other camera (`at_once` services)."""
+    q, lead = state.budget.deadline_quantile, state.lead
+    lead_ms, late_lead_ms = lead.quantile_ms(0.5) or 0.0, lead.quantile_ms(q) or 0.0
+    waiting, long_wait = lead.waiting(0.5), lead.waiting(q)
+    if waiting is None or long_wait is None:
+        waiting = long_wait = at_once
+    tail = max(0.0, state.tail - 1)
+    beyond_ms = math.hypot(late_lead_ms - lead_ms, service_ms * (long_wait - waiting), service_ms * tail)
+    return lead_ms + service_ms * (1 + waiting) + beyond_ms
 
 
 def afresh(state: State, now_ns: int) -> tuple[State, Decision]:
