@@ -73,8 +73,8 @@ class Programme:
         tight_ms = _between(fast_ms, slow_ms)
         self._set(tight_ms)
         caption = (
-            f"the deadline is set to {tight_ms:g} ms. Now, under this load, {best.variant} needs {_ms(best)} and "
-            f"{fast.variant} {_ms(fast)}: only the faster one can hold it"
+            f"the deadline is set to {tight_ms:g} ms. With a frame of every camera to serve, {best.variant} needs "
+            f"{_ms(best)} and {fast.variant} {_ms(fast)}: a batch runs on {best.variant} only where it fits"
         )
         return Act(2, "pressure", caption, tight_ms)
 
