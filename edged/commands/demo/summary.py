@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +12,9 @@ from edged.bus.schema import State
 from edged.commands.demo.screen import variant_cells
 from edged.commands.demo.tally import Tally
 from edged.commands.terminal import causes
+
+TOLD_CHANGES: Final = 6
+"""As many runs of a variant are told one by one; of more only the number."""
 
 
 def as_object(tally: Tally, state: State, seconds: float, lost: int, files: list[str]) -> dict[str, Any]:
@@ -72,10 +76,16 @@ def show(out: Console, tally: Tally, state: State, seconds: float, lost: int) ->
     for name, counted in tally.variants.items():
         variants.add_row(name, *variant_cells(counted))
     out.print(variants)
-    runs = " -> ".join(f"{name} at {at_s:.1f} s" for at_s, name in tally.runs)
-    out.print(f"\nThe variant that ran: {runs}.")
+    out.print(f"\n{_changes(tally.runs)}")
     if any(counted.precision is not None for counted in tally.variants.values()):
         out.print("Precision and recall: whole objects with the right label at IoU 0.5, on the rendered cameras.")
+
+
+def _changes(runs: Sequence[tuple[float, str]]) -> str:
+    if len(runs) <= TOLD_CHANGES:
+        return f"The variant that ran: {' -> '.join(f'{name} at {at_s:.1f} s' for at_s, name in runs)}."
+    changes, first_s, last_s = len(runs) - 1, runs[1][0], runs[-1][0]
+    return f"The variant changed {changes} times from {first_s:.1f} to {last_s:.1f} s: every batch is a choice of its own."
 
 
 def _table(*columns: str) -> Table:
