@@ -85,7 +85,9 @@ def _changes(runs: Sequence[tuple[float, str]]) -> str:
     if len(runs) <= TOLD_CHANGES:
         return f"The variant that ran: {' -> '.join(f'{name} at {at_s:.1f} s' for at_s, name in runs)}."
     changes, first_s, last_s = len(runs) - 1, runs[1][0], runs[-1][0]
-    return f"The variant changed {changes} times from {first_s:.1f} to {last_s:.1f} s: every batch is a choice of its own."
+    return (
+        f"The variant changed {changes} times from {first_s:.1f} to {last_s:.1f} s: every batch is a choice of its own."
+    )
 
 
 def _table(*columns: str) -> Table:
