@@ -20,6 +20,9 @@ import edged
 from edged.errors import EdgedError, UsageError
 
 INTERRUPTED = 130
+_AGAIN_S = 0.5
+"""An interrupt that comes while a destructor or a library's callback runs is lost there: it is raised again so long
+after, until it is heard."""
 _EXTRA = "install the extra: pip install 'edged[calibration]'"
 _EXTRA_MODULES = {"onnx": _EXTRA, "pycocotools": _EXTRA, "torch": "pip install 'edged[train]'", "matplotlib": _EXTRA}
 
@@ -33,7 +36,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background jobs do not heed Ctrl-C
+            signal.signal(number, _interrupt)
     try:
         parsed = _parser().parse_args(arguments)
         try:
@@ -59,9 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (`| head`) has seen enough
         return 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
     raise KeyboardInterrupt
 
 

@@ -248,7 +248,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, number: signal.
         wait_for_a_step(work)
         run.send_signal(number)
         _, said = run.communicate(timeout=30)
-    assert run.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    assert run.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), said
     assert b"Traceback" not in said and not out.exists()
     if number != signal.SIGKILL:
         assert b"goes on from the last finished step" in said
@@ -259,6 +259,37 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, number: signal.
     assert done and again.returncode == 0
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert load_bundle(out).manifest.name == "small"
+
+
+DEAF = """
+import sys, time, types
+from calibration import cli
+
+def run(_parsed):
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass  # as where a destructor runs
+    time.sleep(60)
+    return 0
+
+sys.modules["calibration.commands.diff"] = types.SimpleNamespace(run=run)
+sys.exit(cli.main(["diff", "a", "b"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_an_interrupt_that_is_lost_comes_again(number: signal.Signals):
+    heeds_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, "-c", DEAF]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heeds_ctrl_c
+    ) as run:
+        assert run.stdout is not None and run.stdout.readline() == b"ready\n"
+        run.send_signal(number)
+        _, said = run.communicate(timeout=30)
+    assert run.returncode == 130 and b"interrupted" in said and b"Traceback" not in said
 
 
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(tmp_path: Path):
