@@ -34,7 +34,7 @@ def test_waits_are_told_in_services_and_begin_afresh_with_other_cameras() -> Non
         for waited in (0, 10, 20, 30):
             lead = lead.add(5.0 + waited, 4, 10.0)
     found = [lead.waiting(q) for q in (0.2, 0.4, 0.7, 0.9)]
-    assert found == [pytest.approx(services, abs=0.06) for services in (0.0, 1.0, 2.0, 3.0)]
+    assert found == [pytest.approx(services, abs=0.11) for services in (0.0, 1.0, 2.0, 3.0)]
     assert lead.afresh().waiting(0.5) is None and lead.afresh().quantile_ms(0.9) == lead.quantile_ms(0.9)
 
 

@@ -20,8 +20,8 @@ LEAST_MS: Final = 0.1
 MEMORY: Final = 100.0
 """Batches, some seconds of them: after a load has gone its waits must be forgotten, or the better variant stays away.
 What a few seconds say of the last percent is rough, on the safe side."""
-WAIT_STEP: Final = 0.05
-WAIT_BINS: Final = 200
+WAIT_STEP: Final = 0.1
+WAIT_BINS: Final = 80
 NO_WAITS: Final = Histogram(0.0, WAIT_STEP, MEMORY, (0.0,) * WAIT_BINS)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from edged.clock import NS_PER_S
 from edged.governor import explain
@@ -83,6 +83,7 @@ class State:
 
 def _views(state: State, now_ns: int) -> list[View]:
     budget, views = state.budget, []
+    queue = _Queue.of(state.lead, budget.deadline_quantile)
     watts, clock = powers(state.economy, state.frames_per_s), state.economy.plan.clock
     for i, variant in enumerate(state.variants):
         lost, cost = state.lost[i], state.costs[i]
@@ -97,7 +98,7 @@ def _views(state: State, now_ns: int) -> list[View]:
             views.append(View(variant.name, variant.accuracy, None, 0.0, barred, False, True))
             continue
         usual = math.exp(state.economy.latency.log_factor(i)) * state.economy.tables.stretch(i, clock)
-        predicted_ms = _predicted_ms(state, usual * cost[0], cost[1] / cost[0] - 1)
+        predicted_ms = queue.predicted_ms(usual * cost[0], state.tail, cost[1] / cost[0] - 1)
         busy = usual * cost[2] * state.frames_per_s / 1000
         fits = predicted_ms <= budget.deadline_ms
         in_load = busy <= BUSY_BOUND
@@ -105,17 +106,29 @@ def _views(state: State, now_ns: int) -> list[View]:
     return views
 
 
-def _predicted_ms(state: State, service_ms: float, at_once: float) -> float:
-    """Capture to publish at the deadline's quantile: usual times, and what goes beyond them as if each part went its
-    own way. Until waits were seen, a frame is taken to wait for one of every other camera (`at_once` services)."""
-    q, lead = state.budget.deadline_quantile, state.lead
-    lead_ms, late_lead_ms = lead.quantile_ms(0.5) or 0.0, lead.quantile_ms(q) or 0.0
-    waiting, long_wait = lead.waiting(0.5), lead.waiting(q)
-    if waiting is None or long_wait is None:
-        waiting = long_wait = at_once
-    tail = max(0.0, state.tail - 1)
-    beyond_ms = math.hypot(late_lead_ms - lead_ms, service_ms * (long_wait - waiting), service_ms * tail)
-    return lead_ms + service_ms * (1 + waiting) + beyond_ms
+class _Queue(NamedTuple):
+    """What comes before the service, usually and at the deadline's quantile: milliseconds, then services."""
+
+    lead_ms: float
+    late_lead_ms: float
+    waiting: float | None
+    long_wait: float | None
+
+    @classmethod
+    def of(cls, lead: Lead, q: float) -> _Queue:
+        return cls(lead.quantile_ms(0.5) or 0.0, lead.quantile_ms(q) or 0.0, lead.waiting(0.5), lead.waiting(q))
+
+    def predicted_ms(self, service_ms: float, tail: float, at_once: float) -> float:
+        """Capture to publish at the deadline's quantile: usual times, and what goes beyond them as if each part went
+        its own way. Until waits were seen, a frame is taken to wait for one of every other camera (`at_once`
+        services). `tail`: the service at the quantile, in usual ones."""
+        waiting, long_wait = self.waiting, self.long_wait
+        if waiting is None or long_wait is None:
+            waiting = long_wait = at_once
+        beyond_ms = math.hypot(
+            self.late_lead_ms - self.lead_ms, service_ms * (long_wait - waiting), service_ms * max(0.0, tail - 1)
+        )
+        return self.lead_ms + service_ms * (1 + waiting) + beyond_ms
 
 
 def afresh(state: State, now_ns: int) -> tuple[State, Decision]:
