@@ -111,13 +111,13 @@ def _worth_trying(
         worth = known.easy[variant] * worths[0] - known.slope[variant] * worths[1]
         return worth - e.price * e.joule(variant, run_at) + plan.ahead(age_s + e.usual_s(variant, run_at) - next_s)
 
-    quantile = e.budget.deadline_quantile
-    spare = max(TRY_LEAST, 1.0 - e.spending.late_used(quantile)) * (1.0 - quantile) / next_s
     for variant in range(best.variant):
         rested_s = now_s - pace.ran_s[variant]
         if not allowed[variant] or rested_s < TRY_AFTER_S or earned(variant) <= earned(best.variant):
             continue
         risk = 1.0 - pace.on_time(math.log(max(1e-4, left_s) / e.usual_s(variant, run_at)))
+        quantile = e.budget.deadline_quantile
+        spare = max(TRY_LEAST, 1.0 - e.spending.late_used(quantile)) * (1.0 - quantile) / next_s
         if risk < TRY_SHARE * spare * rested_s:
             return known.options[next(i for i in known.offers[1] if known.options[i].variant == variant)]
     return None
