@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from calibration.commands.terminal import console, job, needs_frames, print_json, write_files
-from edged.errors import UsageError
+from calibration.commands.terminal import console, job, needs_frames, of_precision, print_json, write_files
 
 
 def run(arguments: argparse.Namespace) -> int:
     needs_frames(arguments)
     with job(arguments) as work:
-        variants = [variant for variant in work.recipe.variant if variant.precision == "fp16"]
-        if not variants:
-            raise UsageError(f"{arguments.source} has no fp16 variant", "add one under [[variant]]")
+        variants = of_precision(arguments, work, "fp16")
         kept = {}
         for variant in variants:
             write_files(arguments.out, work.files(variant))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from calibration.commands.terminal import console, job, needs_frames, print_json, table, write_files
+from calibration.commands.terminal import console, job, needs_frames, of_precision, print_json, table, write_files
 from calibration.job import Job
 from calibration.layer_error import Errors
-from edged.errors import UsageError
 
 _SHOWN = 10
 
@@ -15,9 +14,7 @@ _SHOWN = 10
 def run(arguments: argparse.Namespace) -> int:
     needs_frames(arguments)
     with job(arguments) as work:
-        variants = [variant for variant in work.recipe.variant if variant.precision == "int8"]
-        if not variants:
-            raise UsageError(f"{arguments.source} has no int8 variant", "add one under [[variant]]")
+        variants = of_precision(arguments, work, "int8")
         names = [name for variant in variants for name in work.files(variant)]
         for variant in variants:
             write_files(arguments.out, work.files(variant))

@@ -87,6 +87,14 @@ def needs_frames(arguments: argparse.Namespace) -> None:
         raise UsageError(f"{arguments.command} needs pictures", "give --frames DIR, or a recipe")
 
 
+def of_precision(arguments: argparse.Namespace, work: Job, precision: str) -> list[VariantOptions]:
+    """The recipe's variants of "fp16" or "int8". UsageError if it has none, which this command is for."""
+    variants = [variant for variant in work.recipe.variant if variant.precision == precision]
+    if not variants:
+        raise UsageError(f"{arguments.source} has no {precision} variant", "add one under [[variant]]")
+    return variants
+
+
 def _bare(arguments: argparse.Namespace) -> RecipeFile:
     """A recipe for a model and the options that came with it."""
     width, height = arguments.size or (None, None)
