@@ -17,12 +17,12 @@ from types import FrameType
 from typing import NoReturn
 
 import edged
-from edged.errors import EdgedError, UsageError
+from edged.errors import EdgedError, Interrupted, UsageError
 
 INTERRUPTED = 130
 _AGAIN_S = 0.5
 """An interrupt that comes while a destructor or a library's callback runs is lost there: it is raised again so long
-after, until it is heard."""
+after, until something handles it."""
 _EXTRA = "install the extra: pip install 'edged[calibration]'"
 _EXTRA_MODULES = {"onnx": _EXTRA, "pycocotools": _EXTRA, "torch": "pip install 'edged[train]'", "matplotlib": _EXTRA}
 
@@ -40,37 +40,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background jobs do not heed Ctrl-C
             signal.signal(number, _interrupt)
     try:
-        parsed = _parser().parse_args(arguments)
-        try:
-            command = importlib.import_module(f"calibration.commands.{parsed.module}")
-        except ModuleNotFoundError as error:
-            if error.name not in _EXTRA_MODULES:
-                raise
-            raise EdgedError(f"{error.name} is not installed", _EXTRA_MODULES[error.name]) from error
-        code: int = command.run(parsed)
-        sys.stdout.flush()
-        return code
-    except EdgedError as error:
-        print(f"edged-calibrate: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"  hint: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("edged-calibrate: interrupted; the same command goes on from the last finished step", file=sys.stderr)
-        return INTERRUPTED
-    except MemoryError:
-        print("edged-calibrate: not enough memory\n  hint: give fewer calibration frames (count)", file=sys.stderr)
-        return EdgedError.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (`| head`) has seen enough
-        return 0
+        return _run(arguments)
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) or _was_interrupted():
+            print("edged-calibrate: interrupted; the same command goes on from the last finished step", file=sys.stderr)
+            return INTERRUPTED
+        return _explained(error)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+def _run(arguments: Sequence[str] | None) -> int:
+    parsed = _parser().parse_args(arguments)
+    try:
+        command = importlib.import_module(f"calibration.commands.{parsed.module}")
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA_MODULES:
+            raise
+        raise EdgedError(f"{error.name} is not installed", _EXTRA_MODULES[error.name]) from error
+    code: int = command.run(parsed)
+    sys.stdout.flush()
+    return code
+
+
+def _explained(error: Exception) -> int:
+    """The exit code, after a sentence for whoever can mend it; a fault of ours is raised again."""
+    if isinstance(error, EdgedError):
+        print(f"edged-calibrate: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  hint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, MemoryError):
+        print("edged-calibrate: not enough memory\n  hint: give fewer calibration frames (count)", file=sys.stderr)
+        return EdgedError.exit_code
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (`| head`) has seen enough
+        return 0
+    raise error
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
     signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
-    raise KeyboardInterrupt
+    if number == signal.SIGALRM and isinstance(sys.exc_info()[1], Interrupted):
+        return  # it was heard, and cleans up: that may take its time
+    raise Interrupted
+
+
+def _was_interrupted() -> bool:
+    """A native library may hide the interrupt behind an error of its own (pybind11: "incompatible arguments")."""
+    return signal.getitimer(signal.ITIMER_REAL)[0] > 0
 
 
 _Add = Callable[..., argparse.ArgumentParser]

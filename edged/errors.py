@@ -1,4 +1,4 @@
-"""The one error a user is meant to read: what is wrong and what to do about it."""
+"""The one error a user is meant to read: what is wrong and what to do about it; and the user's own Ctrl-C."""
 
 from __future__ import annotations
 
@@ -25,3 +25,11 @@ class UsageError(EdgedError):
     """The user's input is wrong: a configuration, an argument, a bundle."""
 
     exit_code = 2
+
+
+class Interrupted(KeyboardInterrupt):
+    """What a signal handler of ours raises.
+
+    A class of its own: where a plain KeyboardInterrupt leaves source text that exec() runs (dataclasses do that at
+    import), a program started with `-m` dies of SIGINT at its end, handled or not (CPython 3.10 to 3.13).
+    """

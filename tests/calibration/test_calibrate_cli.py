@@ -243,9 +243,9 @@ def wait_for_a_step(work: Path, deadline_s: float = 60) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, number: signal.Signals):
-    file, out, work = recipe(tmp_path), tmp_path / "bundle", tmp_path / "bundle.work"
+    file, out, work = recipe(tmp_path, validation=3000), tmp_path / "bundle", tmp_path / "bundle.work"
     with started(file, out) as run:
-        wait_for_a_step(work)
+        wait_for_a_step(work)  # to look at 3000 pictures takes seconds more
         run.send_signal(number)
         _, said = run.communicate(timeout=30)
     assert run.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), said
@@ -261,7 +261,22 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, number: signal.
     assert load_bundle(out).manifest.name == "small"
 
 
-DEAF = """
+SWALLOWS = """
+        pass  # as where a destructor runs
+    time.sleep(60)
+"""
+DISGUISES = """
+        raise TypeError("incompatible function arguments")  # as pybind11 does
+"""
+DIES_AT_EXIT = """
+        exec("raise error")  # the flag that CPython sets here
+"""
+CLEANS_UP = """
+        time.sleep(1.5)  # longer than until the next alarm
+        print("clean", file=sys.stderr)
+        raise
+"""
+LIBRARY = """
 import sys, time, types
 from calibration import cli
 
@@ -269,9 +284,7 @@ def run(_parsed):
     try:
         print("ready", flush=True)
         time.sleep(60)
-    except KeyboardInterrupt:
-        pass  # as where a destructor runs
-    time.sleep(60)
+    except KeyboardInterrupt as error:%s
     return 0
 
 sys.modules["calibration.commands.diff"] = types.SimpleNamespace(run=run)
@@ -280,16 +293,24 @@ sys.exit(cli.main(["diff", "a", "b"]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
-def test_an_interrupt_that_is_lost_comes_again(number: signal.Signals):
+@pytest.mark.parametrize(
+    "library", [SWALLOWS, DISGUISES, DIES_AT_EXIT, CLEANS_UP], ids=["swallows", "disguises", "exec", "cleans up"]
+)
+def test_an_interrupt_is_never_lost(tmp_path: Path, number: signal.Signals, library: str):
+    (tmp_path / "as_installed.py").write_text(LIBRARY % library)
     heeds_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    command = [sys.executable, "-c", DEAF]
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heeds_ctrl_c
+        [sys.executable, "-m", "as_installed"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=heeds_ctrl_c,
     ) as run:
         assert run.stdout is not None and run.stdout.readline() == b"ready\n"
         run.send_signal(number)
         _, said = run.communicate(timeout=30)
     assert run.returncode == 130 and b"interrupted" in said and b"Traceback" not in said
+    assert (b"clean" in said) == (library == CLEANS_UP)
 
 
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(tmp_path: Path):

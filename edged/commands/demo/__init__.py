@@ -32,7 +32,7 @@ from edged.commands.demo.stage import FIRST_DEADLINE_MS, Stage
 from edged.commands.demo.tally import Tally, knows
 from edged.commands.terminal import checked, console, progress
 from edged.engines.bundle import load_bundle
-from edged.errors import EdgedError, UsageError
+from edged.errors import EdgedError, Interrupted, UsageError
 
 START_S: Final = 120.0
 """To load and warm every engine, and open the cameras; a slow device may need most of it."""
@@ -178,7 +178,7 @@ def _terminated_in_order() -> Iterator[None]:
     """SIGTERM, and SIGHUP of a terminal that is closed, end the demo as Ctrl-C does: with its daemon."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise Interrupted
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
