@@ -36,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+    for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background jobs do not heed Ctrl-C
             signal.signal(number, _interrupt)
     try:
@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return INTERRUPTED
         return _explained(error)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if _was_interrupted():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -80,6 +82,7 @@ def _explained(error: Exception) -> int:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
     if number == signal.SIGALRM and isinstance(sys.exc_info()[1], Interrupted):
         return  # it was heard, and cleans up: that may take its time
@@ -88,7 +91,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 
 def _was_interrupted() -> bool:
     """A native library may hide the interrupt behind an error of its own (pybind11: "incompatible arguments")."""
-    return signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    return signal.getsignal(signal.SIGALRM) is _interrupt
 
 
 _Add = Callable[..., argparse.ArgumentParser]
