@@ -45,6 +45,15 @@ def test_a_frame_that_has_waited_gets_what_still_comes_in_time() -> None:
     assert chosen(late, asked(0.0599)) is None
 
 
+def test_to_give_a_frame_up_is_no_way_to_be_on_time_where_the_deadline_is_of_all_frames() -> None:
+    """A frame with poor chances, under a price of lateness: of the results alone it is better not made."""
+    poor = asked(0.05)
+    for of_all_frames, price, expected in ((False, 0.0, None), (True, 0.0, "int8-sparse"), (True, 0.7, None)):
+        e = ready(price, budget=replace(BUDGET, of_all_frames=of_all_frames))
+        e = replace(e, spending=replace(e.spending, processed=1000.0, late=20.0))
+        assert chosen(e, poor) == expected, (of_all_frames, price)
+
+
 def test_of_frames_on_several_cameras_none_gets_what_its_camera_may_not_run() -> None:
     e = replace(ready(cameras=2), allowed_apart=(("gate", (False, True, True)),))
     assert chosen(e, asked(cameras=("gate",))) != "fp16"

@@ -34,6 +34,7 @@ class Steering:
         return (10.0, 11.0, 12.0, 13.0)
 
     quickest_ms = lambda self: (5.0, 5.5, 6.0, 6.5)  # noqa: E731
+    least_ms = lambda self: 3.0  # noqa: E731
 
     def variant_for(self, camera: str) -> str:
         return self.decision.variant
@@ -103,3 +104,9 @@ def test_a_frame_handed_back_is_late_in_its_time() -> None:
     names(chooser.next(0, 0, False))
     assert chooser.next(98 * MS, 98 * MS, False) is None
     assert {cause for _, cause in dropped} == {"late"} and len(dropped) == 2 and not len(schedule)
+
+
+def test_a_frame_for_which_the_prediction_leaves_no_time_is_asked_for_all_the_same() -> None:
+    chooser, steering, _, dropped = made(lambda asked: take("fast", 1, 1))
+    assert names(chooser.next(96 * MS, 96 * MS, False)) == (["heavy"], "fast")
+    assert steering.asked == [["heavy"]] and dropped == []

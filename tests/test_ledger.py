@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.governor import economy, ledger
+from edged.governor import economy, ledger, planner
 from edged.governor.decision import BatchDone, Sensed, Skipped, Waiting, Workload
 from edged.governor.economy import Economy
 from tests.support.desk import BUDGET, DEVICE, VARIANTS
@@ -90,3 +91,13 @@ def test_weights_are_relative_to_the_mean_of_all() -> None:
     plain = ledger.chosen(fresh(), Waiting(1, 1.0, 66.0), 1.0)
     assert ledger.chosen(e, Waiting(1, 1.0, 66.0, weights=(4.0,)), 1.0)[2] == pytest.approx(plain[2], abs=0.02)
     assert ledger.chosen(e, Waiting(1, 1.0, 66.0, weights=(8.0,)), 1.0)[2] > plain[2]
+
+
+def test_frames_that_come_apart_are_planned_one_by_one_unless_batches_pay() -> None:
+    assert ledger.workload(fresh(), Workload(4, 120.0, 0), 0.0).together == 4
+    single = [replace(v, latency_ms=tuple(v.latency_ms[0] * k for k in (1, 2, 3, 4))) for v in VARIANTS]
+    for variants, together in ((VARIANTS, 4), (single, 1)):
+        e = economy.fresh(tuple(variants), DEVICE, BUDGET, 1, 30.0)
+        e = ledger.workload(e, Workload(4, 120.0, 0, apart=True), 0.0)
+        assert e.together == together and e.period_s == pytest.approx(e.round_s * together / 4)
+        assert math.isfinite(planner.replan(e, 0.5, 1, False).plan.gain)

@@ -21,7 +21,7 @@ ROUND_S = 1 / 30
 
 
 def valued(allowed: tuple[bool, ...] = (True, True, True), sweeps: int = 30) -> Worth:
-    terms = worth.Terms(0.06, ROUND_S, 0.0, (0.3, 0.4, 0.5), allowed, KNOWN.options, JOULES)
+    terms = worth.Terms(0.06, ROUND_S, 0.0, np.zeros(worth.PRICES), (0.3, 0.4, 0.5), allowed, KNOWN.options, JOULES)
     value = worth.fresh(KNOWN, 0.06)
     for _ in range(sweeps):
         value = worth.iterate(value, KNOWN, PACE, terms)

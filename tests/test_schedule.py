@@ -59,6 +59,16 @@ def test_the_slack_counts() -> None:
     assert names(schedule.next_batch(19 * MS, [10], 1, 1.0)[0]) == ["a"]
 
 
+def test_a_frame_is_late_only_when_no_engine_could_make_it() -> None:
+    schedule = Scheduler()
+    schedule.offer(frame("a"), 30 * MS)
+    schedule.offer(frame("heavy"), 31 * MS, 2.0)
+    batch, drops = schedule.next_batch(24 * MS, [10, 20], 2, 0, 4)
+    assert names(batch) == ["heavy"] and drops == (), "by the prediction neither makes it: one of them tries"
+    batch, drops = schedule.next_batch(27 * MS, [10, 20], 2, 0, 4)
+    assert batch == () and causes(drops) == [("a", "overload")]
+
+
 def test_in_overload_the_heavier_camera_is_kept_and_the_lighter_given_up() -> None:
     schedule = Scheduler()
     schedule.offer(frame("light"), 18 * MS, 1.0)

@@ -140,7 +140,7 @@ def _limits(limits: Limits, known: Known, tried: list[Tried], sample: Sample | N
     """What the governor would choose for the frames that the cameras gave just now, and what it cannot hold."""
     now_ns = clock.mono_ns()
     live = [camera for camera in tried if camera.problem is None]
-    load = Workload(len(live), sum(camera.fps or 0.0 for camera in live), late=0)
+    load = Workload(len(live), sum(camera.fps or 0.0 for camera in live), late=0, apart=True)
     budget = budget_of(limits)
     try:
         # a second ago: a reading of the very moment of the start says nothing of the time before it, and is not taken

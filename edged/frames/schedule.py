@@ -6,12 +6,15 @@ One frame per camera waits, the latest wins. When not all that wait can be serve
 kept: frames are admitted one by one, heaviest first and among equals the camera served longest ago first, each if
 those already admitted still meet their deadlines. For frames that take equally long this gives the greatest total
 weight. A frame not admitted is only set aside: the prediction is cautious, so if the engine proves faster it is served
-after all, and it is dropped (`overload`) when it can no longer make it. Equal cameras take turns; a frame is given up
-(`overload`) for one that has not come yet only if that one's camera would otherwise always find the engine taken.
+after all, and it is dropped (`overload`) when it can no longer make it, however fast the engine. Where the prediction
+lets none through the first runs all the same: after two slow batches it is too high, and only a run can correct it.
+Equal cameras take turns; a frame is given up (`overload`) for one that has not come yet only if that one's camera would
+otherwise always find the engine taken.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,23 +93,25 @@ class Scheduler:
         return Drop(gone.frame, cause)
 
     def next_batch(
-        self, now_ns: int, predict_ms: Sequence[float], max_batch: int, slack_ms: float
+        self, now_ns: int, predict_ms: Sequence[float], max_batch: int, slack_ms: float, least_ms: float = math.inf
     ) -> tuple[tuple[Frame, ...], tuple[Drop, ...]]:
         """The frames to run now, earliest deadline first, and those that can no longer make it.
 
         `predict_ms[k-1]` is the time of a batch of k from start to publish (empty while nothing is known: then one
-        frame at a time, as if it took none); `slack_ms` is kept free before every deadline. The batch is empty only if
-        nothing is left waiting.
+        frame at a time, as if it took none), a cautious one; `least_ms` (as predicted, if that is less) what one frame
+        takes at the very least; `slack_ms` is kept free before every deadline. The batch is empty only if nothing is
+        left waiting.
         """
         if not self._waiting:
             return (), ()
         slack_ns = int(slack_ms * NS_PER_MS)
         times = [int(ms * NS_PER_MS) for ms in predict_ms[: max(1, max_batch)]] or [0]
         one = times[0]
+        least = int(min(predict_ms[0], least_ms) * NS_PER_MS) if predict_ms else 0
         useful = [k for k in range(1, len(times) + 1) if k == 1 or times[k - 1] < k * one]
         drops: list[Drop] = []
         while True:
-            earliest_end_ns = now_ns + one + slack_ns
+            earliest_end_ns = now_ns + least + slack_ns
             waiting = sorted((c for c in self._cameras.values() if c.frame is not None), key=_edf)
             late = [c for c in waiting if c.deadline_ns < earliest_end_ns]
             if late:
@@ -184,6 +189,10 @@ def _admit(
         else:
             del room[at]
             camera.set_aside = True
+    if not kept:  # by a cautious prediction none makes it; the engine is free, and it may prove quicker
+        first = min(waiting, key=_priority)
+        first.set_aside = False
+        return [first], [first.deadline_ns - from_ns]
     return kept, room
 
 

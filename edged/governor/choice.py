@@ -91,7 +91,7 @@ def choose(e: Economy, asked: Asked, now_s: float) -> tuple[Option | None, int, 
             value -= change_price + max(0.0, (on_time - stalled) * worth - settles)
         if value > best_value:
             best, best_value = option, value
-    skip_value = plan.ahead(age_s - next_s)
+    skip_value = plan.ahead(age_s - next_s) - e.given_up_price(price) * frames
     if best is None or best_value <= skip_value:
         return None, run_at, best_value, skip_value
     if best.frames == 1 and not stuck:
@@ -165,6 +165,7 @@ def escalate(
     if left_s <= 0.6 * usual_s:
         return None
     on_time = e.latency.on_time(math.log(left_s / usual_s))
-    delay = plan.ahead(age_s + usual_s + stall_s - round_s) - plan.ahead(age_s - round_s)
+    next_s = round_s * e.together / e.cameras
+    delay = plan.ahead(age_s + usual_s + stall_s - next_s) - plan.ahead(age_s - next_s)
     lost = (1.0 - on_time) * (weight * expected[first] + e.late_price)
     return second if on_time * gained - lost - e.price * e.joule(second, clock) + delay > ESCALATE_GAIN else None

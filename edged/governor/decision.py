@@ -101,7 +101,8 @@ class Budget:
 
     `power_w`: rolling mean over `power_window_s`. `energy_wh`: what may be drawn in each `energy_horizon_h`; the first
     begins when this limit is first told, the next when it ends; kept by the governor's own book, without any gauge.
-    `temperature_c`: the hottest junction. `min_accuracy`: no variant below it runs.
+    `temperature_c`: the hottest junction. `min_accuracy`: no variant below it runs. `of_all_frames`: the quantile is of
+    all frames, so that one given up for want of time is one that came late; else of the results alone.
     """
 
     deadline_ms: float
@@ -113,6 +114,7 @@ class Budget:
     energy_horizon_h: float = 24.0
     temperature_c: float | None = None
     battery: Battery | None = None
+    of_all_frames: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,8 @@ class Workload:
     """frames dropped since the last Workload because they could not meet their deadline, or for overload"""
     mean_weight: float = 1.0
     """of the frames offered: what a Waiting's weights are relative to"""
+    apart: bool = False
+    """each camera's frames come in their own time and wait for their turn; else those of all cameras come together"""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Economy:
     to which it may be, while it is not given. `smooth_w`: the window's and the heat's allowance, smoothed, since jitter
     of a budget costs accuracy; the third is the window's over the time for which a clock is chosen. `round_s`: time
     between two rounds of frames as the plan has it, `offered_s` as the cameras offer them now. `mean_weight`: of a
-    frame."""
+    frame. `apart`: as in Workload."""
 
     variants: tuple[Variant, ...]
     tables: Tables
@@ -64,6 +64,7 @@ class Economy:
     throttle: Throttle = UNTHROTTLED
     smooth_w: tuple[float | None, float | None, float | None] = (None, None, None)
     mean_weight: float = 1.0
+    apart: bool = False
 
     @property
     def device(self) -> Device:
@@ -83,6 +84,22 @@ class Economy:
     def price(self) -> float:
         """Of a joule, in accuracy-weighted frames."""
         return self.plan.price * math.exp(self.spending.correction)
+
+    def given_up_price(self, joule_price: float) -> float:
+        """Of a frame that is not run, beyond its lost accuracy: where the quantile is of all frames it is a late one,
+        unless it is given up to save joules."""
+        return self.late_price if self.budget.of_all_frames and joule_price <= 0.0 else 0.0
+
+    @property
+    def together(self) -> int:
+        """Frames that the planning takes as one: of every camera, or one where they come apart and no batch pays. Then
+        a frame's wait is what the ones before it left, and not the time of a whole round."""
+        return 1 if self.apart and not self.tables.batched else self.cameras
+
+    @property
+    def period_s(self) -> float:
+        """From one such lot of frames to the next."""
+        return self.round_s * self.together / self.cameras
 
     @property
     def late_price(self) -> float:
@@ -289,4 +306,4 @@ def _spent(e: Economy, joules: float, share: float) -> Spending:
     if plan.price <= 0.0 or plan.paced:
         return e.spending.relaxed(0.995)
     least_j = min(e.joule(i, plan.clock) for i in range(len(e.tables.names)) if e.allowed[i])
-    return e.spending.spent(joules, plan.target_j, share, least_j)
+    return e.spending.spent(joules, plan.target_j * e.cameras / e.together, share, least_j)

@@ -129,6 +129,18 @@ def predict_ms(state: State, variant: str) -> tuple[float, ...]:
     return tuple([scale * ms for ms in state.variants[i].latency_ms])
 
 
+def least_ms(state: State) -> float:
+    """A service time that no frame undercuts, on any variant that may run: the profile's, or less where this device has
+    proved quicker. However slow it may seem now, a frame with more time left than this is not late yet."""
+    e = state.economy
+    quickest = [
+        variant.latency_ms[0] * math.exp(min(0.0, e.latency.log_factor(i))) * e.tables.stretch(i, e.clock)
+        for i, variant in enumerate(state.variants)
+        if e.allowed[i] and variant.latency_ms
+    ]
+    return min(quickest, default=0.0)
+
+
 def choose(state: State, waiting: Waiting, now_ns: int) -> Choice:
     """What the frames that wait get: the fast path, before each batch. Tell a skip back as `Skipped`, a run as
     `BatchDone`. Of more frames than there are cameras the first are chosen for."""

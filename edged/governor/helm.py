@@ -98,5 +98,8 @@ class Helm:
             self._tap(now_ns, Again(done, age_ms, period_ms, frame, weight), again, self._state)
         return again
 
+    def least_ms(self) -> float:
+        return governor.least_ms(self._state)
+
     def predict_ms(self, variant: str) -> tuple[float, ...]:
         return governor.predict_ms(self._state, variant)

@@ -2,8 +2,8 @@
 
 ln(measured / profile) = slow[core] + own[variant] + noise. `slow` is what slows all that runs on a core alike (a
 co-runner, memory traffic), `own` how this unit differs from the profile. One Kalman filter over both, so that what is
-seen on one variant tells of the others; a lone outlier is a spike and moves little, several in a row are a new regime,
-and so are residuals that lean to one side.
+seen on one variant tells of the others; a lone outlier is a spike and moves little, several in a row are a new regime
+as slow as the lesser of the last two, and so are residuals that lean to one side.
 The noise goes to a decaying histogram, and probabilities are read from its quantiles: no bell curve is assumed. Times
 are seconds from the start.
 """
@@ -78,6 +78,10 @@ class Latency:
     def own(self, variant: int) -> float:
         return self.mean[self.cores + variant]
 
+    def excess(self, variant: int, log_ratio: float) -> float:
+        """ln of how much longer than expected an inference took."""
+        return log_ratio - self.log_factor(variant)
+
     def on_time(self, log_ratio: float) -> float:
         """P(noise < log_ratio): the chance of done within exp(log_ratio) times the usual time."""
         return self.noise.share_below(log_ratio)
@@ -120,7 +124,7 @@ def learn(latency: Latency, variant: int, log_ratio: float, now_s: float) -> Lat
     drift = min(0.05, SLOW_DRIFT_PER_S * elapsed_s)
     for core in range(latency.cores):
         cov[core][core] = min(SLOW_VAR_MAX, cov[core][core] + (drift if core == 0 else 0.2 * drift))
-    residual = log_ratio - latency.mean[i] - latency.mean[j]
+    residual = latency.excess(variant, log_ratio)
     spread = cov[i][i] + cov[j][j] + 2 * cov[i][j]
     noise_var = latency.noise_var
     surprise = residual * residual / (spread + noise_var)
@@ -128,6 +132,7 @@ def learn(latency: Latency, variant: int, log_ratio: float, now_s: float) -> Lat
     if outlier and latency.outliers:  # another regime: what slows them all is open again
         spread += SLOW_VAR_MAX - cov[i][i]
         cov[i][i] = SLOW_VAR_MAX
+        residual = min(residual, latency.excess(*latency.outliers[-1]))  # noise adds to it, now more, now less
     elif outlier:
         noise_var *= surprise / OUTLIER
     most = LEAN_MOST * math.sqrt(spread + noise_var)

@@ -75,6 +75,8 @@ def workload(e: Economy, load: Workload, now_s: float) -> Economy:
         e = economy.adapted(e, e.variants, e.budget, cameras, now_s)
     if math.isfinite(load.frames_per_s) and load.frames_per_s > 0.01:
         e = replace(e, offered_s=cameras / load.frames_per_s)
+    if load.apart != e.apart:
+        e = replace(e, apart=load.apart)
     if 0 < load.mean_weight <= MAX_WEIGHT:
         e = replace(e, mean_weight=load.mean_weight)
     return e

@@ -33,13 +33,14 @@ def replan(e: Economy, now_s: float, clock: int, may_switch: bool) -> Economy:
     elapsed_s = now_s - e.planned_s if e.planned else REPLAN_S
     pace = latency.fade(e.latency, now_s, REPLAN_S)
     e = replace(e, latency=pace, planned_s=now_s, round_s=e.round_s + ROUND_SMOOTHING * (e.offered_s - e.round_s))
-    options = tuple(e.tables.options[i] for i in e.tables.offers[-1])
+    options = tuple(e.tables.options[i] for i in e.tables.offers[e.together])
     costs = _costs(e, options)
     difficulties = e.scene.quantiles()
     middle = difficulties[len(difficulties) // 2]
     e, allowed = _budgets(e, options, now_s)
     terms = worth.Terms(
-        e.budget.deadline_ms / 1000, e.round_s, e.late_price, difficulties, e.allowed, options, costs
+        e.budget.deadline_ms / 1000, e.period_s, e.late_price,
+        np.array([e.given_up_price(price) for price in e.worth.prices]), difficulties, e.allowed, options, costs,
     )  # fmt: skip
     value = worth.iterate(e.worth, e.tables, e.latency, terms)
     service = max(
@@ -53,7 +54,7 @@ def replan(e: Economy, now_s: float, clock: int, may_switch: bool) -> Economy:
     reach = np.minimum(np.arange(e.tables.clocks), e.highest)  # a clock that cannot be had is like the highest that can
     within, base_w = replace(value, value=value.value[reach], gain=value.gain[reach]), _base_w(e, now_s)[reach]
     plan, long_run = prices.plan(
-        within, base_w, allowed, e.long_run, e.round_s, elapsed_s, service, e.spending.correction, clock, free,
+        within, base_w, allowed, e.long_run, e.period_s, elapsed_s, service, e.spending.correction, clock, free,
         e.device.held, e.device.clock_switch_ms / 1000,
     )  # fmt: skip
     plan = replace(plan, home=_homes(e, plan, options, middle))
@@ -63,7 +64,7 @@ def replan(e: Economy, now_s: float, clock: int, may_switch: bool) -> Economy:
 
 
 def _homes(e: Economy, plan: Plan, options: tuple[Option, ...], difficulty: float) -> tuple[float, ...]:
-    """What a round is worth on each variant alone, without switching: which one is best to live with."""
+    """What a period is worth on each variant alone, without switching: which one is best to live with."""
     known, late = e.tables, e.late_price
     homes = [-1e3] * len(known.names)
     log_deadline = math.log(e.budget.deadline_ms / 1000)
@@ -74,7 +75,7 @@ def _homes(e: Economy, plan: Plan, options: tuple[Option, ...], difficulty: floa
         on_time = e.latency.on_time(log_deadline - math.log(usual_s * option.times))
         earned = (on_time * (known.easy[i] - known.slope[i] * difficulty + late) - late) * option.frames
         value = earned - price * e.joule(i, plan.clock) * option.times
-        homes[i] = max(homes[i], value + plan.ahead(usual_s * option.times - e.round_s))
+        homes[i] = max(homes[i], value + plan.ahead(usual_s * option.times - e.period_s))
     return tuple(homes)
 
 

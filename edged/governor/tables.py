@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edged.governor.decision import TYPICAL, Device, Variant
 from edged.governor.device import ASSUMED_ACTIVE_SHARE
+from edged.governor.profile import best_batch
 
 Array = NDArray[np.float64]
 
@@ -37,7 +38,7 @@ class Tables:
     """Arrays and tuples go by variant, then by clock. `easy` and `slope`: accuracy at difficulty d is easy - slope * d.
     `core`: index of what the variant runs on. `nominal_j`: of a single frame above idle. `assumed`: by variant, whether
     its watts are a guess. `offers`: by the number of frames that wait (from 0), the indices of the options there are
-    then."""
+    then. `batched`: a variant gains by batches."""
 
     names: tuple[str, ...]
     latency_s: Array
@@ -52,6 +53,7 @@ class Tables:
     options: tuple[Option, ...]
     log_times: tuple[float, ...]
     offers: tuple[tuple[int, ...], ...]
+    batched: bool
     device: Device
 
     @property
@@ -114,6 +116,7 @@ def tables(variants: Sequence[Variant], device: Device, cameras: int) -> Tables:
         options=tuple(options),
         log_times=tuple(math.log(option.times) for option in options),
         offers=tuple(offers),
+        batched=any(best_batch(v) > 1 for v in variants),
         device=device,
     )
 

@@ -3,7 +3,7 @@
 For each clock and each price of a joule on a grid, relative value iteration over the backlog w (warm-started from the
 last time, a few sweeps each):
   H(w) + g = mean over difficulties of max over options of [frames * P(on time) * accuracy - mu * late - price * joules
-             + H(w + busy - period)], against skipping: H(w - period).
+             + H(w + busy - period)], against skipping: H(w - period) - what giving the frames up costs.
 g is the gain per period; H what the backlog takes from the frames to come.
 """
 
@@ -42,11 +42,13 @@ class Terms:
     deadline_s: float
     period_s: float
     late_price: float
+    given_up_price: Array
+    """by price of a joule"""
     difficulties: tuple[float, ...]
     allowed: tuple[bool, ...]
     """by variant"""
     options: tuple[Option, ...]
-    """for a whole round of frames"""
+    """for the frames of a period"""
     joules: Array
     """by clock and option"""
 
@@ -87,16 +89,20 @@ def iterate(worth: Worth, tables: Tables, latency: Latency, terms: Terms) -> Wor
         np.clip(w[None, :, None] + busy_s[:, None, :] * ROUND_UP + 0.3 * stall_s - terms.period_s, 0.0, w[-1]) / step
     )
     skipped = np.clip(w - terms.period_s, 0.0, w[-1]) / step
+    given_up = terms.given_up_price * frames.max()
     joules = terms.joules[:, keep]
     value, gain = np.empty_like(worth.value), np.empty_like(worth.gain)
     for clock in range(tables.clocks):
         cost = prices[:, None] * joules[clock][None, :]
-        value[clock], gain[clock] = _sweep(worth.value[clock], earned[clock], cost, after[clock], skipped)
+        value[clock], gain[clock] = _sweep(worth.value[clock], earned[clock], cost, after[clock], skipped, given_up)
     return Worth(prices, w, value, gain)
 
 
-def _sweep(value: Array, earned: Array, cost: Array, after: Array, skipped: Array) -> tuple[Array, Array]:
-    """A few sweeps at one clock: value price x backlog, earned backlog x difficulty x option, cost price x option."""
+def _sweep(
+    value: Array, earned: Array, cost: Array, after: Array, skipped: Array, given_up: Array
+) -> tuple[Array, Array]:
+    """A few sweeps at one clock: value price x backlog, earned backlog x difficulty x option, cost price x option,
+    given_up by price."""
     low, part = _split(after)
     flat_low, flat_part = low.reshape(-1), part.reshape(-1)
     skip_low, skip_part = _split(skipped)
@@ -106,7 +112,7 @@ def _sweep(value: Array, earned: Array, cost: Array, after: Array, skipped: Arra
         ahead = value[:, flat_low] * (1 - flat_part) + value[:, flat_low + 1] * flat_part
         net = ahead.reshape(prices, grid, 1, options) - cost[:, None, None, :]
         best = (earned[None] + net).max(3)
-        skip = value[:, skip_low] * (1 - skip_part) + value[:, skip_low + 1] * skip_part
+        skip = value[:, skip_low] * (1 - skip_part) + value[:, skip_low + 1] * skip_part - given_up[:, None]
         new = np.maximum(best, skip[:, :, None]).mean(2)
         gain = new[:, 0].copy()
         value = 0.5 * value + 0.5 * (new - gain[:, None])

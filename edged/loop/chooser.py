@@ -53,7 +53,8 @@ class Chooser:
 
     def _due(self, free_ns: int, predict_ms: tuple[float, ...], most: int, probing: bool) -> Sequence[Frame]:
         times_ms = NO_TIME if probing else predict_ms
-        frames, drops = self._schedule.next_batch(free_ns, times_ms, min(most, self._max_batch), SLACK_MS)
+        most, least_ms = min(most, self._max_batch), self._steering.least_ms()
+        frames, drops = self._schedule.next_batch(free_ns, times_ms, most, SLACK_MS, least_ms)
         for drop in drops:
             self._give_up(drop.frame, drop.cause)
         return frames

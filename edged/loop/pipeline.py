@@ -83,7 +83,7 @@ class Pipeline:
         self._chooser.weights = self._runner.weights = self._weights
         self._shadow.configure(self._cameras.names(), now_ns)
         # Until the cameras are live and counted: as if each gave a frame at once, at no particular rate.
-        self._steering.observe(Workload(len(cameras), 0.0, 0), now_ns)
+        self._steering.observe(Workload(len(cameras), 0.0, 0, apart=True), now_ns)
 
     def set_limits(self, limits: Limits) -> None:
         """UsageError, and nothing changed, if no variant could hold them."""

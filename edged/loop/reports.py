@@ -122,7 +122,7 @@ class Reports:
         seconds = max(now_ns - then_ns, 1) / NS_PER_S
         # a camera that was removed takes its counts with it
         frames_per_s = max(0, offered - offered_then) / seconds
-        return Workload(sum(s.state == "live" for s in statuses), frames_per_s, max(0, late - late_then))
+        return Workload(sum(s.state == "live" for s in statuses), frames_per_s, max(0, late - late_then), apart=True)
 
     def publish(self, now_ns: int) -> None:
         """Once a second: cameras that give no frames, the device, the whole state."""

@@ -197,6 +197,10 @@ class Steering:
         allowed = [name for name, able in zip(economy.tables.names, economy.allowed, strict=True) if able]
         return min((times for name in allowed if (times := self.predict_ms(name))), default=())
 
+    def least_ms(self) -> float:
+        """What a frame takes at the very least: with less time left it is late."""
+        return self._helm.least_ms()
+
     def choose(self, frames: Sequence[Frame], weights: Sequence[float], start_ns: int, now_ns: int) -> Choice:
         """What these frames get, the first of them first. `start_ns`: when the engine could begin."""
         oldest_ns = min([frame.mono_capture_ns for frame in frames])
@@ -250,4 +254,5 @@ def budget_of(limits: Limits) -> Budget:
         energy_wh=limits.energy_wh,
         energy_horizon_h=limits.energy_horizon_h,
         temperature_c=limits.temperature_c,
+        of_all_frames=True,
     )
