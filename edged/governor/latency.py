@@ -2,8 +2,8 @@
 
 ln(measured / profile) = slow[core] + own[variant] + noise. `slow` is what slows all that runs on a core alike (a
 co-runner, memory traffic), `own` how this unit differs from the profile. One Kalman filter over both, so that what is
-seen on one variant tells of the others; a lone outlier is a spike and moves little, several in a row are a new regime
-as slow as the lesser of the last two, and so are residuals that lean to one side.
+seen on one variant tells of the others; a lone outlier is a spike and moves little, several in a row are a new regime,
+rather as slow as the lesser of the last two, and so are residuals that lean to one side.
 The noise goes to a decaying histogram, and probabilities are read from its quantiles: no bell curve is assumed. Times
 are seconds from the start.
 """
@@ -132,7 +132,8 @@ def learn(latency: Latency, variant: int, log_ratio: float, now_s: float) -> Lat
     if outlier and latency.outliers:  # another regime: what slows them all is open again
         spread += SLOW_VAR_MAX - cov[i][i]
         cov[i][i] = SLOW_VAR_MAX
-        residual = min(residual, latency.excess(*latency.outliers[-1]))  # noise adds to it, now more, now less
+        # noise adds to it, now more, now less: the lesser of the two is nearer
+        residual = 0.5 * (residual + min(residual, latency.excess(*latency.outliers[-1])))
     elif outlier:
         noise_var *= surprise / OUTLIER
     most = LEAN_MOST * math.sqrt(spread + noise_var)

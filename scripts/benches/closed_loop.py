@@ -34,7 +34,7 @@ from edged.replay.story import GivenUp, Ran, Story
 from scripts.benches.daemon import RunningDaemon
 from scripts.benches.report import Figure, Report
 
-CAMERAS = {f"cam-{n}": f"test://{n}?width=640&height=360&fps=20" for n in (1, 2)}
+CAMERA = "test://{n}?width=640&height=360&fps=20"
 QUANTILE = 0.95
 MARGIN = 1.15
 FLAT_OUT_MS = 1000.0
@@ -48,10 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("closed-loop")
     group.add_argument("--plot", metavar="FILE.png", help="draw the runs side by side")
     group.add_argument("--phase", type=float, default=20.0, metavar="S", help="seconds of each phase (default 20)")
+    group.add_argument("--cameras", type=int, default=2, metavar="N", help="of 20 frames a second (default 2)")
     group.add_argument("--rounds", type=int, default=2, metavar="N", help="rounds of all runs (default 2)")
 
 
-def measure(quick: bool = False, plot: str | None = None, phase: float = 20.0, rounds: int = 2) -> Report:
+def measure(quick: bool = False, plot: str | None = None, phase: float = 20.0, rounds: int = 2, cameras: int = 2) -> Report:
     if plot:
         check_plot(plot)
         if not plot.lower().endswith(".png"):
@@ -59,8 +60,9 @@ def measure(quick: bool = False, plot: str | None = None, phase: float = 20.0, r
     if quick:
         phase, rounds = 8.0, 1
     report = Report("closed-loop")
-    with RunningDaemon(CAMERAS, FLAT_OUT_MS, extra=f"deadline_quantile = {QUANTILE}") as daemon:
-        daemon.wait_live(list(CAMERAS))
+    sources = {f"cam-{n}": CAMERA.format(n=n) for n in range(1, cameras + 1)}
+    with RunningDaemon(sources, FLAT_OUT_MS, extra=f"deadline_quantile = {QUANTILE}") as daemon:
+        daemon.wait_live(list(sources))
         variants = sorted(_variants(daemon), key=lambda v: -(v.accuracy or 0.0))
         best, fastest = variants[0].name, variants[-1].name
         deadline_ms = _deadline(daemon, report, best, fastest, phase)
