@@ -107,11 +107,11 @@ class Scheduler:
         slack_ns = int(slack_ms * NS_PER_MS)
         times = [int(ms * NS_PER_MS) for ms in predict_ms[: max(1, max_batch)]] or [0]
         one = times[0]
-        least = int(min(predict_ms[0], least_ms) * NS_PER_MS) if predict_ms else 0
+        least_ns = int(min(one, least_ms * NS_PER_MS))
         useful = [k for k in range(1, len(times) + 1) if k == 1 or times[k - 1] < k * one]
         drops: list[Drop] = []
         while True:
-            earliest_end_ns = now_ns + least + slack_ns
+            earliest_end_ns = now_ns + least_ns + slack_ns
             waiting = sorted((c for c in self._cameras.values() if c.frame is not None), key=_edf)
             late = [c for c in waiting if c.deadline_ns < earliest_end_ns]
             if late:

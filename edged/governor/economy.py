@@ -85,6 +85,12 @@ class Economy:
         """Of a joule, in accuracy-weighted frames."""
         return self.plan.price * math.exp(self.spending.correction)
 
+    @property
+    def rationed(self) -> bool:
+        """Whether a joule has a price now: then a frame may be given up to save it, else only because it would be
+        late."""
+        return self.price > 0
+
     def given_up_price(self, joule_price: float) -> float:
         """Of a frame that is not run, beyond its lost accuracy: where the quantile is of all frames it is a late one,
         unless it is given up to save joules."""

@@ -71,7 +71,7 @@ def _homes(e: Economy, plan: Plan, options: tuple[Option, ...], difficulty: floa
     price = plan.price * math.exp(e.spending.correction)
     for option in options:
         i = option.variant
-        usual_s = float(known.latency_s[i, plan.clock]) * math.exp(e.latency.log_factor(i))
+        usual_s = e.usual_s(i, plan.clock)
         on_time = e.latency.on_time(log_deadline - math.log(usual_s * option.times))
         earned = (on_time * (known.easy[i] - known.slope[i] * difficulty + late) - late) * option.frames
         value = earned - price * e.joule(i, plan.clock) * option.times

@@ -99,9 +99,8 @@ class Steering:
 
     @property
     def rationed(self) -> bool:
-        """Whether a joule has a price now: then a frame may be given up to save it, else only because it would be
-        late."""
-        return self._helm.state.economy.price > 0
+        """Whether a joule has a price now."""
+        return self._helm.state.economy.rationed
 
     def why(self, n: int) -> list[schema.Decision]:
         """The last `n` decisions, newest last."""

@@ -220,8 +220,8 @@ class WhatIf:
         choice = self._helm.choose(waiting, now_ns)
         if choice.variant is None or choice.frames < 1:
             self._queue = []
-            saved = self._helm.state.economy.price > 0  # joules; else it was given up because it would be late
-            self._helm.observe(Skipped(n, budget.of_all_frames and not saved), now_ns)
+            late = budget.of_all_frames and not self._helm.state.economy.rationed
+            self._helm.observe(Skipped(n, late), now_ns)
             return
         del self._queue[: choice.frames]
         batch = max(1, min(choice.batch, choice.frames))

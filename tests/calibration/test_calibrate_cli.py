@@ -228,10 +228,19 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
 # ---- interruptions
 
 
+def heeding_ctrl_c(*module: str, paths: str = str(ROOT)) -> subprocess.Popen[bytes]:
+    """`python -m ...`, which heeds Ctrl-C also where these tests run as a shell's background job."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *module],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+
+
 def started(file: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "calibration", "all", str(file), "--out", str(out)]
-    heeds_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs do not
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heeds_ctrl_c)
+    return heeding_ctrl_c("calibration", "all", str(file), "--out", str(out))
 
 
 def wait_for_a_step(work: Path, deadline_s: float = 60) -> None:
@@ -298,14 +307,7 @@ sys.exit(cli.main(["diff", "a", "b"]))
 )
 def test_an_interrupt_is_never_lost(tmp_path: Path, number: signal.Signals, library: str):
     (tmp_path / "as_installed.py").write_text(LIBRARY % library)
-    heeds_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(
-        [sys.executable, "-m", "as_installed"],
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=heeds_ctrl_c,
-    ) as run:
+    with heeding_ctrl_c("as_installed", paths=f"{tmp_path}:{ROOT}") as run:
         assert run.stdout is not None and run.stdout.readline() == b"ready\n"
         run.send_signal(number)
         _, said = run.communicate(timeout=30)

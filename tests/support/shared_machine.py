@@ -70,9 +70,8 @@ class SharedMachine:
         self._period_ns = int(NS_PER_S / fps)
         self._coming = [(self._random.randrange(self._period_ns), name, 0) for name in range(cameras)]
         heapq.heapify(self._coming)
-        self._offered = self._told_late = 0
-        self._told_ns = self._ran_ns = 0
-        self._late = 0
+        self._loaded = False
+        self._offered = self._late = self._told_ns = self._ran_ns = 0
         self._steering.observe(Workload(cameras, 0.0, 0, apart=True), 0)
 
     def run(self, seconds: float, loaded: bool) -> None:
@@ -90,9 +89,7 @@ class SharedMachine:
         while self._coming[0][0] + DECODED_NS <= self.now_ns:
             captured_ns, name, number = heapq.heappop(self._coming)
             heapq.heappush(self._coming, (captured_ns + self._period_ns, name, number + 1))
-            frame = Frame(
-                str(name), number, 0, 0, 640, 360, PixelFormat.BGR24, captured_ns, captured_ns, "arrival"
-            )  # fmt: skip
+            frame = Frame(str(name), number, 0, 0, 640, 360, PixelFormat.BGR24, captured_ns, captured_ns, "arrival")
             self._offered += 1
             due_ms = self.limits.deadline_ms if self.alone is None else 1000.0
             drop = self._schedule.offer(frame, captured_ns + int(due_ms * NS_PER_MS))
