@@ -16,18 +16,18 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 import onnx
 
-from calibration.calibrators import METHODS, Method, Range, ranges
-from calibration.evaluate import Scorer
-from calibration.files import File, float_file, half_file, quantised_files
-from calibration.frame_check import FrameReport, check_frames
-from calibration.graph import matching
-from calibration.halve import HalveReport
-from calibration.inputs import Inputs
+from calibration.bundle.files import File, float_file, half_file, quantised_files
+from calibration.cache import StepCache, write_json
+from calibration.evaluate.metrics import Scorer
+from calibration.fp16 import HalveReport
+from calibration.graph.index import matching
+from calibration.int8.calibrate import METHODS, Method, Range, ranges
+from calibration.int8.write import calibrate, quantize
 from calibration.progress import Advance
-from calibration.quantize import calibrate, quantize
-from calibration.recipe import RecipeFile, VariantOptions, options_json
-from calibration.sparsify import SparsityReport, found_sparsity, sparse_layers, sparsify
-from calibration.workshop import Workshop, write_json
+from calibration.recipe.frame_check import FrameReport, check_frames
+from calibration.recipe.inputs import Inputs
+from calibration.recipe.schema import RecipeFile, VariantOptions, options_json
+from calibration.sparsity.apply import SparsityReport, found_sparsity, sparse_layers, sparsify
 
 Form = Literal["dense", "sparse"]
 T = TypeVar("T")
@@ -56,7 +56,7 @@ def form_of(variant: VariantOptions) -> Form:
 class Making:
     """The models, ranges and files of one recipe."""
 
-    def __init__(self, file: RecipeFile, workshop: Workshop, stages: Stages) -> None:
+    def __init__(self, file: RecipeFile, workshop: StepCache, stages: Stages) -> None:
         self.recipe = file.recipe
         self.inputs = Inputs(file)
         self._workshop, self.stages = workshop, stages

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from calibration.analyze import Analysis, LayerFacts
-from calibration.graph import WEIGHTED
-from calibration.layer_error import LayerError
+from calibration.evaluate.layer_error import LayerError
+from calibration.graph.index import WEIGHTED
 
 _MARKS = {"present": "2:4", "possible": "could", "forbidden": "-"}
 _COLOURS = {"fp16": "#8e9aaf", "int8": "#2a6f97", "sparse": "#2a9d8f", "bad": "#c1121f"}

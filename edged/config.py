@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edged.errors import UsageError
-from edged.frames.uri import is_plain_path, redact
+from edged.uri import is_plain_path, redact
 from edged.validate import convert
 
 if sys.version_info >= (3, 11):

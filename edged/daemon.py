@@ -39,30 +39,29 @@ from edged.engines.pool import Pool
 from edged.errors import EdgedError
 from edged.frames.cameras import Cameras, check_sources
 from edged.health import Health, Heartbeats, Notifier
-from edged.loop import chronicle
-from edged.loop.budgets import Budgets
-from edged.loop.calls import Calls
-from edged.loop.ceiling import Ceiling
-from edged.loop.known import Known, as_simulated, what_is_known
-from edged.loop.pipeline import STAGE, Pipeline
-from edged.loop.present import Presenter
-from edged.loop.reports import Reports
-from edged.loop.senses import Senses
-from edged.loop.shadow import Shadow
-from edged.loop.steering import Steering
+from edged.loop import event_log
+from edged.loop.device_info import DeviceInfo, as_simulated, what_is_known
+from edged.loop.engine_loop import STAGE, EngineLoop
+from edged.loop.governor_client import GovernorClient
+from edged.loop.gpu_clock import GpuClock
+from edged.loop.limit_monitor import LimitMonitor
+from edged.loop.loop_calls import LoopCalls
+from edged.loop.result_publisher import ResultPublisher
+from edged.loop.sensor_feed import SensorFeed
+from edged.loop.shadow_runner import ShadowRunner
+from edged.loop.status_reporter import StatusReporter
 from edged.power.clocks import ClockActuator
-from edged.power.machine import HERE, Machine
-from edged.power.mode_desk import ModeDesk
+from edged.power.host_paths import HERE, HostPaths
 from edged.power.modes import ModeControl
+from edged.power.power_mode_manager import PowerModeManager
 from edged.power.simulated import SimulatedProvider
 from edged.power.telemetry import Sampler, open_provider
 from edged.profiles import Profile
-from edged.recorder import Recorder, directory_of
+from edged.replay.recorder import Recorder, directory_of
 from edged.vision.decoder import make_decoder
 from edged.vision.letterbox import open_letterboxer
 
-STUCK_AFTER_S: Final = 5.0
-"""The engine loop finishes a turn in milliseconds; a first CUDA call or a paged-out model may take seconds."""
+STUCK_AFTER_S: Final = 5.0  # a turn takes milliseconds; a first CUDA call or a paged-out model may take seconds
 CONTROL_STUCK_AFTER_S: Final = 20.0
 """A request waits for the engine loop for a few seconds at most, a reload reads files, a power mode takes up to 15."""
 RELOAD_LOCK_S: Final = 1.0
@@ -75,7 +74,7 @@ log = logging.getLogger("edged")
 
 
 class Daemon:
-    def __init__(self, path: Path, config: Config, machine: Machine = HERE) -> None:
+    def __init__(self, path: Path, config: Config, machine: HostPaths = HERE) -> None:
         """`path` is read again on a reload. UsageError for a profile that is not there or wrong."""
         self._path = path
         self._machine = machine
@@ -125,13 +124,13 @@ class Daemon:
             if variant.refused is not None:
                 text = f"variant {variant.name} is refused: {variant.refused}"
                 event = schema.Event(kind="engine_refused", text=text, variant=variant.name)
-                chronicle.happened(self._publisher.publish(event))
+                event_log.happened(self._publisher.publish(event))
         provider = open_provider(config.power, self._machine.root)
         self._simulated = provider if isinstance(provider, SimulatedProvider) else None
         self._sampler = Sampler(provider, config.power.interval_s)
         self._sampler.start()
         modes = ModeControl(Path(config.power.jtop_socket), self._machine.tools)
-        self._modes = ModeDesk(modes, lambda text: self._tell("power_mode", text))
+        self._modes = PowerModeManager(modes, lambda text: self._tell("power_mode", text))
         stack.callback(self._sampler.stop)
         self._build_loop(stack, bundle, _instance(results))
 
@@ -149,7 +148,7 @@ class Daemon:
         """Everything that lives on the engine loop."""
         pool, publisher, config, manifest = self._pool, self._publisher, self._config, bundle.manifest
         selector = stack.enter_context(selectors.DefaultSelector())
-        self._calls = Calls(selector)
+        self._calls = LoopCalls(selector)
         stack.callback(self._calls.close)
         cameras = Cameras(selector, instance, lambda camera: self._reports.camera_changed(camera))
         stack.callback(cameras.close)
@@ -159,34 +158,36 @@ class Daemon:
         tap = None if recorder is None else recorder.tap
         ran = None if self._simulated is None else self._simulated.ran
         known = self._known(bundle)
-        steering = Steering(pool, known, self._limits, publisher, now_ns, tap, ran, self._ceiling(stack, known, now_ns))
+        steering = GovernorClient(
+            pool, known, self._limits, publisher, now_ns, tap, ran, self._ceiling(stack, known, now_ns)
+        )
         self._steering = steering
-        budgets = Budgets({variant.name: variant.accuracy for variant in pool.variants}, publisher, now_ns)
-        senses = Senses(self._sampler, steering, budgets, now_ns, None if recorder is None else recorder.sample)
+        budgets = LimitMonitor({variant.name: variant.accuracy for variant in pool.variants}, publisher, now_ns)
+        senses = SensorFeed(self._sampler, steering, budgets, now_ns, None if recorder is None else recorder.sample)
         letterboxer = open_letterboxer(manifest.input, pool)
-        shadow = Shadow(manifest, pool, letterboxer, make_decoder(manifest), publisher, steering)
-        self._reports = Reports(
+        shadow = ShadowRunner(manifest, pool, letterboxer, make_decoder(manifest), publisher, steering)
+        self._reports = StatusReporter(
             manifest, cameras, pool, steering, publisher, self._sampler, budgets, shadow, self._heartbeats, self._mode,
             recording,
         )  # fmt: skip
-        presenter = Presenter(publisher, make_decoder(manifest), manifest.labels, cameras.ring_name)
-        self._pipeline = Pipeline(
+        presenter = ResultPublisher(publisher, make_decoder(manifest), manifest.labels, cameras.ring_name)
+        self._pipeline = EngineLoop(
             selector, self._calls, cameras, pool, letterboxer, presenter, steering, senses, shadow, self._reports,
             self._heartbeats,
         )  # fmt: skip
         self._apply(config.camera, self._limits, self._profile)
 
-    def _ceiling(self, stack: contextlib.ExitStack, known: Known, now_ns: int) -> Ceiling:
+    def _ceiling(self, stack: contextlib.ExitStack, known: DeviceInfo, now_ns: int) -> GpuClock:
         """The GPU's clock, in the hands of the actuator where it was asked for and what each clock costs is known."""
         if not self._config.power.clock_control:
-            return Ceiling(known.clocks_mhz)
+            return GpuClock(known.clocks_mhz)
         if known.device is None or not known.clock_matters:
             log.warning("the GPU's clock is a given: %s; measure it: edged-calibrate profile", UNPRICED)
             self._tell("clock_control", f"the GPU's clock is a given: {UNPRICED}")
-            return Ceiling(known.clocks_mhz)
+            return GpuClock(known.clocks_mhz)
         actuator = ClockActuator(known.clocks_mhz, self._machine.clock_helper)
         stack.callback(actuator.close)
-        return Ceiling(known.clocks_mhz, actuator, known.device.clock_dwell_s, now_ns)
+        return GpuClock(known.clocks_mhz, actuator, known.device.clock_dwell_s, now_ns)
 
     def _tell(self, kind: str, text: str) -> None:
         """An event. Any thread."""
@@ -214,7 +215,7 @@ class Daemon:
         stack.callback(recorder.close)
         return recorder, lambda: recorder.status
 
-    def _known(self, bundle: Bundle) -> Known:
+    def _known(self, bundle: Bundle) -> DeviceInfo:
         """What the governor begins with; a device profile that is none is said, and done without."""
         known = what_is_known(self._pool, bundle)
         if known.refused is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from calibration.analyze import analyze
+from calibration.cache import disk_faults_told, write_whole
 from calibration.commands.terminal import console, job, print_json
 from calibration.report import html, table
-from calibration.workshop import disk_faults_told, write_whole
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from calibration.build import BuiltVariant, build_bundle
-from calibration.build_times import Stopwatch
+from calibration.tensorrt.build import BuiltVariant, build_bundle
+from calibration.tensorrt.timing import Stopwatch
 from edged import clock
 from edged.config import EngineConfig, default_path, load
 from edged.errors import UsageError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from calibration.bundle.diff import differences
 from calibration.commands.terminal import console, print_json, table
-from calibration.diff import differences
 from edged.engines.bundle import load_bundle
 
 

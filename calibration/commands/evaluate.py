@@ -7,7 +7,7 @@ import argparse
 import numpy as np
 
 from calibration.commands.terminal import console, job, print_json, table
-from calibration.evaluate import Evaluation
+from calibration.evaluate.metrics import Evaluation
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from calibration.bundle.write import check_gate
 from calibration.commands.terminal import console, job, print_json, table
-from calibration.gate import Verdict
+from calibration.evaluate.gate import Verdict
 from calibration.job import Job
-from calibration.package import check_gate
-from calibration.recipe import VariantOptions
-from calibration.sparsify import sparse_layers
+from calibration.recipe.schema import VariantOptions
+from calibration.sparsity.apply import sparse_layers
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from calibration.bundle.write import package
+from calibration.cache import disk_faults_told, write_whole
 from calibration.commands.gate import show, show_int8
 from calibration.commands.terminal import console, job, out_of, print_json
 from calibration.job import Job
-from calibration.package import package
 from calibration.report import html
-from calibration.workshop import disk_faults_told, write_whole
 from edged.engines.manifest import Manifest
 
 

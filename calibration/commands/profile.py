@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from calibration.cache import disk_faults_told, write_json
 from calibration.commands.terminal import TerminalStages, console, print_json, table
-from calibration.profile import measure
-from calibration.workshop import disk_faults_told, write_json
+from calibration.profile.measure import measure
 from edged.config import EngineConfig, PowerConfig
 from edged.engines.bundle import load_bundle
 from edged.engines.device_profile import DeviceProfile, profile_path

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from calibration.commands.terminal import console, job, needs_frames, of_precision, print_json, table, write_files
+from calibration.evaluate.layer_error import Errors
 from calibration.job import Job
-from calibration.layer_error import Errors
 
 _SHOWN = 10
 

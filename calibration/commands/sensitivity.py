@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from calibration.commands.terminal import console, job, print_json, table
-from calibration.gate import POINTS
+from calibration.evaluate.gate import POINTS
 from edged.errors import UsageError
 
 _SHOWN = 15

@@ -6,9 +6,9 @@ import argparse
 
 import onnx
 
+from calibration.cache import disk_faults_told, write_whole
 from calibration.commands.terminal import console, job, needs_frames, print_json, table
-from calibration.sparsify import SparsityReport
-from calibration.workshop import disk_faults_told, write_whole
+from calibration.sparsity.apply import SparsityReport
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from calibration.files import File
+from calibration.bundle.files import File
+from calibration.cache import StepCache, as_json, disk_faults_told, write_whole
 from calibration.job import Job
 from calibration.options import QuantizeOptions, SparsifyOptions
 from calibration.progress import Advance
-from calibration.recipe import (
+from calibration.recipe.schema import (
     CalibrationOptions,
     InputOptions,
     Recipe,
@@ -28,7 +29,6 @@ from calibration.recipe import (
     VariantOptions,
     load_recipe,
 )
-from calibration.workshop import Workshop, as_json, disk_faults_told, write_whole
 from edged.engines.manifest import ClassifyDecoder
 from edged.errors import UsageError
 
@@ -63,14 +63,14 @@ def job(arguments: argparse.Namespace) -> Iterator[Job]:
     if arguments.source.suffix == ".toml":
         file = load_recipe(arguments.source)
         directory = arguments.work or out_of(arguments, file).with_name(f"{out_of(arguments, file).name}.work")
-        with Workshop(directory) as workshop:
+        with StepCache(directory) as workshop:
             yield Job(file, workshop, TerminalStages())
         return
     if not hasattr(arguments, "frames"):
         raise UsageError(f"{arguments.source} is not a recipe", "give a .toml; calibration/recipes has examples")
     with (
         tempfile.TemporaryDirectory(prefix="edged-calibrate-") as scratch,
-        Workshop(arguments.work or Path(scratch)) as workshop,
+        StepCache(arguments.work or Path(scratch)) as workshop,
     ):
         yield Job(_bare(arguments), workshop, TerminalStages())
 

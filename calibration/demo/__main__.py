@@ -12,8 +12,8 @@ import onnx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from calibration.cache import write_whole
 from calibration.demo.export import export
-from calibration.workshop import write_whole
 
 try:
     from calibration.demo import stages

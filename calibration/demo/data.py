@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.frames.scene import LABELS, Image, sample, textures
+from edged.synthetic.scene import LABELS, Image, sample, textures
 
 WIDTH, HEIGHT, STRIDE = 320, 192, 8
 GRID_WIDTH, GRID_HEIGHT = WIDTH // STRIDE, HEIGHT // STRIDE

@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from calibration.demo.data import HEIGHT, WIDTH
-from calibration.graph import copy_of, drop_unused
+from calibration.graph.index import copy_of, drop_unused
 
 if TYPE_CHECKING:
     from calibration.demo.model import Detector

@@ -18,20 +18,20 @@ from rich.table import Table
 from rich.text import Text
 
 from edged import clock, profiles
-from edged.commands.check_cameras import Tried, try_cameras
-from edged.commands.check_power import try_power
-from edged.commands.check_sockets import try_sockets
-from edged.commands.check_system import try_system
-from edged.commands.finding import Finding, failed
+from edged.checks.cameras import Tried, try_cameras
+from edged.checks.finding import Finding, failed
+from edged.checks.power import try_power
+from edged.checks.sockets import try_sockets
+from edged.checks.system import try_system
 from edged.commands.terminal import console, progress
 from edged.config import Config, Limits, default_path, effective_toml, load
 from edged.engines.bundle import Bundle, load_bundle
 from edged.engines.pool import Pool, PoolVariant
 from edged.errors import EdgedError
 from edged.governor import governor
-from edged.governor.decision import BudgetChanged, Sensed, Workload
-from edged.loop.known import Known, as_simulated, what_is_known
-from edged.loop.steering import budget_of
+from edged.governor.messages import BudgetChanged, Sensed, Workload
+from edged.loop.device_info import DeviceInfo, as_simulated, what_is_known
+from edged.loop.governor_client import budget_of
 from edged.power.telemetry import Sample
 from edged.vision.decoder import make_decoder
 
@@ -109,7 +109,7 @@ def _profiles(path: Path, config: Config) -> Generator[Finding, None, tuple[Limi
     return limits, mode
 
 
-def _bundle(config: Config) -> Generator[Finding, None, Known | None]:
+def _bundle(config: Config) -> Generator[Finding, None, DeviceInfo | None]:
     """Returns what the governor would begin with; None if no variant runs here."""
     try:
         bundle = load_bundle(config.bundle)
@@ -136,7 +136,7 @@ def _bundle(config: Config) -> Generator[Finding, None, Known | None]:
     return known
 
 
-def _limits(limits: Limits, known: Known, tried: list[Tried], sample: Sample | None) -> Iterator[Finding]:
+def _limits(limits: Limits, known: DeviceInfo, tried: list[Tried], sample: Sample | None) -> Iterator[Finding]:
     """What the governor would choose for the frames that the cameras gave just now, and what it cannot hold."""
     now_ns = clock.mono_ns()
     live = [camera for camera in tried if camera.problem is None]

@@ -13,12 +13,12 @@ from rich.text import Text
 
 from edged.commands.plot import write_plot
 from edged.commands.terminal import PLAIN_WIDTH, console, number, span
-from edged.replay.story import Story, Summary
+from edged.replay.run_summary import RunSummary, Summary
 
 UNKNOWN, NO_LIMIT = "unknown", "no limit"
 
 
-def table(stories: Sequence[Story]) -> Table:
+def table(stories: Sequence[RunSummary]) -> Table:
     """Figures down, runs across. What is estimated is marked with ~."""
     told = [(story, story.summary()) for story in stories]
     grid = Table(box=None, padding=(0, 3, 0, 0), show_edge=False, pad_edge=False, header_style="bold")
@@ -30,12 +30,12 @@ def table(stories: Sequence[Story]) -> Table:
     return grid
 
 
-def plain(story: Story) -> dict[str, Any]:
+def plain(story: RunSummary) -> dict[str, Any]:
     """For --json."""
     return {"name": story.name, "estimated": story.estimated, **asdict(story.summary())}
 
 
-def plot(path: str, title: str, stories: Sequence[Story], *, told: bool) -> None:
+def plot(path: str, title: str, stories: Sequence[RunSummary], *, told: bool) -> None:
     """Write the plot, with the table below it where that can be; UsageError if it cannot be written. Last of all, so
     that a disk that is full costs no more than the plot. `told`: say where it is."""
     text = io.StringIO()
@@ -45,7 +45,7 @@ def plot(path: str, title: str, stories: Sequence[Story], *, told: bool) -> None
         console().print(Text(f"plot: {path}"))
 
 
-def _rows(told: Sequence[tuple[Story, Summary]]) -> list[list[str]]:
+def _rows(told: Sequence[tuple[RunSummary, Summary]]) -> list[list[str]]:
     summaries = [summary for _, summary in told]
     marks = ["~" if story.estimated else "" for story, _ in told]
 
@@ -79,7 +79,7 @@ def _rows(told: Sequence[tuple[Story, Summary]]) -> list[list[str]]:
     return [r for r in rows if any(cell not in (UNKNOWN, NO_LIMIT) for cell in r[1:])]
 
 
-def _over(story: Story, summary: Summary) -> str:
+def _over(story: RunSummary, summary: Summary) -> str:
     limited = any(budget.power_w is not None for _, budget in story.budgets)
     return _percent(summary.over_power, 2) if limited else NO_LIMIT
 

@@ -18,14 +18,14 @@ from rich.console import Console
 from rich.text import Text
 
 from edged import clock
+from edged.checks.doctor_finding import Figures, Finding
+from edged.checks.engines import engines
+from edged.checks.gpu import gpu
+from edged.checks.machine import L4T, machine
+from edged.checks.open_questions import open_questions
+from edged.checks.sensors import sensors
 from edged.commands.terminal import console, printable, progress
 from edged.config import Config, PowerConfig, default_path, load
-from edged.doctor.engines import engines
-from edged.doctor.finding import Figures, Finding
-from edged.doctor.gpu import gpu
-from edged.doctor.machine import L4T, machine
-from edged.doctor.open_questions import open_questions
-from edged.doctor.sensors import sensors
 from edged.engines.bundle import load_bundle
 from edged.errors import EdgedError, UsageError
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from edged.errors import UsageError
-from edged.replay.story import Array, Story
+from edged.replay.run_summary import Array, RunSummary
 
 INK, FAINT, LIMIT = "#1b2733", "#9aa7b4", "#c8372d"
 LEFT_OUT: Final = (("given up", "#d9dfe5"), ("dropped as late", "#efc3bf"))
@@ -46,7 +46,7 @@ def check_plot(path: str) -> None:
         raise UsageError("--plot needs matplotlib, which is not installed", 'pip install "edged[plot]"') from None
 
 
-def write_plot(path: str, title: str, stories: Sequence[Story], table: str = "") -> None:
+def write_plot(path: str, title: str, stories: Sequence[RunSummary], table: str = "") -> None:
     """PNG or HTML, by the name's ending; `table` goes under the picture of a page. UsageError if it cannot write."""
     figure = draw(title, stories)
     out = io.BytesIO()
@@ -64,7 +64,7 @@ def write_plot(path: str, title: str, stories: Sequence[Story], table: str = "")
         raise UsageError(f"--plot {path}: it cannot be written: {error.strerror}", "name another file") from error
 
 
-def draw(title: str, stories: Sequence[Story]) -> Any:
+def draw(title: str, stories: Sequence[RunSummary]) -> Any:
     """A column for each story, panels below one another, the same scales in a row."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -100,7 +100,7 @@ def draw(title: str, stories: Sequence[Story]) -> Any:
     return figure
 
 
-def _heading(story: Story, columns: int) -> str:
+def _heading(story: RunSummary, columns: int) -> str:
     marks = ", power and temperature estimated" if story.estimated else ""
     return f"{story.name}{marks}" if columns > 1 or marks else ""
 
@@ -109,7 +109,7 @@ def _unit(end_s: float) -> tuple[float, str]:
     return (1.0, "s") if end_s < 600 else (60.0, "min") if end_s < 3 * 3600 else (3600.0, "h")
 
 
-def _power(axes: Axes, story: Story, unit_s: float) -> None:
+def _power(axes: Axes, story: RunSummary, unit_s: float) -> None:
     times, watts = story.sensed("power_w")
     axes.set_ylabel("power, W")
     if not len(times):
@@ -127,7 +127,7 @@ def _power(axes: Axes, story: Story, unit_s: float) -> None:
     _legend(axes)
 
 
-def _temperature(axes: Axes, story: Story, unit_s: float) -> None:
+def _temperature(axes: Axes, story: RunSummary, unit_s: float) -> None:
     times, celsius = story.sensed("temperature_c")
     axes.set_ylabel("temperature, °C")
     if not len(times):
@@ -139,7 +139,7 @@ def _temperature(axes: Axes, story: Story, unit_s: float) -> None:
     _legend(axes)
 
 
-def _charge(axes: Axes, story: Story, unit_s: float) -> None:
+def _charge(axes: Axes, story: RunSummary, unit_s: float) -> None:
     times, share = story.sensed("charge")
     axes.set_ylabel("battery, %")
     if not len(times):
@@ -149,7 +149,7 @@ def _charge(axes: Axes, story: Story, unit_s: float) -> None:
     axes.set_ylim(0, 102)
 
 
-def _latency(axes: Axes, story: Story, unit_s: float) -> None:
+def _latency(axes: Axes, story: RunSummary, unit_s: float) -> None:
     axes.set_ylabel("latency, ms")
     if not story.runs:
         return _nothing(axes, "nothing ran")
@@ -165,7 +165,7 @@ def _latency(axes: Axes, story: Story, unit_s: float) -> None:
     _legend(axes)
 
 
-def _variants(axes: Axes, story: Story, unit_s: float) -> None:
+def _variants(axes: Axes, story: RunSummary, unit_s: float) -> None:
     """Share of the frames by variant, in each slice of time; what was not run on top."""
     axes.set_ylabel("share of frames, %")
     edges = np.linspace(0, max(story.end_s, 1e-3), min(BINS, 160) + 1)
@@ -187,7 +187,7 @@ def _variants(axes: Axes, story: Story, unit_s: float) -> None:
     _legend(axes, ncols=6)
 
 
-def _fit_rows(grid: Any, stories: Sequence[Story]) -> None:
+def _fit_rows(grid: Any, stories: Sequence[RunSummary]) -> None:
     """Scales that show the limits and what matters: not the one outlier of the hour."""
     temperatures = [s.sensed("temperature_c")[1] for s in stories]
     limits = [v for s in stories for v in s.limit("temperature_c")[1] if math.isfinite(v)]
@@ -201,7 +201,7 @@ def _fit_rows(grid: Any, stories: Sequence[Story]) -> None:
         grid[-2][0].set_ylim(0, max(1.25 * deadline, min(float(np.quantile(runs, 0.999)) * 1.1, 2.5 * deadline)))
 
 
-def _limit(axes: Axes, story: Story, key: str, unit_s: float, label: str, top: float = math.inf) -> None:
+def _limit(axes: Axes, story: RunSummary, key: str, unit_s: float, label: str, top: float = math.inf) -> None:
     """The limit as a line; one that is far above everything is told in the legend alone."""
     times, values = story.limit(key)
     known = values[np.isfinite(values)]

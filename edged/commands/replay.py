@@ -1,7 +1,7 @@
 """`edged replay`: every decision of a log made again and compared byte for byte; and what other limits had done.
 
 Exit 0 if all came out the same, 1 if not, with the first difference. With --profile or --set the recorded frames go
-through the governor once more under those limits (the method is told in edged/replay/whatif.py), side by side.
+through the governor once more under those limits (the method is told in edged/replay/counterfactual.py), side by side.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from edged.commands.plot import check_plot
 from edged.commands.terminal import at, console, printable, span
 from edged.config import default_path
 from edged.errors import UsageError
-from edged.governor.decision import Budget
 from edged.governor.helm import Answer, Asked
+from edged.governor.messages import Budget
 from edged.governor.standing import State
-from edged.recorder import PATTERN, governor_digest, machine
-from edged.replay import again, log
-from edged.replay.again import Outcome, Timeline
+from edged.replay import log, replayer
+from edged.replay.counterfactual import Counterfactual, Recorded
 from edged.replay.record import Entry, Gap, Header, Sampled, Snapshot
-from edged.replay.story import Story
-from edged.replay.whatif import Recorded, WhatIf
+from edged.replay.recorder import PATTERN, governor_digest, machine
+from edged.replay.replayer import Outcome, Timeline
+from edged.replay.run_summary import RunSummary
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     changes, name = _changes(arguments)
     files, heads, strange = _files(Path(arguments.log))
     estimated = any(head.estimated for head in heads)
-    story, recorded = Story("recorded", estimated), Recorded()
+    story, recorded = RunSummary("recorded", estimated), Recorded()
 
     def tap(now_ns: int, asked: Asked, answer: Answer, state: State) -> None:
         story.see(now_ns, asked, answer, state)
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
             recorded.see(now_ns, asked, answer, state)
 
     with _progress("replaying", files) as advance:
-        outcome = again.replay(_entries(files, advance), tap)
+        outcome = replayer.replay(_entries(files, advance), tap)
     outcome.broken += strange
     stories = [story]
     if changes and outcome.exact and recorded.first is not None:
@@ -61,14 +61,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if outcome.exact else 1
 
 
-def _what_if(files: list[Path], recorded: Recorded, changes: Mapping[str, float | None], name: str) -> Story:
-    story = Story(name, estimated=True)
+def _what_if(files: list[Path], recorded: Recorded, changes: Mapping[str, float | None], name: str) -> RunSummary:
+    story = RunSummary(name, estimated=True)
     limits: dict[str, Any] = dict(changes)
 
     def change(budget: Budget) -> Budget:
         return replace(budget, **limits)
 
-    whatif, times = WhatIf(recorded, change, story.see), Timeline()
+    whatif, times = Counterfactual(recorded, change, story.see), Timeline()
     with _progress(name, files) as advance:
         for entry in _entries(files, advance):
             if isinstance(entry, str):
@@ -91,7 +91,7 @@ def _changes(arguments: argparse.Namespace) -> tuple[dict[str, float | None], st
     return {**profile.limits, **changes}, ", ".join([profile.name, *told])
 
 
-def _tell(arguments: argparse.Namespace, heads: list[Header], outcome: Outcome, stories: list[Story]) -> None:
+def _tell(arguments: argparse.Namespace, heads: list[Header], outcome: Outcome, stories: list[RunSummary]) -> None:
     first = heads[0]
     name = printable(Path(arguments.log).resolve().name)
     title = f"{name}: {at(first.opened_s)}, {span(outcome.seconds)}, edged {printable(first.edged[:40])}"
@@ -107,7 +107,7 @@ def _tell(arguments: argparse.Namespace, heads: list[Header], outcome: Outcome, 
         if outcome.exact and seen:
             out.print(compare.table(stories))
             if len(stories) > 1:
-                out.print("~ estimated: recorded latencies and watts, see edged/replay/whatif.py", style="dim")
+                out.print("~ estimated: recorded latencies and watts, see edged/replay/counterfactual.py", style="dim")
     if arguments.plot and seen:
         compare.plot(arguments.plot, title, stories, told=not arguments.json)
 

@@ -10,10 +10,10 @@ import sys
 
 from edged import journal
 from edged.config import default_path, load
+from edged.crash_guard import Starts, state_directory
 from edged.daemon import Daemon
 from edged.errors import EdgedError
 from edged.health import Notifier
-from edged.starts import Starts, state_directory
 
 log = logging.getLogger("edged")
 

@@ -27,17 +27,17 @@ from edged.config import MAX_FILE_BYTES, default_path, read_toml
 from edged.errors import UsageError
 from edged.governor.helm import Answer, Asked, Tap
 from edged.governor.standing import State
-from edged.recorder import LogFile
-from edged.replay.story import Story
-from edged.simulate import told
+from edged.replay.recorder import LogFile
+from edged.replay.run_summary import RunSummary
+from edged.simulate import scenario_file
 from edged.simulate.arena import run as run_arena
 from edged.simulate.device import Reading
-from edged.simulate.pilot import Pilot
+from edged.simulate.governor_policy import GovernorPolicy
 from edged.simulate.scenario import Truth
 from edged.simulate.score import Score
 from edged.simulate.tables import NAMES
 
-SHIPPED = Path(told.__file__).parent / "scenarios"
+SHIPPED = Path(scenario_file.__file__).parent / "scenarios"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("which scenario?", f"--scenario NAME|FILE; shipped are {', '.join(_shipped())}")
     if arguments.plot:
         check_plot(arguments.plot)
-    scenario = told.scenario(*_read(arguments.scenario, arguments.device))
+    scenario = scenario_file.scenario(*_read(arguments.scenario, arguments.device))
     runs = _runs(arguments)
     if arguments.record and len(runs) > 1:
         raise UsageError("--record takes one run", "give one --profile at a time")
@@ -62,9 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _drive(
     scenario: Mapping[str, Any], name: str, limits: Mapping[str, float | None], arguments: argparse.Namespace
-) -> tuple[Story, Score]:
-    truth = Truth(told.with_limits(scenario, limits), arguments.seed)
-    story = Story(name, estimated=True)
+) -> tuple[RunSummary, Score]:
+    truth = Truth(scenario_file.with_limits(scenario, limits), arguments.seed)
+    story = RunSummary(name, estimated=True)
     with _recording(arguments.record) as recorded, _progress(name, truth) as advance:
 
         def tap(now_ns: int, asked: Asked, answer: Answer, state: State) -> None:
@@ -72,12 +72,12 @@ def _drive(
             if recorded is not None:
                 recorded(now_ns, asked, answer, state)
 
-        pilot = _Watched(arguments.free_clock, told.budget(limits), tap, advance)
+        pilot = _Watched(arguments.free_clock, scenario_file.budget(limits), tap, advance)
         score = run_arena(truth, pilot, not arguments.free_clock)
     return story, score
 
 
-class _Watched(Pilot):
+class _Watched(GovernorPolicy):
     """A Pilot that says how far it has come."""
 
     def __init__(self, free_clock: bool, limits: Any, tap: Tap, advance: Callable[[float], None]) -> None:
@@ -105,7 +105,7 @@ def _with(name: str, changes: Mapping[str, float | None]) -> str:
 
 
 def _tell(
-    arguments: argparse.Namespace, scenario: Mapping[str, Any], stories: Sequence[Story], scores: Sequence[Score]
+    arguments: argparse.Namespace, scenario: Mapping[str, Any], stories: Sequence[RunSummary], scores: Sequence[Score]
 ) -> None:
     title = printable(f"{arguments.device}, {scenario['name']}: {scenario['about']}".rstrip(": "))
     if arguments.json:

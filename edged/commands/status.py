@@ -17,7 +17,7 @@ from rich.text import Text
 
 from edged import clock
 from edged.bus.schema import ClockControl, Decision, ProfileMode, Recording, State, Status, Telemetry
-from edged.commands import guarded
+from edged.commands import guard_view
 from edged.commands.terminal import ask, causes, console, fitting_table, number, printable, progress, span
 from edged.commands.why import BOUNDS, consequences
 from edged.errors import EdgedError
@@ -61,7 +61,7 @@ def show(out: Console, state: State, before: State) -> None:
     out.print()
     out.print(_variants(out, state))
     out.print()
-    if state.guard is not None and (table := guarded.agreements(out, state.guard)) is not None:
+    if state.guard is not None and (table := guard_view.agreements(out, state.guard)) is not None:
         out.print(table)
         out.print()
     if any(budget.limit is not None or budget.measured is not None for budget in state.budgets):
@@ -83,7 +83,7 @@ def _rest(state: State, before: State) -> Table:
         grid.add_row(name, Text(sentence))
     if ran := _ran(state, before):
         grid.add_row("ran", Text(ran))
-    for name, sentence in guarded.sentences(state.guard) if state.guard is not None else ():
+    for name, sentence in guard_view.sentences(state.guard) if state.guard is not None else ():
         grid.add_row(name, Text(sentence))
     for name, sentence in zip(("device", *[""] * 5), device(state.telemetry), strict=False):
         grid.add_row(name, Text(sentence))

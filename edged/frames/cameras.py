@@ -36,16 +36,16 @@ from numpy.typing import NDArray
 from edged import clock
 from edged.config import CameraConfig
 from edged.errors import EdgedError, UsageError
-from edged.frames import camera as life
+from edged.frames import camera_state as life
 from edged.frames import ring as rings
+from edged.frames.camera_session import CameraSession, Hooks
 from edged.frames.child import Child
-from edged.frames.feed import Feed, Hooks
+from edged.frames.child_protocol import StartRequest
+from edged.frames.forkserver import ForkServer
 from edged.frames.frame import CaptureClock, DropCause, Frame
-from edged.frames.messages import Order
-from edged.frames.nursery import Nursery
 from edged.frames.ring import RingReader
 from edged.frames.source import credentials_directory
-from edged.frames.uri import parse, redact
+from edged.uri import parse, redact
 
 StateName = Literal["opening", "live", "stalled", "backoff", "ended", "refused"]
 
@@ -102,8 +102,8 @@ class Cameras:
         methods, when a camera changes state. Sockets are registered with the selector with `data=("camera", name)`."""
         self._selector = selector
         self._prefix = f"edged-{re.sub('[^a-z0-9_]', '_', instance.lower())[:32]}-"
-        self._nursery = Nursery()
-        self._feeds: dict[str, Feed] = {}
+        self._nursery = ForkServer()
+        self._feeds: dict[str, CameraSession] = {}
         self._dying: list[Child] = []
         credentials = credentials_directory()
         self._hooks = Hooks(self._start, self._stop, report, str(credentials) if credentials else None)
@@ -119,14 +119,14 @@ class Cameras:
         for name, config in wanted.items():
             feed = self._feeds.get(name)
             if feed is None:
-                self._feeds[name] = Feed(config, self._prefix, self._hooks, now_ns)
+                self._feeds[name] = CameraSession(config, self._prefix, self._hooks, now_ns)
             elif msgspec.structs.replace(feed.config, weight=config.weight) == config:
                 feed.config = config
             else:
                 feed.restart(config, now_ns)
         self._feeds = {name: self._feeds[name] for name in wanted}
 
-    def _start(self, name: str, order: Order) -> Child:
+    def _start(self, name: str, order: StartRequest) -> Child:
         if sum(child.camera == name for child in self._dying) >= _MAX_DYING:
             raise EdgedError(
                 "its capture processes cannot be ended: the driver hangs",

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from edged import clock
 from edged.errors import EdgedError, UsageError
-from edged.frames import messages
+from edged.frames import child_protocol
+from edged.frames.forkserver import keep_out_of_core_dumps
 from edged.frames.frame import PixelFormat
-from edged.frames.nursery import keep_out_of_core_dumps
 from edged.frames.ring import RingWriter
 from edged.frames.source import Grabbed, Source, SourceInfo, open_source
-from edged.frames.uri import parse, redact
+from edged.uri import parse, redact
 
 _ANSWER_S = 10.0  # for the daemon to take a line or name a ring
 _ROW_STEP = 48
@@ -35,7 +35,7 @@ class _DaemonGoneError(Exception):
     """The other end of the socket is closed: nobody wants the frames."""
 
 
-def main(order: messages.Order, link: socket.socket) -> None:
+def main(order: child_protocol.StartRequest, link: socket.socket) -> None:
     """Capture until the source ends or the daemon goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the daemon decides when we stop
     cv2.setNumThreads(1)
@@ -51,7 +51,7 @@ def main(order: messages.Order, link: socket.socket) -> None:
 
 
 class _Capture:
-    def __init__(self, order: messages.Order, link: socket.socket) -> None:
+    def __init__(self, order: child_protocol.StartRequest, link: socket.socket) -> None:
         self._order, self._link = order, link
         self._poll = select.poll()
         self._poll.register(link, select.POLLIN)
@@ -82,7 +82,7 @@ class _Capture:
                 continue
             ring.count(self._rate, self._corrupt, self._frozen)
             self._wait(0)
-        self._send_line(messages.Line(ended=True))
+        self._send_line(child_protocol.Line(ended=True))
         source.close()
 
     def _write(self, source: Source, ring: RingWriter, grabbed: Grabbed) -> None:
@@ -108,15 +108,17 @@ class _Capture:
 
     def _open_ring(self, info: SourceInfo) -> RingWriter:
         """Tell the daemon what is coming and map the ring that it makes for it."""
-        opened = messages.OpenedLine(info.width, info.height, int(info.format), info.fps, info.codec[:40], info.paced)
-        self._send_line(messages.Line(opened=opened))
+        opened = child_protocol.OpenedLine(
+            info.width, info.height, int(info.format), info.fps, info.codec[:40], info.paced
+        )
+        self._send_line(child_protocol.Line(opened=opened))
         until_ns = clock.mono_ns() + int(_ANSWER_S * clock.NS_PER_S)
         while clock.mono_ns() < until_ns:
             if self._poll.poll(100):
                 packet = self._receive()
-                if packet not in (b"", messages.CREDIT):
+                if packet not in (b"", child_protocol.CREDIT):
                     self._rate = self._corrupt = self._frozen = 0
-                    return RingWriter(msgspec.json.decode(packet, type=messages.RingLine).ring)
+                    return RingWriter(msgspec.json.decode(packet, type=child_protocol.RingLine).ring)
         raise EdgedError(f"the daemon named no ring within {_ANSWER_S:.0f} s")
 
     def _wait(self, until_ns: int) -> None:
@@ -137,12 +139,12 @@ class _Capture:
         self._credits -= 1
 
     def _take_credit(self) -> None:
-        if self._receive() == messages.CREDIT:
+        if self._receive() == child_protocol.CREDIT:
             self._credits = min(self._credits + 1, 1)
 
     def _receive(self) -> bytes:
         try:
-            packet = self._link.recv(messages.MAX_PACKET)
+            packet = self._link.recv(child_protocol.MAX_PACKET)
         except ConnectionError:
             packet = b""
         if not packet:
@@ -152,13 +154,13 @@ class _Capture:
     def _notify(self) -> None:
         """Ring the bell. A full socket is no harm: the daemon has not looked at the bells before."""
         try:
-            self._link.send(messages.BELL, socket.MSG_NOSIGNAL)
+            self._link.send(child_protocol.NOTIFY, socket.MSG_NOSIGNAL)
         except BlockingIOError:
             self._wait(0)
         except ConnectionError:
             raise _DaemonGoneError from None
 
-    def _send_line(self, line: messages.Line) -> None:
+    def _send_line(self, line: child_protocol.Line) -> None:
         """A line is not to be lost: wait for room."""
         writable = select.poll()
         writable.register(self._link, select.POLLOUT)
@@ -178,7 +180,9 @@ class _Capture:
             place = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"{type(error).__name__} in the capture process, {Path(place.filename).name}:{place.lineno}"
         try:
-            self._send_line(messages.Line(failed=reason[: messages.MAX_REASON], final=isinstance(error, UsageError)))
+            self._send_line(
+                child_protocol.Line(failed=reason[: child_protocol.MAX_REASON], final=isinstance(error, UsageError))
+            )
         except _DaemonGoneError:
             return
 

@@ -15,12 +15,12 @@ from typing import Final
 
 import msgspec
 
-from edged.frames import messages
-from edged.frames.camera import ChildFailed, ChildGone, EndOfFile
+from edged.frames import child_protocol
+from edged.frames.camera_state import ChildFailed, ChildGone, EndOfFile
 
 _MAX_AT_ONCE: Final = 256  # packets in one turn: a child that floods must not hold up the loop
 
-_decoder = msgspec.json.Decoder(messages.Line)
+_decoder = msgspec.json.Decoder(child_protocol.Line)
 
 
 class Child:
@@ -31,9 +31,9 @@ class Child:
         self.link = link
         self._pidfd: int | None = None
 
-    def receive(self) -> list[messages.OpenedLine | ChildFailed | ChildGone | EndOfFile]:
+    def receive(self) -> list[child_protocol.OpenedLine | ChildFailed | ChildGone | EndOfFile]:
         """What the child said since the last call; bells are left out, they only wake us up."""
-        heard: list[messages.OpenedLine | ChildFailed | ChildGone | EndOfFile] = []
+        heard: list[child_protocol.OpenedLine | ChildFailed | ChildGone | EndOfFile] = []
         for _ in range(_MAX_AT_ONCE):
             try:
                 packet = self._packet()
@@ -41,7 +41,7 @@ class Child:
                 break
             except OSError:
                 packet = b""
-            if packet == messages.BELL or packet == messages.HELLO:
+            if packet == child_protocol.NOTIFY or packet == child_protocol.HELLO:
                 continue
             heard.append(_meaning(packet))
             if not packet:
@@ -51,8 +51,8 @@ class Child:
     def _packet(self) -> bytes:
         """The next packet. The first brings the pidfd; later ones may bring nothing, the kernel closes it."""
         if self._pidfd is not None:
-            return self.link.recv(messages.MAX_PACKET)
-        packet, descriptors, _, _ = socket.recv_fds(self.link, messages.MAX_PACKET, 1)
+            return self.link.recv(child_protocol.MAX_PACKET)
+        packet, descriptors, _, _ = socket.recv_fds(self.link, child_protocol.MAX_PACKET, 1)
         if descriptors:
             self._pidfd, *others = descriptors
             for other in others:
@@ -84,7 +84,7 @@ class Child:
         return True
 
 
-def _meaning(packet: bytes) -> messages.OpenedLine | ChildFailed | ChildGone | EndOfFile:
+def _meaning(packet: bytes) -> child_protocol.OpenedLine | ChildFailed | ChildGone | EndOfFile:
     if not packet:
         return ChildGone()
     try:

@@ -19,7 +19,7 @@ from edged import paths
 from edged.config import CameraConfig
 from edged.errors import EdgedError, UsageError
 from edged.frames.frame import CaptureClock, PixelFormat
-from edged.frames.uri import SourceUri, parse
+from edged.uri import SourceUri, parse
 
 
 @dataclass(frozen=True)

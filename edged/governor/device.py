@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from edged.governor.decision import Device, Variant
-from edged.governor.replaced import replace
+from edged.governor.fast_replace import replace
+from edged.governor.messages import Device, Variant
 
 MAX_W: Final = 1e4
 ASSUMED_ACTIVE_SHARE: Final = 1.0

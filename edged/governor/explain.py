@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from edged.governor.decision import SURRENDER, Alternative, Bound, Budget, Yielding
-from edged.governor.prices import Plan
+from edged.governor.messages import SURRENDER, Alternative, Bound, Budget, Yielding
+from edged.governor.planner.pricing import Plan
 
 BUSY_BOUND: Final = 0.85
 """Share of the engine's time the frames may need; beyond it waiting times grow without limit."""

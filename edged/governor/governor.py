@@ -17,8 +17,13 @@ from typing import Final
 
 from edged.clock import NS_PER_S
 from edged.errors import EdgedError, UsageError
-from edged.governor import economy, explain, ledger, outlook, planner, vetoes
-from edged.governor.decision import (
+from edged.governor import explain, ingest, summary, vetoes
+from edged.governor import state as economy
+from edged.governor.device import sound
+from edged.governor.estimators.latency import plausible_ms
+from edged.governor.estimators.queueing import Lead
+from edged.governor.fast_replace import replace
+from edged.governor.messages import (
     BatchDone,
     Budget,
     BudgetChanged,
@@ -40,11 +45,8 @@ from edged.governor.decision import (
     Waiting,
     Workload,
 )
-from edged.governor.device import sound
-from edged.governor.latency import plausible_ms
-from edged.governor.lead import Lead
+from edged.governor.planner import replan
 from edged.governor.profile import MAX_BATCH, accuracy_of, checked, costs_of, rank
-from edged.governor.replaced import replace
 from edged.governor.standing import HOLD_S, LATE_CAP, SETTLE_S, State, afresh, index, reconsider
 
 SCHEDULE_QUANTILE: Final = 0.9
@@ -102,7 +104,7 @@ def step(state: State, observation: Observation, now_ns: int) -> tuple[State, De
         case BudgetChanged(budget):
             return afresh(_tick(_budgeted(state, budget, now_ns), now_ns), now_ns)
         case ClockRange(highest):
-            ranged = replace(state, economy=ledger.clock_range(state.economy, highest))
+            ranged = replace(state, economy=ingest.clock_range(state.economy, highest))
             return reconsider(_tick(ranged, now_ns), now_ns)
         case Pinned(variant):
             pinned = None if variant is None else _pin(state, variant)
@@ -145,7 +147,7 @@ def choose(state: State, waiting: Waiting, now_ns: int) -> Choice:
     """What the frames that wait get: the fast path, before each batch. Tell a skip back as `Skipped`, a run as
     `BatchDone`. Of more frames than there are cameras the first are chosen for."""
     e = state.economy
-    option, clock, value, skip_value = ledger.chosen(e, waiting, state.seconds(now_ns))
+    option, clock, value, skip_value = ingest.chosen(e, waiting, state.seconds(now_ns))
     if option is None:
         return Choice(None, 0, 0, clock, value, skip_value)
     return Choice(e.tables.names[option.variant], option.frames, option.batch, clock, value, skip_value)
@@ -157,7 +159,7 @@ def escalate(
     """The variant to run a frame of this batch again on, after its BatchDone was told; None if it is not worth it."""
     if state.pinned is not None:
         return None
-    again = ledger.escalated(state.economy, done, frame, weight, age_ms, period_ms)
+    again = ingest.escalated(state.economy, done, frame, weight, age_ms, period_ms)
     return None if again is None else state.economy.tables.names[again]
 
 
@@ -177,7 +179,7 @@ def energy_j(state: State, variant: str, batch: int) -> float | None:
 
 def numbers(state: State, now_ns: int) -> tuple[Number, ...]:
     """What is estimated and allowed now, as in `Decision.numbers`: for a status, once a second."""
-    return outlook.numbers(state.economy, state.seconds(now_ns))
+    return summary.numbers(state.economy, state.seconds(now_ns))
 
 
 # --- what is learnt ---------------------------------------------------------------------------------------------------
@@ -195,8 +197,8 @@ def _learn(state: State, done: BatchDone, now_ns: int) -> State:
         variants = (*variants[:i], told, *variants[i + 1 :])
         costs = costs_of(variants, state.cameras)
         e = economy.adapted(e, variants, e.budget, e.cameras, now_s)
-        return _permitted(replace(state, variants=variants, costs=costs, economy=ledger.batch_done(e, done, i, now_s)))
-    e = ledger.batch_done(e, done, i, now_s)
+        return _permitted(replace(state, variants=variants, costs=costs, economy=ingest.batch_done(e, done, i, now_s)))
+    e = ingest.batch_done(e, done, i, now_s)
     late = state.late
     if i == state.current and done.late >= 0:
         late = _late(late + min(done.late, done.batch) - (1 - state.budget.deadline_quantile) * done.batch)
@@ -221,7 +223,7 @@ def _load(state: State, load: Workload, now_ns: int) -> State:
     costs, lead = state.costs, state.lead
     if cameras != state.cameras:
         costs, lead = costs_of(state.variants, cameras), lead.afresh()
-    known = ledger.workload(state.economy, load, state.seconds(now_ns))
+    known = ingest.workload(state.economy, load, state.seconds(now_ns))
     return replace(state, cameras=cameras, frames_per_s=fps, late=late, costs=costs, lead=lead, economy=known)
 
 
@@ -292,23 +294,23 @@ def _veto(state: State, said: Vetoed | Unvetoed, now_ns: int) -> tuple[State, De
 
 def _noted(state: State, observation: Skipped | Sensed | ShadowDone, now_ns: int) -> State:
     if isinstance(observation, Skipped):
-        return replace(state, economy=ledger.skipped(state.economy, observation))
+        return replace(state, economy=ingest.skipped(state.economy, observation))
     if isinstance(observation, ShadowDone):
         i = index(state, observation.variant)
         if i is None or not 1 <= observation.batch <= MAX_BATCH:
             return state
         return replace(state, economy=economy.shadowed(state.economy, i, observation.batch, state.seconds(now_ns)))
-    return replace(state, economy=ledger.sensed(state.economy, observation, state.seconds(now_ns)))
+    return replace(state, economy=ingest.sensed(state.economy, observation, state.seconds(now_ns)))
 
 
 def _tick(state: State, now_ns: int) -> State:
     """Plans afresh if it is time."""
     e, now_s = state.economy, state.seconds(now_ns)
-    if now_s - e.planned_s < planner.REPLAN_S:
+    if now_s - e.planned_s < replan.REPLAN_S:
         return state
     # what was asked for counts as the clock: until a batch has run at it there is no other word of it
     clock = e.clock if e.device.held else min(e.plan.clock, e.highest)
-    return replace(state, economy=planner.replan(e, now_s, clock, True))
+    return replace(state, economy=replan.replan(e, now_s, clock, True))
 
 
 def _permitted(state: State) -> State:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edged.governor import governor
-from edged.governor.decision import BatchDone, Budget, Choice, Decision, Device, Observation, Variant, Waiting
+from edged.governor.messages import BatchDone, Budget, Choice, Decision, Device, Observation, Variant, Waiting
 from edged.governor.standing import State
 
 

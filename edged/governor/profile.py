@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from edged.governor.decision import Variant
-from edged.governor.latency import plausible_ms
-from edged.governor.replaced import replace
+from edged.governor.estimators.latency import plausible_ms
+from edged.governor.fast_replace import replace
+from edged.governor.messages import Variant
 
 BATCH_GAIN: Final = 0.95
 """A larger batch is offered only if it takes at most this share of the time per frame."""

@@ -15,14 +15,14 @@ from typing import Any, Final, NamedTuple
 
 from edged.clock import NS_PER_S
 from edged.governor import explain
-from edged.governor.choice import escalate
-from edged.governor.decision import Budget, Decision, Escalation, Variant
-from edged.governor.economy import Economy
+from edged.governor.dispatch import escalate
+from edged.governor.estimators.queueing import Lead
 from edged.governor.explain import BUSY_BOUND, Scene, View
-from edged.governor.lead import Lead
-from edged.governor.outlook import numbers, powers, unheld
+from edged.governor.fast_replace import replace
+from edged.governor.messages import Budget, Decision, Escalation, Variant
 from edged.governor.profile import best_batch
-from edged.governor.replaced import replace
+from edged.governor.state import Economy
+from edged.governor.summary import numbers, powers, unheld
 
 UP_MARGIN: Final = 0.85
 """A better variant is taken up when it needs at most this share of the deadline and of the load bound."""

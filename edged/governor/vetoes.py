@@ -6,8 +6,8 @@ camera goes to what may run there. If nothing may, the most accurate variant tha
 
 from __future__ import annotations
 
-from edged.governor.decision import Unvetoed, Vetoed
-from edged.governor.replaced import replace
+from edged.governor.fast_replace import replace
+from edged.governor.messages import Unvetoed, Vetoed
 from edged.governor.standing import State, index
 
 

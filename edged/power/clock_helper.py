@@ -32,8 +32,8 @@ from types import FrameType
 from typing import Final
 
 from edged.errors import EdgedError
-from edged.power.files import Files, whole
 from edged.power.gpu import clocks_hz, find_gpu
+from edged.power.sysfs_reader import SysfsReader, whole
 
 SOCKET: Final = Path("/run/edged-clocks/clocks.sock")
 STATE: Final = Path("/run/edged-clocks/ceiling")
@@ -51,7 +51,7 @@ class Ceiling:
     """`max_freq` of the GPU under `root`: lowered, and put back. EdgedError if this machine has no such thing."""
 
     def __init__(self, root: Path, state: Path) -> None:
-        self._files = Files(root)
+        self._files = SysfsReader(root)
         self._state = state
         directory = find_gpu(self._files)
         if directory is None:

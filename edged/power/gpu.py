@@ -1,6 +1,6 @@
 """The GPU as the kernel's devfreq shows it: where it is, its load, its clock, its ceiling and the clocks it knows.
 
-Files under a root in, numbers out. Used by the sampler and by the clock helper, each with its own `Files`.
+Files under a root in, numbers out. Used by the sampler and by the clock helper, each with its own `SysfsReader`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edged.power.files import Files, whole
+from edged.power.sysfs_reader import SysfsReader, whole
 
 GPU_NAME: Final = re.compile(r"(\d+\.)?(gpu|ga10b|gv11b)|gpu-gpc-0")
 """Orin on JetPack 6 and 5, Xavier, and Thor's graphics clusters."""
@@ -27,7 +27,7 @@ class GpuReading:
     ceiling_mhz: float | None
 
 
-def find_gpu(files: Files) -> Path | None:
+def find_gpu(files: SysfsReader) -> Path | None:
     """The devfreq directory of the GPU; None if this machine has none."""
     for entry in files.entries(files.path("sys/class/devfreq"), "*"):
         if GPU_NAME.fullmatch(entry.name) or files.label(entry / "device/of_node/name") in ("gpu", "ga10b", "gv11b"):
@@ -35,7 +35,7 @@ def find_gpu(files: Files) -> Path | None:
     return None
 
 
-def read_gpu(files: Files, directory: Path, missing: list[str]) -> GpuReading:
+def read_gpu(files: SysfsReader, directory: Path, missing: list[str]) -> GpuReading:
     permille = files.integer(directory / "device/load", missing)
     if permille is not None and not 0 <= permille <= 1000:
         missing.append(f"{files.shown(directory / 'device/load')} says {permille}, expected 0 to 1000")
@@ -47,7 +47,7 @@ def read_gpu(files: Files, directory: Path, missing: list[str]) -> GpuReading:
     )
 
 
-def clocks_hz(files: Files, directory: Path) -> tuple[int, ...]:
+def clocks_hz(files: SysfsReader, directory: Path) -> tuple[int, ...]:
     """The frequencies this GPU knows, ascending; empty if it does not tell."""
     try:
         words = files.read(directory / "available_frequencies").split()

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from edged import clock
-from edged.power.files import Files
-from edged.power.heat import hottest, read_temperatures, unique
-from edged.power.load import Load
+from edged.power.cpu_memory import CpuMemory
+from edged.power.sysfs_reader import SysfsReader
 from edged.power.telemetry import Sample
+from edged.power.temperatures import hottest, read_temperatures, unique
 
 RAPL_GAP_S: Final = 600.0
 """After a longer pause the counter may have wrapped more than once: no power from it."""
@@ -26,8 +26,8 @@ class HostProvider:
     """Reads the tree under `root`; keeps the counters of the last read, from which rates come."""
 
     def __init__(self, root: Path = Path("/")) -> None:
-        self._files = Files(root)
-        self._load = Load(self._files)
+        self._files = SysfsReader(root)
+        self._load = CpuMemory(self._files)
         self._energy: dict[str, tuple[int, int]] = {}  # rail -> (microjoules, when)
 
     @property

@@ -23,7 +23,7 @@ from msgspec import Meta, Struct
 
 from edged import clock
 from edged.errors import EdgedError
-from edged.power.sysfs import Given, SysfsProvider
+from edged.power.jetson import ExternalReadings, SysfsProvider
 from edged.power.telemetry import STALE_AFTER_INTERVALS, Sample
 
 LONGEST_LINE: Final = 1 << 16
@@ -181,7 +181,9 @@ class JtopProvider:
             sample = self._sysfs.read()
             told = f"jtop: {self._problem}; rails and temperatures are read from sysfs instead"
             return replace(sample, missing=(*sample.missing, told))
-        return self._sysfs.read_beside(Given(self.name, reading.mono_ns, reading.rails_w, reading.temperatures_c))
+        return self._sysfs.read_beside(
+            ExternalReadings(self.name, reading.mono_ns, reading.rails_w, reading.temperatures_c)
+        )
 
     def close(self) -> None:
         if self._link is not None:

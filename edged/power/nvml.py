@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from edged import clock
 from edged.errors import EdgedError
-from edged.power.heat import hottest
 from edged.power.host import HostProvider
 from edged.power.telemetry import Sample
+from edged.power.temperatures import hottest
 
 try:
     import pynvml

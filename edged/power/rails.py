@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edged.power.files import Files
-from edged.power.heat import unique
+from edged.power.sysfs_reader import SysfsReader
+from edged.power.temperatures import unique
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ PLAUSIBLE_W: Final = (-5.0, 1000.0)
 """A rail at rest may read a little below nothing: the monitor's own offset."""
 
 
-def is_jetson(files: Files) -> bool:
+def is_jetson(files: SysfsReader) -> bool:
     return any(word.startswith("nvidia,tegra") for word in _compatible(files))
 
 
-def find_module(files: Files) -> Module | None:
+def find_module(files: SysfsReader) -> Module | None:
     """The module as the device tree names it; None if the table does not have it."""
     for word in _compatible(files):
         named = re.fullmatch(r"nvidia,(p\d{4})-(\d{4})", word)
@@ -57,12 +57,12 @@ def find_module(files: Files) -> Module | None:
     return None
 
 
-def module_named(files: Files) -> str:
+def module_named(files: SysfsReader) -> str:
     """What the device tree says it is, for a person."""
     return next(iter(_compatible(files)), "a board without a device tree")
 
 
-def read_rails(files: Files, missing: list[str]) -> dict[str, float | None]:
+def read_rails(files: SysfsReader, missing: list[str]) -> dict[str, float | None]:
     """Watts of every rail that a monitor measures, by its label."""
     rails: dict[str, float | None] = {}
     for chip in files.entries(files.path("sys/class/hwmon"), "hwmon*"):
@@ -89,7 +89,7 @@ def total_w(module: Module | None, rails: Mapping[str, float | None], missing: l
     return watts, module.parts
 
 
-def _channels(files: Files, chip: Path) -> Iterator[tuple[str, str]]:
+def _channels(files: SysfsReader, chip: Path) -> Iterator[tuple[str, str]]:
     """The channels of a monitor that are wired: number and label."""
     kind = files.label(chip / "name")
     if kind == "ina238":  # has one channel and no label: Thor's carrier board has it on its input
@@ -104,7 +104,7 @@ def _channels(files: Files, chip: Path) -> Iterator[tuple[str, str]]:
             yield channel, str(label)
 
 
-def _power_w(files: Files, chip: Path, channel: str, missing: list[str]) -> float | None:
+def _power_w(files: SysfsReader, chip: Path, channel: str, missing: list[str]) -> float | None:
     microwatts = files.optional(chip / f"power{channel}_input")  # INA238 multiplies by itself
     if microwatts is not None:
         return microwatts / 1e6
@@ -122,7 +122,7 @@ def plausible_w(rail: str, watts: float | None, missing: list[str]) -> float | N
     return None
 
 
-def _compatible(files: Files) -> list[str]:
+def _compatible(files: SysfsReader) -> list[str]:
     try:
         words = files.read(files.path(COMPATIBLE)).strip("\n").split("\0")
     except OSError:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from edged import clock
 from edged.power.host import HostProvider
 from edged.power.telemetry import Sample
-from edged.simulate.live import LivePlant
+from edged.simulate.live_device import LiveDevice
 from edged.simulate.tables import NAMES, device_table
 
 
@@ -21,7 +21,7 @@ class SimulatedProvider:
         """`device` as `[power] simulated_device` names it."""
         self._device = device
         table = device_table(NAMES[device])
-        self._plant = LivePlant(table, clock.mono_ns() / clock.NS_PER_S)
+        self._plant = LiveDevice(table, clock.mono_ns() / clock.NS_PER_S)
         self._unknown_w = max(table.active_w)
         self._active_w: Mapping[str, float] = {}
         self._lock = threading.Lock()

@@ -145,6 +145,6 @@ class Sampler:
 
 def open_provider(config: PowerConfig, root: Path = Path("/")) -> Provider:
     """The provider the configuration names; "auto" takes what this machine has: a Jetson is read directly."""
-    from edged.power.choice import choose, make  # the providers import Sample from here
+    from edged.power.select_provider import choose, make  # the providers import Sample from here
 
     return make(choose(config.provider, root), config, root)

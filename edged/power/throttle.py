@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from edged.clock import NS_PER_S
-from edged.power.files import Files
+from edged.power.sysfs_reader import SysfsReader
 
 COUNTERS: Final = {"oc1": "under_voltage", "oc2": "average_over_current", "oc3": "peak_over_current"}
 RACING_PER_S: Final = 100.0
@@ -21,7 +21,7 @@ QUIET_NS: Final = 60 * NS_PER_S
 """At most one alarm of a kind in so long; what happened in between is counted in the next."""
 
 
-def read_events(files: Files, missing: list[str]) -> dict[str, int | None]:
+def read_events(files: SysfsReader, missing: list[str]) -> dict[str, int | None]:
     """Events since boot, by name; empty where the machine does not count them."""
     for chip in files.entries(files.path("sys/class/hwmon"), "hwmon*"):
         if files.label(chip / "name") == "soctherm_oc":
@@ -29,7 +29,7 @@ def read_events(files: Files, missing: list[str]) -> dict[str, int | None]:
     return {}
 
 
-def read_throttled(files: Files) -> bool | None:
+def read_throttled(files: SysfsReader) -> bool | None:
     """Whether the device throttles now; None where it does not say."""
     states = [
         files.optional(device / "cur_state")

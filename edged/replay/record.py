@@ -15,8 +15,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from edged.governor.decision import Choice, Decision, Observation, Waiting
 from edged.governor.helm import Again, Answer, Asked, Start
+from edged.governor.messages import Choice, Decision, Observation, Waiting
 from edged.governor.standing import State
 from edged.replay.codec import Codec, codec
 

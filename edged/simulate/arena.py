@@ -1,6 +1,6 @@
 """One policy through one scenario: frames come, the policy decides, the plant answers, the run is scored. Pure.
 
-A policy is told the nominal profile and the limits (`Brief`), then sees only what a device would show it: readings, the
+A policy is told the nominal profile and the limits (`NominalProfile`), then sees only what a device would show it: readings, the
 frames that wait, and what became of those it ran.
 """
 
@@ -28,7 +28,7 @@ from edged.simulate.tables import (
 
 
 @dataclass(frozen=True)
-class Brief:
+class NominalProfile:
     """What a policy is told before the run. Arrays go by engine and clock; nominal, not this unit's."""
 
     table: DeviceTable
@@ -102,7 +102,7 @@ class Outcome:
 class Policy(Protocol):
     """A frame that waited too long is `dropped` unseen. `escalate` may name an engine to run the frame again on."""
 
-    def start(self, brief: Brief) -> None: ...
+    def start(self, brief: NominalProfile) -> None: ...
     def sense(self, reading: Reading) -> None: ...
     def decide(self, waiting: Waiting) -> Action: ...
     def done(self, outcome: Outcome) -> None: ...
@@ -110,9 +110,9 @@ class Policy(Protocol):
     def dropped(self, waiting: Waiting) -> None: ...
 
 
-def brief(truth: Truth) -> Brief:
+def brief(truth: Truth) -> NominalProfile:
     table = truth.table
-    return Brief(
+    return NominalProfile(
         table=table,
         latency_s=np.array(table.latency_ms)[:, None] / 1000.0 * truth.nominal_clock_factor,
         active_w=truth.nominal_active_w.copy(),

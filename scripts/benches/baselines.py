@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from edged.simulate.arena import Action, Brief, Outcome, Waiting
+from edged.simulate.arena import Action, NominalProfile, Outcome, Waiting
 from edged.simulate.device import Reading
 from edged.simulate.scenario import accuracy
 from edged.simulate.tables import ENGINES
@@ -19,7 +19,7 @@ CONTRAST_SPLIT = 0.5
 class Baseline:
     """What most of them share: nothing is learnt, nothing is run again."""
 
-    def start(self, brief: Brief) -> None:
+    def start(self, brief: NominalProfile) -> None:
         self.brief = brief
         self.top = brief.clocks - 1
         self.charge: float | None = None
@@ -63,7 +63,7 @@ class Contrast(Baseline):
 class RaceToIdle(Baseline):
     """Always FP16 at the highest clock; frames are given up to hold the mean power, the temperature, the charge."""
 
-    def start(self, brief: Brief) -> None:
+    def start(self, brief: NominalProfile) -> None:
         super().start(brief)
         self.recent_w: deque[float] = deque(maxlen=max(1, int(brief.window_s * brief.sensor_hz)))
         self.junction_c, self.hot = 50.0, False
@@ -85,7 +85,7 @@ class RaceToIdle(Baseline):
 class Hysteresis(Baseline):
     """A thermostat: down a fixed ladder when power or temperature is high, up again when both are low."""
 
-    def start(self, brief: Brief) -> None:
+    def start(self, brief: NominalProfile) -> None:
         super().start(brief)
         top = self.top
         self.ladder = [
@@ -130,7 +130,7 @@ class Alert(Baseline):
     """One slow-down factor, normally distributed, by an adaptive Kalman filter; an idle-power ratio by a second one;
     the most accurate (engine, clock) whose expected energy meets the goal. It knows no heat, no tail and no window."""
 
-    def start(self, brief: Brief) -> None:
+    def start(self, brief: NominalProfile) -> None:
         super().start(brief)
         self.slow, self.variance, self.gain, self.process = 1.0, 0.1, 0.5, 0.1
         self.idle_ratio, self.idle_variance = 0.3, 0.01

@@ -48,15 +48,15 @@ def _in_a_process(work: Any, arguments: tuple[int, int]) -> dict[str, Any]:
 
 def _resnet(pipe: Connection, size: int, frames: int) -> None:
     from calibration.analyze import analyze
-    from calibration.calibrators import ranges
-    from calibration.frames import Feeds, open_frames
-    from calibration.layer_error import measure_errors
-    from calibration.model_file import from_zoo
+    from calibration.evaluate.layer_error import measure_errors
+    from calibration.graph.model_file import from_zoo
+    from calibration.int8.calibrate import ranges
+    from calibration.int8.verify import verify_qdq
+    from calibration.int8.write import calibrate, quantize
     from calibration.options import SparsifyOptions
-    from calibration.pictures import Normalisation
-    from calibration.quantize import calibrate, quantize
-    from calibration.sparsify import sparse_layers, sparsify
-    from calibration.verify import verify_qdq
+    from calibration.recipe.frames import Feeds, open_frames
+    from calibration.recipe.input_normalisation import Normalisation
+    from calibration.sparsity.apply import sparse_layers, sparsify
     from edged.engines.manifest import InputSpec
 
     model = from_zoo(f"zoo://resnet-50?size={size}&seed=0")
@@ -97,9 +97,9 @@ def _resnet(pipe: Connection, size: int, frames: int) -> None:
 
 
 def _demo(report: Report, rounds: int) -> None:
-    from calibration.inputs import Inputs
-    from calibration.pictures import on_pictures
-    from calibration.recipe import load_recipe
+    from calibration.recipe.input_normalisation import on_pictures
+    from calibration.recipe.inputs import Inputs
+    from calibration.recipe.schema import load_recipe
     from edged.engines.bundle import load_bundle, select_file
 
     bundle = load_bundle(ROOT / "edged" / "bundles" / "demo")
@@ -119,8 +119,8 @@ def _demo(report: Report, rounds: int) -> None:
 
 def _speed_up(first: onnx.ModelProto, second: onnx.ModelProto, rounds: int) -> list[float]:
     """Time of the first file over that of the second, run in turns on one thread."""
-    from calibration.graph import session
-    from calibration.pictures import IMAGE
+    from calibration.graph.index import session
+    from calibration.recipe.input_normalisation import IMAGE
 
     running = [session(model) for model in (first, second)]
     shape = [side if isinstance(side, int) else 1 for side in running[0].get_inputs()[0].shape]

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from edged.frames.scene import Scene
+from edged.synthetic.scene import Scene
 
 FRAMES = 300
 

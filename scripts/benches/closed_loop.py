@@ -29,8 +29,8 @@ from edged.bus.schema import Result
 from edged.client import Client
 from edged.commands.plot import check_plot, draw
 from edged.errors import UsageError
-from edged.governor.decision import Budget, Variant
-from edged.replay.story import GivenUp, Ran, Story
+from edged.governor.messages import Budget, Variant
+from edged.replay.run_summary import GivenUp, Ran, RunSummary
 from scripts.benches.daemon import RunningDaemon
 from scripts.benches.report import Figure, Report
 
@@ -114,8 +114,8 @@ def _variants(daemon: RunningDaemon) -> list[Variant]:
     return [Variant(v["name"], v["accuracy"], ()) for v in told if v["refused"] is None]
 
 
-def _story(name: str, variants: list[Variant], deadline_ms: float) -> Story:
-    story = Story(name, begun_ns=0, variants=tuple(variants))
+def _story(name: str, variants: list[Variant], deadline_ms: float) -> RunSummary:
+    story = RunSummary(name, begun_ns=0, variants=tuple(variants))
     story.budgets.append((0.0, Budget(deadline_ms, QUANTILE, 0.0)))
     return story
 
@@ -156,7 +156,7 @@ def _results(daemon: RunningDaemon, seconds: float) -> Iterator[tuple[float, Res
                 yield at_s, message
 
 
-def _watch(daemon: RunningDaemon, story: Story, seconds: float) -> None:
+def _watch(daemon: RunningDaemon, story: RunSummary, seconds: float) -> None:
     """A phase, appended to its story."""
     from_s, missed = story.end_s, _missed(daemon)
     deadline_ms = story.budgets[0][1].deadline_ms
@@ -173,7 +173,7 @@ def _missed(daemon: RunningDaemon) -> int:
     return sum(drops.get(cause, 0) for cause in MISSED)
 
 
-def _judge(report: Report, stories: list[Story], best: str, fastest: str) -> None:
+def _judge(report: Report, stories: list[RunSummary], best: str, fastest: str) -> None:
     on_time: list[float] = []
     for story in stories:
         told = story.summary()
@@ -197,7 +197,7 @@ def _judge(report: Report, stories: list[Story], best: str, fastest: str) -> Non
     ]
 
 
-def _draw(path: str, stories: list[Story], loaded: list[list[tuple[float, float]]], deadline_ms: float) -> None:
+def _draw(path: str, stories: list[RunSummary], loaded: list[list[tuple[float, float]]], deadline_ms: float) -> None:
     title = f"A co-running load comes and goes; {QUANTILE:.0%} of the frames are due within {deadline_ms:g} ms"
     figure = draw(title, stories)
     columns = len(stories)

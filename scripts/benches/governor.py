@@ -24,9 +24,9 @@ from rich.table import Table
 from edged.clock import NS_PER_MS
 from edged.errors import UsageError
 from edged.governor import governor
-from edged.governor.decision import BatchDone, Budget, Device, Sensed, Tick, Variant, Waiting, Workload
+from edged.governor.messages import BatchDone, Budget, Device, Sensed, Tick, Variant, Waiting, Workload
 from edged.simulate.arena import Policy, run
-from edged.simulate.pilot import Pilot
+from edged.simulate.governor_policy import GovernorPolicy
 from edged.simulate.scenario import Truth
 from edged.simulate.score import Score
 from scripts.benches.baselines import FP16, SPARSE, Alert, Contrast, Hysteresis, RaceToIdle, Static
@@ -34,7 +34,7 @@ from scripts.benches.report import Figure, Report
 
 DATA = Path(__file__).parent / "data"
 POLICIES: Mapping[str, Callable[[bool], Policy]] = {
-    "edged": Pilot,
+    "edged": GovernorPolicy,
     "static-fp16": lambda fixed: Static(FP16),
     "static-sparse": lambda fixed: Static(SPARSE),
     "contrast": lambda fixed: Contrast(),

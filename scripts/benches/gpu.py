@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration import zoo
-from calibration.halve import halve
-from calibration.pictures import IMAGE, Normalisation, on_pictures
+from calibration.fp16 import halve
+from calibration.recipe.input_normalisation import IMAGE, Normalisation, on_pictures
 from edged import clock
 from edged.engines import cuda, ort_cuda
 from edged.engines.cuda import Gpu, check

@@ -11,13 +11,13 @@ from rich.console import Console
 
 from calibration import zoo
 from calibration.analyze import Analysis, LayerFacts, analyze
-from calibration.calibrators import Range, ranges
-from calibration.gemm import gemms
-from calibration.layer_error import LayerError
-from calibration.quantize import calibrate, quantize
+from calibration.evaluate.layer_error import LayerError
+from calibration.graph.gemm import gemms
+from calibration.int8.calibrate import Range, ranges
+from calibration.int8.write import calibrate, quantize
+from calibration.profile.roofline import ORIN_NANO, microseconds
 from calibration.report import html, short, table
-from calibration.roofline import ORIN_NANO, microseconds
-from calibration.sparsify import prune
+from calibration.sparsity.apply import prune
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.calibrators import ranges
 from calibration.cli import main
-from calibration.graph import Graph, session
-from calibration.model_file import check_model
-from calibration.quantize import calibrate, quantize
+from calibration.graph.index import Graph, session
+from calibration.graph.model_file import check_model
+from calibration.int8.calibrate import ranges
+from calibration.int8.write import calibrate, quantize
 from edged.cli import main as edged_main
 from edged.engines.bundle import load_bundle, verify_file
 from edged.engines.device_profile import device_name, load_profile

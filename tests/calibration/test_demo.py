@@ -12,7 +12,6 @@ import pytest
 from onnx import TensorProto
 
 import edged
-from calibration.average_precision import Boxes, matches, precision
 from calibration.demo.data import (
     CALIBRATION_SEED,
     GRID_HEIGHT,
@@ -25,16 +24,17 @@ from calibration.demo.data import (
     held_out,
     targets,
 )
-from calibration.evaluate import Task, evaluate, on_images
-from calibration.frame_check import drift_statistics
-from calibration.frames import open_frames
-from calibration.graph import Graph, session
-from calibration.sparsify import is_2_4
-from calibration.verify import verify_qdq
+from calibration.evaluate.average_precision import Boxes, matches, precision
+from calibration.evaluate.metrics import Task, evaluate, on_images
+from calibration.graph.index import Graph, session
+from calibration.int8.verify import verify_qdq
+from calibration.recipe.frame_check import drift_statistics
+from calibration.recipe.frames import open_frames
+from calibration.sparsity.apply import is_2_4
 from edged.engines.bundle import Bundle, load_bundle, verify_file
 from edged.engines.manifest import CenterDecoder, EngineFile, InputSpec
 from edged.frames.frame import PixelFormat
-from edged.frames.scene import LABELS, Scene
+from edged.synthetic.scene import LABELS, Scene
 from edged.vision.letterbox import Letterboxer, fit
 
 INPUT = InputSpec(name="image", width=WIDTH, height=HEIGHT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from calibration.diff import differences
+from calibration.bundle.diff import differences
 from edged.engines.bundle import load_bundle
 from edged.engines.manifest import Manifest
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from calibration.frame_check import check_frames, drift_statistics
-from calibration.frames import Frames, open_frames
+from calibration.recipe.frame_check import check_frames, drift_statistics
+from calibration.recipe.frames import Frames, open_frames
 from edged.engines.manifest import InputSpec
 from edged.errors import UsageError
 from tests.support.calibration import pictures

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from calibration import zoo
-from calibration.calibrators import ranges
-from calibration.gemm import gemms, shapes
-from calibration.graph import copy_of, session
-from calibration.quantize import calibrate, quantize
+from calibration.graph.gemm import gemms, shapes
+from calibration.graph.index import copy_of, session
+from calibration.int8.calibrate import ranges
+from calibration.int8.write import calibrate, quantize
 from edged.errors import UsageError
 
 

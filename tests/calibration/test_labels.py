@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from calibration.average_precision import Boxes
-from calibration.labels import from_coco, from_csv, from_folders
+from calibration.evaluate.average_precision import Boxes
+from calibration.recipe.labels import from_coco, from_csv, from_folders
 from edged.errors import UsageError
 
 LABELS = ["cat", "dog"]

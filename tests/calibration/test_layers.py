@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from calibration.layers import complaint, read_layers
+from calibration.graph.layers import complaint, read_layers
 from edged.engines.manifest import Layers
 
 

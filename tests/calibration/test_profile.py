@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from calibration.profile import measure
+from calibration.profile.measure import measure
 from edged import clock
 from edged.config import EngineConfig
 from edged.engines.bundle import load_bundle

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.recipe import load_recipe
+from calibration.recipe.schema import load_recipe
 from edged.errors import UsageError
 
 ROOT = Path(__file__).parents[2]

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.calibrators import Range, ranges
-from calibration.graph import session
-from calibration.quantize import calibrate, quantize
-from calibration.sensitivity import Sensitivity, keep_to_pass, sensitivity
+from calibration.evaluate.sensitivity import Sensitivity, keep_to_pass, sensitivity
+from calibration.graph.index import session
+from calibration.int8.calibrate import Range, ranges
+from calibration.int8.write import calibrate, quantize
 
 
 @pytest.fixture(scope="module")

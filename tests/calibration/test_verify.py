@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from calibration.calibrators import ranges
-from calibration.graph import Graph, copy_of
-from calibration.quantize import Target, calibrate, quantize
-from calibration.verify import verify_qdq
+from calibration.graph.index import Graph, copy_of
+from calibration.int8.calibrate import ranges
+from calibration.int8.verify import verify_qdq
+from calibration.int8.write import Target, calibrate, quantize
 
 
 def good(model: onnx.ModelProto, feeds: list, target: Target = "trt") -> onnx.ModelProto:

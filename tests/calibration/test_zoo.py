@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from calibration import zoo
-from calibration.graph import Graph, Tap
+from calibration.graph.index import Graph, Tap
 from calibration.zoo.writer import IMAGENET, INPUT, UNIT, probe
 from edged.errors import UsageError
 

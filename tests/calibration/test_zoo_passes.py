@@ -11,13 +11,13 @@ from msgspec import structs
 
 import calibration
 from calibration import zoo
-from calibration.calibrators import Range, ranges
-from calibration.graph import Graph, session
-from calibration.halve import halve
-from calibration.quantize import Target, calibrate, quantize
-from calibration.recipe import Recipe, load_recipe
-from calibration.sparsify import SparsityReport, sparse_layers, sparsify
-from calibration.verify import verify_qdq
+from calibration.fp16 import halve
+from calibration.graph.index import Graph, session
+from calibration.int8.calibrate import Range, ranges
+from calibration.int8.verify import verify_qdq
+from calibration.int8.write import Target, calibrate, quantize
+from calibration.recipe.schema import Recipe, load_recipe
+from calibration.sparsity.apply import SparsityReport, sparse_layers, sparsify
 from calibration.zoo.writer import IMAGENET, INPUT, UNIT, probe
 
 SIZES = {"mobilenet-v2": 64, "resnet-50": 64, "yolo-nano": 96, "vit-tiny": 64}

@@ -34,7 +34,7 @@ from edged.engines.gpu_memory import GpuMemory
 from edged.engines.ort_cuda import OrtCudaEngine, OrtCudaRuntime
 from edged.engines.pool import Pool
 from edged.errors import EdgedError, UsageError
-from edged.frames.scene import Scene
+from edged.synthetic.scene import Scene
 from tests.support.models import center_model, lying_model, manifest_for, write_bundle
 
 PROVIDER = "CUDAExecutionProvider"

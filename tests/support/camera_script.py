@@ -11,7 +11,7 @@ A failure prints the script and what really happened, line by line.
 
 from __future__ import annotations
 
-from edged.frames import camera as life
+from edged.frames import camera_state as life
 
 _S = 1_000_000_000
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from edged.clock import NS_PER_S
 from edged.governor import governor
-from edged.governor.decision import (
+from edged.governor.messages import (
     BatchDone,
     Budget,
     Choice,

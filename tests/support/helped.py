@@ -14,7 +14,7 @@ from time import monotonic
 from edged import journal
 from edged.config import load
 from edged.daemon import Daemon
-from edged.power.machine import Machine
+from edged.power.host_paths import HostPaths
 from tests.support.jetson_tree import JetsonTree
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -59,7 +59,7 @@ def command_on(tree: JetsonTree, helper_socket: Path, config: Path) -> list[str]
 
 def main(root: str, helper: str, config: str) -> None:
     with journal.logging_to():
-        machine = Machine(Path(root), Path(helper), str(Path(root) / "bin"))
+        machine = HostPaths(Path(root), Path(helper), str(Path(root) / "bin"))
         Daemon(Path(config), load(Path(config)), machine).run()
 
 

@@ -21,15 +21,15 @@ from edged.engines.engine import Runtime
 from edged.engines.pool import Pool
 from edged.frames.cameras import Cameras
 from edged.health import Heartbeats
-from edged.loop.budgets import Budgets
-from edged.loop.calls import Calls
-from edged.loop.known import Known, what_is_known
-from edged.loop.pipeline import STAGE, Pipeline
-from edged.loop.present import Presenter
-from edged.loop.reports import Reports
-from edged.loop.senses import Senses
-from edged.loop.shadow import Shadow
-from edged.loop.steering import Steering
+from edged.loop.device_info import DeviceInfo, what_is_known
+from edged.loop.engine_loop import STAGE, EngineLoop
+from edged.loop.governor_client import GovernorClient
+from edged.loop.limit_monitor import LimitMonitor
+from edged.loop.loop_calls import LoopCalls
+from edged.loop.result_publisher import ResultPublisher
+from edged.loop.sensor_feed import SensorFeed
+from edged.loop.shadow_runner import ShadowRunner
+from edged.loop.status_reporter import StatusReporter
 from edged.power.telemetry import Provider, Sampler, open_provider
 from edged.vision.decoder import make_decoder
 from edged.vision.letterbox import open_letterboxer
@@ -41,14 +41,14 @@ class House:
     endpoint: str
     publisher: Publisher
     pool: Pool
-    calls: Calls
+    calls: LoopCalls
     cameras: Cameras
-    steering: Steering
-    reports: Reports
-    pipeline: Pipeline
+    steering: GovernorClient
+    reports: StatusReporter
+    pipeline: EngineLoop
     sampler: Sampler
-    budgets: Budgets
-    senses: Senses
+    budgets: LimitMonitor
+    senses: SensorFeed
 
 
 @contextlib.contextmanager
@@ -56,7 +56,7 @@ def built(
     directory: Path,
     models: Mapping[str, bytes],
     limits: Limits | None = None,
-    known: Callable[[Pool], Known] | None = None,
+    known: Callable[[Pool], DeviceInfo] | None = None,
     provider: Provider | None = None,
     interval_s: float = 1.0,
     runtime: Runtime | None = None,
@@ -74,24 +74,24 @@ def built(
         config = EngineConfig(device="cpu")
         pool = stack.enter_context(Pool(bundle, runtime, config.max_batch) if runtime else Pool.open(bundle, config))
         selector = stack.enter_context(selectors.DefaultSelector())
-        calls = Calls(selector)
+        calls = LoopCalls(selector)
         stack.callback(calls.close)
         heartbeats = Heartbeats({STAGE: 5.0})
         cameras = Cameras(selector, f"t{uuid4().hex[:10]}", lambda c: reports.camera_changed(c))
         stack.callback(cameras.close)
         now_ns = clock.mono_ns()
         told = known(pool) if known else what_is_known(pool, bundle)
-        steering = Steering(pool, told, limits, publisher, now_ns, **more)
+        steering = GovernorClient(pool, told, limits, publisher, now_ns, **more)
         sampler = Sampler(provider or open_provider(PowerConfig()), interval_s)
         stack.callback(sampler.stop)
-        budgets = Budgets({v.name: v.accuracy for v in pool.variants}, publisher, now_ns)
-        senses = Senses(sampler, steering, budgets, now_ns)
+        budgets = LimitMonitor({v.name: v.accuracy for v in pool.variants}, publisher, now_ns)
+        senses = SensorFeed(sampler, steering, budgets, now_ns)
         manifest, decode = bundle.manifest, make_decoder(bundle.manifest)
         letterboxer = open_letterboxer(manifest.input, pool)
-        shadow = Shadow(manifest, pool, letterboxer, decode, publisher, steering)
-        reports = Reports(manifest, cameras, pool, steering, publisher, sampler, budgets, shadow, heartbeats)
-        presenter = Presenter(publisher, decode, manifest.labels, cameras.ring_name)
-        pipeline = Pipeline(
+        shadow = ShadowRunner(manifest, pool, letterboxer, decode, publisher, steering)
+        reports = StatusReporter(manifest, cameras, pool, steering, publisher, sampler, budgets, shadow, heartbeats)
+        presenter = ResultPublisher(publisher, decode, manifest.labels, cameras.ring_name)
+        pipeline = EngineLoop(
             selector, calls, cameras, pool, letterboxer, presenter, steering, senses, shadow, reports, heartbeats
         )
         endpoint = f"ipc://{directory}/results.ipc"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from edged import clock
 from edged.clock import NS_PER_S
 from edged.engines.pool import Pool
-from edged.governor.decision import Device, Variant
-from edged.loop.known import Known
+from edged.governor.messages import Device, Variant
+from edged.loop.device_info import DeviceInfo
 from edged.power.telemetry import Sample
 
 
@@ -70,7 +70,7 @@ class Plant:
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def known(self, pool: Pool) -> Known:
+    def known(self, pool: Pool) -> DeviceInfo:
         """What a device profile would say of it."""
         variants = []
         for v in pool.variants:
@@ -86,7 +86,7 @@ class Plant:
             sensor_lag_s=0.0,
             sensor_mean_s=0.05,
         )
-        return Known(tuple(variants), device)
+        return DeviceInfo(tuple(variants), device)
 
     @property
     def now_s(self) -> float:

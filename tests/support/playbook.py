@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edged.clock import NS_PER_S
 from edged.governor import governor
-from edged.governor.decision import BatchDone, Budget, Decision, Observation, Variant, Workload
+from edged.governor.messages import BatchDone, Budget, Decision, Observation, Variant, Workload
 
 FP16 = Variant("fp16", 0.90, (30.0,))
 MIXED = Variant("mixed", 0.85, (18.0,))

@@ -17,10 +17,10 @@ from edged.clock import NS_PER_MS, NS_PER_S
 from edged.config import Limits
 from edged.frames.frame import DropCause, Frame, PixelFormat
 from edged.frames.schedule import Scheduler
-from edged.governor.decision import BatchDone, Variant, Workload
-from edged.loop.chooser import Chooser
-from edged.loop.known import Known
-from edged.loop.steering import Steering
+from edged.governor.messages import BatchDone, Variant, Workload
+from edged.loop.device_info import DeviceInfo
+from edged.loop.dispatcher import Dispatcher
+from edged.loop.governor_client import GovernorClient
 
 DECODED_NS = 2 * NS_PER_MS
 """From capture until the loop has the frame."""
@@ -62,10 +62,10 @@ class SharedMachine:
         pool: Any = SimpleNamespace(select=lambda variant: None, variants=())
         publisher: Any = SimpleNamespace(publish=lambda message: message)
         times = [tuple(ms * k for k in range(1, 5)) for ms in latency_ms]
-        known = Known((Variant("better", 0.80, times[0]), Variant("faster", 0.79, times[1])))
-        self._steering = Steering(pool, known, limits, publisher, 0)
+        known = DeviceInfo((Variant("better", 0.80, times[0]), Variant("faster", 0.79, times[1])))
+        self._steering = GovernorClient(pool, known, limits, publisher, 0)
         self._schedule = Scheduler()
-        self._chooser = Chooser(self._schedule, self._steering, 4, self._give_up)
+        self._chooser = Dispatcher(self._schedule, self._steering, 4, self._give_up)
         self._cameras = cameras
         self._period_ns = int(NS_PER_S / fps)
         self._coming = [(self._random.randrange(self._period_ns), name, 0) for name in range(cameras)]

@@ -17,12 +17,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from calibration import build, build_times, plan
-from calibration.build import BuiltVariant, Place, build_bundle, check_memory
-from calibration.build_lock import LOCK_NAME
-from calibration.build_times import Stopwatch
 from calibration.commands import build as command
-from calibration.plan import build_plan
+from calibration.tensorrt import build, timing
+from calibration.tensorrt import build_plan as plan
+from calibration.tensorrt.build import BuiltVariant, Place, build_bundle, check_memory
+from calibration.tensorrt.build_plan import build_plan
+from calibration.tensorrt.lock import LOCK_NAME
+from calibration.tensorrt.timing import Stopwatch
 from edged.engines import trt
 from edged.engines.bundle import load_bundle
 from edged.engines.manifest import InputSpec, Layers
@@ -331,7 +332,7 @@ def test_a_build_keeps_its_times_for_the_next(tmp_path: Path) -> None:
 
     build_bundle(directory, 4, Watcher())
     (record,) = directory.glob("timing.*.json")
-    known = build_times.load(record)
+    known = timing.load(record)
     assert set(known) == {"fp16", "int8"} and list(known["int8"].marks) == ["timing 0/2", "timing 1/2", "timing 2/2"]
     build_bundle(directory, 4, Watcher(), again=True)
     assert [watch.left_s() is None for watch in watches] == [True, True, False, False]

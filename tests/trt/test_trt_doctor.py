@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from edged.checks.doctor_finding import Finding
+from edged.checks.engines import engines
 from edged.config import EngineConfig
-from edged.doctor.engines import engines
-from edged.doctor.finding import Finding
 from edged.engines import pool as pool_module
 from edged.engines import trt
 from edged.engines.bundle import load_bundle

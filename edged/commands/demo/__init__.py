@@ -25,11 +25,11 @@ from edged.bus.client import Client
 from edged.bus.control import request
 from edged.bus.schema import Decision, Result, State
 from edged.commands.demo import summary
+from edged.commands.demo.fixture import FIRST_DEADLINE_MS, Fixture
 from edged.commands.demo.pictures import CLIP, PICTURE, Clip, Gallery
-from edged.commands.demo.programme import Programme
 from edged.commands.demo.screen import LiveScreen, PlainScreen, Screen, View
-from edged.commands.demo.stage import FIRST_DEADLINE_MS, Stage
-from edged.commands.demo.tally import Tally, knows
+from edged.commands.demo.script import Script
+from edged.commands.demo.stats import Stats, knows
 from edged.commands.terminal import checked, console, progress
 from edged.engines.bundle import load_bundle
 from edged.errors import EdgedError, Interrupted, UsageError
@@ -49,12 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
     if not out.is_dir():
         raise UsageError(f"--out {out} is not a directory", "create it, or choose another")
     bundle = load_bundle(arguments.bundle or Path(edged.__file__).parent / "bundles" / "demo")
-    with _terminated_in_order(), Stage(arguments.cameras, bundle.directory) as stage:
+    with _terminated_in_order(), Fixture(arguments.cameras, bundle.directory) as stage:
         with progress("rendering the cameras' video and starting the daemon"):
             stage.prepare()
             stage.start()
             os.nice(NICE)
-            tally = Tally(stage.cameras, knows(bundle.manifest.labels))
+            tally = Stats(stage.cameras, knows(bundle.manifest.labels))
             client = _connect(stage)
         with contextlib.closing(client), Clip(out / CLIP) as clip:
             onlooker = _Onlooker(stage, client, clip, tally, arguments)
@@ -65,12 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
 class _Onlooker:
     """The subscriber: receives, counts, plays the programme, shows."""
 
-    def __init__(self, stage: Stage, client: Client, clip: Clip, tally: Tally, arguments: argparse.Namespace) -> None:
+    def __init__(self, stage: Fixture, client: Client, clip: Clip, tally: Stats, arguments: argparse.Namespace) -> None:
         self._stage, self._client, self._clip, self._arguments = stage, client, clip, arguments
         self._seconds: float = arguments.seconds
         self._tally = tally
         self._gallery = Gallery([camera.name for camera in stage.cameras])
-        self._programme = Programme(self._seconds, FIRST_DEADLINE_MS, self._ask)
+        self._programme = Script(self._seconds, FIRST_DEADLINE_MS, self._ask)
         self._state: State | None = None
         self._decision: Decision | None = None
         self._begun_ns = clock.mono_ns()
@@ -145,7 +145,7 @@ class _Onlooker:
         return (clock.mono_ns() - self._begun_ns) / clock.NS_PER_S
 
 
-def _connect(stage: Stage) -> Client:
+def _connect(stage: Fixture) -> Client:
     """Subscribed, and every camera runs smoothly."""
     client = Client(stage.results)
     waiting = {camera.name: SETTLE_RESULTS for camera in stage.cameras}

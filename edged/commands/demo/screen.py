@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edged.bus.schema import Decision, State
-from edged.commands.demo.programme import Act
-from edged.commands.demo.tally import Tally, VariantTally
+from edged.commands.demo.script import Act
+from edged.commands.demo.stats import Stats, VariantStats
 from edged.commands.terminal import causes, fitting_table, number
 
 REFRESH_S: Final = 0.25
@@ -35,7 +35,7 @@ class View:
     now_s: float
     seconds: float
     act: Act
-    tally: Tally
+    tally: Stats
     state: State | None
     decision: Decision | None
     lost: int
@@ -174,7 +174,7 @@ def _variants(view: View, out: Console) -> Table:
     return fitting_table(out, columns, rows, wraps={}, expendable=expendable, gap=3, header_style="dim")
 
 
-def variant_cells(tally: VariantTally) -> tuple[str, ...]:
+def variant_cells(tally: VariantStats) -> tuple[str, ...]:
     """frames, p50 and p99 age, late, precision, recall."""
     p50, p99 = tally.age_ms(0.5), tally.age_ms(0.99)
     return (

@@ -10,14 +10,14 @@ from rich.table import Table
 
 from edged.bus.schema import State
 from edged.commands.demo.screen import variant_cells
-from edged.commands.demo.tally import Tally
+from edged.commands.demo.stats import Stats
 from edged.commands.terminal import causes
 
 TOLD_CHANGES: Final = 6
 """As many runs of a variant are told one by one; of more only the number."""
 
 
-def as_object(tally: Tally, state: State, seconds: float, lost: int, files: list[str]) -> dict[str, Any]:
+def as_object(tally: Stats, state: State, seconds: float, lost: int, files: list[str]) -> dict[str, Any]:
     """Per camera `captured` = `results` + the sum of `drops` + `on_its_way`; ages in ms."""
     cameras = []
     for camera in state.cameras:
@@ -55,7 +55,7 @@ def as_object(tally: Tally, state: State, seconds: float, lost: int, files: list
     }
 
 
-def show(out: Console, tally: Tally, state: State, seconds: float, lost: int) -> None:
+def show(out: Console, tally: Stats, state: State, seconds: float, lost: int) -> None:
     out.print(
         f"\n{tally.results} results in {seconds:.0f} s, counted by a subscriber; {lost} messages lost on the way.\n"
     )

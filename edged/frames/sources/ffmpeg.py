@@ -24,7 +24,7 @@ from edged.errors import EdgedError
 from edged.frames.frame import PixelFormat
 from edged.frames.ring import MAX_SIDE
 from edged.frames.source import Grabbed, SourceInfo
-from edged.frames.uri import SourceUri
+from edged.uri import SourceUri
 
 av.logging.set_level(None)  # FFmpeg's own lines would carry URLs, and come thousands at a time from a bad stream
 

@@ -17,7 +17,7 @@ from edged import clock
 from edged.errors import EdgedError, UsageError
 from edged.frames.frame import PixelFormat
 from edged.frames.source import Grabbed, SourceInfo
-from edged.frames.uri import SourceUri
+from edged.uri import SourceUri
 
 PACKAGES: Final = (
     "apt-get install python3-gi gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-bad, "

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from edged import clock
 from edged.frames.frame import PixelFormat
-from edged.frames.scene import Scene
 from edged.frames.source import Grabbed, SourceInfo
-from edged.frames.uri import SourceUri
+from edged.synthetic.scene import Scene
+from edged.uri import SourceUri
 
 _MAX_LATE_NS = clock.NS_PER_S // 2
 

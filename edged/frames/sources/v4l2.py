@@ -17,7 +17,7 @@ from edged import clock
 from edged.errors import EdgedError
 from edged.frames.frame import PixelFormat
 from edged.frames.source import Grabbed, SourceInfo
-from edged.frames.uri import SourceUri
+from edged.uri import SourceUri
 
 _MAX_AGE_NS: Final = 10 * clock.NS_PER_S
 _LOG_ERRORS: Final = 2  # OpenCV's LOG_LEVEL_ERROR: its warnings would come again with each attempt, beside our reason

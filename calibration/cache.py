@@ -1,0 +1,172 @@
+"""Where a run keeps what its steps made, so that the next run goes on from there.
+
+A step's result is a directory named after the step and the digest of all that went into it. It is made under another
+name, synced and renamed: it is there whole, or not at all. What is found there is taken, if its files still have the
+digests they were made with; a changed recipe, model or picture gives another digest, hence another directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from edged.errors import EdgedError
+
+_DONE: Final = "done.json"
+_PARTIAL: Final = ".partial"
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+Make = Callable[[Path], None]
+"""Writes the step's files into a directory."""
+
+
+@contextlib.contextmanager
+def disk_faults_told(where: Path) -> Iterator[None]:
+    """Turns a full or read-only disk into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise EdgedError(
+                f"no space left for {where}: {error.strerror}",
+                "make room and run the same command again: it goes on from the last finished step",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise EdgedError(f"{error.filename or where} cannot be written: {error.strerror}",
+                             "choose another place with --out or --work") from error  # fmt: skip
+        raise
+
+
+class StepCache:
+    """One directory of step results, held by one run at a time."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._lock: int | None = None
+
+    def __enter__(self) -> StepCache:
+        with disk_faults_told(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise EdgedError(
+                f"another edged-calibrate works in {self.directory}", "wait for it, or give this one its own --work"
+            ) from None
+        for left in self.directory.glob(f"*{_PARTIAL}"):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def step(self, name: str, inputs: list[str], make: Make) -> Path:
+        """The directory of the step's files: what lies there from these inputs, or else what `make` writes now."""
+        key = hashlib.sha256("\0".join([_code(), name, *inputs]).encode()).hexdigest()[:16]
+        target = self.directory / f"{name}-{key}"
+        if _is_whole(target):
+            return target
+        partial = self.directory / f"{name}-{key}{_PARTIAL}"
+        try:
+            with disk_faults_told(self.directory):
+                shutil.rmtree(target, ignore_errors=True)
+                partial.mkdir()
+                make(partial)
+                _seal(partial)
+                os.rename(partial, target)
+                _sync(self.directory)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        for old in self.directory.glob(f"{name}-*"):
+            if old != target and len(old.name) == len(target.name):
+                shutil.rmtree(old, ignore_errors=True)
+        return target
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of a finished step's directory."""
+    if path.is_dir():
+        path = path / _DONE
+    with path.open("rb") as file:
+        found = hashlib.sha256()
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+@functools.cache
+def _code() -> str:
+    """Digest of this package: what another version of it made is made again."""
+    package = Path(__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        found.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The file is there whole, or as it was."""
+    partial = path.with_name(f".{path.name}{_PARTIAL}")
+    try:
+        partial.write_bytes(content)
+        _sync(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: msgspec.Struct | Sequence[msgspec.Struct] | dict[str, Any]) -> None:
+    """Readable JSON."""
+    path.write_bytes(as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """Readable JSON of structs, and of what numpy makes of a number."""
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2) + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def _seal(directory: Path) -> None:
+    """Sync the files and write down their digests."""
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    for path in files:
+        _sync(path)
+    done = directory / _DONE
+    done.write_bytes(msgspec.json.encode({path.name: digest(path) for path in files}))
+    _sync(done)
+    _sync(directory)
+
+
+def _is_whole(directory: Path) -> bool:
+    try:
+        written = msgspec.json.decode((directory / _DONE).read_bytes(), type=dict[str, str])
+        return all(digest(directory / name) == found for name, found in written.items())
+    except (OSError, msgspec.DecodeError):
+        return False
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

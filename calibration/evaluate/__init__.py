@@ -1,0 +1,1 @@
+"""What the engine files still see: metrics, the gate, and which layers cost accuracy."""

@@ -1,0 +1,194 @@
+"""Accuracy of one file on held-out pictures, run by ONNX Runtime and decoded as the daemon decodes it.
+
+With labels: COCO's mean average precision of a detector, top-1 and top-5 of a classifier. Without: how far it agrees
+with the float model, whose answers then pass for the truth. Every evaluation also says what its metric would have been
+on 200 other draws of the same pictures, the same draws for every file, so that two files compare pair by pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from calibration.evaluate.average_precision import Boxes, matches, precision
+from calibration.graph.index import session
+from calibration.progress import Advance, silent
+from calibration.recipe.frames import Frames, Picture
+from calibration.recipe.input_normalisation import IMAGE, Normalisation
+from calibration.recipe.labels import Truth
+from edged.engines.manifest import CenterDecoder, ClassifyDecoder, Decoder, InputSpec, YoloDecoder
+from edged.errors import UsageError
+from edged.vision.classify import LogitsDecoder
+from edged.vision.decoder import Decode
+from edged.vision.detect import CenterPeaks, Detections, YoloBoxes
+
+DRAWS: Final = 200
+_SEED: Final = 20
+_BATCH: Final = 4
+_MEASURING: Final = {"score_threshold": 0.05, "max_detections": 100}  # average precision wants the tail too
+
+Run = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
+"""Pictures [n, height, width, 3] -> the outputs of the model by name."""
+
+Answer = Boxes | NDArray[np.int64]
+"""What a model says of one picture: its objects, or its best classes in order."""
+
+
+class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`figures` are the metrics, 0..1; `metric` names the one that counts, and `draws` is that one on other draws."""
+
+    metric: str
+    figures: dict[str, float]
+    images: int
+    draws: list[float]
+
+    @property
+    def value(self) -> float:
+        return self.figures[self.metric]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the model is for: its input, its decoder and its classes, as the manifest will have them."""
+
+    input: InputSpec
+    output: Decoder
+    labels: tuple[str, ...]
+
+    def decoder(self, measuring: bool) -> Decode:
+        """The daemon's decoder; for measuring average precision with a low threshold and many detections."""
+        match self.output:
+            case CenterDecoder():
+                center = msgspec.structs.replace(self.output, **_MEASURING) if measuring else self.output
+                return CenterPeaks(center, self.input, len(self.labels))
+            case YoloDecoder():
+                yolo = msgspec.structs.replace(self.output, **_MEASURING) if measuring else self.output
+                return YoloBoxes(yolo, self.input, len(self.labels))
+            case ClassifyDecoder():
+                return LogitsDecoder(msgspec.structs.replace(self.output, top=5), len(self.labels))
+
+
+def tensors(output: Decoder) -> list[str]:
+    """Names of the tensors that a decoder reads."""
+    match output:
+        case CenterDecoder():
+            return [output.scores, output.boxes]
+        case YoloDecoder():
+            return [output.predictions]
+        case ClassifyDecoder():
+            return [output.logits]
+
+
+def on_images(model: onnx.ModelProto, task: Task) -> Run:
+    """Runs a file of a bundle, which takes pictures."""
+    running, names = session(model), tensors(task.output)
+    return lambda images: dict(zip(names, running.run(names, {IMAGE: images}), strict=True))
+
+
+def on_planes(model: onnx.ModelProto, task: Task, normalisation: Normalisation) -> Run:
+    """Runs a model that takes normalised planes."""
+    running, names, entry = session(model), tensors(task.output), model.graph.input[0].name
+    return lambda images: dict(zip(names, running.run(names, {entry: normalisation.planes(images)}), strict=True))
+
+
+def answers(
+    run: Run, frames: Frames, task: Task, progress: Advance = silent, measuring: bool = True
+) -> tuple[list[Answer], list[Truth | None]]:
+    """What the model says of every picture, and what is true of it."""
+    decode = task.decoder(measuring)
+    said: list[Answer] = []
+    truth: list[Truth | None] = []
+    for start in range(0, len(frames), _BATCH):
+        pictures = [frames.read(number) for number in range(start, min(start + _BATCH, len(frames)))]
+        outputs = run(np.stack([picture.image for picture in pictures]))
+        said += [_answer(decode, outputs, index, picture) for index, picture in enumerate(pictures)]
+        truth += [picture.truth for picture in pictures]
+        progress(len(said), len(frames))
+    return said, truth
+
+
+def _answer(decode: Decode, outputs: Mapping[str, NDArray[Any]], index: int, picture: Picture) -> Answer:
+    seen = decode(outputs, index, picture.letterbox)
+    if isinstance(seen, Detections):
+        return Boxes(seen.boxes, seen.class_ids, seen.scores)
+    return seen.class_ids
+
+
+def evaluate(
+    run: Run, frames: Frames, task: Task, reference: Sequence[Answer] | None = None, progress: Advance = silent
+) -> Evaluation:
+    """Accuracy by the labels of the frames; where they have none, agreement with `reference`, the float model's."""
+    said, truth = answers(run, frames, task, progress)
+    labelled = truth[0] is not None
+    if not labelled:
+        if reference is None:
+            raise ValueError("neither labels nor answers of the float model to compare with")
+        truth = [_as_truth(answer) for answer in reference]
+    if isinstance(task.output, ClassifyDecoder):
+        return _classification(cast("list[NDArray[np.int64]]", said), cast("list[int]", truth), labelled)
+    return _detection(cast("list[Boxes]", said), cast("list[Boxes]", truth), labelled, len(task.labels))
+
+
+def reference_answers(run: Run, frames: Frames, task: Task, progress: Advance = silent) -> list[Answer]:
+    """What the float model says, as the daemon would publish it: the truth where there are no labels."""
+    return answers(run, frames, task, progress, measuring=False)[0]
+
+
+def _as_truth(answer: Answer) -> Truth:
+    return answer if isinstance(answer, Boxes) else int(answer[0])
+
+
+def _classification(said: list[NDArray[np.int64]], truth: list[int], labelled: bool) -> Evaluation:
+    first = np.array([answer[0] == right for answer, right in zip(said, truth, strict=True)], float)
+    among = np.array([right in answer[:5] for answer, right in zip(said, truth, strict=True)], float)
+    draws = [float(weights @ first) / len(first) for weights in _draws(len(first))]
+    if labelled:
+        return Evaluation("top1", {"top1": _rounded(first.mean()), "top5": _rounded(among.mean())}, len(first), draws)
+    return Evaluation("agreement", {"agreement": _rounded(first.mean())}, len(first), draws)
+
+
+def _detection(said: list[Boxes], truth: list[Boxes], labelled: bool, classes: int) -> Evaluation:
+    try:
+        matched = matches(truth, said, classes)
+    except ValueError as error:
+        what = "the labelled pictures hold no object" if labelled else "the float model finds nothing in the pictures"
+        raise UsageError(f"{what}: nothing to measure", "give validation frames with objects in them") from error
+    whole = precision(matched)
+    figures = {"map50_95": whole.mean(), "map50": whole[0], "map75": whole[5]} if labelled else {"agreement": whole[0]}
+    metric = "map50_95" if labelled else "agreement"
+    columns = slice(None) if labelled else slice(0, 1)
+    draws = [float(precision(matched, weights)[columns].mean()) for weights in _draws(len(truth))]
+    return Evaluation(metric, {name: _rounded(value) for name, value in figures.items()}, len(truth), draws)
+
+
+def _draws(pictures: int) -> list[NDArray[np.float64]]:
+    """How often each picture is drawn; the same for the same number of pictures."""
+    rng = np.random.default_rng(_SEED)
+    return [rng.multinomial(pictures, np.full(pictures, 1 / pictures)).astype(float) for _ in range(DRAWS)]
+
+
+def _rounded(value: float | np.floating[Any]) -> float:
+    return round(float(value), 4)
+
+
+class Scorer:
+    """One number for a float or quantised model on normalised planes: what a search over layers asks many times."""
+
+    def __init__(self, model: onnx.ModelProto, frames: Frames, task: Task, normalisation: Normalisation) -> None:
+        self._frames, self._task, self._normalisation = frames, task, normalisation
+        run = on_planes(model, task, normalisation)
+        unlabelled = frames.read(0).truth is None
+        self._reference = reference_answers(run, frames, task) if unlabelled else None
+        self.whole = self(model)
+        """of the float model itself"""
+
+    def __call__(self, model: onnx.ModelProto) -> float:
+        """0..1, higher is better: mAP, top-1 or agreement."""
+        run = on_planes(model, self._task, self._normalisation)
+        return evaluate(run, self._frames, self._task, self._reference).value

@@ -1,0 +1,1 @@
+"""Measuring a device: latency and watts of each engine."""

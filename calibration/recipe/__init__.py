@@ -1,0 +1,1 @@
+"""What a user asks for: the recipe, its pictures, labels and input normalisation."""

@@ -1,0 +1,1 @@
+"""What the variants still see beside the reference. Pure."""

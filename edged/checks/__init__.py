@@ -1,0 +1,1 @@
+"""What `edged check` and `edged doctor` look at."""

@@ -1,0 +1,156 @@
+"""What the demo is played on: a private directory, rendered cameras, and a real daemon as a child process.
+
+The cameras: rendered scenes by the `test` source, whose truth is known frame by frame, and a video file encoded on the
+spot from another such scene. The daemon is `edged run`, in a runtime directory of its own, so it meets no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal
+
+import av
+import numpy as np
+
+from edged.errors import EdgedError
+from edged.paths import CONTROL, RESULTS
+from edged.synthetic.scene import Scene
+
+WIDTH, HEIGHT, FPS = 1280, 720, 10
+VIDEO_SEED: Final = 30
+VIDEO_FRAMES: Final = 80
+FIRST_DEADLINE_MS: Final = 1000.0
+"""Until the programme sets one that suits this machine, so that nothing is late while the cameras open."""
+STOP_S: Final = 10.0
+LOG_TAIL_BYTES: Final = 2000
+_DAEMON: Final = (
+    "import signal, sys; from edged.cli import main; from edged.frames.forkserver import die_with_parent; "
+    "die_with_parent(signal.SIGTERM); sys.exit(main())"
+)
+"""`edged`, but it ends in order when the demo is killed: there is nobody else to stop it."""
+
+
+@dataclass(frozen=True)
+class DemoCamera:
+    """`seed`: of the scene it shows; the truth of frame n is that scene's frame n, for "test" cameras only."""
+
+    name: str
+    kind: Literal["test", "file"]
+    seed: int
+
+
+CAMERAS: Final = (
+    DemoCamera("belt-1", "test", 1),
+    DemoCamera("video", "file", VIDEO_SEED),
+    DemoCamera("belt-2", "test", 2),
+)
+
+
+class Fixture:
+    """The daemon and all it needs, from entry to exit; nothing is left behind."""
+
+    def __init__(self, cameras: int, bundle: Path) -> None:
+        self.cameras = CAMERAS[:cameras]
+        self._bundle = bundle
+        with _room("temporary files"):
+            self._directory = Path(tempfile.mkdtemp(prefix="edged-demo-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def results(self) -> str:
+        return f"ipc://{self._directory / RESULTS}"
+
+    @property
+    def control(self) -> str:
+        return f"ipc://{self._directory / CONTROL}"
+
+    def __enter__(self) -> Fixture:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            self._stop()
+        finally:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def prepare(self) -> None:
+        """Encode the video, where a camera wants one, and write the configuration."""
+        video = self._directory / "belt.mp4"
+        if any(camera.kind == "file" for camera in self.cameras):
+            encode_scene(video, VIDEO_SEED, VIDEO_FRAMES)
+        lines = [f'bundle = "{self._bundle}"', "[limits]", f"deadline_ms = {FIRST_DEADLINE_MS:g}"]
+        for camera in self.cameras:
+            scene = f"test://{camera.seed}?width={WIDTH}&height={HEIGHT}&fps={FPS}"
+            source = scene if camera.kind == "test" else f"file://{video}"
+            lines += ["[[camera]]", f'name = "{camera.name}"', f'source = "{source}"']
+        file = self._directory / "demo.toml"
+        with _room(file):
+            file.write_text("\n".join(lines) + "\n")
+
+    def start(self) -> None:
+        """Start the daemon. In a session of its own: Ctrl-C is for the demo, which then stops the daemon in order."""
+        with (self._directory / "daemon.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _DAEMON, "run", "-c", str(self._directory / "demo.toml")],
+                env={**os.environ, "RUNTIME_DIRECTORY": str(self._directory)},
+                cwd=self._directory,  # where Python looks for modules first: nobody else's
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def require_alive(self) -> None:
+        """EdgedError with the end of its log if the daemon is gone."""
+        if self._process is None or self._process.poll() is not None:
+            code = None if self._process is None else self._process.returncode
+            tail = (self._directory / "daemon.log").read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace").strip()
+            raise EdgedError(f"the daemon ended with code {code}", f"the end of its log:\n{tail}")
+
+    def _stop(self) -> None:
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # its cameras die with it
+            self._process.wait(STOP_S)
+
+
+@contextlib.contextmanager
+def _room(what: str | Path) -> Iterator[None]:
+    """A file system that is full, or shut, is told in a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise EdgedError(
+            f"cannot write {what}: {error.strerror}", "make room there, or name another directory in TMPDIR"
+        ) from error
+
+
+def encode_scene(path: Path, seed: int, frames: int) -> None:
+    """`frames` pictures of a scene as H.264. Encoded in memory: FFmpeg crashes on a file system that is full."""
+    encoded = io.BytesIO()
+    scene = Scene(seed, WIDTH, HEIGHT, FPS)
+    picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+    with av.open(encoded, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "crf": "20"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(frames):
+            scene.render(index, picture)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(stream.encode(None))
+    with _room(path):
+        path.write_bytes(encoded.getvalue())

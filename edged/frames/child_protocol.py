@@ -1,0 +1,57 @@
+"""What a camera's child process and the daemon say to each other, over a SOCK_SEQPACKET pair: a packet is a message.
+
+Child to daemon: HELLO with the child's pidfd attached, then JSON lines (Line), and a BELL for each frame: the ring
+holds something new, be it a frame or the count of one that was frozen.
+Daemon to child: a ring's name (RingLine) after each `opened`, and CREDIT bytes for an unpaced source. The child decodes
+untrusted video, so the daemon believes nothing that does not fit these types. Pure data.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from edged.config import CameraConfig
+
+HELLO: Final = b"H"
+NOTIFY: Final = b"B"
+CREDIT: Final = b"C"
+MAX_PACKET: Final = 4096
+MAX_REASON: Final = 400
+
+_Side = Annotated[int, Meta(ge=2, le=8192)]
+
+
+class StartRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a child is told at its start. `credentials` is the directory of systemd's credentials."""
+
+    camera: CameraConfig
+    first_frame: int
+    credentials: str | None
+
+
+class OpenedLine(Struct, frozen=True, forbid_unknown_fields=True):
+    """The source is open. `format` is a PixelFormat; `paced` False: it waits for a CREDIT before each further frame."""
+
+    width: _Side
+    height: _Side
+    format: Annotated[int, Meta(ge=1, le=2)]
+    fps: Annotated[float, Meta(gt=0, le=1000)] | None
+    codec: Annotated[str, Meta(max_length=40)]
+    paced: bool
+
+
+class Line(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Exactly one of them is set. `final`: trying again cannot help."""
+
+    opened: OpenedLine | None = None
+    failed: Annotated[str, Meta(max_length=MAX_REASON)] | None = None
+    final: bool = False
+    ended: bool = False
+
+
+class RingLine(Struct, frozen=True, forbid_unknown_fields=True):
+    """The ring to write to from now on."""
+
+    ring: str

@@ -1,0 +1,1 @@
+"""What is learnt from measurements: latency, queueing, power, heat. Pure."""

@@ -1,0 +1,1 @@
+"""What each limit allows now: one module a limit. Pure."""

@@ -1,0 +1,121 @@
+"""The GPU's clock between the governor and the actuator: what is planned in, what is confirmed out. On the engine loop.
+
+Only what the actuator has confirmed counts. While it confirms nothing the clock is a given, whatever the cause: nobody
+asked for control, the helper is away, or it has died. The governor is told when that changes, people by an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from edged.bus import schema
+from edged.clock import NS_PER_S
+from edged.governor.messages import ClockRange
+from edged.power.clocks import SAME_CLOCK, ClockState
+
+ASK_AGAIN_NS: Final = 10 * NS_PER_S
+"""What others do to the ceiling (a power mode, the kernel when it is hot) is taken up so often at most."""
+AWAITED: Final = ClockState()
+
+
+class Actuator(Protocol):
+    """As `power.clocks.ClockActuator`."""
+
+    @property
+    def state(self) -> ClockState: ...
+    def set(self, index: int | None) -> None: ...
+    def again(self) -> None: ...
+
+
+class GpuClock:
+    """Begins by asking for the highest clock: that holds nothing down, and the answer tells whether the clock can be
+    had, and how far up."""
+
+    def __init__(
+        self, clocks_mhz: Sequence[float], actuator: Actuator | None = None, dwell_s: float = 0.0, now_ns: int = 0
+    ) -> None:
+        """`clocks_mhz` ascends, as in the device profile; a clock is kept for `dwell_s` at least. Without an actuator
+        the clock stays a given."""
+        self.clocks_mhz = tuple(clocks_mhz)
+        self._actuator = actuator
+        self._dwell_ns = int(dwell_s * NS_PER_S)
+        self._top = self._wanted = self._highest = len(self.clocks_mhz) - 1
+        self._asked_ns = self._again_ns = now_ns
+        self._seen = AWAITED
+        self._controlled = False
+        self._told: int | None = None
+        self._problem: str | None = None
+        if actuator is not None:
+            actuator.set(self._top)
+
+    @property
+    def clock(self) -> int | None:
+        """Which one is in force by the actuator's word; None while the clock is a given."""
+        return None if self._actuator is None else self._actuator.state.index
+
+    @property
+    def report(self) -> schema.ClockControl | None:
+        """For a status; None where nobody asked for control."""
+        if self._actuator is None:
+            return None
+        mhz = None if self.clock is None else self.clocks_mhz[self.clock]
+        problem = self._problem if self._controlled or self._problem else "the clock helper has not answered yet"
+        return schema.ClockControl(mhz, self.clocks_mhz[0], self.clocks_mhz[self._highest], problem)
+
+    def at(self, ceiling_mhz: float | None) -> int | None:
+        """The clock of a ceiling that a sensor tells; None if it tells none, or the profile has none so low."""
+        if ceiling_mhz is None:
+            return None
+        below = [n for n, mhz in enumerate(self.clocks_mhz) if mhz <= ceiling_mhz * (1 + SAME_CLOCK)]
+        return below[-1] if below else None
+
+    def ask(self, index: int, now_ns: int) -> None:
+        """What the governor plans: asked for unless the clock before has only just been asked for."""
+        index = min(index, self._highest)
+        if self._actuator is None or not self._controlled or index == self._wanted:
+            return
+        if now_ns - self._asked_ns >= self._dwell_ns:
+            self._wanted, self._asked_ns = index, now_ns
+            self._actuator.set(index)
+
+    def sensed(self, ceiling_mhz: float | None, now_ns: int) -> None:
+        """A sensor's word of the ceiling. If that is not what was confirmed, somebody else has spoken since: then it is
+        asked for once more, and may reach further up or less far than before."""
+        if self._actuator is None or ceiling_mhz is None or (confirmed := self._actuator.state.ceiling_mhz) is None:
+            return
+        settled = now_ns - max(self._asked_ns, self._again_ns) >= ASK_AGAIN_NS
+        if settled and abs(ceiling_mhz - confirmed) > SAME_CLOCK * confirmed:
+            self._again_ns, self._highest = now_ns, self._top
+            self._actuator.again()
+
+    def news(self) -> tuple[ClockRange | None, schema.Event | None]:
+        """What the governor and people are to be told, each once. To be asked now and then."""
+        if self._actuator is None or (state := self._actuator.state) is self._seen or state == AWAITED:
+            return None, None
+        self._seen = state
+        return self._lost(state) if state.index is None else self._held(state.index)
+
+    def _held(self, index: int) -> tuple[ClockRange | None, schema.Event | None]:
+        if index < self._wanted:
+            self._highest = index
+        event, before, self._told = None, self._told, self._highest
+        if not self._controlled:
+            low_mhz, high_mhz = self.clocks_mhz[0], self.clocks_mhz[self._highest]
+            event = schema.Event(
+                kind="clock_control", text=f"the GPU's clock is edged's to set, {low_mhz:g} to {high_mhz:g} MHz"
+            )
+        self._controlled, self._problem = True, None
+        return ClockRange(self._highest) if self._highest != before else None, event
+
+    def _lost(self, state: ClockState) -> tuple[ClockRange | None, schema.Event | None]:
+        assert self._actuator is not None
+        problem = state.problem or f"the ceiling is {state.ceiling_mhz:g} MHz, below every clock of the device profile"
+        event = None
+        if problem != self._problem:
+            event = schema.Event(kind="clock_control", text=f"the GPU's clock is a given: {problem}")
+        was, self._controlled, self._problem, self._told = self._controlled, False, problem, None
+        # when it is back, it begins again with what holds nothing down
+        self._wanted = self._highest = self._top
+        self._actuator.set(self._top)
+        return ClockRange(None) if was else None, event

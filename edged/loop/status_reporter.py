@@ -1,0 +1,204 @@
+"""What the daemon says of itself: `status` per camera, `state` once a second, `telemetry`, and the workload.
+
+Runs on the engine loop's thread, except `housekeep`, which the housekeeping thread calls: it publishes every sample of
+the sensors, and the state, marked unhealthy, while the engine loop is stuck.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import statistics
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Final
+
+import msgspec
+
+import edged
+from edged import clock
+from edged.bus import schema
+from edged.bus.publisher import Publisher
+from edged.clock import NS_PER_S
+from edged.config import Limits
+from edged.engines.manifest import Manifest
+from edged.engines.pool import Pool
+from edged.frames.cameras import Cameras, CameraStatus
+from edged.governor.messages import Workload
+from edged.health import Heartbeats
+from edged.loop import event_log
+from edged.loop.governor_client import GovernorClient
+from edged.loop.limit_monitor import LimitMonitor
+from edged.loop.shadow_runner import ShadowRunner
+from edged.power.telemetry import Sample, Sampler
+from edged.power.throttle import Alarms
+
+log = logging.getLogger(__name__)
+
+EVERY_NS: Final = NS_PER_S
+OVERDUE_NS: Final = 2 * NS_PER_S
+LATENCIES: Final = 255
+"""Batches whose time per frame the published median is taken over."""
+
+_UNOFFERED: Final = ("rate", "corrupt", "frozen")
+"""Drops that happen in the camera's child: these frames were never offered to the engine."""
+
+
+class StatusReporter:
+    def __init__(
+        self,
+        manifest: Manifest,
+        cameras: Cameras,
+        pool: Pool,
+        steering: GovernorClient,
+        publisher: Publisher,
+        sampler: Sampler,
+        budgets: LimitMonitor,
+        shadow: ShadowRunner,
+        heartbeats: Heartbeats,
+        mode: Callable[[], schema.ProfileMode | None] = lambda: None,
+        recording: Callable[[], schema.Recording | None] = lambda: None,
+    ) -> None:
+        """`mode`: of the profile in force."""
+        self._mode = mode
+        self._recording = recording
+        self._manifest = manifest
+        self._cameras = cameras
+        self._pool = pool
+        self._steering = steering
+        self._publisher = publisher
+        self._sampler = sampler
+        self._budgets = budgets
+        self._shadow = shadow
+        self._heartbeats = heartbeats
+        self._limits = Limits()
+        self._profile: str | None = None
+        self._begun_ns = clock.mono_ns()
+        self._results = {variant.name: 0 for variant in pool.variants}
+        self._latencies = {variant.name: deque[float](maxlen=LATENCIES) for variant in pool.variants}
+        self._counted = (self._begun_ns, 0, 0)  # when, frames offered, frames late: as of the last workload
+        self._sample: Sample | None = None
+        self._alarms = Alarms()
+        self._changed: dict[str, None] = {}
+        self._telemetry: schema.Telemetry | None = None
+        self._state: schema.State | None = None
+        self._overdue_ns = 0
+        self.due_ns = self._begun_ns
+
+    def limits_changed(self, limits: Limits, profile: str | None = None) -> None:
+        """`profile`: the name of the power profile they come from."""
+        self._limits, self._profile = limits, profile
+        self._budgets.limits_changed(limits, clock.mono_ns())
+
+    def batch_done(self, variant: str, frames: int, service_ms: float) -> None:
+        self._latencies[variant].append(service_ms / frames)
+
+    def published(self, variant: str, on_time: bool) -> None:
+        """A frame's result went out."""
+        self._results[variant] += 1
+        self._budgets.published(variant, on_time)
+
+    def camera_changed(self, camera: str) -> None:
+        """Its state changed; called from within Cameras, so it is only noted, and said in the same turn."""
+        self._changed[camera] = None
+
+    def publish_changes(self, now_ns: int) -> None:
+        """Say which cameras changed their state since the last call."""
+        if self._changed:
+            for camera in self._changed.keys() & set(self._cameras.names()):
+                status = self._publisher.publish(self._status(self._cameras.status(camera, now_ns)))
+                event_log.camera_changed(status)
+            self._changed.clear()
+
+    def workload(self, now_ns: int) -> Workload:
+        """What the cameras offered since the last call."""
+        statuses = [self._cameras.status(name, now_ns) for name in self._cameras.names()]
+        offered = sum(s.captured - sum(s.drops.get(cause, 0) for cause in _UNOFFERED) for s in statuses)
+        late = sum(s.drops.get("late", 0) + s.drops.get("overload", 0) for s in statuses)
+        self._budgets.update_counters(offered, sum(s.drops.get("budget", 0) for s in statuses))
+        then_ns, offered_then, late_then = self._counted
+        self._counted = (now_ns, offered, late)
+        seconds = max(now_ns - then_ns, 1) / NS_PER_S
+        # a camera that was removed takes its counts with it
+        frames_per_s = max(0, offered - offered_then) / seconds
+        return Workload(sum(s.state == "live" for s in statuses), frames_per_s, max(0, late - late_then), apart=True)
+
+    def publish(self, now_ns: int) -> None:
+        """Once a second: cameras that give no frames, the device, the whole state."""
+        self.due_ns = now_ns + EVERY_NS
+        statuses = [self._status(self._cameras.status(name, now_ns)) for name in self._cameras.names()]
+        for status in statuses:
+            if status.state != "live":
+                self._publisher.publish(status)
+        health = self._heartbeats.check(now_ns)
+        state = schema.State(
+            version=edged.__version__,
+            pid=os.getpid(),
+            uptime_s=(now_ns - self._begun_ns) / NS_PER_S,
+            bundle=self._manifest.name,
+            metric=self._manifest.metric,
+            limits=msgspec.structs.asdict(self._limits),
+            profile=self._profile,
+            variants=self._variants(),
+            cameras=statuses,
+            decision=self._steering.message,
+            telemetry=self._telemetry,
+            healthy=health.healthy,
+            stages=health.stages,
+            budgets=self._budgets.states(now_ns),
+            guard=self._shadow.report(now_ns),
+            clock=self._steering.ceiling.report,
+            mode=self._mode(),
+            recording=self._recording(),
+        )
+        self._state = self._publisher.publish(state)
+
+    @property
+    def state(self) -> schema.State | None:
+        """As last published; None before the first second."""
+        return self._state
+
+    def housekeep(self, now_ns: int) -> None:
+        """From the housekeeping thread, several times a second: a new sample, and what is still true when the engine
+        loop does not report any more."""
+        self._publish_telemetry(self._sampler.latest(now_ns))
+        if self._state is None or now_ns < max(self.due_ns, self._overdue_ns) + OVERDUE_NS:
+            return
+        self._overdue_ns = now_ns - EVERY_NS
+        health = self._heartbeats.check(now_ns)
+        uptime_s = (now_ns - self._begun_ns) / NS_PER_S
+        told = msgspec.structs.replace(self._state, healthy=False, stages=health.stages, uptime_s=uptime_s)
+        self._state = self._publisher.publish(told)
+
+    def _status(self, status: CameraStatus) -> schema.Status:
+        """Inside `state` its number is that of the last one sent, so that a late reader knows where it joined."""
+        seq = self._publisher.last_seq(f"status/{status.camera}")
+        return schema.Status(**asdict(status), seq=seq, t_publish=clock.wall_ns() / NS_PER_S)
+
+    def _publish_telemetry(self, sample: Sample) -> None:
+        """A sample that grows stale is another one: its values are unknown then."""
+        if sample == self._sample:
+            return
+        self._sample = sample
+        for alarm in self._alarms.of(sample):
+            log.warning("%s", alarm.text)
+            self._publisher.publish(schema.Event(kind=alarm.kind, text=alarm.text))
+        values = asdict(sample)
+        del values["mono_ns"]
+        self._telemetry = self._publisher.publish(schema.Telemetry(**{**values, "missing": list(sample.missing)}))
+
+    def _variants(self) -> list[schema.VariantState]:
+        return [
+            schema.VariantState(
+                name=variant.name,
+                precision=variant.precision,
+                sparse=variant.sparse,
+                accuracy=variant.accuracy,
+                runtime=variant.runtime,
+                refused=variant.refused,
+                results=self._results[variant.name],
+                latency_p50_ms=statistics.median(times) if (times := self._latencies[variant.name]) else None,
+            )
+            for variant in self._pool.variants
+        ]

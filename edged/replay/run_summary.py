@@ -1,0 +1,205 @@
+"""A run as figures over time: what passed the governor's door in, what a table and a plot show out. Pure.
+
+`see` is a tap: a simulated run, a recorded one and one that never was are told the same way. Times are seconds from the
+first thing seen; power and temperature are what the sensors showed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged.clock import NS_PER_S
+from edged.governor.helm import Answer, Asked, Start
+from edged.governor.messages import BatchDone, Budget, BudgetChanged, Decision, Sensed, Skipped, Variant
+from edged.governor.standing import State
+
+Array = NDArray[np.floating[Any]]
+LONGEST_HOLD_S: Final = 10.0
+"""A reading stands for no longer: beyond it the power is unknown."""
+
+
+class Ran(NamedTuple):
+    """A batch (or `serial` of them): `latency_ms` is capture to publish of its oldest frame."""
+
+    at_s: float
+    variant: str
+    frames: int
+    latency_ms: float
+    late: int
+    again: bool
+
+
+class Read(NamedTuple):
+    at_s: float
+    power_w: float | None
+    temperature_c: float | None
+    charge: float | None
+
+
+class GivenUp(NamedTuple):
+    at_s: float
+    frames: int
+    late: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """None where nothing is known. Shares are 0 to 1; `accuracy` is the mean over results on time, by the accuracy each
+    variant has in the bundle, `service` the same over all frames offered."""
+
+    seconds: float
+    offered: int
+    results: int
+    on_time: float | None
+    given_up: int
+    dropped_late: int
+    shares: Mapping[str, float]
+    mean_w: float | None
+    energy_wh: float | None
+    over_power: float | None
+    """share of the seconds in which the rolling mean was above the budget (2 % of tolerance)"""
+    hottest_c: float | None
+    lowest_charge: float | None
+    accuracy: float | None
+    service: float | None
+    switches: int
+
+
+@dataclass
+class RunSummary:
+    """`estimated`: its power and temperature are a model's."""
+
+    name: str
+    estimated: bool = False
+    begun_ns: int | None = None
+    variants: tuple[Variant, ...] = ()
+    runs: list[Ran] = field(default_factory=list)
+    readings: list[Read] = field(default_factory=list)
+    given_up: list[GivenUp] = field(default_factory=list)
+    budgets: list[tuple[float, Budget]] = field(default_factory=list)
+    decisions: list[tuple[float, Decision]] = field(default_factory=list)
+    end_s: float = 0.0
+
+    def see(self, now_ns: int, asked: Asked, answer: Answer, state: State) -> None:
+        if self.begun_ns is None:
+            self.begun_ns = now_ns
+            self.variants = state.variants
+            self.budgets.append((0.0, state.budget))
+        at_s = (now_ns - self.begun_ns) / NS_PER_S
+        self.end_s = max(self.end_s, at_s)
+        match asked:
+            case BatchDone():
+                latency_ms = asked.lead_ms + asked.service_ms * asked.serial
+                frames = asked.batch * asked.serial
+                self.runs.append(Ran(at_s, asked.variant, frames, latency_ms, asked.late, asked.again))
+            case Sensed():
+                self.readings.append(Read(at_s, asked.power_w, asked.temperature_c, asked.charge))
+            case Skipped():
+                self.given_up.append(GivenUp(at_s, asked.frames, asked.late))
+            case BudgetChanged(budget):
+                self.budgets.append((at_s, budget))
+            case Start():  # of another run: what it changed in the bundle stands beside what was
+                known = {variant.name: variant for variant in (*self.variants, *asked.variants)}
+                self.variants = tuple(known.values())
+                if asked.budget != self.budgets[-1][1]:
+                    self.budgets.append((at_s, asked.budget))
+        if isinstance(answer, Decision):
+            self.decisions.append((at_s, answer))
+
+    def sensed(self, key: str) -> tuple[Array, Array]:
+        """Times and values of a field of the readings, where known."""
+        known = [(r.at_s, value) for r in self.readings if (value := getattr(r, key)) is not None]
+        return np.array([t for t, _ in known]), np.array([float(v) for _, v in known])
+
+    def limit(self, key: str) -> tuple[Array, Array]:
+        """A limit as steps: times of change, values (NaN where it is absent), and once more at the end."""
+        values = [(t, getattr(b, key)) for t, b in self.budgets]
+        values.append((self.end_s, values[-1][1] if values else None))
+        return np.array([t for t, _ in values]), np.array([math.nan if v is None else float(v) for _, v in values])
+
+    def by_second(self) -> Array:
+        """Watts of each whole second, held from the last reading; NaN where there was none for long."""
+        times, watts = self.sensed("power_w")
+        seconds = np.arange(0.0, math.ceil(self.end_s)) + 0.5
+        if not len(times) or not len(seconds):
+            return np.full(len(seconds), math.nan)
+        sums = np.zeros(len(seconds))
+        counts = np.zeros(len(seconds))
+        at = np.minimum(times.astype(int), len(seconds) - 1)
+        np.add.at(sums, at, watts)
+        np.add.at(counts, at, 1)
+        last = np.searchsorted(times, seconds, side="right") - 1
+        held = np.where((last >= 0) & (seconds - times[np.maximum(last, 0)] <= LONGEST_HOLD_S), watts[last], math.nan)
+        return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), held))
+
+    def rolling(self) -> tuple[Array, Array]:
+        """The mean power of the window that ends at each second; NaN before the first whole window."""
+        watts = self.by_second()
+        window = max(1, round(self.budgets[-1][1].power_window_s)) if self.budgets else 1
+        if len(watts) < window:
+            return np.arange(len(watts)) + 1.0, np.full(len(watts), math.nan)
+        known = np.nan_to_num(watts)
+        sums = np.cumsum(np.concatenate([[0.0], known]))
+        counts = np.cumsum(np.concatenate([[0.0], np.isfinite(watts)]))
+        count = counts[window:] - counts[:-window]
+        means = np.where(count > window / 2, (sums[window:] - sums[:-window]) / np.maximum(count, 1), math.nan)
+        return np.arange(len(watts)) + 1.0, np.concatenate([np.full(window - 1, math.nan), means])
+
+    def summary(self) -> Summary:
+        firsts = [run for run in self.runs if not run.again]
+        results = sum(run.frames for run in firsts)
+        late = sum(run.late for run in firsts)
+        given_up = sum(g.frames for g in self.given_up if not g.late)
+        dropped = sum(g.frames for g in self.given_up if g.late)
+        offered = results + given_up + dropped
+        accuracy = {v.name: v.accuracy for v in self.variants}
+        shares = {
+            v.name: sum(run.frames for run in firsts if run.variant == v.name) / max(1, results) for v in self.variants
+        }
+        known = [(run.frames - run.late, a) for run in firsts if (a := accuracy.get(run.variant)) is not None]
+        earned, timely = sum(n * a for n, a in known), sum(n for n, _ in known)
+        watts = self.by_second()
+        seen = watts[np.isfinite(watts)]
+        celsius, charge = self.sensed("temperature_c")[1], self.sensed("charge")[1]
+        switches = sum(a.variant != b.variant for a, b in pairwise(firsts))
+        mean_w = float(seen.mean()) if len(seen) else None
+        return Summary(
+            seconds=self.end_s,
+            offered=offered,
+            results=results,
+            on_time=(results - late) / results if results else None,
+            given_up=given_up,
+            dropped_late=dropped,
+            shares=shares,
+            mean_w=mean_w,
+            energy_wh=None if mean_w is None else mean_w * self.end_s / 3600,
+            over_power=self._over_power(),
+            hottest_c=float(celsius.max()) if len(celsius) else None,
+            lowest_charge=float(charge.min()) if len(charge) else None,
+            accuracy=earned / timely if timely else None,
+            service=earned / offered if known and offered else None,
+            switches=switches,
+        )
+
+    def _over_power(self) -> float | None:
+        """A step down has one window of grace, since nobody can undo the past."""
+        at_s, rolling_w = self.rolling()
+        changed_s, caps_w = self.limit("power_w")
+        known = np.isfinite(rolling_w)
+        if not known.any() or not np.isfinite(caps_w).any():
+            return None
+        window = self.budgets[-1][1].power_window_s
+        over = 0
+        for t, w in zip(at_s[known], rolling_w[known], strict=True):
+            first = max(0, int(np.searchsorted(changed_s, t - window, side="right")) - 1)
+            last = max(first + 1, int(np.searchsorted(changed_s, t, side="right")))
+            in_force = caps_w[first:last]
+            over += bool(np.isfinite(in_force).all() and w > 1.02 * in_force.max())
+        return over / int(known.sum())

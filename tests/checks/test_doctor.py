@@ -1,0 +1,183 @@
+"""`edged doctor` on a machine without a GPU: what it tells, what it cannot test and why, and how it looks."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from edged.checks import gpu as gpu_room
+from edged.checks import sensors
+from edged.checks.doctor_finding import Finding
+from edged.checks.engines import engines
+from edged.checks.gpu import gpu
+from edged.checks.open_questions import QUESTIONS, open_questions
+from edged.cli import main
+from edged.commands import doctor as command
+from edged.config import PowerConfig
+from edged.engines import cuda, ort_cuda
+from edged.engines import pool as pool_module
+from edged.engines.bundle import load_bundle
+from edged.engines.cuda import CudaError
+from edged.engines.manifest import InputSpec
+from tests.support.host_gpu import HostGpu, HostGpuRuntime
+from tests.support.models import HEIGHT, WIDTH, center_model, manifest_for, write_bundle
+
+HOST = PowerConfig(provider="host")
+pytestmark = pytest.mark.skipif(cuda.why_not() is None, reason="a GPU is here: tests/gpu has its own")
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sensors, "PAUSE_S", 0.01)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "b", {"fp16": center_model(1.0), "int8": center_model(2.0)})
+
+
+def arguments(bundle: Path | None, **more: Any) -> argparse.Namespace:
+    given = {"bundle": bundle and str(bundle), "config": None, "max_batch": 2, "json": False, "out": None}
+    return argparse.Namespace(**given | more)
+
+
+def outcomes(findings: list[Finding]) -> dict[str, str]:
+    return {finding.subject: finding.outcome for finding in findings}
+
+
+def test_it_says_exactly_what_could_not_be_tested_and_what_is_missing_for_it(bundle: Path) -> None:
+    found = list(command.examine(bundle, HOST, 2))
+    told = outcomes(found)
+    assert told["machine"] == told["fp16 on cpu"] == told["int8 on cpu"] == "ok"
+    assert told["gpu"] == told["engines on cuda"] == told["engines on tensorrt"] == "untested"
+    texts = {finding.subject: finding.text for finding in found}
+    assert "driver" in texts["gpu"] and "TensorRT's Python package is not here" in texts["engines on tensorrt"]
+    last = found[-1]
+    assert last.subject == "open questions" and "untested here: " in last.text
+    assert "engines on cuda, engines on tensorrt" in last.text
+    assert set(last.figures) == {question.name for question in QUESTIONS}
+    cpu = next(finding for finding in found if finding.subject == "fp16 on cpu")
+    assert list(cpu.figures) == ["batch 1_ms", "batch 2_ms"] and all(float(ms or 0) > 0 for ms in cpu.figures.values())
+
+
+def test_the_report_is_json_and_exit_0_where_nothing_failed(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGED_CONFIG", str(tmp_path / "none.toml"))
+    assert main(["doctor", "--bundle", str(bundle), "--json", "--out", str(tmp_path / "report.json")]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads((tmp_path / "report.json").read_text())
+    assert report["at"] > 1_700_000_000
+    assert {finding["outcome"] for finding in report["findings"]} == {"ok", "untested"}
+    assert main(["doctor", "--bundle", str(bundle), "--out", str(tmp_path / "no" / "report.json")]) == 2
+    assert "cannot be written: No such file" in capsys.readouterr().err
+
+
+def test_a_damaged_variant_fails_and_the_rest_is_tested(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bundle / "int8.onnx").write_bytes(center_model(3.0))
+    assert command.run(arguments(bundle)) == 1
+    told = capsys.readouterr().out
+    assert "failed    int8 on cpu: " in told and "SHA-256" in told and "ok        fp16 on cpu: runs" in told
+
+
+def test_a_bundle_of_which_nothing_runs_names_each_variant(bundle: Path) -> None:
+    for path in bundle.glob("*.onnx"):
+        path.write_bytes(b"damaged")
+    told = outcomes(list(engines(load_bundle(bundle), 2)))
+    assert told["fp16 on cpu"] == told["int8 on cpu"] == "failed"
+
+
+def test_no_bundle_is_a_failure_and_the_machine_is_told_all_the_same(tmp_path: Path) -> None:
+    found = list(command.examine(tmp_path / "none", HOST, 2))
+    assert outcomes(found)["bundle"] == "failed" and outcomes(found)["machine"] == "ok"
+    assert found[-1].subject == "open questions"
+
+
+def test_no_provider_is_a_failure_of_that_alone(bundle: Path) -> None:
+    found = list(command.examine(bundle, PowerConfig(provider="nvml"), 2))
+    (failed,) = [finding for finding in found if finding.outcome == "failed"]
+    assert failed.subject == "sensors" and '[power] provider = "nvml"' in failed.text
+    assert outcomes(found)["fp16 on cpu"] == "ok"
+
+
+def test_an_input_that_only_a_gpu_prepares_is_untested_here(tmp_path: Path) -> None:
+    content = center_model(nchw=True, input_type=10)
+    manifest = manifest_for({"a": content})
+    manifest["input"] |= {"dtype": "float16", "layout": "NCHW"}
+    found = list(engines(load_bundle(write_bundle(tmp_path / "b", {"a": content}, manifest)), 2))
+    assert found[0] == Finding("untested", "engines on cpu", "the bundle's input is float16, which a GPU prepares")
+
+
+def test_the_gpu_is_held_against_the_cpu(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On host memory that plays the GPU's: the same findings as on one."""
+    opened: list[HostGpu] = []
+
+    def open_gpu() -> HostGpu:
+        opened.append(HostGpu())
+        return opened[-1]
+
+    monkeypatch.setattr(cuda, "why_not", lambda: None)
+    monkeypatch.setattr(gpu_room, "Gpu", open_gpu)
+    found = list(gpu(InputSpec("image", WIDTH, HEIGHT)))
+    assert [finding.subject for finding in found] == [
+        "gpu", "kernel, BGR24", "camera's memory, BGR24", "kernel, NV12", "camera's memory, NV12",
+    ]  # fmt: skip
+    assert {finding.outcome for finding in found} == {"ok"} and opened[0].calls[-1] == "close"
+    monkeypatch.setattr(gpu_room, "Gpu", lambda: raised("CUDA: initialization error (3)"))
+    assert list(gpu(InputSpec("image", WIDTH, HEIGHT))) == [Finding("failed", "gpu", "CUDA: initialization error (3)")]
+    half = HostGpu()
+    monkeypatch.setattr(half, "kernel", lambda *_: raised("CUDA's compiler: nothing"))
+    monkeypatch.setattr(gpu_room, "Gpu", lambda: half)
+    assert [finding.outcome for finding in gpu(InputSpec("image", WIDTH, HEIGHT))] == ["ok", "failed"]
+    assert half.calls[-1] == "close"
+
+
+def raised(message: str) -> Any:
+    raise CudaError(message)
+
+
+def test_each_variant_is_compared_with_the_cpu(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = pool_module.runtimes
+    monkeypatch.setattr(ort_cuda, "why_not", lambda: None)
+    monkeypatch.setattr(
+        pool_module, "runtimes",
+        lambda config, manifest: iter([HostGpuRuntime()]) if config.device == "cuda" else cpu(config, manifest),
+    )  # fmt: skip
+    found = {finding.subject: finding for finding in engines(load_bundle(bundle), 2)}
+    same = found["fp16 on cuda"]
+    assert (same.outcome, same.text) == ("ok", "agrees with the CPU") and same.figures["against the cpu_db"] == 200.0
+    load = HostGpuRuntime.load
+    other = center_model(60.0)
+    monkeypatch.setattr(HostGpuRuntime, "load", lambda self, content, *rest: load(self, other, *rest))
+    wrong = {finding.subject: finding for finding in engines(load_bundle(bundle), 2)}["fp16 on cuda"]
+    assert (wrong.outcome, wrong.text) == ("failed", "does not agree")
+
+
+def test_a_device_s_report_leaves_open_what_it_did_not_answer() -> None:
+    found = [
+        Finding("ok", "int8 on tensorrt", ""),
+        Finding("failed", "int8, its layers", ""),
+        Finding("untested", "gpu", ""),
+    ]
+    left = open_questions(found, is_jetson=True)
+    assert "send this report" in left.text and "untested here: gpu" in left.text
+    assert set(left.figures) == {q.name for q in QUESTIONS} - {"plan results", "sparse kernels"}
+
+
+def test_it_is_readable_at_80_columns() -> None:
+    out = Console(file=io.StringIO(), width=80, highlight=False)
+    figures = {"edged": "0.1.0", "numpy": "2.4.6", "batch 1_ms": 3.2, "total_w": None, "cuda-bindings": None}
+    long = "a sentence that is too long to be a figure and so stands alone, however long it is"
+    command._show(out, Finding("untested", "a subject", "word " * 30, figures | {"why": long, "x\x1b[31m": "y"}))
+    lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert all(len(line) <= 80 for line in lines) and all(line.startswith(" " * 10) for line in lines[1:])
+    assert lines[0].startswith("untested  a subject: word word")
+    assert "          edged 0.1.0, numpy 2.4.6, batch 1 3.2 ms, x?[31m y" in lines
+    assert "          why: a sentence that is too long" in "\n".join(lines)
+    assert lines[-1] == "          unknown or not there: total, cuda-bindings"
