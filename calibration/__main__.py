@@ -1,7 +1,7 @@
-"""`python -m calibration` is `edged-calibrate`."""
+"""`python -m edged_calibration` is `edged-calibrate`."""
 
 import sys
 
-from calibration.cli import main
+from edged_calibration.cli import main
 
 sys.exit(main())

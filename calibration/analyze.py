@@ -14,12 +14,12 @@ import onnx
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from calibration.graph.gemm import Gemm, gemms
-from calibration.graph.index import Graph, output_axis, stored_weights
-from calibration.int8.calibrate import Range
-from calibration.profile.roofline import ORIN_NANO, Rates, is_memory_bound, microseconds
-from calibration.sparsity.apply import worthwhile
-from calibration.sparsity.pattern import LEAST_OUTPUTS, forbidden, is_2_4
+from edged_calibration.graph.gemm import Gemm, gemms
+from edged_calibration.graph.index import Graph, output_axis, stored_weights
+from edged_calibration.int8.calibrate import Range
+from edged_calibration.profile.roofline import ORIN_NANO, Rates, is_memory_bound, microseconds
+from edged_calibration.sparsity.apply import worthwhile
+from edged_calibration.sparsity.pattern import LEAST_OUTPUTS, forbidden, is_2_4
 
 Gain = Literal["yes", "little", "no"]
 Sparsity = Literal["present", "possible", "forbidden"]

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
-        command = importlib.import_module(f"calibration.commands.{parsed.module}")
+        command = importlib.import_module(f"edged_calibration.commands.{parsed.module}")
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA_MODULES:
             raise

@@ -13,10 +13,10 @@ import onnx
 from msgspec import Struct
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from calibration.graph.index import Feed, Graph, copy_of, drop_unused, session
-from calibration.int8.activation_max import largest_magnitudes
-from calibration.progress import Advance, silent
 from edged.errors import EdgedError
+from edged_calibration.graph.index import Feed, Graph, copy_of, drop_unused, session
+from edged_calibration.int8.activation_max import largest_magnitudes
+from edged_calibration.progress import Advance, silent
 
 _LARGEST = float(np.finfo(np.float16).max)
 _HEADROOM = 2.0  # a tensor that comes within this factor of the largest FP16 stays float: other frames may go beyond

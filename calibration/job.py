@@ -11,15 +11,23 @@ from pathlib import Path
 
 import msgspec
 
-from calibration.analyze import Analysis, analyze
-from calibration.cache import write_json
-from calibration.evaluate.gate import POINTS, Verdict, judge
-from calibration.evaluate.layer_error import Errors, LayerError, measure_errors
-from calibration.evaluate.metrics import Answer, Evaluation, Run, evaluate, on_images, on_planes, reference_answers
-from calibration.evaluate.sensitivity import Sensitivity, keep_to_pass, sensitivity
-from calibration.int8.write import quantize
-from calibration.making import Making, content, form_of, read
-from calibration.recipe.schema import VariantOptions, options_json
+from edged_calibration.analyze import Analysis, analyze
+from edged_calibration.cache import write_json
+from edged_calibration.evaluate.gate import POINTS, Verdict, judge
+from edged_calibration.evaluate.layer_error import Errors, LayerError, measure_errors
+from edged_calibration.evaluate.metrics import (
+    Answer,
+    Evaluation,
+    Run,
+    evaluate,
+    on_images,
+    on_planes,
+    reference_answers,
+)
+from edged_calibration.evaluate.sensitivity import Sensitivity, keep_to_pass, sensitivity
+from edged_calibration.int8.write import quantize
+from edged_calibration.making import Making, content, form_of, read
+from edged_calibration.recipe.schema import VariantOptions, options_json
 
 _ERROR_FEEDS = 4
 """Batches that layer errors are measured on: ratios of power over millions of values need no more."""

@@ -16,18 +16,18 @@ from typing import Any, Literal, Protocol, TypeVar
 import msgspec
 import onnx
 
-from calibration.bundle.files import File, float_file, half_file, quantised_files
-from calibration.cache import StepCache, write_json
-from calibration.evaluate.metrics import Scorer
-from calibration.fp16 import HalveReport
-from calibration.graph.index import matching
-from calibration.int8.calibrate import METHODS, Method, Range, ranges
-from calibration.int8.write import calibrate, quantize
-from calibration.progress import Advance
-from calibration.recipe.frame_check import FrameReport, check_frames
-from calibration.recipe.inputs import Inputs
-from calibration.recipe.schema import RecipeFile, VariantOptions, options_json
-from calibration.sparsity.apply import SparsityReport, found_sparsity, sparse_layers, sparsify
+from edged_calibration.bundle.files import File, float_file, half_file, quantised_files
+from edged_calibration.cache import StepCache, write_json
+from edged_calibration.evaluate.metrics import Scorer
+from edged_calibration.fp16 import HalveReport
+from edged_calibration.graph.index import matching
+from edged_calibration.int8.calibrate import METHODS, Method, Range, ranges
+from edged_calibration.int8.write import calibrate, quantize
+from edged_calibration.progress import Advance
+from edged_calibration.recipe.frame_check import FrameReport, check_frames
+from edged_calibration.recipe.inputs import Inputs
+from edged_calibration.recipe.schema import RecipeFile, VariantOptions, options_json
+from edged_calibration.sparsity.apply import SparsityReport, found_sparsity, sparse_layers, sparsify
 
 Form = Literal["dense", "sparse"]
 T = TypeVar("T")

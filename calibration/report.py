@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from calibration.analyze import Analysis, LayerFacts
-from calibration.evaluate.layer_error import LayerError
-from calibration.graph.index import WEIGHTED
+from edged_calibration.analyze import Analysis, LayerFacts
+from edged_calibration.evaluate.layer_error import LayerError
+from edged_calibration.graph.index import WEIGHTED
 
 _MARKS = {"present": "2:4", "possible": "could", "forbidden": "-"}
 _COLOURS = {"fp16": "#8e9aaf", "int8": "#2a6f97", "sparse": "#2a9d8f", "bad": "#c1121f"}

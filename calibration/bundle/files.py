@@ -12,16 +12,16 @@ from typing import Final
 
 import onnx
 
-from calibration.fp16 import HalveReport, halve_checked
-from calibration.graph.index import Feed, matching
-from calibration.int8.calibrate import Range
-from calibration.int8.verify import verify_qdq
-from calibration.int8.write import quantize
-from calibration.options import HalveOptions
-from calibration.recipe.input_normalisation import Normalisation, on_pictures
-from calibration.recipe.schema import Recipe, Target
-from calibration.sparsity.apply import sparse_layers
 from edged.errors import EdgedError
+from edged_calibration.fp16 import HalveReport, halve_checked
+from edged_calibration.graph.index import Feed, matching
+from edged_calibration.int8.calibrate import Range
+from edged_calibration.int8.verify import verify_qdq
+from edged_calibration.int8.write import quantize
+from edged_calibration.options import HalveOptions
+from edged_calibration.recipe.input_normalisation import Normalisation, on_pictures
+from edged_calibration.recipe.schema import Recipe, Target
+from edged_calibration.sparsity.apply import sparse_layers
 
 SUFFIX: Final[dict[Target, str]] = {"x86": "x86_64", "arm": "aarch64", "trt": "tensorrt"}
 

@@ -6,8 +6,8 @@ import platform
 from importlib.metadata import version
 from typing import Final
 
-from calibration.job import Job
-from calibration.making import form_of
+from edged_calibration.job import Job
+from edged_calibration.making import form_of
 
 _TOOLS: Final = ("onnx", "onnxruntime", "numpy", "opencv-python-headless", "pycocotools")
 

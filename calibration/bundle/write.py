@@ -12,13 +12,13 @@ from typing import Any
 
 import msgspec
 
-from calibration.bundle.provenance import provenance
-from calibration.evaluate.gate import refusal
-from calibration.evaluate.metrics import Evaluation
-from calibration.job import Job
 from edged.engines.bundle import MANIFEST_NAME
 from edged.engines.manifest import EngineFile, Manifest, VariantSpec
 from edged.errors import EdgedError, UsageError
+from edged_calibration.bundle.provenance import provenance
+from edged_calibration.evaluate.gate import refusal
+from edged_calibration.evaluate.metrics import Evaluation
+from edged_calibration.job import Job
 
 
 def package(job: Job, directory: Path) -> Manifest:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from calibration.analyze import analyze
-from calibration.cache import disk_faults_told, write_whole
-from calibration.commands.terminal import console, job, print_json
-from calibration.report import html, table
+from edged_calibration.analyze import analyze
+from edged_calibration.cache import disk_faults_told, write_whole
+from edged_calibration.commands.terminal import console, job, print_json
+from edged_calibration.report import html, table
 
 
 def run(arguments: argparse.Namespace) -> int:

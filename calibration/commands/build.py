@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from calibration.tensorrt.build import BuiltVariant, build_bundle
-from calibration.tensorrt.timing import Stopwatch
 from edged import clock
 from edged.config import EngineConfig, default_path, load
 from edged.errors import UsageError
+from edged_calibration.tensorrt.build import BuiltVariant, build_bundle
+from edged_calibration.tensorrt.timing import Stopwatch
 
 PLAIN_EVERY_NS: Final = 60 * clock.NS_PER_S
 """Without a terminal, as in the journal, so often a line says how far it is."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from calibration.bundle.diff import differences
-from calibration.commands.terminal import console, print_json, table
 from edged.engines.bundle import load_bundle
+from edged_calibration.bundle.diff import differences
+from edged_calibration.commands.terminal import console, print_json, table
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,8 +6,8 @@ import argparse
 
 import numpy as np
 
-from calibration.commands.terminal import console, job, print_json, table
-from calibration.evaluate.metrics import Evaluation
+from edged_calibration.commands.terminal import console, job, print_json, table
+from edged_calibration.evaluate.metrics import Evaluation
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from calibration.bundle.write import check_gate
-from calibration.commands.terminal import console, job, print_json, table
-from calibration.evaluate.gate import Verdict
-from calibration.job import Job
-from calibration.recipe.schema import VariantOptions
-from calibration.sparsity.apply import sparse_layers
+from edged_calibration.bundle.write import check_gate
+from edged_calibration.commands.terminal import console, job, print_json, table
+from edged_calibration.evaluate.gate import Verdict
+from edged_calibration.job import Job
+from edged_calibration.recipe.schema import VariantOptions
+from edged_calibration.sparsity.apply import sparse_layers
 
 
 def run(arguments: argparse.Namespace) -> int:

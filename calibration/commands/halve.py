@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from calibration.commands.terminal import console, job, needs_frames, of_precision, print_json, write_files
+from edged_calibration.commands.terminal import console, job, needs_frames, of_precision, print_json, write_files
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from calibration.bundle.write import package
-from calibration.cache import disk_faults_told, write_whole
-from calibration.commands.gate import show, show_int8
-from calibration.commands.terminal import console, job, out_of, print_json
-from calibration.job import Job
-from calibration.report import html
 from edged.engines.manifest import Manifest
+from edged_calibration.bundle.write import package
+from edged_calibration.cache import disk_faults_told, write_whole
+from edged_calibration.commands.gate import show, show_int8
+from edged_calibration.commands.terminal import console, job, out_of, print_json
+from edged_calibration.job import Job
+from edged_calibration.report import html
 
 
 def run(arguments: argparse.Namespace) -> int:

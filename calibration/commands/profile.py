@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from calibration.cache import disk_faults_told, write_json
-from calibration.commands.terminal import TerminalStages, console, print_json, table
-from calibration.profile.measure import measure
 from edged.config import EngineConfig, PowerConfig
 from edged.engines.bundle import load_bundle
 from edged.engines.device_profile import DeviceProfile, profile_path
 from edged.power.telemetry import open_provider
+from edged_calibration.cache import disk_faults_told, write_json
+from edged_calibration.commands.terminal import TerminalStages, console, print_json, table
+from edged_calibration.profile.measure import measure
 
 
 def run(arguments: argparse.Namespace) -> int:

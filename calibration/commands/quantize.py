@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from calibration.commands.terminal import console, job, needs_frames, of_precision, print_json, table, write_files
-from calibration.evaluate.layer_error import Errors
-from calibration.job import Job
+from edged_calibration.commands.terminal import console, job, needs_frames, of_precision, print_json, table, write_files
+from edged_calibration.evaluate.layer_error import Errors
+from edged_calibration.job import Job
 
 _SHOWN = 10
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from calibration.commands.terminal import console, job, print_json, table
-from calibration.evaluate.gate import POINTS
 from edged.errors import UsageError
+from edged_calibration.commands.terminal import console, job, print_json, table
+from edged_calibration.evaluate.gate import POINTS
 
 _SHOWN = 15
 

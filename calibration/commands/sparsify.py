@@ -6,9 +6,9 @@ import argparse
 
 import onnx
 
-from calibration.cache import disk_faults_told, write_whole
-from calibration.commands.terminal import console, job, needs_frames, print_json, table
-from calibration.sparsity.apply import SparsityReport
+from edged_calibration.cache import disk_faults_told, write_whole
+from edged_calibration.commands.terminal import console, job, needs_frames, print_json, table
+from edged_calibration.sparsity.apply import SparsityReport
 
 
 def run(arguments: argparse.Namespace) -> int:

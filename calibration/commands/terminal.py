@@ -15,12 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from calibration.bundle.files import File
-from calibration.cache import StepCache, as_json, disk_faults_told, write_whole
-from calibration.job import Job
-from calibration.options import QuantizeOptions, SparsifyOptions
-from calibration.progress import Advance
-from calibration.recipe.schema import (
+from edged.engines.manifest import ClassifyDecoder
+from edged.errors import UsageError
+from edged_calibration.bundle.files import File
+from edged_calibration.cache import StepCache, as_json, disk_faults_told, write_whole
+from edged_calibration.job import Job
+from edged_calibration.options import QuantizeOptions, SparsifyOptions
+from edged_calibration.progress import Advance
+from edged_calibration.recipe.schema import (
     CalibrationOptions,
     InputOptions,
     Recipe,
@@ -29,8 +31,6 @@ from calibration.recipe.schema import (
     VariantOptions,
     load_recipe,
 )
-from edged.engines.manifest import ClassifyDecoder
-from edged.errors import UsageError
 
 PLAIN_WIDTH = 132
 _QUICK_S = 2.0  # what takes no longer needs no bar

@@ -1,4 +1,4 @@
-"""Train the float models of the demo recipe: `python -m calibration.demo [--iterations N]`. Needs `edged[train]`."""
+"""Train the demo recipe's float models: `python -m edged_calibration.demo [--iterations N]`. Needs `edged[train]`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import onnx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from calibration.cache import write_whole
-from calibration.demo.export import export
+from edged_calibration.cache import write_whole
+from edged_calibration.demo.export import export
 
 try:
-    from calibration.demo import stages
-    from calibration.demo.model import Detector
+    from edged_calibration.demo import stages
+    from edged_calibration.demo.model import Detector
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
-    sys.exit("calibration.demo: training needs PyTorch\n  hint: pip install 'edged[train]'")
+    sys.exit("edged_calibration.demo: training needs PyTorch\n  hint: pip install 'edged[train]'")
 
 SHIPPED = Path(__file__).parents[1] / "recipes" / "demo"
 
@@ -68,9 +68,9 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m calibration.demo",
+        prog="python -m edged_calibration.demo",
         description="Train the demo's dense model, prune a copy, tune both; deterministic for its arguments.",
-        epilog="example: python -m calibration.demo --work /tmp/demo --out /tmp/demo/float",
+        epilog="example: python -m edged_calibration.demo --work /tmp/demo --out /tmp/demo/float",
     )
     parser.add_argument(
         "--iterations", type=int, default=2400, help="batches of 32 pictures in the main training (default %(default)s)"

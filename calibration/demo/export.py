@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import numpy_helper
 
-from calibration.demo.data import HEIGHT, WIDTH
-from calibration.graph.index import copy_of, drop_unused
+from edged_calibration.demo.data import HEIGHT, WIDTH
+from edged_calibration.graph.index import copy_of, drop_unused
 
 if TYPE_CHECKING:
-    from calibration.demo.model import Detector
+    from edged_calibration.demo.model import Detector
 
 OPSET = 17  # the newest that every supported TensorRT parses
 PIXELS = "pixels"  # input of the graph: (p - 128) / 128

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calibration.demo.data import CLASSES
+from edged_calibration.demo.data import CLASSES
 
 _STEM, _MIDDLE, _DEEP, _HEAD = 32, 64, 128, 96  # channels
 

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from calibration.demo.data import HEIGHT, WIDTH, calibration_images
-from calibration.demo.export import PIXELS, export
-from calibration.demo.model import Detector
-from calibration.demo.train import train
-from calibration.graph.index import Feed, Graph
-from calibration.sparsity.apply import is_2_4, prune
+from edged_calibration.demo.data import HEIGHT, WIDTH, calibration_images
+from edged_calibration.demo.export import PIXELS, export
+from edged_calibration.demo.model import Detector
+from edged_calibration.demo.train import train
+from edged_calibration.graph.index import Feed, Graph
+from edged_calibration.sparsity.apply import is_2_4, prune
 
 TRAINING_SEED, SETTLING_SEED, TUNING_SEED, RECOVERY_SEED = 1, 2, 3, 4  # no picture comes twice
 WEIGHTS_SEED, PRUNING_SEED = 0, 0

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
-from calibration.demo.data import batches
-from calibration.demo.model import Detector
+from edged_calibration.demo.data import batches
+from edged_calibration.demo.model import Detector
 
 BATCH_SIZE = 32
 _WEIGHT_DECAY = 0.02

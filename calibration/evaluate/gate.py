@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from calibration.evaluate.metrics import Evaluation
+from edged_calibration.evaluate.metrics import Evaluation
 
 POINTS: Final = 100.0
 _WORST_SHOWN: Final = 3

@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from msgspec import Struct
 
-from calibration.graph.index import WEIGHTED, Feed, Graph, Tap
-from calibration.progress import Advance, silent
+from edged_calibration.graph.index import WEIGHTED, Feed, Graph, Tap
+from edged_calibration.progress import Advance, silent
 
 _NO_NOISE_DB: Final = 200.0
 

@@ -16,17 +16,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from calibration.evaluate.average_precision import Boxes, matches, precision
-from calibration.graph.index import session
-from calibration.progress import Advance, silent
-from calibration.recipe.frames import Frames, Picture
-from calibration.recipe.input_normalisation import IMAGE, Normalisation
-from calibration.recipe.labels import Truth
 from edged.engines.manifest import CenterDecoder, ClassifyDecoder, Decoder, InputSpec, YoloDecoder
 from edged.errors import UsageError
 from edged.vision.classify import LogitsDecoder
 from edged.vision.decoder import Decode
 from edged.vision.detect import CenterPeaks, Detections, YoloBoxes
+from edged_calibration.evaluate.average_precision import Boxes, matches, precision
+from edged_calibration.graph.index import session
+from edged_calibration.progress import Advance, silent
+from edged_calibration.recipe.frames import Frames, Picture
+from edged_calibration.recipe.input_normalisation import IMAGE, Normalisation
+from edged_calibration.recipe.labels import Truth
 
 DRAWS: Final = 200
 _SEED: Final = 20

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 import onnx
 from msgspec import Struct
 
-from calibration.graph.gemm import gemms
-from calibration.graph.index import Graph
-from calibration.int8 import place
-from calibration.int8.calibrate import Range
-from calibration.int8.write import Target, quantize
-from calibration.profile.roofline import microseconds
-from calibration.progress import Advance, silent
+from edged_calibration.graph.gemm import gemms
+from edged_calibration.graph.index import Graph
+from edged_calibration.int8 import place
+from edged_calibration.int8.calibrate import Range
+from edged_calibration.int8.write import Target, quantize
+from edged_calibration.profile.roofline import microseconds
+from edged_calibration.progress import Advance, silent
 
 Score = Callable[[onnx.ModelProto], float]
 

@@ -10,8 +10,8 @@ from math import prod
 
 import onnx
 
-from calibration.graph.index import Graph, attribute, output_axis, stored_weights
 from edged.errors import UsageError
+from edged_calibration.graph.index import Graph, attribute, output_axis, stored_weights
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from calibration.graph.gemm import shapes
-from calibration.graph.index import Feed, Graph, session
+from edged_calibration.graph.gemm import shapes
+from edged_calibration.graph.index import Feed, Graph, session
 
 _MEMORY_BYTES = 1 << 30  # for what is kept of all batches together
 

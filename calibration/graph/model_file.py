@@ -14,9 +14,9 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, external_data_helper, numpy_helper
 
-from calibration.graph.index import session
-from calibration.graph.simplify import simplified
 from edged.errors import UsageError
+from edged_calibration.graph.index import session
+from edged_calibration.graph.simplify import simplified
 
 MIN_OPSET, MAX_OPSET = 13, 20  # per-channel DequantizeLinear; the newest that TensorRT 10 parses
 _CONTROL_FLOW = {"If", "Loop", "Scan"}
@@ -78,7 +78,7 @@ def check_model(
 
 def from_zoo(uri: str) -> onnx.ModelProto:
     """A generated model of a public architecture, with random weights."""
-    from calibration import zoo
+    from edged_calibration import zoo
 
     parsed = urllib.parse.urlsplit(uri)
     query = dict(urllib.parse.parse_qsl(parsed.query))

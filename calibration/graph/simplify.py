@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from calibration.graph.index import Graph, attribute, copy_of, drop_unused
+from edged_calibration.graph.index import Graph, attribute, copy_of, drop_unused
 
 
 def simplified(model: onnx.ModelProto) -> onnx.ModelProto:

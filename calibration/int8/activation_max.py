@@ -9,8 +9,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from calibration.graph.index import Feed, Graph, copy_of, session
-from calibration.progress import Advance, silent
+from edged_calibration.graph.index import Feed, Graph, copy_of, session
+from edged_calibration.progress import Advance, silent
 
 
 def largest_magnitudes(model: onnx.ModelProto, feeds: Sequence[Feed], progress: Advance = silent) -> dict[str, float]:

@@ -19,9 +19,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from calibration.graph.index import Feed, Tap
-from calibration.progress import Advance, silent
 from edged.errors import UsageError
+from edged_calibration.graph.index import Feed, Tap
+from edged_calibration.progress import Advance, silent
 
 Method = Literal["max", "percentile", "entropy", "mse"]
 METHODS: Final[tuple[Method, ...]] = ("max", "percentile", "entropy", "mse")

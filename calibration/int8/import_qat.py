@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, version_converter
 
-from calibration.graph.index import Graph, copy_of, drop_unused, quantised_constant
-from calibration.int8.calibrate import Range
-from calibration.int8.verify import Problem, verify_qdq
 from edged.errors import UsageError
+from edged_calibration.graph.index import Graph, copy_of, drop_unused, quantised_constant
+from edged_calibration.int8.calibrate import Range
+from edged_calibration.int8.verify import Problem, verify_qdq
 
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 _OPSET = 17

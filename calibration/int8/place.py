@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from calibration.graph.index import Graph, output_axis
-from calibration.sparsity.pattern import LEAST_OUTPUTS
+from edged_calibration.graph.index import Graph, output_axis
+from edged_calibration.sparsity.pattern import LEAST_OUTPUTS
 
 # The outputs of these hold values of their first input only, so that they share its grid.
 SAME_VALUES = frozenset(

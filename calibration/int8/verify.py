@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from calibration.graph.index import WEIGHTED, Graph, attribute, output_axis
+from edged_calibration.graph.index import WEIGHTED, Graph, attribute, output_axis
 
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 _PER_AXIS_OPSET, _HALF_SCALE_OPSET = 13, 19

@@ -22,11 +22,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from calibration.graph.index import Feed, Graph, copy_of, drop_unused, output_axis
-from calibration.int8 import place
-from calibration.int8.calibrate import Histogram, Range, collect
-from calibration.int8.place import Placement
-from calibration.progress import Advance, silent
+from edged_calibration.graph.index import Feed, Graph, copy_of, drop_unused, output_axis
+from edged_calibration.int8 import place
+from edged_calibration.int8.calibrate import Histogram, Range, collect
+from edged_calibration.int8.place import Placement
+from edged_calibration.progress import Advance, silent
 
 Target = Literal["trt", "x86", "arm"]
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from calibration.progress import Advance, silent
 from edged import clock
 from edged.config import EngineConfig
 from edged.engines.bundle import Bundle, select_file
@@ -26,6 +25,7 @@ from edged.power.telemetry import Provider
 from edged.synthetic.scene import Scene
 from edged.vision.decoder import make_decoder
 from edged.vision.letterbox import Letterboxer
+from edged_calibration.progress import Advance, silent
 
 _WARM_RUNS = 5
 _TURNS = 5  # of each variant and batch; between them the others have theirs

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from calibration.graph.gemm import Gemm
+from edged_calibration.graph.gemm import Gemm
 
 Precision = Literal["fp16", "int8", "int8-sparse"]
 

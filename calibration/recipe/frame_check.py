@@ -15,10 +15,10 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from calibration.progress import Advance, silent
-from calibration.recipe.frames import Frames, Image
 from edged.engines.manifest import DriftStatistics
 from edged.errors import UsageError
+from edged_calibration.progress import Advance, silent
+from edged_calibration.recipe.frames import Frames, Image
 
 MIN_DISTINCT: Final = 8
 """Fewer different pictures leave the ranges to chance."""

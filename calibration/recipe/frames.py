@@ -17,15 +17,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.evaluate.average_precision import Boxes
-from calibration.graph.index import Feed
-from calibration.recipe.input_normalisation import Normalisation
-from calibration.recipe.labels import Truth, from_coco, from_csv, from_folders
 from edged.engines.manifest import InputSpec
 from edged.errors import UsageError
 from edged.frames.frame import PixelFormat
 from edged.synthetic.scene import LABELS, sample, textures
 from edged.vision.letterbox import Letterbox, Letterboxer
+from edged_calibration.evaluate.average_precision import Boxes
+from edged_calibration.graph.index import Feed
+from edged_calibration.recipe.input_normalisation import Normalisation
+from edged_calibration.recipe.labels import Truth, from_coco, from_csv, from_folders
 
 Image = NDArray[np.uint8]
 

@@ -14,8 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.graph.index import Graph, copy_of, drop_unused
-from calibration.int8.calibrate import Range
+from edged_calibration.graph.index import Graph, copy_of, drop_unused
+from edged_calibration.int8.calibrate import Range
 
 IMAGE: Final = "image"
 """The input of every file in a bundle: raw bytes, uint8 [N, height, width, 3]."""

@@ -10,15 +10,15 @@ from functools import cached_property
 
 import onnx
 
-from calibration.evaluate.metrics import Task, tensors
-from calibration.graph.model_file import check_model, input_size, load_model, read_model
-from calibration.int8.calibrate import Range
-from calibration.int8.import_qat import import_qat, unquantised
-from calibration.recipe.frames import Feeds, Frames, open_frames
-from calibration.recipe.input_normalisation import IMAGE, Normalisation, to_bgr
-from calibration.recipe.schema import RecipeFile
 from edged.engines.manifest import InputSpec, YoloDecoder
 from edged.errors import UsageError
+from edged_calibration.evaluate.metrics import Task, tensors
+from edged_calibration.graph.model_file import check_model, input_size, load_model, read_model
+from edged_calibration.int8.calibrate import Range
+from edged_calibration.int8.import_qat import import_qat, unquantised
+from edged_calibration.recipe.frames import Feeds, Frames, open_frames
+from edged_calibration.recipe.input_normalisation import IMAGE, Normalisation, to_bgr
+from edged_calibration.recipe.schema import RecipeFile
 
 CHOICES = 200
 """At most so many validation pictures decide between calibration methods and layers; the gate never sees them."""

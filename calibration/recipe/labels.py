@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from calibration.evaluate.average_precision import Boxes
 from edged.errors import UsageError
+from edged_calibration.evaluate.average_precision import Boxes
 
 Truth = Boxes | int
 """The objects in a picture, in its own pixels, or its class."""

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from calibration.options import GateOptions, HalveOptions, Points, QuantizeOptions, SparsifyOptions
 from edged.engines.manifest import ClassifyDecoder, Decoder, Name, Side
 from edged.errors import UsageError
 from edged.validate import convert
+from edged_calibration.options import GateOptions, HalveOptions, Points, QuantizeOptions, SparsifyOptions
 
 if sys.version_info >= (3, 11):
     import tomllib

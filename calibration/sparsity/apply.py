@@ -19,14 +19,14 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from calibration.graph.gemm import Gemm, gemms
-from calibration.graph.incremental_runner import IncrementalRunner
-from calibration.graph.index import Feed, Graph, copy_of, matching
-from calibration.options import SparsifyOptions
-from calibration.progress import Advance, silent
-from calibration.sparsity.obs import as_matrix, from_matrix, input_rows, prune_matrix
-from calibration.sparsity.pattern import forbidden, input_axis, is_2_4, mask_2_4, sparse_layers
 from edged.errors import UsageError
+from edged_calibration.graph.gemm import Gemm, gemms
+from edged_calibration.graph.incremental_runner import IncrementalRunner
+from edged_calibration.graph.index import Feed, Graph, copy_of, matching
+from edged_calibration.options import SparsifyOptions
+from edged_calibration.progress import Advance, silent
+from edged_calibration.sparsity.obs import as_matrix, from_matrix, input_rows, prune_matrix
+from edged_calibration.sparsity.pattern import forbidden, input_axis, is_2_4, mask_2_4, sparse_layers
 
 __all__ = [
     "SparsityReport",
@@ -132,7 +132,7 @@ def _tuned(
     dense: onnx.ModelProto, sparse: onnx.ModelProto, feeds: Sequence[Feed], options: SparsifyOptions, progress: Advance
 ) -> tuple[onnx.ModelProto, tuple[float, float]]:
     try:
-        from calibration.sparsity.fine_tune import finetune  # PyTorch is an extra of its own
+        from edged_calibration.sparsity.fine_tune import finetune  # PyTorch is an extra of its own
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

@@ -20,11 +20,11 @@ from msgspec import Struct
 from onnx import numpy_helper
 from torch import Tensor
 
-from calibration.graph.index import Feed, Graph, copy_of, session
-from calibration.progress import Advance, silent
-from calibration.sparsity.pattern import sparse_layers
-from calibration.sparsity.torch_module import OnnxModule
 from edged.errors import UsageError
+from edged_calibration.graph.index import Feed, Graph, copy_of, session
+from edged_calibration.progress import Advance, silent
+from edged_calibration.sparsity.pattern import sparse_layers
+from edged_calibration.sparsity.torch_module import OnnxModule
 
 _HELD_BACK = 0.25  # share of the batches that judge, and are not learned from
 _WARM_UP = 0.1  # share of the steps

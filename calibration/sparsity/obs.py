@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from calibration.graph.index import attribute, output_axis
-from calibration.sparsity.pattern import GROUP, mask_2_4
+from edged_calibration.graph.index import attribute, output_axis
+from edged_calibration.sparsity.pattern import GROUP, mask_2_4
 
 _DAMPING = 0.01  # of the mean diagonal, added to it: keeps the inverse finite where inputs are dependent
 _BLOCK = 128  # columns whose updates are gathered before the rest of the row is touched

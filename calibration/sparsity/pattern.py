@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from calibration.graph.index import WEIGHTED, Graph, attribute, output_axis, stored_weights, weights_name
+from edged_calibration.graph.index import WEIGHTED, Graph, attribute, output_axis, stored_weights, weights_name
 
 GROUP, KEEP = 4, 2
 LEAST_OUTPUTS = 4  # of a layer that is worth a Tensor Core; fewer has, say, the mean over the bins in a box head

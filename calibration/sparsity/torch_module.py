@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calibration.graph.index import Graph, attribute
 from edged.errors import UsageError
+from edged_calibration.graph.index import Graph, attribute
 
 Inputs = list[Any]
 Operator = Callable[[onnx.NodeProto, Inputs], Any]

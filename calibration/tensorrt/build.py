@@ -17,16 +17,16 @@ from typing import Final, Literal, Protocol
 import msgspec
 from msgspec import structs
 
-from calibration.graph.layers import complaint
-from calibration.tensorrt import timing
-from calibration.tensorrt.build_plan import WORKSPACE_BYTES, build_plan, inspect, write
-from calibration.tensorrt.lock import only_build
-from calibration.tensorrt.timing import Stopwatch
 from edged.engines import trt as engine_room
 from edged.engines.bundle import MANIFEST_NAME, Bundle, load_bundle, verify_file
 from edged.engines.cuda import Gpu
 from edged.engines.manifest import Built, EngineFile, Layers, VariantSpec
 from edged.errors import EdgedError
+from edged_calibration.graph.layers import complaint
+from edged_calibration.tensorrt import timing
+from edged_calibration.tensorrt.build_plan import WORKSPACE_BYTES, build_plan, inspect, write
+from edged_calibration.tensorrt.lock import only_build
+from edged_calibration.tensorrt.timing import Stopwatch
 
 NEEDED_BYTES: Final = 1 << 30
 """Free memory besides the workspace, for the builder itself: an allowance, measured on no device yet."""

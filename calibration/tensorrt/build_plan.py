@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from calibration.graph.layers import read_layers
 from edged.engines import trt as engine_room
 from edged.engines.manifest import InputSpec, Layers
 from edged.errors import EdgedError
+from edged_calibration.graph.layers import read_layers
 
 if TYPE_CHECKING:
     import tensorrt as trt

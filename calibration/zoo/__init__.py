@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import onnx
 
-from calibration.zoo.mobilenet import mobilenet_v2
-from calibration.zoo.resnet import resnet_50
-from calibration.zoo.vit import vit_tiny
-from calibration.zoo.yolo import yolo_nano
 from edged.errors import UsageError
+from edged_calibration.zoo.mobilenet import mobilenet_v2
+from edged_calibration.zoo.resnet import resnet_50
+from edged_calibration.zoo.vit import vit_tiny
+from edged_calibration.zoo.yolo import yolo_nano
 
 _MODELS: dict[str, tuple[Callable[[int, int], onnx.ModelProto], int]] = {  # and what the input's size is a multiple of
     "mobilenet-v2": (mobilenet_v2, 32),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from calibration.zoo.writer import INPUT, Writer
+from edged_calibration.zoo.writer import INPUT, Writer
 
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """Of each stage: expansion, output channels, blocks, stride of the first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from calibration.zoo.writer import INPUT, Writer
+from edged_calibration.zoo.writer import INPUT, Writer
 
 _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 """Of each stage: width, blocks, stride of the first."""

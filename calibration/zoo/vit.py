@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from calibration.zoo.writer import INPUT, Writer
+from edged_calibration.zoo.writer import INPUT, Writer
 
 _WIDTH, _DEPTH, _HEADS, _PATCH = 192, 12, 3, 16
 

@@ -16,8 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.graph.index import session
 from edged.synthetic.scene import sample, textures
+from edged_calibration.graph.index import session
 
 OPSET = 17
 INPUT = "pixels"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from calibration.zoo.writer import INPUT, UNIT, Writer
+from edged_calibration.zoo.writer import INPUT, UNIT, Writer
 
 _STRIDES = (8, 16, 32)
 _BINS = 16  # of the distribution that each side of a box is predicted as

@@ -1,7 +1,7 @@
 """One policy through one scenario: frames come, the policy decides, the plant answers, the run is scored. Pure.
 
-A policy is told the nominal profile and the limits (`NominalProfile`), then sees only what a device would show it: readings, the
-frames that wait, and what became of those it ran.
+A policy is told the nominal profile and the limits (`NominalProfile`), then sees only what a device would show it:
+readings, the frames that wait, and what became of those it ran.
 """
 
 from __future__ import annotations

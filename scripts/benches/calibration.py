@@ -47,17 +47,17 @@ def _in_a_process(work: Any, arguments: tuple[int, int]) -> dict[str, Any]:
 
 
 def _resnet(pipe: Connection, size: int, frames: int) -> None:
-    from calibration.analyze import analyze
-    from calibration.evaluate.layer_error import measure_errors
-    from calibration.graph.model_file import from_zoo
-    from calibration.int8.calibrate import ranges
-    from calibration.int8.verify import verify_qdq
-    from calibration.int8.write import calibrate, quantize
-    from calibration.options import SparsifyOptions
-    from calibration.recipe.frames import Feeds, open_frames
-    from calibration.recipe.input_normalisation import Normalisation
-    from calibration.sparsity.apply import sparse_layers, sparsify
     from edged.engines.manifest import InputSpec
+    from edged_calibration.analyze import analyze
+    from edged_calibration.evaluate.layer_error import measure_errors
+    from edged_calibration.graph.model_file import from_zoo
+    from edged_calibration.int8.calibrate import ranges
+    from edged_calibration.int8.verify import verify_qdq
+    from edged_calibration.int8.write import calibrate, quantize
+    from edged_calibration.options import SparsifyOptions
+    from edged_calibration.recipe.frames import Feeds, open_frames
+    from edged_calibration.recipe.input_normalisation import Normalisation
+    from edged_calibration.sparsity.apply import sparse_layers, sparsify
 
     model = from_zoo(f"zoo://resnet-50?size={size}&seed=0")
     pictures = open_frames(f"scene://1?count={frames}", Path(), InputSpec("image", size, size), frames)
@@ -97,10 +97,10 @@ def _resnet(pipe: Connection, size: int, frames: int) -> None:
 
 
 def _demo(report: Report, rounds: int) -> None:
-    from calibration.recipe.input_normalisation import on_pictures
-    from calibration.recipe.inputs import Inputs
-    from calibration.recipe.schema import load_recipe
     from edged.engines.bundle import load_bundle, select_file
+    from edged_calibration.recipe.input_normalisation import on_pictures
+    from edged_calibration.recipe.inputs import Inputs
+    from edged_calibration.recipe.schema import load_recipe
 
     bundle = load_bundle(ROOT / "edged" / "bundles" / "demo")
     inputs = Inputs(load_recipe(ROOT / "calibration" / "recipes" / "demo.toml"))
@@ -119,8 +119,8 @@ def _demo(report: Report, rounds: int) -> None:
 
 def _speed_up(first: onnx.ModelProto, second: onnx.ModelProto, rounds: int) -> list[float]:
     """Time of the first file over that of the second, run in turns on one thread."""
-    from calibration.graph.index import session
-    from calibration.recipe.input_normalisation import IMAGE
+    from edged_calibration.graph.index import session
+    from edged_calibration.recipe.input_normalisation import IMAGE
 
     running = [session(model) for model in (first, second)]
     shape = [side if isinstance(side, int) else 1 for side in running[0].get_inputs()[0].shape]

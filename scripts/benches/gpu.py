@@ -16,9 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration import zoo
-from calibration.fp16 import halve
-from calibration.recipe.input_normalisation import IMAGE, Normalisation, on_pictures
 from edged import clock
 from edged.engines import cuda, ort_cuda
 from edged.engines.cuda import Gpu, check
@@ -31,6 +28,9 @@ from edged.errors import UsageError
 from edged.frames.frame import PixelFormat
 from edged.frames.ring import RingReader, RingSpec, RingWriter, create, unlink
 from edged.vision.letterbox import GpuLetterboxer, fit
+from edged_calibration import zoo
+from edged_calibration.fp16 import halve
+from edged_calibration.recipe.input_normalisation import IMAGE, Normalisation, on_pictures
 from scripts.benches.report import Figure, Report
 
 MODELS = ("mobilenet-v2", "resnet-50")

@@ -9,15 +9,15 @@ import onnx
 import pytest
 from rich.console import Console
 
-from calibration import zoo
-from calibration.analyze import Analysis, LayerFacts, analyze
-from calibration.evaluate.layer_error import LayerError
-from calibration.graph.gemm import gemms
-from calibration.int8.calibrate import Range, ranges
-from calibration.int8.write import calibrate, quantize
-from calibration.profile.roofline import ORIN_NANO, microseconds
-from calibration.report import html, short, table
-from calibration.sparsity.apply import prune
+from edged_calibration import zoo
+from edged_calibration.analyze import Analysis, LayerFacts, analyze
+from edged_calibration.evaluate.layer_error import LayerError
+from edged_calibration.graph.gemm import gemms
+from edged_calibration.int8.calibrate import Range, ranges
+from edged_calibration.int8.write import calibrate, quantize
+from edged_calibration.profile.roofline import ORIN_NANO, microseconds
+from edged_calibration.report import html, short, table
+from edged_calibration.sparsity.apply import prune
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import numpy_helper
 
-from calibration.graph.index import Graph, copy_of, session
-from calibration.int8.write import quantize_weights
-from calibration.options import SparsifyOptions
-from calibration.sparsity.apply import (
+from edged.errors import UsageError
+from edged_calibration.graph.index import Graph, copy_of, session
+from edged_calibration.int8.write import quantize_weights
+from edged_calibration.options import SparsifyOptions
+from edged_calibration.sparsity.apply import (
     found_sparsity,
     input_axis,
     is_2_4,
@@ -27,8 +28,7 @@ from calibration.sparsity.apply import (
     sparse_layers,
     sparsify,
 )
-from calibration.sparsity.obs import _root_of_inverse
-from edged.errors import UsageError
+from edged_calibration.sparsity.obs import _root_of_inverse
 
 FLOATS = st.floats(-1e3, 1e3, width=32)
 
@@ -197,7 +197,7 @@ def test_four_million_weights_are_masked_in_a_moment():
 
 def test_fine_tuning_without_pytorch_says_what_to_install(network: onnx.ModelProto, feeds: list, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
-    monkeypatch.delitem(sys.modules, "calibration.sparsity.fine_tune", raising=False)
+    monkeypatch.delitem(sys.modules, "edged_calibration.sparsity.fine_tune", raising=False)
     with pytest.raises(UsageError, match="needs PyTorch") as raised:
         sparsify(network, feeds, SparsifyOptions(layers="all", method="magnitude", fine_tune_steps=5))
     assert "edged[train]" in raised.value.hint

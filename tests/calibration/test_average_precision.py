@@ -10,7 +10,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from calibration.evaluate.average_precision import Boxes, _entries, matches, precision
+from edged_calibration.evaluate.average_precision import Boxes, _entries, matches, precision
 
 
 def boxes(*rows: tuple[float, float, float, float, int, float]) -> Boxes:

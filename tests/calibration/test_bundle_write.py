@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from calibration.bundle.write import engine_file, write_bundle
-from calibration.evaluate.metrics import Evaluation
 from edged.engines.bundle import MANIFEST_NAME as MANIFEST
 from edged.engines.bundle import load_bundle, verify_file
 from edged.engines.manifest import CenterDecoder, InputSpec, Manifest, VariantSpec
 from edged.errors import UsageError
+from edged_calibration.bundle.write import engine_file, write_bundle
+from edged_calibration.evaluate.metrics import Evaluation
 
 FILES = {"a.onnx": b"one" * 100, "b.onnx": b"two" * 50}
 MEASURED = Evaluation("map50", {"map50_95": 0.7, "map50": 0.9123, "map75": 0.8}, 10, [0.9])

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.int8.calibrate import METHODS, Histogram, Range, collect, ranges
 from edged.errors import UsageError
+from edged_calibration.int8.calibrate import METHODS, Histogram, Range, collect, ranges
 
 
 def test_histogram_counts_across_growing_spans():

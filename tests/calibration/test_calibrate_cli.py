@@ -16,14 +16,14 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.cli import main
-from calibration.graph.index import Graph, session
-from calibration.graph.model_file import check_model
-from calibration.int8.calibrate import ranges
-from calibration.int8.write import calibrate, quantize
 from edged.cli import main as edged_main
 from edged.engines.bundle import load_bundle, verify_file
 from edged.engines.device_profile import device_name, load_profile
+from edged_calibration.cli import main
+from edged_calibration.graph.index import Graph, session
+from edged_calibration.graph.model_file import check_model
+from edged_calibration.int8.calibrate import ranges
+from edged_calibration.int8.write import calibrate, quantize
 from tests.support.calibration import RECIPE, SIDE, classifier, pictures, recipe
 
 ROOT = Path(__file__).parents[2]
@@ -287,7 +287,7 @@ CLEANS_UP = """
 """
 LIBRARY = """
 import sys, time, types
-from calibration import cli
+from edged_calibration import cli
 
 def run(_parsed):
     try:
@@ -296,7 +296,7 @@ def run(_parsed):
     except KeyboardInterrupt as error:%s
     return 0
 
-sys.modules["calibration.commands.diff"] = types.SimpleNamespace(run=run)
+sys.modules["edged_calibration.commands.diff"] = types.SimpleNamespace(run=run)
 sys.exit(cli.main(["diff", "a", "b"]))
 """
 
@@ -322,7 +322,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(tmp_
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    command = [sys.executable, "-B", "-m", "calibration", "all", str(file), "--out", str(out)]
+    command = [sys.executable, "-B", "-m", "edged_calibration", "all", str(file), "--out", str(out)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, preexec_fn=small_files, timeout=100)
     said = run.stderr.decode()
     assert run.returncode == 1 and "no space left" in said and "hint: make room" in said

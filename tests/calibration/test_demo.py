@@ -12,7 +12,12 @@ import pytest
 from onnx import TensorProto
 
 import edged
-from calibration.demo.data import (
+from edged.engines.bundle import Bundle, load_bundle, verify_file
+from edged.engines.manifest import CenterDecoder, EngineFile, InputSpec
+from edged.frames.frame import PixelFormat
+from edged.synthetic.scene import LABELS, Scene
+from edged.vision.letterbox import Letterboxer, fit
+from edged_calibration.demo.data import (
     CALIBRATION_SEED,
     GRID_HEIGHT,
     GRID_WIDTH,
@@ -24,18 +29,13 @@ from calibration.demo.data import (
     held_out,
     targets,
 )
-from calibration.evaluate.average_precision import Boxes, matches, precision
-from calibration.evaluate.metrics import Task, evaluate, on_images
-from calibration.graph.index import Graph, session
-from calibration.int8.verify import verify_qdq
-from calibration.recipe.frame_check import drift_statistics
-from calibration.recipe.frames import open_frames
-from calibration.sparsity.apply import is_2_4
-from edged.engines.bundle import Bundle, load_bundle, verify_file
-from edged.engines.manifest import CenterDecoder, EngineFile, InputSpec
-from edged.frames.frame import PixelFormat
-from edged.synthetic.scene import LABELS, Scene
-from edged.vision.letterbox import Letterboxer, fit
+from edged_calibration.evaluate.average_precision import Boxes, matches, precision
+from edged_calibration.evaluate.metrics import Task, evaluate, on_images
+from edged_calibration.graph.index import Graph, session
+from edged_calibration.int8.verify import verify_qdq
+from edged_calibration.recipe.frame_check import drift_statistics
+from edged_calibration.recipe.frames import open_frames
+from edged_calibration.sparsity.apply import is_2_4
 
 INPUT = InputSpec(name="image", width=WIDTH, height=HEIGHT)
 TASK = Task(INPUT, CenterDecoder(scores="cls", boxes="box", stride=8), tuple(LABELS))
@@ -179,8 +179,8 @@ def test_the_shipped_model_sees_the_rendered_belt(bundle: Bundle):
 
 def test_training_is_deterministic():
     torch = pytest.importorskip("torch")
-    from calibration.demo.model import Detector
-    from calibration.demo.train import train
+    from edged_calibration.demo.model import Detector
+    from edged_calibration.demo.train import train
 
     def weights() -> dict:
         torch.manual_seed(0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from calibration.bundle.diff import differences
 from edged.engines.bundle import load_bundle
 from edged.engines.manifest import Manifest
+from edged_calibration.bundle.diff import differences
 
 SHIPPED = "edged/bundles/demo"
 

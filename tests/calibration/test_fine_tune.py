@@ -6,17 +6,17 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration import zoo
-from calibration.graph.index import Graph, copy_of, session
-from calibration.options import SparsifyOptions
-from calibration.sparsity.apply import prune, sparse_layers, sparsify
-from calibration.zoo.writer import IMAGENET, INPUT, UNIT, probe
 from edged.errors import UsageError
+from edged_calibration import zoo
+from edged_calibration.graph.index import Graph, copy_of, session
+from edged_calibration.options import SparsifyOptions
+from edged_calibration.sparsity.apply import prune, sparse_layers, sparsify
+from edged_calibration.zoo.writer import IMAGENET, INPUT, UNIT, probe
 
 torch = pytest.importorskip("torch")
 
-from calibration.sparsity.fine_tune import finetune  # noqa: E402
-from calibration.sparsity.torch_module import OnnxModule  # noqa: E402
+from edged_calibration.sparsity.fine_tune import finetune  # noqa: E402
+from edged_calibration.sparsity.torch_module import OnnxModule  # noqa: E402
 
 
 @pytest.mark.parametrize(("name", "size"), [("mobilenet-v2", 32), ("yolo-nano", 64), ("vit-tiny", 32)])

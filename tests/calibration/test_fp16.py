@@ -7,13 +7,13 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from calibration.fp16 import halve, halve_checked
-from calibration.graph.index import Graph, Tap, copy_of, session
-from calibration.int8.activation_max import largest_magnitudes
-from calibration.int8.calibrate import ranges
-from calibration.int8.verify import verify_qdq
-from calibration.int8.write import calibrate, quantize
-from calibration.sparsity.apply import prune, sparse_layers
+from edged_calibration.fp16 import halve, halve_checked
+from edged_calibration.graph.index import Graph, Tap, copy_of, session
+from edged_calibration.int8.activation_max import largest_magnitudes
+from edged_calibration.int8.calibrate import ranges
+from edged_calibration.int8.verify import verify_qdq
+from edged_calibration.int8.write import calibrate, quantize
+from edged_calibration.sparsity.apply import prune, sparse_layers
 
 
 def largest_error(model: onnx.ModelProto, other: onnx.ModelProto, feeds: list) -> float:

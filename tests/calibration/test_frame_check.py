@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from calibration.recipe.frame_check import check_frames, drift_statistics
-from calibration.recipe.frames import Frames, open_frames
 from edged.engines.manifest import InputSpec
 from edged.errors import UsageError
+from edged_calibration.recipe.frame_check import check_frames, drift_statistics
+from edged_calibration.recipe.frames import Frames, open_frames
 from tests.support.calibration import pictures
 
 SPEC = InputSpec(name="image", width=64, height=32)

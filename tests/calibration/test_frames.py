@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from calibration.evaluate.average_precision import Boxes
-from calibration.recipe.frames import Feeds, open_frames
-from calibration.recipe.input_normalisation import Normalisation
 from edged.engines.manifest import InputSpec
 from edged.errors import UsageError
 from edged.synthetic.scene import LABELS
+from edged_calibration.evaluate.average_precision import Boxes
+from edged_calibration.recipe.frames import Feeds, open_frames
+from edged_calibration.recipe.input_normalisation import Normalisation
 from tests.support.calibration import pictures
 
 SPEC = InputSpec(name="image", width=64, height=32)

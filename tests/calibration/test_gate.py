@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from calibration.evaluate.gate import judge, refusal
-from calibration.evaluate.metrics import DRAWS, Evaluation
+from edged_calibration.evaluate.gate import judge, refusal
+from edged_calibration.evaluate.metrics import DRAWS, Evaluation
 
 
 def measured(value: float, spread: float = 0.001, images: int = 1000, seed: int = 0) -> Evaluation:

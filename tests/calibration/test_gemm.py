@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration import zoo
-from calibration.graph.gemm import gemms, shapes
-from calibration.graph.index import copy_of, session
-from calibration.int8.calibrate import ranges
-from calibration.int8.write import calibrate, quantize
 from edged.errors import UsageError
+from edged_calibration import zoo
+from edged_calibration.graph.gemm import gemms, shapes
+from edged_calibration.graph.index import copy_of, session
+from edged_calibration.int8.calibrate import ranges
+from edged_calibration.int8.write import calibrate, quantize
 
 
 def test_a_convolution_is_pixels_by_kernel(network: onnx.ModelProto):

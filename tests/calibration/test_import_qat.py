@@ -7,13 +7,13 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from calibration.graph.index import Graph, copy_of, session, stored_weights
-from calibration.int8.calibrate import ranges
-from calibration.int8.import_qat import import_qat, is_quantised, unquantised
-from calibration.int8.verify import verify_qdq
-from calibration.int8.write import calibrate, quantize
-from calibration.sparsity.apply import prune, sparse_layers
 from edged.errors import UsageError
+from edged_calibration.graph.index import Graph, copy_of, session, stored_weights
+from edged_calibration.int8.calibrate import ranges
+from edged_calibration.int8.import_qat import import_qat, is_quantised, unquantised
+from edged_calibration.int8.verify import verify_qdq
+from edged_calibration.int8.write import calibrate, quantize
+from edged_calibration.sparsity.apply import prune, sparse_layers
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from calibration.graph.incremental_runner import IncrementalRunner
-from calibration.graph.index import Graph, Tap, copy_of
+from edged_calibration.graph.incremental_runner import IncrementalRunner
+from edged_calibration.graph.index import Graph, Tap, copy_of
 
 
 def test_values_are_those_of_a_full_run(network: onnx.ModelProto, feeds: list):

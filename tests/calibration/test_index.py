@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.graph.index import Graph, Tap, attribute, copy_of, drop_unused, matching, output_axis, session
 from edged.errors import UsageError
+from edged_calibration.graph.index import Graph, Tap, attribute, copy_of, drop_unused, matching, output_axis, session
 
 
 def test_index_knows_producers_consumers_and_constants(network: onnx.ModelProto):

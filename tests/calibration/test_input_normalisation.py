@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.graph.index import Graph, session
-from calibration.int8.calibrate import Range, ranges
-from calibration.int8.write import calibrate, quantize
-from calibration.recipe.input_normalisation import Normalisation, on_pictures, to_bgr
+from edged_calibration.graph.index import Graph, session
+from edged_calibration.int8.calibrate import Range, ranges
+from edged_calibration.int8.write import calibrate, quantize
+from edged_calibration.recipe.input_normalisation import Normalisation, on_pictures, to_bgr
 from tests.support.calibration import SIDE, classifier
 
 BYTES = Normalisation((128.0,) * 3, (128.0,) * 3)

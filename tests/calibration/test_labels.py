@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from calibration.evaluate.average_precision import Boxes
-from calibration.recipe.labels import from_coco, from_csv, from_folders
 from edged.errors import UsageError
+from edged_calibration.evaluate.average_precision import Boxes
+from edged_calibration.recipe.labels import from_coco, from_csv, from_folders
 
 LABELS = ["cat", "dog"]
 NAMES = ["a.png", "sub/b.png"]

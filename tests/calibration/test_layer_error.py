@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from calibration.evaluate.layer_error import measure_errors
-from calibration.int8.calibrate import Range, ranges
-from calibration.int8.write import calibrate, quantize
+from edged_calibration.evaluate.layer_error import measure_errors
+from edged_calibration.int8.calibrate import Range, ranges
+from edged_calibration.int8.write import calibrate, quantize
 
 
 def test_every_layer_has_a_figure_and_the_worst_is_first(network: onnx.ModelProto, feeds: list):

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from calibration.graph.layers import complaint, read_layers
 from edged.engines.manifest import Layers
+from edged_calibration.graph.layers import complaint, read_layers
 
 
 def inspected(*layers: Any) -> str:

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from calibration.tensorrt import lock
-from calibration.tensorrt.lock import LOCK_NAME, only_build
 from edged.errors import EdgedError
+from edged_calibration.tensorrt import lock
+from edged_calibration.tensorrt.lock import LOCK_NAME, only_build
 
 HOLD = """
 import sys
 from pathlib import Path
-from calibration.tensorrt.lock import only_build
+from edged_calibration.tensorrt.lock import only_build
 with only_build(Path(sys.argv[1]), lambda pid: print("waits for", pid, flush=True)):
     print("holds", flush=True)
     sys.stdin.read()
@@ -108,7 +108,7 @@ def test_of_many_at_once_never_two_build(tmp_path: Path) -> None:
     build_in_turn = """
 import sys
 from pathlib import Path
-from calibration import build_lock
+from edged_calibration import build_lock
 build_lock._POLL_S = 0.001
 for _ in range(40):
     with build_lock.only_build(Path(sys.argv[1]), lambda pid: None):

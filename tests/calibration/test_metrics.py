@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.evaluate.metrics import DRAWS, Scorer, Task, evaluate, on_images, on_planes, reference_answers
-from calibration.recipe.frames import Frames, open_frames
-from calibration.recipe.input_normalisation import Normalisation, on_pictures
 from edged.engines.manifest import CenterDecoder, ClassifyDecoder, InputSpec
 from edged.errors import UsageError
 from edged.synthetic.scene import LABELS
+from edged_calibration.evaluate.metrics import DRAWS, Scorer, Task, evaluate, on_images, on_planes, reference_answers
+from edged_calibration.recipe.frames import Frames, open_frames
+from edged_calibration.recipe.input_normalisation import Normalisation, on_pictures
 from tests.support.calibration import CLASSES, SIDE, classifier, pictures
 
 SPEC = InputSpec(name="image", width=SIDE, height=SIDE)

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.graph.index import session
-from calibration.graph.model_file import check_model, input_size, load_model
 from edged.errors import UsageError
+from edged_calibration.graph.index import session
+from edged_calibration.graph.model_file import check_model, input_size, load_model
 from tests.support.calibration import SIDE, classifier
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from calibration.profile.measure import measure
 from edged import clock
 from edged.config import EngineConfig
 from edged.engines.bundle import load_bundle
 from edged.engines.device_profile import device_name
 from edged.errors import EdgedError
 from edged.power.telemetry import Sample
+from edged_calibration.profile.measure import measure
 
 SHIPPED = Path("edged/bundles/demo")
 

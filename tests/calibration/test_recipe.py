@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.recipe.schema import load_recipe
 from edged.errors import UsageError
+from edged_calibration.recipe.schema import load_recipe
 
 ROOT = Path(__file__).parents[2]
 GOOD = """

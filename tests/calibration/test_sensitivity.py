@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.evaluate.sensitivity import Sensitivity, keep_to_pass, sensitivity
-from calibration.graph.index import session
-from calibration.int8.calibrate import Range, ranges
-from calibration.int8.write import calibrate, quantize
+from edged_calibration.evaluate.sensitivity import Sensitivity, keep_to_pass, sensitivity
+from edged_calibration.graph.index import session
+from edged_calibration.int8.calibrate import Range, ranges
+from edged_calibration.int8.write import calibrate, quantize
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.graph.index import session
-from calibration.graph.simplify import simplified
+from edged_calibration.graph.index import session
+from edged_calibration.graph.simplify import simplified
 
 
 def exported() -> onnx.ModelProto:

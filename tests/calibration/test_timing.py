@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.tensorrt import timing
-from calibration.tensorrt.timing import Stopwatch, Times
 from edged import clock
+from edged_calibration.tensorrt import timing
+from edged_calibration.tensorrt.timing import Stopwatch, Times
 
 EARLIER = Times(100.0, {"parse 1/1": 1.0, "timing 50/100": 60.0, "timing 100/100": 90.0})
 

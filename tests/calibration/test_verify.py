@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from calibration.graph.index import Graph, copy_of
-from calibration.int8.calibrate import ranges
-from calibration.int8.verify import verify_qdq
-from calibration.int8.write import Target, calibrate, quantize
+from edged_calibration.graph.index import Graph, copy_of
+from edged_calibration.int8.calibrate import ranges
+from edged_calibration.int8.verify import verify_qdq
+from edged_calibration.int8.write import Target, calibrate, quantize
 
 
 def good(model: onnx.ModelProto, feeds: list, target: Target = "trt") -> onnx.ModelProto:

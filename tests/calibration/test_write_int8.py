@@ -11,10 +11,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.graph.index import Graph, session
-from calibration.int8.calibrate import METHODS, Range, ranges
-from calibration.int8.write import Target, calibrate, grid, quantize, quantize_weights
-from calibration.sparsity.apply import is_2_4, prune
+from edged_calibration.graph.index import Graph, session
+from edged_calibration.int8.calibrate import METHODS, Range, ranges
+from edged_calibration.int8.write import Target, calibrate, grid, quantize, quantize_weights
+from edged_calibration.sparsity.apply import is_2_4, prune
 
 TARGETS: tuple[Target, ...] = ("trt", "x86", "arm")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibration import zoo
-from calibration.graph.index import Graph, Tap
-from calibration.zoo.writer import IMAGENET, INPUT, UNIT, probe
 from edged.errors import UsageError
+from edged_calibration import zoo
+from edged_calibration.graph.index import Graph, Tap
+from edged_calibration.zoo.writer import IMAGENET, INPUT, UNIT, probe
 
 SMALL = {"mobilenet-v2": 64, "resnet-50": 64, "yolo-nano": 96, "vit-tiny": 64}
 PARAMETERS_M = {"mobilenet-v2": 3.5, "resnet-50": 25.5, "yolo-nano": 3.15, "vit-tiny": 5.7}  # as published

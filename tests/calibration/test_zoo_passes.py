@@ -9,20 +9,20 @@ import onnx
 import pytest
 from msgspec import structs
 
-import calibration
-from calibration import zoo
-from calibration.fp16 import halve
-from calibration.graph.index import Graph, session
-from calibration.int8.calibrate import Range, ranges
-from calibration.int8.verify import verify_qdq
-from calibration.int8.write import Target, calibrate, quantize
-from calibration.recipe.schema import Recipe, load_recipe
-from calibration.sparsity.apply import SparsityReport, sparse_layers, sparsify
-from calibration.zoo.writer import IMAGENET, INPUT, UNIT, probe
+import edged_calibration
+from edged_calibration import zoo
+from edged_calibration.fp16 import halve
+from edged_calibration.graph.index import Graph, session
+from edged_calibration.int8.calibrate import Range, ranges
+from edged_calibration.int8.verify import verify_qdq
+from edged_calibration.int8.write import Target, calibrate, quantize
+from edged_calibration.recipe.schema import Recipe, load_recipe
+from edged_calibration.sparsity.apply import SparsityReport, sparse_layers, sparsify
+from edged_calibration.zoo.writer import IMAGENET, INPUT, UNIT, probe
 
 SIZES = {"mobilenet-v2": 64, "resnet-50": 64, "yolo-nano": 96, "vit-tiny": 64}
 ELIGIBLE = {"mobilenet-v2": 35, "resnet-50": 53, "yolo-nano": 62, "vit-tiny": 49}  # layers that can carry the pattern
-RECIPES = Path(calibration.__file__).parent / "recipes"
+RECIPES = Path(edged_calibration.__file__).parent / "recipes"
 LEAST_DB = {"mobilenet-v2": 20.0, "resnet-50": 18.0, "yolo-nano": 28.0, "vit-tiny": 26.0}  # of INT8 against float
 
 

@@ -60,7 +60,7 @@ def test_adapter_and_builder_type_check_against_the_real_signatures_and_a_wrong_
     (tmp_path / "wrong.py").write_text(WRONG)
     cache = tmp_path_factory.getbasetemp() / "mypy-with-tensorrt"  # what is not TensorRT's is the same for all
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(cache)]
-    modules = ["-m", "edged.engines.trt", "-m", "calibration.tensorrt.build_plan", "-m", "wrong"]
+    modules = ["-m", "edged.engines.trt", "-m", "edged_calibration.tensorrt.build_plan", "-m", "wrong"]
     environment = os.environ | {"MYPYPATH": str(tmp_path)}
     done = subprocess.run([*command, *modules], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110)
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]

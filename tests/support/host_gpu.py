@@ -1,5 +1,5 @@
 """A stand-in for `edged.engines.cuda.Gpu` on a machine without a GPU: host memory for device memory, every call done at
-once, the preprocessing kernel played by the CPU's letterbox. tests/engines/test_ort_cuda.py holds it to the real interface.
+once, the kernel played by the CPU's letterbox. tests/engines/test_ort_cuda.py holds it to the real interface.
 """
 
 from __future__ import annotations

@@ -17,17 +17,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from calibration.commands import build as command
-from calibration.tensorrt import build, timing
-from calibration.tensorrt import build_plan as plan
-from calibration.tensorrt.build import BuiltVariant, Place, build_bundle, check_memory
-from calibration.tensorrt.build_plan import build_plan
-from calibration.tensorrt.lock import LOCK_NAME
-from calibration.tensorrt.timing import Stopwatch
 from edged.engines import trt
 from edged.engines.bundle import load_bundle
 from edged.engines.manifest import InputSpec, Layers
 from edged.errors import EdgedError, UsageError
+from edged_calibration.commands import build as command
+from edged_calibration.tensorrt import build, timing
+from edged_calibration.tensorrt import build_plan as plan
+from edged_calibration.tensorrt.build import BuiltVariant, Place, build_bundle, check_memory
+from edged_calibration.tensorrt.build_plan import build_plan
+from edged_calibration.tensorrt.lock import LOCK_NAME
+from edged_calibration.tensorrt.timing import Stopwatch
 from tests.support.host_gpu import HostGpu
 from tests.support.models import HEIGHT, WIDTH, center_model, file_entry, manifest_for, write_bundle
 from tests.trt.conftest import CORE, TENSORRT

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration.recipe.frame_check import drift_statistics
 from edged.synthetic.scene import Scene
 from edged.vision.letterbox import fit
 from edged.vision.luma import Luma, measure
+from edged_calibration.recipe.frame_check import drift_statistics
 
 WIDTH, HEIGHT = 320, 192
 BOX = fit(1280, 720, WIDTH, HEIGHT)  # 320x180 with 6 rows of padding above and below
