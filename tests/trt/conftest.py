@@ -1,4 +1,4 @@
-"""These tests run in a process of their own for each version of the bindings: tests/engines/test_tensorrt_api.py starts it.
+"""Each version of the bindings has its own process for these tests: tests/engines/test_tensorrt_api.py starts it.
 
 Before anything imports TensorRT, the bindings of that version and the stand-in core library are loaded.
 """
