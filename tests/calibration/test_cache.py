@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from edged.errors import EdgedError
-from edged_calibration.cache import StepCache, write_whole
+from edged_calibration.cache import StepCache
 
 
 def make_text(text: str, calls: list[str]):
@@ -72,9 +70,9 @@ def test_two_runs_do_not_share_a_workshop(tmp_path: Path):
 
 def test_a_run_that_was_killed_leaves_no_half_step_to_the_next(tmp_path: Path):
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom edged_calibration.cache import Workshop\n"
+        "import sys, time\nfrom pathlib import Path\nfrom edged_calibration.cache import StepCache\n"
         "def make(into):\n    (into / 'half').write_text('x'); print('at it', flush=True); time.sleep(60)\n"
-        "with Workshop(Path(sys.argv[1])) as w:\n"
+        "with StepCache(Path(sys.argv[1])) as w:\n"
         "    w.step('first', [], lambda into: (into / 'r').write_text('done'))\n    w.step('second', [], make)\n"
     )
     with subprocess.Popen(
@@ -104,12 +102,3 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing(tmp_path: Path):
         signal.signal(signal.SIGXFSZ, handler)
     assert "make room" in told.value.hint
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path):
-    target = tmp_path / "file"
-    target.write_text("old")
-    write_whole(target, b"new")
-    assert target.read_text() == "new"
-    assert os.listdir(tmp_path) == ["file"]
-    assert time.time() - target.stat().st_mtime < 60
