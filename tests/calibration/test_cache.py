@@ -72,9 +72,9 @@ def test_two_runs_do_not_share_a_workshop(tmp_path: Path):
 
 def test_a_run_that_was_killed_leaves_no_half_step_to_the_next(tmp_path: Path):
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom edged_calibration.cache import Workshop\n"
+        "import sys, time\nfrom pathlib import Path\nfrom edged_calibration.cache import StepCache\n"
         "def make(into):\n    (into / 'half').write_text('x'); print('at it', flush=True); time.sleep(60)\n"
-        "with Workshop(Path(sys.argv[1])) as w:\n"
+        "with StepCache(Path(sys.argv[1])) as w:\n"
         "    w.step('first', [], lambda into: (into / 'r').write_text('done'))\n    w.step('second', [], make)\n"
     )
     with subprocess.Popen(

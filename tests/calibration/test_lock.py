@@ -108,10 +108,10 @@ def test_of_many_at_once_never_two_build(tmp_path: Path) -> None:
     build_in_turn = """
 import sys
 from pathlib import Path
-from edged_calibration import build_lock
-build_lock._POLL_S = 0.001
+from edged_calibration.tensorrt import lock
+lock._POLL_S = 0.001
 for _ in range(40):
-    with build_lock.only_build(Path(sys.argv[1]), lambda pid: None):
+    with lock.only_build(Path(sys.argv[1]), lambda pid: None):
         (Path(sys.argv[2]) / "building").mkdir()
         (Path(sys.argv[2]) / "building").rmdir()
 """
