@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import inspect
@@ -25,6 +24,7 @@ import msgspec
 import numpy as np
 
 import edged
+from edged import files
 from edged.errors import EdgedError
 from edged_calibration.digest import digest_of, file_digest
 from edged_calibration.progress import Advance
@@ -64,11 +64,10 @@ class StepCache:
     def __enter__(self) -> StepCache:
         with disk_faults_told(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
+            with disk_faults_told(self.directory):
+                self._lock = files.lock(self.directory / ".lock", 0o644)
+        except files.LockHeldError:
             raise EdgedError(
                 f"another edged-calibrate works in {self.directory}", "wait for it, or give this one its own --work"
             ) from None
@@ -78,7 +77,7 @@ class StepCache:
 
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            files.unlock(self._lock)
 
     def step(
         self,
@@ -107,7 +106,7 @@ class StepCache:
                 make(partial, advance, *inputs, **named)
                 _seal(partial)
                 os.rename(partial, target)
-                _sync(self.directory)
+                files.sync(self.directory)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         for old in self.directory.glob(f"{name}-*"):
@@ -124,17 +123,6 @@ def _code() -> str:
         for path in sorted(package.rglob("*.py")):
             found.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
     return found.hexdigest()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """The file is there whole, or as it was."""
-    partial = path.with_name(f".{path.name}{_PARTIAL}")
-    try:
-        partial.write_bytes(content)
-        _sync(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: msgspec.Struct | Sequence[msgspec.Struct] | dict[str, Any]) -> None:
@@ -155,13 +143,13 @@ def _plain(value: Any) -> Any:
 
 def _seal(directory: Path) -> None:
     """Sync the files and write down their digests."""
-    files = sorted(path for path in directory.iterdir() if path.is_file())
-    for path in files:
-        _sync(path)
+    made = sorted(path for path in directory.iterdir() if path.is_file())
+    for path in made:
+        files.sync(path)
     done = directory / _DONE
-    done.write_bytes(msgspec.json.encode({path.name: file_digest(path) for path in files}))
-    _sync(done)
-    _sync(directory)
+    done.write_bytes(msgspec.json.encode({path.name: file_digest(path) for path in made}))
+    files.sync(done)
+    files.sync(directory)
 
 
 def _is_whole(directory: Path) -> bool:
@@ -170,11 +158,3 @@ def _is_whole(directory: Path) -> bool:
         return all(file_digest(directory / name) == found for name, found in written.items())
     except (OSError, msgspec.DecodeError):
         return False
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,8 +17,9 @@ from rich.table import Table
 
 from edged.engines.manifest import ClassifyDecoder
 from edged.errors import UsageError
+from edged.files import write_atomic
 from edged_calibration.bundle.files import File
-from edged_calibration.cache import StepCache, as_json, disk_faults_told, write_whole
+from edged_calibration.cache import StepCache, as_json, disk_faults_told
 from edged_calibration.job import Job
 from edged_calibration.options import QuantizeOptions, SparsifyOptions
 from edged_calibration.progress import Advance
@@ -127,7 +128,7 @@ def write_files(directory: Path | None, files: Mapping[str, File]) -> None:
         with disk_faults_told(directory):
             directory.mkdir(parents=True, exist_ok=True)
             for name, file in files.items():
-                write_whole(directory / name, file.model.SerializeToString(deterministic=True))
+                write_atomic(directory / name, file.model.SerializeToString(deterministic=True))
 
 
 def console() -> Console:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-import os
 import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edged.errors import EdgedError
-from edged_calibration.cache import StepCache, write_whole
+from edged_calibration.cache import StepCache
 from edged_calibration.progress import Advance, silent
 
 CALLS: list[str] = []
@@ -139,12 +137,3 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing(tmp_path: Path):
         signal.signal(signal.SIGXFSZ, handler)
     assert "make room" in told.value.hint
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path):
-    target = tmp_path / "file"
-    target.write_text("old")
-    write_whole(target, b"new")
-    assert target.read_text() == "new"
-    assert os.listdir(tmp_path) == ["file"]
-    assert time.time() - target.stat().st_mtime < 60
