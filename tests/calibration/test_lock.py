@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from edged.errors import EdgedError
-from edged_calibration.tensorrt import lock
 from edged_calibration.tensorrt.lock import LOCK_NAME, only_build
 
 HOLD = """
@@ -135,6 +134,6 @@ def test_a_lock_that_cannot_be_had_is_one_sentence(tmp_path: Path, monkeypatch: 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(lock.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(EdgedError, match="cannot be locked: No space left on device"), only_build(tmp_path, nobody):
         pytest.fail("nobody could tell who has it")
