@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from edged.engines.manifest import ClassifyDecoder
+from edged.engines.decoder_spec import ClassifyDecoder
 from edged.errors import UsageError
 from edged_calibration.bundle.files import File
 from edged_calibration.cache import StepCache, as_json, disk_faults_told, write_whole
