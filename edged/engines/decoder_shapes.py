@@ -19,6 +19,9 @@ _ROLES = (
 )  # fmt: skip
 
 
+_OPTIONAL = ("prototypes", "class_ids")
+
+
 def tensor_shapes(output: Decoder, width: int, height: int, classes: int) -> dict[str, Shape]:
     """The shape of every tensor that the decoder reads, for an input of width x height and so many labels."""
     match output:
@@ -53,7 +56,13 @@ def tensor_names(output: Decoder) -> list[str]:
     names: list[str] = []
     for role in _ROLES:
         value = getattr(output, role, "")
-        names += value if isinstance(value, list) else [value] if isinstance(value, str) and value else []
+        names += (
+            value
+            if isinstance(value, list)
+            else [value]
+            if isinstance(value, str) and (value or role not in _OPTIONAL)
+            else []
+        )
     return names
 
 

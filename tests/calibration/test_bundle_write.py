@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edged import files as file_system
 from edged.engines.bundle import MANIFEST_NAME as MANIFEST
 from edged.engines.bundle import load_bundle, verify_file
 from edged.engines.decoder_spec import CenterDecoder
@@ -57,14 +58,11 @@ def test_an_older_bundle_is_replaced_whole(tmp_path: Path):
 
 def test_a_failure_leaves_the_older_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_bundle(tmp_path / "bundle", manifest(FILES), FILES)
-    rename = os.rename
 
-    def full_disk(source: os.PathLike[str], target: os.PathLike[str]) -> None:
-        if Path(target).name == "bundle" and Path(source).parent == tmp_path:
-            raise OSError("no space left")
-        rename(source, target)
+    def full_disk(fresh: Path, path: Path) -> None:
+        raise OSError("no space left")
 
-    monkeypatch.setattr(os, "rename", full_disk)
+    monkeypatch.setattr(file_system, "replace_directory", full_disk)
     newer = {"c.onnx": b"three"}
     with pytest.raises(OSError, match="no space"):
         write_bundle(tmp_path / "bundle", manifest(newer), newer)
@@ -83,15 +81,14 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_bundle_is_complete_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    rename = os.rename
+    replace = file_system.replace_directory
     arrived: list[set[str]] = []
 
-    def watched(source: os.PathLike[str], target: os.PathLike[str]) -> None:
-        if Path(target) == tmp_path / "bundle":
-            arrived.append(set(os.listdir(source)))
-        rename(source, target)
+    def watched(fresh: Path, path: Path) -> None:
+        arrived.append(set(os.listdir(fresh)))
+        replace(fresh, path)
 
-    monkeypatch.setattr(os, "rename", watched)
+    monkeypatch.setattr(file_system, "replace_directory", watched)
     write_bundle(tmp_path / "bundle", manifest(FILES), FILES)
     write_bundle(tmp_path / "bundle", manifest(FILES), FILES)
     assert arrived == [{*FILES, MANIFEST}] * 2
