@@ -55,7 +55,7 @@ def tensor_names(output: Decoder) -> list[str]:
         return output.scores
     names: list[str] = []
     for role in _ROLES:
-        value = getattr(output, role, "")
+        value = getattr(output, role, None)
         names += (
             value
             if isinstance(value, list)
