@@ -18,8 +18,8 @@ from edged.engines.decoder_spec import CenterDecoder
 from edged.engines.manifest import EngineFile, InputSpec
 from edged.frames.frame import PixelFormat
 from edged.synthetic.scene import LABELS, Scene
-from edged.vision.detect import Detections
 from edged.vision.letterbox import Letterboxer, fit
+from edged.vision.results import Detections
 from edged_calibration.demo.data import (
     CALIBRATION_SEED,
     GRID_HEIGHT,
