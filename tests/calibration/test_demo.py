@@ -14,11 +14,12 @@ from onnx import TensorProto
 
 import edged
 from edged.engines.bundle import Bundle, load_bundle, verify_file
-from edged.engines.manifest import CenterDecoder, EngineFile, InputSpec
+from edged.engines.decoder_spec import CenterDecoder
+from edged.engines.manifest import EngineFile, InputSpec
 from edged.frames.frame import PixelFormat
 from edged.synthetic.scene import LABELS, Scene
-from edged.vision.detect import Detections
 from edged.vision.letterbox import Letterboxer, fit
+from edged.vision.results import Detections
 from edged_calibration.demo.data import (
     CALIBRATION_SEED,
     GRID_HEIGHT,
