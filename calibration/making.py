@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import onnx
@@ -23,7 +22,7 @@ from edged_calibration.fp16 import HalveReport
 from edged_calibration.graph.index import matching
 from edged_calibration.int8.calibrate import METHODS, Method, Range, ranges
 from edged_calibration.int8.write import calibrate, quantize
-from edged_calibration.progress import Advance
+from edged_calibration.progress import Stages
 from edged_calibration.recipe.frame_check import FrameReport, check_frames
 from edged_calibration.recipe.inputs import Inputs
 from edged_calibration.recipe.schema import RecipeFile, VariantOptions, options_json
@@ -31,14 +30,6 @@ from edged_calibration.sparsity.apply import SparsityReport, found_sparsity, spa
 
 Form = Literal["dense", "sparse"]
 T = TypeVar("T")
-
-
-class Stages(Protocol):
-    """How a job tells what it is doing."""
-
-    def stage(self, title: str) -> AbstractContextManager[Advance]: ...
-
-    def say(self, text: str) -> None: ...
 
 
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

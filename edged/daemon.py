@@ -40,7 +40,7 @@ from edged.errors import EdgedError
 from edged.frames.cameras import Cameras, check_sources
 from edged.health import Health, Heartbeats, Notifier
 from edged.loop import event_log
-from edged.loop.device_info import DeviceInfo, as_simulated, what_is_known
+from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, what_is_known
 from edged.loop.engine_loop import STAGE, EngineLoop
 from edged.loop.governor_client import GovernorClient
 from edged.loop.gpu_clock import GpuClock
@@ -190,7 +190,6 @@ class Daemon:
         return GpuClock(known.clocks_mhz, actuator, known.device.clock_dwell_s, now_ns)
 
     def _tell(self, kind: str, text: str) -> None:
-        """An event. Any thread."""
         self._publisher.publish(schema.Event(kind=kind, text=text))
 
     def _mode(self) -> schema.ProfileMode | None:
@@ -217,7 +216,8 @@ class Daemon:
 
     def _known(self, bundle: Bundle) -> DeviceInfo:
         """What the governor begins with; a device profile that is none is said, and done without."""
-        known = what_is_known(self._pool, bundle)
+        mode = mode_in_force(None if self._profile is None else self._profile.mode, self._machine.tools)
+        known = what_is_known(self._pool, bundle, mode, self._config.engine.threads)
         if known.refused is not None:
             text = f"the device profile is not used: {known.refused.message}"
             log.warning("%s; %s", text, known.refused.hint)

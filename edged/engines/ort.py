@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from edged.engines.device_profile import device_name
 from edged.engines.engine import HostMemory, ModelTensors, Outputs, TensorSpec
 from edged.engines.manifest import EngineFile, InputSpec
 from edged.engines.onnx_file import check_self_contained
@@ -36,13 +37,14 @@ class OrtRuntime:
     """Loads ONNX files for the CPU."""
 
     name: Literal["onnxruntime"] = "onnxruntime"
-    device = "cpu"
+    device: Literal["cpu"] = "cpu"
     lanes = 1
 
     def __init__(self, threads: int) -> None:
         ort.disable_telemetry_events()  # what runs on a mast reports to its owner alone
         _share_arena()
         self._threads = threads
+        self.machine = device_name()
 
     def refuses(self, file: EngineFile, max_batch: int) -> str | None:
         return None

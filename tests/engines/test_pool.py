@@ -248,7 +248,8 @@ class FakeEngine:
 
 class FakeRuntime:
     name = "onnxruntime"
-    device = "fake"
+    device = "cuda"
+    machine = "a fake GPU"
     lanes = 2
 
     def __init__(self) -> None:
