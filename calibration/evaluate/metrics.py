@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, cast
 
 import msgspec
@@ -21,6 +22,7 @@ from edged.errors import UsageError
 from edged.vision.classify import LogitsDecoder
 from edged.vision.decoder import Decode
 from edged.vision.detect import CenterPeaks, Detections, YoloBoxes
+from edged_calibration.digest import digest_of
 from edged_calibration.evaluate.average_precision import Boxes, matches, precision
 from edged_calibration.graph.index import session
 from edged_calibration.progress import Advance, silent
@@ -178,17 +180,34 @@ def _rounded(value: float | np.floating[Any]) -> float:
 
 
 class Scorer:
-    """One number for a float or quantised model on normalised planes: what a search over layers asks many times."""
+    """Scores models on some pictures against the labels, or where there are none against the float model's answers."""
 
     def __init__(self, model: onnx.ModelProto, frames: Frames, task: Task, normalisation: Normalisation) -> None:
-        self._frames, self._task, self._normalisation = frames, task, normalisation
-        run = on_planes(model, task, normalisation)
-        unlabelled = frames.read(0).truth is None
-        self._reference = reference_answers(run, frames, task) if unlabelled else None
-        self.whole = self(model)
-        """of the float model itself"""
+        self._model, self._frames, self._task, self._normalisation = model, frames, task, normalisation
+
+    def digest(self) -> str:
+        """Of all that decides a score but the model that is scored."""
+        return digest_of([self._model, self._frames, self._task, self._normalisation])
+
+    @cached_property
+    def _reference(self) -> list[Answer] | None:
+        if self._frames.read(0).truth is not None:
+            return None
+        return reference_answers(on_planes(self._model, self._task, self._normalisation), self._frames, self._task)
+
+    @cached_property
+    def whole(self) -> float:
+        """The score of the float model itself."""
+        return self(self._model)
 
     def __call__(self, model: onnx.ModelProto) -> float:
-        """0..1, higher is better: mAP, top-1 or agreement."""
-        run = on_planes(model, self._task, self._normalisation)
-        return evaluate(run, self._frames, self._task, self._reference).value
+        """The score of a model on normalised planes: mAP, top-1 or agreement, 0..1, higher is better."""
+        return self._evaluate(on_planes(model, self._task, self._normalisation)).value
+
+    def evaluation(self, file: onnx.ModelProto | None, progress: Advance = silent) -> Evaluation:
+        """The figures of a bundle's file, which takes pictures; of the float model itself for None."""
+        run = on_planes(self._model, self._task, self._normalisation) if file is None else on_images(file, self._task)
+        return self._evaluate(run, progress)
+
+    def _evaluate(self, run: Run, progress: Advance = silent) -> Evaluation:
+        return evaluate(run, self._frames, self._task, self._reference, progress)

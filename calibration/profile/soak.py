@@ -21,8 +21,8 @@ LOAD_SHARE: Final = 0.6
 """Of the soak's time; the rest cools, and shows the idle power at each temperature."""
 POINT_S: Final = 1.0
 GRID: Final = 16
-"""Time constants that are tried for each node, REFINEMENTS times, each time a few steps around the best pair: the valley
-of the error is narrow and aslant, so the best of a coarse grid may lie some steps from it."""
+"""Time constants that are tried for each node, REFINEMENTS times, each time a few steps around the best pair: the error
+has a narrow valley along both axes, so the best of a coarse grid may lie some steps from it."""
 REFINEMENTS: Final = 7
 STEPS_AROUND: Final = 3
 MOST_ROWS: Final = 600

@@ -7,7 +7,6 @@ libzmq would take the path of a live socket without a word. `tcp://` is bound wi
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import zmq
 from zmq.auth import load_certificate
 from zmq.auth.thread import ThreadAuthenticator
 
+from edged import files
 from edged.config import BusConfig
 from edged.errors import EdgedError, UsageError
 from edged.paths import make_private
@@ -119,7 +119,7 @@ class Binding:
 
     def _unlock(self) -> None:
         if self._lock_fd is not None:
-            os.close(self._lock_fd)
+            files.unlock(self._lock_fd)
             self._lock_fd = None
 
 
@@ -146,25 +146,15 @@ def _lock(socket_path: Path) -> int:
     """The lock file's descriptor, held; EdgedError naming the process that has it."""
     path = socket_path.with_name(socket_path.name + ".lock")
     try:
-        # A child must not inherit it, or the lock outlives the daemon; a link would make us write elsewhere.
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise EdgedError(f"cannot open the lock file {path}: {error.strerror}", "check who owns it") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
-    except BlockingIOError:
-        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(fd)
+        return files.lock(path)
+    except files.LockHeldError as error:
         raise EdgedError(
-            f"another edged (pid {holder}) already serves ipc://{socket_path}",
+            f"another edged (pid {error.holder}) already serves ipc://{socket_path}",
             "stop it first, or give this one its own bus.results and bus.control",
         ) from None
     except OSError as error:
-        os.close(fd)
-        raise EdgedError(f"cannot lock {path}: {error.strerror}", "is the file system full?") from error
-    return fd
+        text = f"cannot open the lock file {path}: {error.strerror}"
+        raise EdgedError(text, "check who owns it, and whether the file system is full") from error
 
 
 def _cannot_bind(endpoint: str, error: zmq.ZMQError | OSError) -> EdgedError:

@@ -285,7 +285,7 @@ class Guard(Struct, frozen=True):
 
 class ClockControl(Struct, frozen=True):
     """The GPU's clock ceiling where `[power] clock_control` is set, in MHz: the one in force by the helper's word, and
-    from where to where it can be had. `clock_mhz` is null while the clock is a given; `problem` says why."""
+    from where to where it can be had. `clock_mhz` is null while edged does not control it; `problem` says why."""
 
     clock_mhz: float | None
     lowest_mhz: float

@@ -20,7 +20,9 @@ from edged.engines.device_profile import device_name
 from edged.errors import EdgedError
 
 try:
-    from cuda.bindings import driver, nvrtc, runtime
+    from cuda.bindings import driver as driver
+    from cuda.bindings import nvrtc as nvrtc
+    from cuda.bindings import runtime as runtime
 except ImportError:  # why_not() says so
     driver = nvrtc = runtime = None
 

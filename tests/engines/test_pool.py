@@ -4,7 +4,7 @@ import gc
 import platform
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edged.config import EngineConfig
 from edged.engines import pool as pool_module
 from edged.engines.bundle import load_bundle
+from edged.engines.device_profile import RuntimeName
 from edged.engines.engine import Engine, HostMemory, ModelTensors, Outputs, TensorSpec
 from edged.engines.manifest import EngineFile, InputSpec, Manifest
 from edged.engines.ort import OrtRuntime
@@ -247,8 +248,8 @@ class FakeEngine:
 
 
 class FakeRuntime:
-    name = "onnxruntime"
-    device = "cuda"
+    name: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
+    device: RuntimeName = "cuda"
     machine = "a fake GPU"
     lanes = 2
 

@@ -51,7 +51,7 @@ def slow_finish(candidates: Found, iou: float, limit: int) -> Found:
     for c, s, box in sorted(candidates, key=lambda item: -item[1]):
         if len(kept) < limit and not any(k == c and slow_iou(box, other) > iou for k, _, other in kept):
             kept.append((c, s, box))
-    result = []
+    result: Found = []
     for c, s, (x0, y0, x1, y1) in kept:
         x0, x1 = (min(max((x - BOX.left) / BOX.scale_x, 0), 128) for x in (x0, x1))
         y0, y1 = (min(max((y - BOX.top) / BOX.scale_y, 0), 72) for y in (y0, y1))
