@@ -118,9 +118,8 @@ def test_diff_and_profile_of_a_bundle(made: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("option", [["--soak", "5"], ["--soak", "30d"], ["--soak", "1s"], ["--batches", "0"]])
 def test_profile_refuses_what_it_cannot_use(option: list[str], made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as refused:
-        main(["profile", str(made / "bundle"), *option])
-    assert refused.value.code == 2 and "is not a" in capsys.readouterr().err
+    assert main(["profile", str(made / "bundle"), *option]) == 2
+    assert "is not a" in capsys.readouterr().err
 
 
 def test_steps_work_alone_on_a_bare_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
