@@ -159,6 +159,7 @@ def session(model: onnx.ModelProto, exact: bool = False) -> onnxruntime.Inferenc
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")  # no saturation where there is no VNNI
     if exact:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     # It makes the float bias of a TensorRT graph int32, on a grid that FP16 scales cannot hold: channels overflow.

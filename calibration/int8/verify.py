@@ -21,6 +21,7 @@ _PER_AXIS_OPSET, _HALF_SCALE_OPSET = 13, 19
 # Fused into the kernel before them; by TensorRT more than by ONNX Runtime, which wants a pair before a SiLU.
 _EPILOGUE = frozenset({"Relu", "Clip", "LeakyRelu"})
 _TENSORRT_EPILOGUE = _EPILOGUE | {"Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu"}
+_MOST_OF_X86 = (2**15 - 1) // 255 // 2  # two products of uint8 by int8 are added in 16 bits
 _INT8_LEVELS = {"trt": (TensorProto.INT8,), "arm": (TensorProto.INT8,), "x86": (TensorProto.UINT8,)}
 
 
@@ -142,6 +143,11 @@ class _Checker:
         assert stored is not None
         shape = self.graph.array(stored).shape
         outputs = shape[axis % len(shape)]
+        if self._target == "x86" and self.graph.constants[stored].data_type == TensorProto.INT8:
+            largest = int(np.abs(self.graph.array(stored).astype(np.int16)).max(initial=0))
+            if largest > _MOST_OF_X86:
+                text = f"weights up to {largest} saturate on x86 processors without VNNI; at most {_MOST_OF_X86} do not"
+                yield Problem(node.name, "saturation", text)
         if scales.size != outputs or (outputs > 1 and attribute(values, "axis", 1) % len(shape) != axis):
             text = f"its weights have {scales.size} scales, not one for each of {outputs} outputs on axis {axis}"
             yield Problem(node.name, "per-channel weights", text)

@@ -55,6 +55,16 @@ def test_what_quantize_makes_is_clean(network, perceptron, feeds, vectors, targe
     assert verify_qdq(network, target) == []  # no pair, no rule
 
 
+def test_weights_that_saturate_without_vnni_are_found(network, feeds):
+    for target in ("x86", "arm"):
+        model = good(network, feeds, target)
+        values = Graph(model).array("down.weight_q").copy()
+        values.reshape(32, -1)[5, 1] = -65
+        constant(model, "down.weight_q", values)
+        found = [problem for problem in verify_qdq(model, target) if problem.rule == "saturation"]
+        assert [problem.node for problem in found] == (["down"] if target == "x86" else [])
+
+
 def test_the_processors_files_are_not_for_tensorrt(network, feeds):
     x86 = {problem.rule for problem in verify_qdq(good(network, feeds, "x86"), "trt")}
     assert {"int8", "float bias", "residual"} <= x86
