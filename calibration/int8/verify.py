@@ -41,7 +41,7 @@ def verify_qdq(model: onnx.ModelProto, target: Literal["trt", "x86", "arm"] = "t
     for node in checker.graph.nodes:
         if node.op_type in _PAIR:
             problems += [*checker.grids(node), *checker.pairs(node)]
-        elif checker.graph.is_float(node.output[0]):
+        elif checker.graph.is_real(node.output[0]):
             problems += [*checker.weights(node), *checker.joins(node)]
     return problems
 
@@ -125,16 +125,21 @@ class _Checker:
                     yield Problem(node.name, "fusion", text)
 
     def weights(self, node: onnx.NodeProto) -> Iterator[Problem]:
-        """A weighted node reads both its inputs through pairs or neither; its weights have a scale per output."""
+        """A weighted node reads both its inputs through pairs or neither; its weights have a scale per output.
+
+        On processors a node with float weights may read what the node before it gives in INT8: else that one, whose
+        result would be read in float too, could not compute in INT8.
+        """
         if node.op_type not in WEIGHTED:
             return
         values = self._dequantiser(node.input[1])
         weights = values is not None and self._stored(values) is not None
         if not weights and node.input[1] not in self.graph.constants:
             return  # a product of two activations: quantised or not, as it likes
-        if weights != self._reads_pair(node, 0):
-            missing = "its input" if weights else "its weights"
-            yield Problem(node.name, "both inputs", f"{missing} stays float while the other goes through a pair")
+        paired = self._reads_pair(node, 0)
+        if weights != paired and (weights or self._target == "trt"):
+            missing, verb = ("its input", "stays") if weights else ("its weights", "stay")
+            yield Problem(node.name, "both inputs", f"{missing} {verb} float while the other goes through a pair")
         if values is None or not weights or values.input[1] not in self.graph.constants:
             return
         stored = self._stored(values)
