@@ -1,20 +1,21 @@
 """Requests in, replies out: a ROUTER socket with its own thread ("control"). A request is a MessagePack map with `op`.
 
 Nothing a peer sends can end the thread: what is not a valid request gets `{"ok": false, "error": ..., "hint": ...}`.
-The handler runs on this thread; it returns what the reply carries beside `ok`, or raises EdgedError.
+The handler runs on this thread; it returns the reply, or raises EdgedError.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import zmq
 
 from edged.bus.endpoint import Binding, CurveClient, CurveServer, Socket
+from edged.bus.replies import Refusal, Reply
 from edged.bus.requests import OPERATIONS, Request, parse_request
 from edged.errors import EdgedError
 from edged.paths import find_control_endpoint
@@ -27,7 +28,7 @@ CONNECT_TIMEOUT_S = 2.0
 REQUEST_TIMEOUT_S = 7.0
 """More than the daemon gives its engine loop to answer, so that its own reason is heard when that is stuck."""
 
-Handler = Callable[[Request], Mapping[str, Any]]
+Handler = Callable[[Request], Reply]
 
 log = logging.getLogger(__name__)
 
@@ -72,24 +73,23 @@ class ControlServer:
         payload = frames[len(envelope) :]
         reply = self._reply(payload[0]) if len(payload) == 1 else _refusal("a request is one MessagePack map")
         try:
-            self._socket.send_multipart([*envelope, msgspec.msgpack.encode(reply)], zmq.DONTWAIT)
+            self._socket.send_multipart([*envelope, reply], zmq.DONTWAIT)
         except zmq.Again:
             log.warning("a control client does not read its replies; one was dropped")
 
-    def _reply(self, payload: bytes) -> dict[str, Any]:
+    def _reply(self, payload: bytes) -> bytes:
         try:
-            answer = self._handle(parse_request(payload))
-            reply = {"ok": True, **msgspec.to_builtins(answer, str_keys=True)}
+            return msgspec.msgpack.encode(self._handle(parse_request(payload)))
         except EdgedError as error:
             return _refusal(error.message, error.hint)
         except Exception as error:
             log.exception("a control request failed")
             return _refusal(f"edged failed at this request: {type(error).__name__}: {error}", "see the daemon's log")
-        return reply
 
 
-def _refusal(error: str, hint: str = "") -> dict[str, Any]:
-    return {"ok": False, "error": error, "hint": hint or "requests are maps with `op`: " + ", ".join(OPERATIONS)}
+def _refusal(error: str, hint: str = "") -> bytes:
+    refusal = Refusal(error=error, hint=hint or "requests are maps with `op`: " + ", ".join(OPERATIONS))
+    return msgspec.msgpack.encode(refusal)
 
 
 def request(

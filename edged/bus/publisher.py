@@ -46,6 +46,7 @@ class Publisher:
 
     def __init__(self, context: zmq.Context[Socket], endpoint: str, curve: CurveServer | None = None) -> None:
         """EdgedError if the endpoint is in use or cannot be bound; `curve` is required on `tcp://`."""
+        self.endpoint = endpoint
         self._lock = threading.Lock()
         self._encoder = msgspec.msgpack.Encoder()
         self._channels: dict[str, _Channel] = {}

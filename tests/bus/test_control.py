@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from edged.bus.control import MAX_REQUEST_BYTES, ControlServer, request
 from edged.bus.endpoint import CurveClient, CurveServer
+from edged.bus.replies import LimitsReply, Reply
 from edged.bus.requests import Pin, Reload, Request, Set, Snapshot, Why
 from edged.config import Limits
 from edged.errors import EdgedError, UsageError
@@ -29,13 +30,13 @@ class Handler:
     def __init__(self) -> None:
         self.seen: list[Request] = []
 
-    def __call__(self, asked: Request) -> dict[str, Any]:
+    def __call__(self, asked: Request) -> Reply:
         self.seen.append(asked)
         if isinstance(asked, Reload):
             raise UsageError("edged.toml: there is no camera", "add one")
         if asked == Why(n=13):
             raise ZeroDivisionError("a fault of our own")
-        return {"limits": Limits()}
+        return LimitsReply(limits=Limits())
 
 
 @contextlib.contextmanager

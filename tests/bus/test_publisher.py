@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -202,12 +203,14 @@ def test_an_independent_program_reads_every_message_with_the_documented_keys(tmp
             assert json.loads(program.stdout.readline())["topic"] == "state"  # the greeting: it is there
             for n in range(20):
                 publisher.publish(messages.result("gate", n))
-            for message in (messages.status(), messages.decision(), messages.event(), messages.telemetry()):
-                publisher.publish(message)
+            publisher.publish(messages.status())
+            publisher.publish(messages.decision())
+            publisher.publish(messages.event())
+            publisher.publish(messages.telemetry())
             publisher.publish(messages.state())
             lines = [json.loads(line) for line in program.stdout]
             assert program.wait(10) == 0
-    by_topic: dict[str, list[dict[str, object]]] = {}
+    by_topic: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         by_topic.setdefault(line["topic"], []).append(line["message"])
     assert set(by_topic) == {"result/gate", "status/gate", "decision", "event", "telemetry", "state"}
@@ -215,9 +218,9 @@ def test_an_independent_program_reads_every_message_with_the_documented_keys(tmp
     assert [message["seq"] for message in results] == list(range(1, 21))
     for message in results:
         assert set(message) == RESULT_KEYS
-        assert set(message["latency_ms"]) == {"queue", "pre", "infer", "post"}  # type: ignore[call-overload]
-        assert set(message["ring"]) == {"name", "slot", "seq"}  # type: ignore[call-overload]
-        assert set(message["detections"][0]) == {"label", "class_id", "score", "box"}  # type: ignore[index]
+        assert set(message["latency_ms"]) == {"queue", "pre", "infer", "post"}
+        assert set(message["ring"]) == {"name", "slot", "seq"}
+        assert set(message["detections"][0]) == {"label", "class_id", "score", "box"}
         assert message["v"] == 1 and message["energy_mj"] is None
     assert by_topic["state"][0]["seq"] == 2
 

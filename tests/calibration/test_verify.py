@@ -17,7 +17,7 @@ from edged_calibration.int8.verify import verify_qdq
 from edged_calibration.int8.write import Target, calibrate, quantize
 
 
-def good(model: onnx.ModelProto, feeds: list, target: Target = "trt") -> onnx.ModelProto:
+def good(model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], target: Target = "trt") -> onnx.ModelProto:
     """The quantised graph that every violation is seeded into."""
     return quantize(model, ranges(calibrate(model, feeds)), target)
 
@@ -53,14 +53,23 @@ def pair(model: onnx.ModelProto, tensor: str, *readers: tuple[str, int], scale: 
 
 
 @pytest.mark.parametrize("target", ["trt", "x86", "arm"])
-def test_what_quantize_makes_is_clean(network, perceptron, feeds, vectors, target: Target):
+def test_what_quantize_makes_is_clean(
+    network: onnx.ModelProto,
+    perceptron: onnx.ModelProto,
+    feeds: list[dict[str, np.ndarray]],
+    vectors: list[dict[str, np.ndarray]],
+    target: Target,
+) -> None:
     assert verify_qdq(good(network, feeds, target), target) == []
     assert verify_qdq(good(perceptron, vectors, target), target) == []
     assert verify_qdq(network, target) == []  # no pair, no rule
 
 
-def test_weights_that_saturate_without_vnni_are_found(network, feeds):
-    for target in ("x86", "arm"):
+def test_weights_that_saturate_without_vnni_are_found(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
+    targets: tuple[Target, ...] = ("x86", "arm")
+    for target in targets:
         model = good(network, feeds, target)
         values = Graph(model).array("down.weight_q").copy()
         values.reshape(32, -1)[5, 1] = -65
@@ -69,7 +78,9 @@ def test_weights_that_saturate_without_vnni_are_found(network, feeds):
         assert [problem.node for problem in found] == (["down"] if target == "x86" else [])
 
 
-def test_the_processors_files_are_not_for_tensorrt(network, feeds):
+def test_the_processors_files_are_not_for_tensorrt(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     x86 = {problem.rule for problem in verify_qdq(good(network, feeds, "x86"), "trt")}
     assert {"int8", "float bias", "residual"} <= x86
     assert "symmetric" in {problem.rule for problem in verify_qdq(good(network, feeds, "arm"), "trt")}
@@ -207,7 +218,12 @@ SEEDED: list[tuple[Callable[[onnx.ModelProto], None], str, str]] = [
 IN_HALVES = [seed for seed in SEEDED if seed[1] != "opset" and seed[0] is not lone_quantiser]
 
 
-def test_what_is_halved_around_int8_is_clean_and_of_a_new_enough_opset(network, perceptron, feeds, vectors):
+def test_what_is_halved_around_int8_is_clean_and_of_a_new_enough_opset(
+    network: onnx.ModelProto,
+    perceptron: onnx.ModelProto,
+    feeds: list[dict[str, np.ndarray]],
+    vectors: list[dict[str, np.ndarray]],
+) -> None:
     for model, inputs in ((network, feeds), (perceptron, vectors)):
         halved = halve(good(model, inputs))
         assert verify_qdq(halved) == []
@@ -219,8 +235,13 @@ def test_what_is_halved_around_int8_is_clean_and_of_a_new_enough_opset(network, 
 
 @pytest.mark.parametrize(("spoil", "rule", "where"), IN_HALVES, ids=[seed[0].__name__ for seed in IN_HALVES])
 def test_each_violation_is_found_where_fp16_is_around_int8(
-    network, feeds, monkeypatch: pytest.MonkeyPatch, spoil, rule: str, where: str
-):
+    network: onnx.ModelProto,
+    feeds: list[dict[str, np.ndarray]],
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[onnx.ModelProto], None],
+    rule: str,
+    where: str,
+) -> None:
     model = copy_of(good(network, feeds))
     spoil(model)
     monkeypatch.setattr(fp16, "_checked", lambda model: model)  # some of them are no valid ONNX any more
@@ -232,7 +253,13 @@ def test_each_violation_is_found_where_fp16_is_around_int8(
 
 
 @pytest.mark.parametrize(("spoil", "rule", "where"), SEEDED, ids=[seed[0].__name__ for seed in SEEDED])
-def test_each_violation_is_found_and_named(network, feeds, spoil, rule: str, where: str):
+def test_each_violation_is_found_and_named(
+    network: onnx.ModelProto,
+    feeds: list[dict[str, np.ndarray]],
+    spoil: Callable[[onnx.ModelProto], None],
+    rule: str,
+    where: str,
+) -> None:
     model = copy_of(good(network, feeds))
     spoil(model)
     found = verify_qdq(model)
@@ -240,20 +267,25 @@ def test_each_violation_is_found_and_named(network, feeds, spoil, rule: str, whe
     assert all(problem.text for problem in found)
 
 
-def test_the_int8_kernel_of_a_pair_is_a_dequantised_constant(network, feeds):
+def test_the_int8_kernel_of_a_pair_is_a_dequantised_constant(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     graph = Graph(good(network, feeds))
     assert all(graph.producers[n.input[1]].op_type == "DequantizeLinear" for n in graph.nodes if n.op_type == "Conv")
 
 
-def test_a_layer_in_float_may_read_int8_on_processors(network, feeds):
+def test_a_layer_in_float_may_read_int8_on_processors(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     """The layer before it is computed in INT8 only if all its readers get that."""
     known = ranges(calibrate(network, feeds))
-    for target in ("trt", "x86", "arm"):
+    targets: tuple[Target, ...] = ("trt", "x86", "arm")
+    for target in targets:
         assert verify_qdq(quantize(network, known, target, keep_float=["down", "last"]), target) == []
     model = good(network, feeds)
     node(model, "down").input[1] = constant(model, "floats", np.ones((32, 16, 3, 3), np.float32))
     assert "both inputs" in {problem.rule for problem in verify_qdq(model, "trt")}
 
 
-def test_the_door_for_other_programs_is_the_same():
+def test_the_door_for_other_programs_is_the_same() -> None:
     assert verify.verify_qdq is verify_qdq

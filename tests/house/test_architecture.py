@@ -27,6 +27,7 @@ ROOMS = {
     "replay": {"replay", "governor"},
     "loop": {
         "loop", "frames", "engines", "vision", "bus", "power", "governor", "accuracy_guard", "simulate", "health",
+        "profiles",
     },
 }  # fmt: skip
 DOORS = {
