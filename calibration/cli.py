@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     try:
         command = importlib.import_module(f"edged_calibration.commands.{parsed.module}")
     except ModuleNotFoundError as error:
@@ -97,7 +97,8 @@ def _was_interrupted() -> bool:
 _Add = Callable[..., argparse.ArgumentParser]
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The whole command line, for parsing, completion and the documents' test."""
     parser = _Parser(
         prog="edged-calibrate",
         description="Makes a bundle of engines from a float ONNX model: pruned, quantised, measured, gated, packaged.",

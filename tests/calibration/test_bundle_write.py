@@ -12,7 +12,8 @@ import pytest
 from edged import files as file_system
 from edged.engines.bundle import MANIFEST_NAME as MANIFEST
 from edged.engines.bundle import load_bundle, verify_file
-from edged.engines.manifest import CenterDecoder, InputSpec, Manifest, VariantSpec
+from edged.engines.decoder_spec import CenterDecoder
+from edged.engines.manifest import InputSpec, Manifest, VariantSpec
 from edged.errors import UsageError
 from edged_calibration.bundle.write import engine_file, write_bundle
 from edged_calibration.evaluate.metrics import Evaluation

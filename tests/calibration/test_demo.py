@@ -14,11 +14,12 @@ from onnx import TensorProto
 
 import edged
 from edged.engines.bundle import Bundle, load_bundle, verify_file
-from edged.engines.manifest import CenterDecoder, EngineFile, InputSpec
+from edged.engines.decoder_spec import CenterDecoder
+from edged.engines.manifest import EngineFile, InputSpec
 from edged.frames.frame import PixelFormat
 from edged.synthetic.scene import LABELS, Scene
-from edged.vision.detect import Detections
 from edged.vision.letterbox import Letterboxer, fit
+from edged.vision.results import Detections
 from edged_calibration.demo.data import (
     CALIBRATION_SEED,
     GRID_HEIGHT,
@@ -188,7 +189,8 @@ def test_training_is_deterministic() -> None:
 
     def weights() -> dict[str, Any]:
         torch.manual_seed(0)
-        mask = torch.zeros_like(Detector().cls[0][0].weight)
+        detector: Any = Detector()  # where torch is installed, mypy does not know that its layers can be indexed
+        mask = torch.zeros_like(detector.cls[0][0].weight)
         torch.manual_seed(0)
         return train(Detector(), 3, 1e-3, seed=1, masks={"cls.0.0.weight": mask}).state_dict()
 

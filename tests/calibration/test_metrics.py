@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edged.engines.manifest import CenterDecoder, ClassifyDecoder, InputSpec
+from edged.engines.decoder_spec import CenterDecoder, ClassifyDecoder
+from edged.engines.manifest import InputSpec
 from edged.errors import UsageError
 from edged.synthetic.scene import LABELS
 from edged_calibration.evaluate.metrics import DRAWS, Scorer, Task, evaluate, on_images, on_planes, reference_answers

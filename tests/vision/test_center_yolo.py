@@ -9,10 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edged.engines.manifest import CenterDecoder, InputSpec, YoloDecoder
+from edged.engines.decoder_spec import CenterDecoder, YoloDecoder
+from edged.engines.manifest import InputSpec
 from edged.errors import EdgedError
-from edged.vision.detect import CenterPeaks, Detections, YoloBoxes, nms
+from edged.vision.decoders.center import CenterPeaks
+from edged.vision.decoders.yolo import YoloBoxes
 from edged.vision.letterbox import fit
+from edged.vision.nms import nms
+from edged.vision.results import Detections
 
 WIDTH, HEIGHT, STRIDE, CLASSES = 64, 48, 8, 5
 ROWS, COLUMNS = HEIGHT // STRIDE, WIDTH // STRIDE
