@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edged.config import EngineConfig
 from edged.engines import pool as pool_module
 from edged.engines.bundle import load_bundle
+from edged.engines.device_profile import RuntimeName
 from edged.engines.engine import Engine, HostMemory, ModelTensors, Outputs, TensorSpec
 from edged.engines.manifest import EngineFile, InputSpec, Manifest
 from edged.engines.ort import OrtRuntime
@@ -242,7 +243,8 @@ class FakeEngine:
 
 class FakeRuntime:
     name: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
-    device = "fake"
+    device: RuntimeName = "cuda"
+    machine = "a fake GPU"
     lanes = 2
 
     def __init__(self) -> None:
