@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from edged.engines.manifest import ClassifyDecoder
+from edged.engines.decoder_spec import ClassifyDecoder
 from edged.errors import UsageError
 from edged.files import write_atomic
 from edged_calibration.bundle.files import File

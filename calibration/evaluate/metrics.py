@@ -17,11 +17,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edged.engines.manifest import CenterDecoder, ClassifyDecoder, Decoder, InputSpec, YoloDecoder
+from edged.engines.decoder_shapes import tensor_names
+from edged.engines.decoder_spec import ClassifyDecoder, Decoder, ObjectDecoder
+from edged.engines.manifest import InputSpec
 from edged.errors import UsageError
-from edged.vision.classify import LogitsDecoder
-from edged.vision.decoder import Decode
-from edged.vision.detect import CenterPeaks, Detections, YoloBoxes
+from edged.vision.decoder import Decode, decoder_for
+from edged.vision.results import Classes, Detections
 from edged_calibration.digest import digest_of
 from edged_calibration.evaluate.average_precision import Boxes, matches, precision
 from edged_calibration.graph.index import session
@@ -65,37 +66,23 @@ class Task:
 
     def decoder(self, measuring: bool) -> Decode:
         """The daemon's decoder; for measuring average precision with a low threshold and many detections."""
-        match self.output:
-            case CenterDecoder():
-                center = msgspec.structs.replace(self.output, **_MEASURING) if measuring else self.output
-                return CenterPeaks(center, self.input, len(self.labels))
-            case YoloDecoder():
-                yolo = msgspec.structs.replace(self.output, **_MEASURING) if measuring else self.output
-                return YoloBoxes(yolo, self.input, len(self.labels))
-            case ClassifyDecoder():
-                return LogitsDecoder(msgspec.structs.replace(self.output, top=5), len(self.labels))
-
-
-def tensors(output: Decoder) -> list[str]:
-    """Names of the tensors that a decoder reads."""
-    match output:
-        case CenterDecoder():
-            return [output.scores, output.boxes]
-        case YoloDecoder():
-            return [output.predictions]
-        case ClassifyDecoder():
-            return [output.logits]
+        output = self.output
+        if isinstance(output, ClassifyDecoder):
+            output = msgspec.structs.replace(output, top=5)
+        elif measuring and isinstance(output, ObjectDecoder):
+            output = msgspec.structs.replace(output, **_MEASURING)
+        return decoder_for(output, self.input, len(self.labels))
 
 
 def on_images(model: onnx.ModelProto, task: Task) -> Run:
     """Runs a file of a bundle, which takes pictures."""
-    running, names = session(model), tensors(task.output)
+    running, names = session(model), tensor_names(task.output)
     return lambda images: dict(zip(names, running.run(names, {IMAGE: images}), strict=True))
 
 
 def on_planes(model: onnx.ModelProto, task: Task, normalisation: Normalisation) -> Run:
     """Runs a model that takes normalised planes."""
-    running, names, entry = session(model), tensors(task.output), model.graph.input[0].name
+    running, names, entry = session(model), tensor_names(task.output), model.graph.input[0].name
     return lambda images: dict(zip(names, running.run(names, {entry: normalisation.planes(images)}), strict=True))
 
 
@@ -119,6 +106,7 @@ def _answer(decode: Decode, outputs: Mapping[str, NDArray[Any]], index: int, pic
     seen = decode(outputs, index, picture.letterbox)
     if isinstance(seen, Detections):
         return Boxes(seen.boxes, seen.class_ids, seen.scores)
+    assert isinstance(seen, Classes)
     return seen.class_ids
 
 

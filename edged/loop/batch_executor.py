@@ -23,9 +23,8 @@ from edged.governor.messages import BatchDone
 from edged.loop.governor_client import GovernorClient
 from edged.loop.result_publisher import Decoded, ResultMeta, ResultPublisher, Timing
 from edged.loop.status_reporter import StatusReporter
-from edged.vision.classify import Classes
-from edged.vision.detect import Detections
 from edged.vision.letterbox import GpuLetterboxer, Letterboxer
+from edged.vision.results import Seen
 
 
 @dataclass
@@ -55,7 +54,7 @@ class CompletedBatch(NamedTuple):
     lane: int
     variant: str
     frames: Sequence[Frame]
-    objects: Sequence[Detections | Classes]
+    objects: Sequence[Seen]
     start_ns: int
 
 

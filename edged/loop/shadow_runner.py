@@ -30,10 +30,11 @@ from edged.errors import EdgedError
 from edged.frames.frame import Frame
 from edged.governor.messages import Compared, ShadowDone, Unvetoed, Vetoed
 from edged.loop.governor_client import GovernorClient
-from edged.vision.agreement import Seen, make_compare
+from edged.vision.agreement import make_compare
 from edged.vision.decoder import Decode
 from edged.vision.letterbox import Geometries
 from edged.vision.luma import measure
+from edged.vision.results import Seen
 
 LOOK_EVERY_NS: Final = NS_PER_S
 SLACK_MS: Final = 2.0

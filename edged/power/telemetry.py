@@ -7,64 +7,15 @@ sample's age grows, and once it is too old its values become unknown, with the r
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Final, Protocol
+from dataclasses import replace
 
 from edged import clock
-from edged.config import PowerConfig
+from edged.clock import NS_PER_S
 from edged.power.energy_meter import EnergyMeter
+from edged.power.provider import STALE_AFTER_INTERVALS, Provider, Sample
+from edged.power.select_provider import open_provider
 
-STALE_AFTER_INTERVALS: Final = 3
-"""A value older than this many intervals is no longer a statement about now."""
-
-NS_PER_S: Final = clock.NS_PER_S
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One reading of the device. Unknown is None, never 0; `missing` says why, one sentence each.
-
-    `mono_ns` is when the values were read. `power_w` is the whole device's unless `power_estimated`. `temperature_c` is
-    the hottest of `temperatures_c`. `throttle_events` count since boot. `energy_j` is what the device used since the
-    sampler began, None until something is known of it, without the `energy_gap_s` in which it was not known. The
-    mappings are never changed after construction.
-    """
-
-    provider: str
-    mono_ns: int
-    power_w: float | None = None
-    power_estimated: bool = False
-    rails_w: Mapping[str, float | None] = field(default_factory=dict)
-    temperature_c: float | None = None
-    temperatures_c: Mapping[str, float | None] = field(default_factory=dict)
-    cpu_percent: float | None = None
-    memory_available_mb: float | None = None
-    cpu_pressure_percent: float | None = None
-    gpu_percent: float | None = None
-    gpu_mhz: float | None = None
-    gpu_ceiling_mhz: float | None = None
-    throttled: bool | None = None
-    throttle_events: Mapping[str, int | None] = field(default_factory=dict)
-    energy_j: float | None = None
-    energy_gap_s: float = 0.0
-    missing: tuple[str, ...] = ()
-
-    def age_s(self, now_ns: int) -> float:
-        """Seconds since the values were read."""
-        return max(0, now_ns - self.mono_ns) / NS_PER_S
-
-
-class Provider(Protocol):
-    """A source of samples. `read` may block or raise; it is called from one thread only."""
-
-    @property
-    def name(self) -> str: ...
-
-    def read(self) -> Sample: ...
-
-    def close(self) -> None: ...
+__all__ = ["Provider", "Sample", "Sampler", "open_provider"]
 
 
 class Sampler:
@@ -124,10 +75,3 @@ class Sampler:
         """The sample with the energy up to it."""
         total = self._meter.add(sample.mono_ns, sample.power_w)
         return replace(sample, energy_j=total.energy_j if self._meter.metered else None, energy_gap_s=total.gap_s)
-
-
-def open_provider(config: PowerConfig, root: Path = Path("/")) -> Provider:
-    """The provider the configuration names; "auto" takes what this machine has: a Jetson is read directly."""
-    from edged.power.select_provider import choose, make  # the providers import Sample from here
-
-    return make(choose(config.provider, root), config, root)

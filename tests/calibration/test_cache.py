@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ CALLS: list[str] = []
 
 
 @pytest.fixture(autouse=True)
-def no_calls():
+def no_calls() -> None:
     CALLS.clear()
 
 
@@ -38,7 +39,7 @@ def make_much(into: Path, advance: Advance) -> None:
     (into / "big").write_bytes(bytes(100_000))
 
 
-def test_a_step_is_made_once_for_the_same_inputs(tmp_path: Path):
+def test_a_step_is_made_once_for_the_same_inputs(tmp_path: Path) -> None:
     for _ in range(2):
         with StepCache(tmp_path) as cache:
             path = cache.step("one", silent, make_text, "x", {"a": np.ones(3)})
@@ -46,7 +47,7 @@ def test_a_step_is_made_once_for_the_same_inputs(tmp_path: Path):
     assert CALLS == ["x"]
 
 
-def test_other_inputs_make_it_again_and_the_old_result_goes(tmp_path: Path):
+def test_other_inputs_make_it_again_and_the_old_result_goes(tmp_path: Path) -> None:
     with StepCache(tmp_path) as cache:
         first = cache.step("one", silent, make_text, "x")
         other = cache.step("one-more", silent, make_text, "z")
@@ -55,18 +56,19 @@ def test_other_inputs_make_it_again_and_the_old_result_goes(tmp_path: Path):
     assert second.exists() and other.exists() and not first.exists()
 
 
-def test_a_step_that_could_read_more_than_its_inputs_is_refused(tmp_path: Path):
+def test_a_step_that_could_read_more_than_its_inputs_is_refused(tmp_path: Path) -> None:
     def inner(into: Path, advance: Advance) -> None: ...
 
+    refused: list[Any] = [inner, lambda into, advance: None, functools.partial(make_text, text="x"), [].append]
     with StepCache(tmp_path) as cache:
-        for make in (inner, lambda into, advance: None, functools.partial(make_text, text="x"), [].append):
+        for make in refused:
             with pytest.raises(ValueError, match="may read more than its inputs"):
                 cache.step("one", silent, make)
         with pytest.raises(TypeError, match="object has no digest"):
             cache.step("one", silent, make_text, "x", object())
 
 
-def test_a_result_that_was_changed_is_made_again(tmp_path: Path):
+def test_a_result_that_was_changed_is_made_again(tmp_path: Path) -> None:
     with StepCache(tmp_path) as cache:
         path = cache.step("one", silent, make_text, "x")
         (path / "result").write_text("tampered")
@@ -78,14 +80,14 @@ def test_a_result_that_was_changed_is_made_again(tmp_path: Path):
     assert len(CALLS) == 4
 
 
-def test_a_step_that_fails_leaves_nothing(tmp_path: Path):
+def test_a_step_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with StepCache(tmp_path) as cache:
         with pytest.raises(ValueError, match="no"):
             cache.step("one", silent, fail)
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_two_runs_do_not_share_a_directory(tmp_path: Path):
+def test_two_runs_do_not_share_a_directory(tmp_path: Path) -> None:
     with StepCache(tmp_path), pytest.raises(EdgedError, match="another edged-calibrate"), StepCache(tmp_path):
         pass
     with StepCache(tmp_path):
@@ -109,7 +111,7 @@ with StepCache(Path(sys.argv[1])) as cache:
 """
 
 
-def test_a_run_that_was_killed_leaves_no_half_step_to_the_next(tmp_path: Path):
+def test_a_run_that_was_killed_leaves_no_half_step_to_the_next(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(KILLED)
     kept = tmp_path / "cache"
@@ -125,7 +127,7 @@ def test_a_run_that_was_killed_leaves_no_half_step_to_the_next(tmp_path: Path):
         assert not list(kept.glob("*.partial"))
 
 
-def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing(tmp_path: Path):
+def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:

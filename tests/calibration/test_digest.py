@@ -66,7 +66,7 @@ def plain(value: Any) -> str:
 
 
 @given(VALUES, VALUES)
-def test_digests_are_equal_for_equal_values_alone(first: Any, second: Any):
+def test_digests_are_equal_for_equal_values_alone(first: Any, second: Any) -> None:
     assert digest_of(first) == digest_of(copy.deepcopy(first))
     assert (digest_of(first) == digest_of(second)) == (plain(first) == plain(second))
 
@@ -84,11 +84,11 @@ def test_digests_are_equal_for_equal_values_alone(first: Any, second: Any):
         (np.float32(1), np.float64(1)),
     ],
 )
-def test_what_only_looks_alike_differs(first: Any, second: Any):
+def test_what_only_looks_alike_differs(first: Any, second: Any) -> None:
     assert digest_of(first) != digest_of(second)
 
 
-def test_models_and_files_are_known_by_their_content(network: onnx.ModelProto, tmp_path: Path):
+def test_models_and_files_are_known_by_their_content(network: onnx.ModelProto, tmp_path: Path) -> None:
     changed = copy.deepcopy(network)
     assert digest_of(network) == digest_of(changed)
     changed.graph.initializer[0].raw_data = bytes(len(changed.graph.initializer[0].raw_data))
@@ -99,7 +99,7 @@ def test_models_and_files_are_known_by_their_content(network: onnx.ModelProto, t
     assert file_digest(tmp_path / "a") == "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
 
 
-def test_a_value_whose_content_is_not_known_is_refused():
+def test_a_value_whose_content_is_not_known_is_refused() -> None:
     for value in (object(), [object()], Point, iter([])):
         with pytest.raises(TypeError, match="has no digest"):
             digest_of(value)

@@ -123,7 +123,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_every_change_of_an_input_is_noticed(base: Path, tmp_path: Path, name: str):
+def test_every_change_of_an_input_is_noticed(base: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "job"
     shutil.copytree(base, folder)
     CHANGES[name](folder)
@@ -133,7 +133,7 @@ def test_every_change_of_an_input_is_noticed(base: Path, tmp_path: Path, name: s
     assert {path.name for path in (folder / "work").iterdir()} - before
 
 
-def test_what_did_not_change_is_not_made_again(base: Path, tmp_path: Path):
+def test_what_did_not_change_is_not_made_again(base: Path, tmp_path: Path) -> None:
     folder = tmp_path / "job"
     shutil.copytree(base, folder)
     before = {path.name for path in (folder / "work").iterdir()}
@@ -144,7 +144,7 @@ def test_what_did_not_change_is_not_made_again(base: Path, tmp_path: Path):
     assert {name.rpartition("-")[0] for name in after - before} == {"sensitivity-dense"}
 
 
-def test_ranges_of_a_model_quantised_in_training_are_an_input(tmp_path: Path):
+def test_ranges_of_a_model_quantised_in_training_are_an_input(tmp_path: Path) -> None:
     """The weights, and so the float model inside, stay: only the scales of activations change."""
     text = RECIPE.replace('targets = ["x86", "trt"]', 'targets = ["trt"]') + '[quantize]\nmodel = "qat.onnx"\n'
     file = recipe(tmp_path, text, calibration=10, validation=16)

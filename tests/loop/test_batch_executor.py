@@ -12,7 +12,7 @@ from edged.bus.schema import Result
 from edged.client import Client
 from edged.config import CameraConfig, Limits
 from edged.errors import EdgedError
-from edged.governor.messages import BatchDone
+from edged.governor.messages import BatchDone, Observation
 from tests.support.bus import served, wait_for
 from tests.support.loop import Loop, built, running
 from tests.support.models import center_model
@@ -92,11 +92,13 @@ def test_the_governor_hears_of_confidences_by_camera(tmp_path: Path, monkeypatch
     heard: list[BatchDone] = []
     with built(tmp_path, MODELS, PATIENT) as house:
         observe = house.governor.observe
-        monkeypatch.setattr(
-            house.governor,
-            "observe",
-            lambda said, now_ns: (heard.append(said) if isinstance(said, BatchDone) else None, observe(said, now_ns)),
-        )
+
+        def listen(said: Observation, now_ns: int) -> None:
+            if isinstance(said, BatchDone):
+                heard.append(said)
+            observe(said, now_ns)
+
+        monkeypatch.setattr(house.governor, "observe", listen)
         with running(house, [GATE, YARD]):
             wait_for(lambda: len(heard) > 20, 30)
     assert Counter(camera for done in heard for camera in done.cameras).keys() == {"gate", "yard"}

@@ -92,7 +92,7 @@ def test_in_any_order_of_requests_each_layer_keeps_its_last_word(
             limits.set(values)
             overrides |= values
         elif op == "profile":
-            limits.take_profile(profile(**values))
+            limits.take_profile(profile("night", **values))
             chosen, overrides = dict(values), {}
         else:
             limits.reload(Limits(**values), limits.layers.profile)
