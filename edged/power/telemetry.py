@@ -10,7 +10,6 @@ import threading
 from dataclasses import replace
 
 from edged import clock
-from edged.clock import NS_PER_S
 from edged.power.energy_meter import EnergyMeter
 from edged.power.provider import STALE_AFTER_INTERVALS, Provider, Sample
 from edged.power.select_provider import open_provider

@@ -73,7 +73,7 @@ def test_it_is_written_once_a_minute_and_at_the_end(tmp_path: Path, monkeypatch:
         write(path, content)
         written.release()
 
-    monkeypatch.setattr(energy_store.files, "write_atomic", counted)
+    monkeypatch.setattr(files, "write_atomic", counted)
     store = EnergyStore(tmp_path, lambda: WRITTEN)
     store.start(lambda: HorizonUse(400 * S, DAY_S, spent[0]))
     for _ in range(3):
@@ -118,7 +118,7 @@ def test_a_full_disk_is_reported_once_and_stops_nothing(
         tries.append(path)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(energy_store.files, "write_atomic", full)
+    monkeypatch.setattr(files, "write_atomic", full)
     store = EnergyStore(tmp_path, lambda: WRITTEN)
     store.start(lambda: USE)
     wait_for(lambda: len(tries) >= 3)
