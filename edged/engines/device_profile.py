@@ -108,7 +108,7 @@ def load_profile(bundle: Path, device: str, digests: Sequence[str]) -> DevicePro
         raise EdgedError(f"{path}: cannot be read: {error.strerror}", "check its permissions") from error
     try:
         profile = msgspec.json.decode(raw[:MAX_BYTES], type=DeviceProfile)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EdgedError(
             f"{path}: is not a device profile: {error}", "measure it again: edged-calibrate profile"
         ) from None
