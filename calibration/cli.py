@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    parsed = parser().parse_args(arguments)
+    parsed = _parser().parse_args(arguments)
     try:
         command = importlib.import_module(f"edged_calibration.commands.{parsed.module}")
     except ModuleNotFoundError as error:
@@ -106,8 +106,7 @@ def _was_interrupted() -> bool:
 _Add = Callable[..., argparse.ArgumentParser]
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line, for parsing, completion and the documents' test."""
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="edged-calibrate",
         description="Makes a bundle of engines from a float ONNX model: pruned, quantised, measured, gated, packaged.",
@@ -179,17 +178,12 @@ def _add_recipe_commands(add: _Add) -> None:
 
 def _add_bundle_commands(add: _Add) -> None:
     profile = add("profile", "measure latency and energy of a bundle on this machine", "profile bundles/demo")
-    profile.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="default: the configured one")
-    profile.add_argument("-c", "--config", metavar="FILE", help="default: $EDGED_CONFIG, else /etc/edged/edged.toml")
-    profile.add_argument(
-        "--seconds", type=_positive, default=3, metavar="N", help="for each variant, batch and clock (3)"
-    )
-    profile.add_argument("--batches", type=_numbers, metavar="N,N", help="default: 1 to [engine] max_batch")
-    profile.add_argument("--threads", type=_batch, metavar="N", help="default: [engine] threads")
+    profile.add_argument("bundle", type=Path, metavar="BUNDLE")
+    profile.add_argument("--seconds", type=_positive, default=5, metavar="N", help="for each variant and batch (5)")
+    profile.add_argument("--batches", type=_numbers, default="1,2,4", metavar="N,N", help="(default %(default)s)")
+    profile.add_argument("--threads", type=_positive, default=1, metavar="N", help="of an inference on the CPU (1)")
     devices = ("auto", "cpu", "cuda", "tensorrt")
-    profile.add_argument("--device", choices=devices, help="default: [engine] device")
-    profile.add_argument("--keep-clock", action="store_true", help="measure at the present clock of the GPU alone")
-    profile.add_argument("--soak", type=_duration, metavar="TIME", help="thermal constants too: so long, as in 30m")
+    profile.add_argument("--device", choices=devices, default="auto", help="(default %(default)s)")
     profile.add_argument("--json", action="store_true", help="the profile on stdout")
     build = add("build", "build TensorRT engines of a bundle for this device", "build bundles/demo")
     build.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="default: the configured one")
@@ -223,15 +217,10 @@ def _batch(text: str) -> int:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(sorted({_batch(part) for part in text.split(",")}))
-
-
-def _duration(text: str) -> float:
-    """Seconds of "90s", "30m" or "2h"."""
-    unit_s = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
-    if unit_s is None or not text[:-1].isdecimal() or not 60 <= int(text[:-1]) * unit_s <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time from 60s to 24h, as in 90s, 30m or 2h")
-    return float(int(text[:-1]) * unit_s)
+    found = tuple(_positive(part) for part in text.split(","))
+    if max(found) > 64:
+        raise argparse.ArgumentTypeError(f"{text!r}: a batch is at most 64")
+    return found
 
 
 def _channels(text: str) -> tuple[float, float, float]:

@@ -31,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command."""
     try:
-        parsed = parser().parse_args(arguments)
+        parsed = _parser().parse_args(arguments)
         command = importlib.import_module(f"edged.commands.{parsed.command}")
         code: int = command.run(parsed)
         sys.stdout.flush()
@@ -64,8 +64,7 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line, for parsing, completion and the documents' test."""
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="edged",
         description="Runs camera inference within a deadline by choosing, frame by frame, among prebuilt engines of "
