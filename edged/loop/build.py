@@ -39,6 +39,7 @@ from edged.loop.sensor_feed import SensorFeed
 from edged.loop.shadow_runner import ShadowRunner
 from edged.loop.status_reporter import Sources, StatusReporter
 from edged.power.clocks import ClockActuator
+from edged.power.energy_meter import HorizonUse
 from edged.power.host_paths import HERE, HostPaths
 from edged.power.simulated import SimulatedProvider
 from edged.power.telemetry import Provider, Sampler, open_provider
@@ -55,12 +56,14 @@ log = logging.getLogger("edged")
 @dataclass(frozen=True)
 class Surroundings:
     """What a loop is built into. `instance` names its rings in shared memory; `profile` is the power profile to start
-    with; `on_call` and `on_sample` hear every call of the governor and every sample; `mode` and `recording` are asked
-    for the state. `provider`, `runtime` and `device_info` stand in for what the configuration and the bundle name."""
+    with, `energy_used` the energy horizon of an earlier run; `on_call` and `on_sample` hear every call of the governor
+    and every sample; `mode` and `recording` are asked for the state. `provider`, `runtime` and `device_info` stand in
+    for what the configuration and the bundle name."""
 
     publisher: Publisher
     instance: str
     profile: Profile | None = None
+    energy_used: HorizonUse | None = None
     machine: HostPaths = HERE
     on_call: Tap | None = None
     on_sample: Callable[[Mapping[str, Any], int], None] | None = None
@@ -117,7 +120,7 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     ran = provider.ran if isinstance(provider, FollowsBatches) else None
     gpu_clock = _gpu_clock(stack, config, known, around, now_ns)
     governor = GovernorClient(pool, known, layers.in_force, publisher, now_ns, around.on_call, ran, gpu_clock)
-    monitor = LimitMonitor({variant.name: variant.accuracy for variant in pool.variants}, publisher, now_ns)
+    monitor = LimitMonitor({v.name: v.accuracy for v in pool.variants}, publisher, around.energy_used)
     feed = SensorFeed(sampler, governor, monitor, now_ns, around.on_sample)
 
     manifest, decode = bundle.manifest, make_decoder(bundle.manifest)

@@ -10,36 +10,11 @@ import threading
 from dataclasses import replace
 
 from edged import clock
-from edged.clock import NS_PER_S
+from edged.power.energy_meter import EnergyMeter
 from edged.power.provider import STALE_AFTER_INTERVALS, Provider, Sample
 from edged.power.select_provider import open_provider
 
-__all__ = ["EnergyMeter", "Provider", "Sample", "Sampler", "open_provider"]
-
-
-class EnergyMeter:
-    """Power at moments in, energy out: the trapezoid between neighbours; what lies between strangers is a gap."""
-
-    def __init__(self, interval_s: float) -> None:
-        self._longest_s = STALE_AFTER_INTERVALS * interval_s
-        self._last: tuple[int, float | None] | None = None
-        self._known = False
-        self.energy_j = 0.0
-        self.gap_s = 0.0
-
-    def add(self, sample: Sample) -> Sample:
-        """The sample with the energy up to it. A mean power (RAPL) is taken for one of a moment: that errs by half an
-        interval in all, however long it runs."""
-        if self._last is not None:
-            then_ns, before_w = self._last
-            seconds = max(0, sample.mono_ns - then_ns) / NS_PER_S
-            if before_w is None or sample.power_w is None or seconds > self._longest_s:
-                self.gap_s += seconds
-            else:
-                self.energy_j += (before_w + sample.power_w) / 2 * seconds
-                self._known = True
-        self._last = sample.mono_ns, sample.power_w
-        return replace(sample, energy_j=self.energy_j if self._known else None, energy_gap_s=self.gap_s)
+__all__ = ["Provider", "Sample", "Sampler", "open_provider"]
 
 
 class Sampler:
@@ -48,9 +23,11 @@ class Sampler:
     def __init__(self, provider: Provider, interval_s: float) -> None:
         self._provider = provider
         self._interval_s = interval_s
-        self._meter = EnergyMeter(interval_s)
+        self._meter = EnergyMeter(STALE_AFTER_INTERVALS * interval_s)
         self._stop = threading.Event()
-        self._latest = Sample(provider.name, clock.mono_ns(), missing=(f"{provider.name} has not been read yet",))
+        begun_ns = clock.mono_ns()
+        self._meter.add(begun_ns, None)
+        self._latest = Sample(provider.name, begun_ns, missing=(f"{provider.name} has not been read yet",))
         self._error: str | None = None
         self._thread = threading.Thread(target=self._run, name="power.telemetry", daemon=True)
 
@@ -87,8 +64,13 @@ class Sampler:
     def _run(self) -> None:
         while True:
             try:
-                self._latest, self._error = self._meter.add(self._provider.read()), None
+                self._latest, self._error = self._metered(self._provider.read()), None
             except Exception as error:  # whatever a provider does, the daemon lives; the reason travels with the sample
                 self._error = f"{self._provider.name} failed: {type(error).__name__}: {str(error)[:200]}"
             if self._stop.wait(self._interval_s):
                 return
+
+    def _metered(self, sample: Sample) -> Sample:
+        """The sample with the energy up to it."""
+        total = self._meter.add(sample.mono_ns, sample.power_w)
+        return replace(sample, energy_j=total.energy_j if self._meter.metered else None, energy_gap_s=total.gap_s)
