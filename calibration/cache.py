@@ -1,8 +1,9 @@
 """Where a run keeps what its steps made, so that the next run goes on from there.
 
-A step's result is a directory named after the step and the digest of all that went into it. It is made under another
-name, synced and renamed: it is there whole, or not at all. What is found there is taken, if its files still have the
-digests they were made with; a changed recipe, model or picture gives another digest, hence another directory.
+A step is a function of its inputs alone: no closure, no state. Its result is a directory named after the step and the
+digest of the function's name, this package's code and every input, so a result cannot be older than what it is made
+from. It is written under another name, synced and renamed: it is there whole, or not at all. A result is reused if its
+files still have the digests they were written with.
 """
 
 from __future__ import annotations
@@ -11,24 +12,29 @@ import contextlib
 import errno
 import functools
 import hashlib
+import inspect
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Concatenate, Final, ParamSpec
 
 import msgspec
 import numpy as np
 
+import edged
 from edged import files
 from edged.errors import EdgedError
+from edged_calibration.digest import digest_of, file_digest
+from edged_calibration.progress import Advance
 
 _DONE: Final = "done.json"
 _PARTIAL: Final = ".partial"
+_TOOLS: Final = ("onnx", "numpy", "pycocotools")
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-Make = Callable[[Path], None]
-"""Writes the step's files into a directory."""
+Inputs = ParamSpec("Inputs")
 
 
 @contextlib.contextmanager
@@ -73,9 +79,22 @@ class StepCache:
         if self._lock is not None:
             files.unlock(self._lock)
 
-    def step(self, name: str, inputs: list[str], make: Make) -> Path:
-        """The directory of the step's files: what lies there from these inputs, or else what `make` writes now."""
-        key = hashlib.sha256("\0".join([_code(), name, *inputs]).encode()).hexdigest()[:16]
+    def step(
+        self,
+        name: str,
+        advance: Advance,
+        make: Callable[Concatenate[Path, Advance, Inputs], None],
+        *inputs: Inputs.args,
+        **named: Inputs.kwargs,
+    ) -> Path:
+        """The directory of the step's files: what lies there from these inputs, or else what `make` writes now.
+
+        `make(into, advance, *inputs, **named)` writes files into a directory. ValueError if it could see anything but
+        its inputs; TypeError for an input without a digest.
+        """
+        if not inspect.isfunction(make) or make.__closure__ or "<" in make.__qualname__:
+            raise ValueError(f"{make!r} may read more than its inputs: make it a function of its module")
+        key = digest_of([_code(), f"{make.__module__}.{make.__qualname__}", list(inputs), named])[:16]
         target = self.directory / f"{name}-{key}"
         if _is_whole(target):
             return target
@@ -84,7 +103,7 @@ class StepCache:
             with disk_faults_told(self.directory):
                 shutil.rmtree(target, ignore_errors=True)
                 partial.mkdir()
-                make(partial)
+                make(partial, advance, *inputs, **named)
                 _seal(partial)
                 os.rename(partial, target)
                 files.sync(self.directory)
@@ -96,24 +115,13 @@ class StepCache:
         return target
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, or of a finished step's directory."""
-    if path.is_dir():
-        path = path / _DONE
-    with path.open("rb") as file:
-        found = hashlib.sha256()
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
-
-
 @functools.cache
 def _code() -> str:
-    """Digest of this package: what another version of it made is made again."""
-    package = Path(__file__).parent
-    found = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        found.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    """Digest of both packages and of the libraries that compute: what another version made is made again."""
+    found = hashlib.sha256(" ".join(version(tool) for tool in _TOOLS).encode())
+    for package in (Path(__file__).parent, Path(edged.__file__).parent):
+        for path in sorted(package.rglob("*.py")):
+            found.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
     return found.hexdigest()
 
 
@@ -139,7 +147,7 @@ def _seal(directory: Path) -> None:
     for path in made:
         files.sync(path)
     done = directory / _DONE
-    done.write_bytes(msgspec.json.encode({path.name: digest(path) for path in made}))
+    done.write_bytes(msgspec.json.encode({path.name: file_digest(path) for path in made}))
     files.sync(done)
     files.sync(directory)
 
@@ -147,6 +155,6 @@ def _seal(directory: Path) -> None:
 def _is_whole(directory: Path) -> bool:
     try:
         written = msgspec.json.decode((directory / _DONE).read_bytes(), type=dict[str, str])
-        return all(digest(directory / name) == found for name, found in written.items())
+        return all(file_digest(directory / name) == found for name, found in written.items())
     except (OSError, msgspec.DecodeError):
         return False

@@ -52,13 +52,43 @@ class Latency(Struct, frozen=True, gc=False):
     post: float
 
 
+class Mask(Struct, frozen=True):
+    """Which cells of a grid an object covers: `rows` x `columns` cells, the first at `x`, `y`, each `cell_width` x
+    `cell_height`, in pixels of the source frame. `runs`: lengths of runs of cells in row order, in turns outside and
+    inside, outside first; they add up to rows * columns."""
+
+    x: float
+    y: float
+    cell_width: float
+    cell_height: float
+    columns: int
+    rows: int
+    runs: list[int]
+
+
 class Detection(Struct, frozen=True, gc=False):
-    """One object; `box` is x0, y0, x1, y1 in pixels of the source frame."""
+    """One object; `box` is x0, y0, x1, y1 in pixels of the source frame. Where the model gives them: `mask`,
+    `keypoints` (x, y, confidence 0..1) and, of an oriented box, its four `corners` in order, of which `box` is the
+    upright hull."""
 
     label: str
     class_id: int
     score: float
     box: tuple[float, float, float, float]
+    mask: Mask | UnsetType = UNSET
+    keypoints: list[tuple[float, float, float]] | UnsetType = UNSET
+    corners: tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]] | UnsetType = (
+        UNSET
+    )
+
+
+class ClassMap(Struct, frozen=True):
+    """A class for each of `rows` x `columns` cells that cover the source frame evenly. `runs`: class id and number of
+    cells, in turns, in row order."""
+
+    columns: int
+    rows: int
+    runs: list[int]
 
 
 class ClassScore(Struct, frozen=True, gc=False):
@@ -76,10 +106,10 @@ class RingRef(Struct, frozen=True, gc=False):
 
 
 class Result(Header, frozen=True, kw_only=True):
-    """`result/<camera>`: one inferred frame. Exactly one of `detections` and `classes` is there; an empty list means
-    that nothing was seen. `variant` made this result; `escalated`: another had run before it on the same frame and was
-    in doubt. `energy_mj` is estimated, of all runs of this frame, above what the device draws at rest. The publisher
-    fills `age_ms` (capture to publish) and `deadline_met` as it sends."""
+    """`result/<camera>`: one inferred frame. Exactly one of `detections`, `classes`, `class_map` and `embedding` is
+    there; an empty list means that nothing was seen. `variant` made this result; `escalated`: another had run before it
+    on the same frame and was in doubt. `energy_mj` is estimated, of all runs of this frame, above what the device draws
+    at rest. The publisher fills `age_ms` (capture to publish) and `deadline_met` as it sends."""
 
     camera: str
     frame: int
@@ -98,6 +128,8 @@ class Result(Header, frozen=True, kw_only=True):
     escalated: bool = False
     detections: list[Detection] | UnsetType = UNSET
     classes: list[ClassScore] | UnsetType = UNSET
+    class_map: ClassMap | UnsetType = UNSET
+    embedding: list[float] | UnsetType = UNSET
 
 
 CameraState = Literal["opening", "live", "stalled", "backoff", "ended", "refused"]
@@ -285,7 +317,7 @@ class Guard(Struct, frozen=True):
 
 class ClockControl(Struct, frozen=True):
     """The GPU's clock ceiling where `[power] clock_control` is set, in MHz: the one in force by the helper's word, and
-    from where to where it can be had. `clock_mhz` is null while the clock is a given; `problem` says why."""
+    from where to where it can be had. `clock_mhz` is null while edged does not control it; `problem` says why."""
 
     clock_mhz: float | None
     lowest_mhz: float

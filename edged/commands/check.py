@@ -100,12 +100,12 @@ def _profiles(path: Path, config: Config) -> Generator[Finding, None, tuple[Limi
             limits, mode, told = profile.apply(limits), profile.mode, f"{profile.name} ({profile.path})"
         except EdgedError as error:
             yield failed("profile", error)
-    found = profiles.listed(path)
-    usable = ", ".join(str(one["name"]) for one in found if one["problem"] is None)
+    found = profiles.find_all(path)
+    usable = ", ".join(name for name, one in found if not isinstance(one, EdgedError))
     yield Finding("ok", "profile", f"starts with {told}; there are {usable}")
-    for one in found:
-        if one["problem"] is not None and one["name"] != config.profile:
-            yield Finding("warning", f"profile {one['name']}", str(one["problem"]), "mend it, or remove it")
+    for name, one in found:
+        if isinstance(one, EdgedError) and name != config.profile:
+            yield Finding("warning", f"profile {name}", str(one), "fix it, or remove it")
     return limits, mode
 
 

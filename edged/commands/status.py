@@ -239,5 +239,7 @@ def _mode(mode: ProfileMode) -> Text:
 
 def _clock(clock: ClockControl) -> Text:
     if clock.clock_mhz is None or clock.problem is not None:
-        return Text(f"a given: {printable(clock.problem or 'it is not known')}", style="yellow")
-    return Text(f"at most {clock.clock_mhz:g} MHz, edged's to set from {clock.lowest_mhz:g} to {clock.highest_mhz:g}")
+        return Text(f"not controlled: {printable(clock.problem or 'its state is not known')}", style="yellow")
+    return Text(
+        f"at most {clock.clock_mhz:g} MHz, controlled by edged from {clock.lowest_mhz:g} to {clock.highest_mhz:g}"
+    )

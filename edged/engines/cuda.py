@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from edged.errors import EdgedError
 
 try:
-    from cuda.bindings import driver, nvrtc, runtime
+    from cuda.bindings import driver as driver
+    from cuda.bindings import nvrtc as nvrtc
+    from cuda.bindings import runtime as runtime
 except ImportError:  # why_not() says so
     driver = nvrtc = runtime = None
 

@@ -34,7 +34,7 @@ class DeviceInfo:
 
 
 def what_is_known(pool: Pool, bundle: Bundle) -> DeviceInfo:
-    """The device's clock is a given until an actuator has proved that it is not."""
+    """The device's clock is taken as not controlled until an actuator has confirmed one."""
     variants = warm_variants(pool)
     try:
         profile = load_profile(bundle.directory, device_name(), list(_digests(pool, bundle)))

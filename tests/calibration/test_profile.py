@@ -37,7 +37,7 @@ class Meter:
         pass
 
 
-def test_latencies_are_ordered_and_tied_to_the_digests():
+def test_latencies_are_ordered_and_tied_to_the_digests() -> None:
     bundle = load_bundle(SHIPPED)
     found = measure(bundle, Meter(None, None, 0), EngineConfig("cpu", 1, 4), (1, 2), 0.25, idle_s=0.1)
     assert found.device == device_name() and not found.idle_w and found.power_provider == "scripted"
@@ -52,7 +52,7 @@ def test_latencies_are_ordered_and_tied_to_the_digests():
     assert times["fp16", 2] > 1.2 * times["fp16", 1]
 
 
-def test_energy_is_what_is_above_idle():
+def test_energy_is_what_is_above_idle() -> None:
     meter = Meter(5.0, 9.0, idle_readings=4)  # one to begin with, two while idle, one at its end
     found = measure(load_bundle(SHIPPED), meter, EngineConfig("cpu", 1, 1), (1,), 0.25, idle_s=0.15)
     assert found.idle_w == [pytest.approx(5.0)] and found.estimated
@@ -61,6 +61,6 @@ def test_energy_is_what_is_above_idle():
         assert 0.4 * run.latency_p50_ms < run.energy_j * 1000 / 4 < 2 * run.latency_p99_ms
 
 
-def test_batches_that_the_bundle_does_not_take_are_refused():
+def test_batches_that_the_bundle_does_not_take_are_refused() -> None:
     with pytest.raises(EdgedError, match="batches up to 1"):
         measure(load_bundle(SHIPPED), Meter(None, None, 0), EngineConfig("cpu", 1, 1), (2,), 0.1, idle_s=0.1)

@@ -15,7 +15,7 @@ from edged_calibration.int8.verify import verify_qdq
 from edged_calibration.int8.write import Target, calibrate, quantize
 
 
-def good(model: onnx.ModelProto, feeds: list, target: Target = "trt") -> onnx.ModelProto:
+def good(model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], target: Target = "trt") -> onnx.ModelProto:
     """The quantised graph that every violation is seeded into."""
     return quantize(model, ranges(calibrate(model, feeds)), target)
 
@@ -49,13 +49,21 @@ def pair(model: onnx.ModelProto, tensor: str, *readers: tuple[str, int], scale: 
 
 
 @pytest.mark.parametrize("target", ["trt", "x86", "arm"])
-def test_what_quantize_makes_is_clean(network, perceptron, feeds, vectors, target: Target):
+def test_what_quantize_makes_is_clean(
+    network: onnx.ModelProto,
+    perceptron: onnx.ModelProto,
+    feeds: list[dict[str, np.ndarray]],
+    vectors: list[dict[str, np.ndarray]],
+    target: Target,
+) -> None:
     assert verify_qdq(good(network, feeds, target), target) == []
     assert verify_qdq(good(perceptron, vectors, target), target) == []
     assert verify_qdq(network, target) == []  # no pair, no rule
 
 
-def test_the_processors_files_are_not_for_tensorrt(network, feeds):
+def test_the_processors_files_are_not_for_tensorrt(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     x86 = {problem.rule for problem in verify_qdq(good(network, feeds, "x86"), "trt")}
     assert {"int8", "float bias", "residual"} <= x86
     assert "symmetric" in {problem.rule for problem in verify_qdq(good(network, feeds, "arm"), "trt")}
@@ -182,7 +190,13 @@ SEEDED: list[tuple[Callable[[onnx.ModelProto], None], str, str]] = [
 
 
 @pytest.mark.parametrize(("spoil", "rule", "where"), SEEDED, ids=[seed[0].__name__ for seed in SEEDED])
-def test_each_violation_is_found_and_named(network, feeds, spoil, rule: str, where: str):
+def test_each_violation_is_found_and_named(
+    network: onnx.ModelProto,
+    feeds: list[dict[str, np.ndarray]],
+    spoil: Callable[[onnx.ModelProto], None],
+    rule: str,
+    where: str,
+) -> None:
     model = copy_of(good(network, feeds))
     spoil(model)
     found = verify_qdq(model)
@@ -190,6 +204,8 @@ def test_each_violation_is_found_and_named(network, feeds, spoil, rule: str, whe
     assert all(problem.text for problem in found)
 
 
-def test_the_int8_kernel_of_a_pair_is_a_dequantised_constant(network, feeds):
+def test_the_int8_kernel_of_a_pair_is_a_dequantised_constant(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     graph = Graph(good(network, feeds))
     assert all(graph.producers[n.input[1]].op_type == "DequantizeLinear" for n in graph.nodes if n.op_type == "Conv")

@@ -4,7 +4,7 @@ import gc
 import platform
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -247,7 +247,7 @@ class FakeEngine:
 
 
 class FakeRuntime:
-    name = "onnxruntime"
+    name: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
     device = "fake"
     lanes = 2
 

@@ -197,7 +197,7 @@ def _child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
     program = tmp_path / "child"
     program.write_text(f"#!{sys.executable}\nimport sys, time\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setattr(jtop_module.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
 
 
 def _reading(**more: object) -> str:
@@ -214,7 +214,7 @@ def test_a_library_that_is_not_there(board: Board, tmp_path: Path, monkeypatch: 
 
 
 def test_a_child_that_cannot_be_started(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jtop_module.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
     sample = board.until(lambda s: any("/nowhere/python" in why for why in s.missing))
     assert sample.provider == "sysfs" and sample.power_w == pytest.approx(7.006, abs=0.001)
 

@@ -54,7 +54,7 @@ class RunningDaemon:
         return (self.directory / "log").read_text()
 
     def ask(self, op: str, **arguments: object) -> dict[str, Any]:
-        return request(op, self.control, 5.0, **arguments)
+        return request(op, self.control, 5.0, None, **arguments)
 
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = self.ask("snapshot")["state"]

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import types
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -137,11 +136,10 @@ def _disguise(root: Path) -> None:
     platform.machine = lambda: "aarch64"
     if os.getuid() != 0:
         os.getuid = lambda: 0
-        os.chown = lambda *given, **named: None  # type: ignore[assignment]
+        os.chown = lambda *given, **named: None
     group = grp.getgrnam
-    grp.getgrnam = lambda name: (  # type: ignore[assignment]
-        types.SimpleNamespace(gr_gid=os.getgid()) if name == "jtop" else group(name)
-    )
+    jtop = grp.struct_group(("jtop", "x", os.getgid(), []))
+    grp.getgrnam = lambda name: jtop if name == "jtop" else group(name)
 
 
 class _Eeprom:
