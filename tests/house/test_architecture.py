@@ -55,8 +55,8 @@ PURE = (
     "edged/frames/frame.py",
 )
 PURE_MAY_IMPORT = {
-    "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "itertools", "lap", "math",
-    "msgspec", "numpy", "random", "statistics", "struct", "types", "typing", "zlib", "edged",
+    "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "itertools", "lap",
+    "math", "msgspec", "numpy", "random", "statistics", "struct", "types", "typing", "zlib", "edged",
 }  # fmt: skip
 
 
