@@ -30,7 +30,7 @@ from edged.frames.frame import PixelFormat
 from edged.synthetic.scene import Scene
 from edged.tracking.tracker import Tracker
 from edged.vision.decoder import make_decoder
-from edged.vision.detect import Detections
+from edged.vision.results import Detections
 from edged.vision.letterbox import Letterboxer
 from scripts.benches.report import Figure, Report
 
@@ -134,7 +134,7 @@ def compare(python: Path, scene: Scene, seen: list[Seen], kept: list[int]) -> di
         Path(directory, "truth.txt").write_text("".join(truth))
         Path(directory, "edged.txt").write_text("".join(lines))
         Path(directory, "frames.json").write_text(json.dumps({"rate": rate, "frames": frames}))
-        command = [python, Path(__file__).with_name("tracking_peer.py"), directory]
+        command = [str(python), str(Path(__file__).with_name("tracking_peer.py")), directory]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     if done.returncode:
         raise UsageError("bench tracking: the peers failed", done.stderr.strip()[-500:])

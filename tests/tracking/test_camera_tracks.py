@@ -48,7 +48,7 @@ def test_an_object_enters_and_ends_with_its_duration_and_best_score() -> None:
         _, events = look(tracks, n / 10, at(100 + 5 * n), score=0.5 + 0.04 * n)
         kinds += [(n, e.event.kind) for e in events]
     assert kinds == [(1, "enter")]
-    gone = []
+    gone: list[TrackEvent] = []
     while not gone:
         n += 1
         gone = look(tracks, n / 10)[1]

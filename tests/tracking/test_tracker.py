@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edged.tracking.kalman import BoxFilters
-from edged.tracking.tracker import COUNTED_GAP_S, LOST_S, Tracker
+from edged.tracking.tracker import COUNTED_GAP_S, LOST_S, Ended, Tracker
 
 Rows = list[tuple[float, float, float, float]]
 
@@ -15,7 +15,7 @@ def look(tracker: Tracker, at_s: float, rows: Rows, scores: float | list[float] 
     boxes = np.array(rows, float).reshape(-1, 4)
     n = len(rows)
     given = np.full(n, scores) if isinstance(scores, float) else np.array(scores)
-    return tracker.update(at_s, boxes, given, np.full(n, classes, np.int64))[0].tolist()  # type: ignore[no-any-return]
+    return tracker.update(at_s, boxes, given, np.full(n, classes, np.int64))[0].tolist()
 
 
 def box(x: float, y: float = 100.0, side: float = 40.0) -> tuple[float, float, float, float]:
@@ -56,7 +56,8 @@ def test_a_track_ends_after_frames_and_seconds_without_it_and_tells_when_it_was_
     tracker = Tracker()
     for n in range(5):
         look(tracker, n / 10, [box(100)])
-    at_s, over = 0.4, []
+    at_s = 0.4
+    over: list[Ended] = []
     while not over:
         at_s += 0.1
         over = tracker.update(at_s, np.empty((0, 4)), np.empty(0), np.empty(0, np.int64))[1]
