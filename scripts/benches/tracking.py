@@ -30,8 +30,8 @@ from edged.frames.frame import PixelFormat
 from edged.synthetic.scene import Scene
 from edged.tracking.tracker import Tracker
 from edged.vision.decoder import make_decoder
-from edged.vision.results import Detections
 from edged.vision.letterbox import Letterboxer
+from edged.vision.results import Detections
 from scripts.benches.report import Figure, Report
 
 PEER: Final = "trackers==2.6.1"
