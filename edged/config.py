@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from edged import geometry
 from edged.errors import UsageError
+from edged.regions import Line, ObjectFilter, Polygon, Zone, check_regions
 from edged.uri import is_plain_path, redact
 from edged.validate import convert
 
@@ -99,38 +99,6 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
     threads: Annotated[int, Meta(ge=1, le=64, description="a whole number from 1 to 64")] = 1
     max_batch: Annotated[int, Meta(ge=1, le=64, description="a whole number from 1 to 64")] = 4
-
-
-Share = Annotated[float, Meta(ge=0, le=1, description="a share of the picture, from 0 to 1")]
-Polygon = Annotated[
-    list[tuple[Share, Share]],
-    Meta(min_length=3, max_length=64, description="a list of 3 to 64 corners [x, y], in shares of the picture"),
-]
-
-
-class Zone(Struct, frozen=True, forbid_unknown_fields=True):
-    """An area whose entries and exits are reported. For `attention_s` after an entry the camera's weight is multiplied
-    by `attention`. A track that is in it for `stay_s` is reported once; None: it is not."""
-
-    polygon: Polygon
-    attention: Annotated[float, Meta(ge=1, le=1000, description="a factor from 1 to 1000")] = 1.0
-    attention_s: Annotated[float, Meta(gt=0, le=3600, description="seconds, above 0 and at most 3600")] = 10.0
-    stay_s: Annotated[float, Meta(gt=0, le=86400, description="seconds, above 0 and at most 86400")] | None = None
-
-
-class Line(Struct, frozen=True, forbid_unknown_fields=True, rename={"start": "from", "end": "to"}):
-    """A line whose crossings are reported with their direction."""
-
-    start: tuple[Share, Share]
-    end: tuple[Share, Share]
-
-
-class ObjectFilter(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which detections of a label count. Areas are shares of the picture."""
-
-    min_score: Annotated[float, Meta(ge=0, le=1, description="a score from 0 to 1")] = 0.0
-    min_area: Share = 0.0
-    max_area: Share = 1.0
 
 
 class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -359,32 +327,7 @@ def _check_cameras(config: Config, locate: Any, path: Path) -> None:
             where = f"also in {seen[camera.name]}" if seen[camera.name] != place else "twice"
             raise UsageError(f"{place}: camera.{n}.name is {camera.name!r}, which is there {where}", "rename one")
         seen[camera.name] = place
-        _check_regions(camera, f"{place}: camera.{n}")
-
-
-def _check_regions(camera: CameraConfig, where: str) -> None:
-    """Polygons that are areas, lines that have a length, a mask that leaves something."""
-    polygons = {f"zones.{name}.polygon": zone.polygon for name, zone in camera.zones.items()}
-    polygons |= {f"mask[{n}]": polygon for n, polygon in enumerate(camera.mask)}
-    hint = f"`edged zones {camera.name}` shows a still with zones, lines and masks drawn"
-    for key, polygon in polygons.items():
-        found = geometry.problem(polygon)
-        if found is not None:
-            raise UsageError(f"{where}.{key} {found}", hint)
-    if camera.mask and geometry.covers_picture(camera.mask):
-        raise UsageError(f"{where}.mask covers the whole picture: no object would count", hint)
-    for name, line in camera.lines.items():
-        if line.start == line.end:
-            raise UsageError(f"{where}.lines.{name} begins and ends in the same point", hint)
-    both = sorted(set(camera.zones) & set(camera.lines))
-    if both:
-        raise UsageError(f"{where}: {both[0]!r} names a zone and a line", "rename one")
-    for label, wanted in camera.objects.items():
-        if wanted.min_area >= wanted.max_area:
-            raise UsageError(
-                f"{where}.objects.{label}: min_area {wanted.min_area:g} is not below max_area {wanted.max_area:g}",
-                "areas are shares of the picture, from 0 to 1",
-            )
+        check_regions(camera, f"{place}: camera.{n}")
 
 
 def _check_bus(bus: BusConfig, locate: Any) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from edged.config import Line, Zone
 from edged.geometry import Point, contains, crosses, side
+from edged.regions import Line, Zone
 
 AGREEING: Final = 2
 """looks in a row"""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edged.config import CameraConfig, Line, ObjectFilter, Zone
+from edged.config import CameraConfig
+from edged.regions import Line, ObjectFilter, Zone
 from edged.tracking.camera_tracks import CameraTracks, Observed, TrackEvent
 
 LABELS = ("person", "car")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edged.config import Line, Zone
+from edged.regions import Line, Zone
 from edged.tracking.zones import ZoneEvent, ZoneWatch
 
 RIGHT = Zone(polygon=[(0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0)], stay_s=2.0)
