@@ -12,8 +12,8 @@ from typing import Final
 
 from edged import clock
 from edged.power.cpu_memory import CpuMemory
+from edged.power.provider import Sample
 from edged.power.sysfs_reader import SysfsReader
-from edged.power.telemetry import Sample
 from edged.power.temperatures import hottest, read_temperatures, unique
 
 RAPL_GAP_S: Final = 600.0

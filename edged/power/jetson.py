@@ -13,9 +13,9 @@ from pathlib import Path
 from edged import clock
 from edged.power.cpu_memory import CpuMemory
 from edged.power.gpu import GpuReading, find_gpu, read_gpu
+from edged.power.provider import Sample
 from edged.power.rails import find_module, module_named, plausible_w, read_rails, total_w
 from edged.power.sysfs_reader import SysfsReader
-from edged.power.telemetry import Sample
 from edged.power.temperatures import hottest, plausible_c, read_temperatures
 from edged.power.throttle import read_events, read_throttled
 

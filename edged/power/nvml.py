@@ -14,7 +14,7 @@ from typing import Any, Final
 from edged import clock
 from edged.errors import EdgedError
 from edged.power.host import HostProvider
-from edged.power.telemetry import Sample
+from edged.power.provider import Sample
 from edged.power.temperatures import hottest
 
 try:
