@@ -121,7 +121,7 @@ def seen(label: str, score: float, *box: float) -> Detection:
 
 
 def there(label: str, *box: float) -> SceneObject:
-    return SceneObject(0, label, (box[0], box[1], box[2], box[3]))
+    return SceneObject(0, label, (box[0], box[1], box[2], box[3]), 0)
 
 
 def test_iou() -> None:
