@@ -31,6 +31,7 @@ from edged.bus.control import ControlServer
 from edged.bus.curve import CurveServer, Socket, curve_server
 from edged.bus.publisher import Publisher
 from edged.config import Config
+from edged.crash_guard import state_directory
 from edged.engines.bundle import load_bundle
 from edged.engines.manifest import Manifest
 from edged.errors import EdgedError
@@ -39,6 +40,8 @@ from edged.health import Health, Notifier
 from edged.loop.build import Loop, Surroundings, build_loop
 from edged.loop.reconfiguration import Reconfiguration, Reloaded
 from edged.loop.request_handler import RequestHandler
+from edged.power.energy_meter import HorizonUse
+from edged.power.energy_store import EnergyStore
 from edged.power.host_paths import HERE, HostPaths
 from edged.power.modes import ModeControl
 from edged.power.power_mode_manager import PowerModeManager
@@ -101,8 +104,11 @@ class Daemon:
             ModeControl(Path(config.power.jtop_socket), self._machine.tools),
             lambda text: _publish_event(publisher, "power_mode", text),
         )
-        around = self._surroundings(stack, publisher, bundle.manifest, modes, _instance(results))
+        energy_store = EnergyStore(state_directory())
+        around = self._surroundings(stack, publisher, bundle.manifest, modes, energy_store.load())
         loop = build_loop(stack, config, bundle, around)
+        energy_store.start(lambda: loop.limit_monitor.horizon)
+        stack.callback(energy_store.close)
         loop.sampler.start()
         loop.engine_loop.configure(config.camera)
         self._serve(stack, context, curve, loop, modes)
@@ -114,7 +120,7 @@ class Daemon:
         publisher: Publisher,
         manifest: Manifest,
         modes: PowerModeManager,
-        instance: str,
+        energy_used: HorizonUse | None,
     ) -> Surroundings:
         recorder, recording = _start_recorder(stack, self._config, manifest, publisher)
 
@@ -124,8 +130,9 @@ class Daemon:
 
         return Surroundings(
             publisher,
-            instance,
+            _instance(publisher.endpoint),
             self._profile,
+            energy_used,
             self._machine,
             on_call=None if recorder is None else recorder.tap,
             on_sample=None if recorder is None else recorder.sample,

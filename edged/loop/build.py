@@ -26,7 +26,7 @@ from edged.governor.helm import Tap
 from edged.health import Heartbeats
 from edged.loop import event_log
 from edged.loop.batch_executor import BatchExecutor
-from edged.loop.device_info import DeviceInfo, as_simulated, what_is_known
+from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, what_is_known
 from edged.loop.dispatcher import Dispatcher
 from edged.loop.engine_loop import STAGE, EngineLoop, Parts
 from edged.loop.governor_client import GovernorClient
@@ -39,6 +39,7 @@ from edged.loop.sensor_feed import SensorFeed
 from edged.loop.shadow_runner import ShadowRunner
 from edged.loop.status_reporter import Sources, StatusReporter
 from edged.power.clocks import ClockActuator
+from edged.power.energy_meter import HorizonUse
 from edged.power.host_paths import HERE, HostPaths
 from edged.power.simulated import SimulatedProvider
 from edged.power.telemetry import Provider, Sampler, open_provider
@@ -55,12 +56,14 @@ log = logging.getLogger("edged")
 @dataclass(frozen=True)
 class Surroundings:
     """What a loop is built into. `instance` names its rings in shared memory; `profile` is the power profile to start
-    with; `on_call` and `on_sample` hear every call of the governor and every sample; `mode` and `recording` are asked
-    for the state. `provider`, `runtime` and `device_info` stand in for what the configuration and the bundle name."""
+    with, `energy_used` the energy horizon of an earlier run; `on_call` and `on_sample` hear every call of the governor
+    and every sample; `mode` and `recording` are asked for the state. `provider`, `runtime` and `device_info` stand in
+    for what the configuration and the bundle name."""
 
     publisher: Publisher
     instance: str
     profile: Profile | None = None
+    energy_used: HorizonUse | None = None
     machine: HostPaths = HERE
     on_call: Tap | None = None
     on_sample: Callable[[Mapping[str, Any], int], None] | None = None
@@ -105,7 +108,7 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     provider = around.provider or open_provider(config.power, around.machine.root)
     sampler = Sampler(provider, config.power.interval_s)
     stack.callback(sampler.stop)
-    known = around.device_info(pool) if around.device_info else _device_info(pool, bundle, provider, publisher)
+    known = around.device_info(pool) if around.device_info else _device_info(pool, bundle, config, provider, around)
 
     selector = stack.enter_context(selectors.DefaultSelector())
     calls = LoopCalls(selector)
@@ -117,7 +120,7 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     ran = provider.ran if isinstance(provider, FollowsBatches) else None
     gpu_clock = _gpu_clock(stack, config, known, around, now_ns)
     governor = GovernorClient(pool, known, layers.in_force, publisher, now_ns, around.on_call, ran, gpu_clock)
-    monitor = LimitMonitor({variant.name: variant.accuracy for variant in pool.variants}, publisher, now_ns)
+    monitor = LimitMonitor({v.name: v.accuracy for v in pool.variants}, publisher, around.energy_used)
     feed = SensorFeed(sampler, governor, monitor, now_ns, around.on_sample)
 
     manifest, decode = bundle.manifest, make_decoder(bundle.manifest)
@@ -155,13 +158,14 @@ def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:
     return pool
 
 
-def _device_info(pool: Pool, bundle: Bundle, provider: Provider, publisher: Publisher) -> DeviceInfo:
-    """What the governor starts with; an invalid device profile is reported and ignored."""
-    known = what_is_known(pool, bundle)
+def _device_info(pool: Pool, bundle: Bundle, config: Config, provider: Provider, around: Surroundings) -> DeviceInfo:
+    """What the governor starts with; a device profile that does not fit is reported and ignored."""
+    mode = mode_in_force(None if around.profile is None else around.profile.mode, around.machine.tools)
+    known = what_is_known(pool, bundle, mode, config.engine.threads)
     if known.refused is not None:
         text = f"the device profile is not used: {known.refused.message}"
         log.warning("%s; %s", text, known.refused.hint)
-        publisher.publish(schema.Event(kind="profile_refused", text=text))
+        around.publisher.publish(schema.Event(kind="profile_refused", text=text))
     if isinstance(provider, SimulatedProvider):
         known = as_simulated(known, pool, provider.device)
         provider.expect({variant.name: variant.active_w[0] for variant in known.variants})

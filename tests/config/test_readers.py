@@ -19,7 +19,7 @@ from edged.bus.requests import parse_request
 from edged.commands.credential import Store
 from edged.crash_guard import FILE, Starts
 from edged.engines.bundle import load_bundle
-from edged.engines.device_profile import load_profile, profile_path
+from edged.engines.device_profile import Conditions, load_profile, profile_path
 from edged.errors import EdgedError
 from edged.replay import log, record
 from edged.uri import parse, redact
@@ -66,8 +66,9 @@ def read_manifest(path: Path) -> None:
 
 
 def read_device_profile(path: Path) -> None:
-    profile_path(path.parent, "x").write_bytes(path.read_bytes())
-    load_profile(path.parent, "x", ["0" * 64])
+    here = Conditions("x", "cpu")
+    profile_path(path.parent, here).write_bytes(path.read_bytes())
+    load_profile(path.parent, here, {"a": "0" * 64})
 
 
 def read_crash_count(path: Path) -> None:

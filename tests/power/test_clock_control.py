@@ -18,7 +18,7 @@ import pytest
 
 from edged.bus.schema import Event
 from edged.config import CameraConfig, Limits, PowerConfig
-from edged.engines.device_profile import device_name, profile_path
+from edged.engines.device_profile import Conditions, device_name, profile_path
 from edged.engines.pool import Pool
 from edged.governor.messages import Device, Variant
 from edged.loop.device_info import DeviceInfo
@@ -128,7 +128,10 @@ def profile(models: dict[str, bytes]) -> dict[str, Any]:
         for name, model in models.items()
         for n in range(len(MHZ))
     ]  # fmt: skip
-    return {"version": 1, "device": device_name(), "runs": runs, "clocks_mhz": MHZ, "idle_w": [4 + w for w in IDLE_W]}
+    return {
+        "version": 2, "device": device_name(), "runtime": "cpu", "power_mode": "15W", "runs": runs, "clocks_mhz": MHZ,
+        "idle_w": [4 + w for w in IDLE_W],
+    }  # fmt: skip
 
 
 CONFIG = """
@@ -145,7 +148,7 @@ clock_control = true
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     bundle = write_bundle(tmp_path / "bundle", MODELS)
-    profile_path(bundle, device_name()).write_text(json.dumps(profile(MODELS)))
+    profile_path(bundle, Conditions(device_name(), "cpu", "15W")).write_text(json.dumps(profile(MODELS)))
     return write_config(tmp_path, bundle, {"gate": SMALL}, CONFIG)
 
 
@@ -197,7 +200,7 @@ def test_without_a_helper_the_daemon_runs_and_says_what_is_missing(helper: Helpe
 
 def test_without_a_profile_of_clocks_there_is_nothing_to_choose_by(helper: Helper, config: Path) -> None:
     bundle = config.parent / "bundle"
-    profile_path(bundle, device_name()).unlink()
+    profile_path(bundle, Conditions(device_name(), "cpu", "15W")).unlink()
     with on_board(helper, config) as daemon:
         wait_for(lambda: daemon.camera("gate")["captured"] > 5, 20)
         assert daemon.state()["clock"] is None and helper.ceiling_mhz == TOP

@@ -33,7 +33,7 @@ class HostGpu:
 
     def __init__(self, limit_bytes: int = 1 << 28, on_capture: Callable[[int], None] = lambda on: None) -> None:
         """`on_capture` is told when a capture begins (1) and ends (0), for a library that must not run meanwhile."""
-        self.name, self.capability, self.driver_version, self.stream = "host", (8, 7), 12060, 0
+        self.name, self.capability, self.stream = "host", (8, 7), 0
         self.limit_bytes = limit_bytes
         self.calls: list[str] = []
         self.held: dict[int, NDArray[np.uint8]] = {}
@@ -165,7 +165,8 @@ class HostGpuRuntime:
     """ONNX Runtime's way on a GPU, on this GPU's stand-in."""
 
     name: Literal["onnxruntime"] = "onnxruntime"
-    device = "cuda"
+    device: Literal["cuda"] = "cuda"
+    machine = "host"
     lanes = LANES
 
     def __init__(self, gpu: HostGpu | None = None) -> None:
