@@ -223,6 +223,14 @@ class Event(Header, frozen=True, kw_only=True):
     variant: str | None = None
 
 
+class Battery(Struct, frozen=True):
+    """All batteries of the device together. `discharge_w` is below 0 while they charge; null: not known."""
+
+    charge_j: float
+    capacity_j: float
+    discharge_w: float | None
+
+
 class Telemetry(Header, frozen=True, kw_only=True):
     """`telemetry`: one sample of the device. Unknown is null, never 0. Units are in the names."""
 
@@ -247,6 +255,8 @@ class Telemetry(Header, frozen=True, kw_only=True):
     energy_gap_s: float
     missing: list[str]
     """Why a value is null, one sentence each."""
+    battery: Battery | None = None
+    """null where the device has none, or one that does not tell its charge"""
 
 
 class VariantState(Struct, frozen=True):
