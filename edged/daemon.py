@@ -43,7 +43,7 @@ from edged.loop import event_log
 from edged.loop.device_info import DeviceInfo, as_simulated, what_is_known
 from edged.loop.engine_loop import STAGE, EngineLoop
 from edged.loop.governor_client import GovernorClient
-from edged.loop.gpu_clock import GpuClock
+from edged.loop.gpu_clock import CLOCK_DWELL_S, GpuClock
 from edged.loop.limit_monitor import LimitMonitor
 from edged.loop.loop_calls import LoopCalls
 from edged.loop.result_publisher import ResultPublisher
@@ -155,11 +155,11 @@ class Daemon:
         self._heartbeats = Heartbeats({STAGE: STUCK_AFTER_S, "control": CONTROL_STUCK_AFTER_S})
         self._health = Health(self._heartbeats, self._notifier)
         now_ns, (recorder, recording) = clock.mono_ns(), self._recorder(stack, manifest)
-        tap = None if recorder is None else recorder.tap
+        on_call = None if recorder is None else recorder.on_call
         ran = None if self._simulated is None else self._simulated.ran
         known = self._known(bundle)
         steering = GovernorClient(
-            pool, known, self._limits, publisher, now_ns, tap, ran, self._ceiling(stack, known, now_ns)
+            pool, known, self._limits, publisher, now_ns, on_call, ran, self._ceiling(stack, known, now_ns)
         )
         self._steering = steering
         budgets = LimitMonitor({variant.name: variant.accuracy for variant in pool.variants}, publisher, now_ns)
@@ -187,7 +187,7 @@ class Daemon:
             return GpuClock(known.clocks_mhz)
         actuator = ClockActuator(known.clocks_mhz, self._machine.clock_helper)
         stack.callback(actuator.close)
-        return GpuClock(known.clocks_mhz, actuator, known.device.clock_dwell_s, now_ns)
+        return GpuClock(known.clocks_mhz, actuator, CLOCK_DWELL_S, now_ns)
 
     def _tell(self, kind: str, text: str) -> None:
         """An event. Any thread."""
@@ -333,7 +333,7 @@ class Daemon:
             changes = limit_changes(self._limits, limits)
             if profile is not None and profile.mode is not None:
                 # the limits are tried first: once the board runs in another mode there is no quick way back
-                self._calls.call(lambda: self._steering.check(limits, clock.mono_ns()))
+                self._calls.call(lambda: self._steering.check(limits))
                 modes = self._modes.set(profile.mode)
                 changes.append(f"power mode {modes.current}")
             self._calls.call(lambda: self._set_limits(limits, profile))

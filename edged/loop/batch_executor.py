@@ -1,8 +1,7 @@
 """Chosen frames through the engine: prepared, submitted, collected, decoded, published. On the engine loop's thread.
 
-In: frames and the variant they shall run on. Out: one result each on the bus, or a drop with its cause. A frame of
-which the result is in doubt may be run again on a better variant before anything of it is published: then only that
-second result is. With an engine of several lanes the next batch is prepared while the one before still runs.
+In: frames and the variant they run on. Out: one result each on the bus, or a drop with its cause. With an engine of
+several lanes the next batch is prepared while the one before still runs.
 """
 
 from __future__ import annotations
@@ -37,16 +36,6 @@ class Batch:
     frames: list[Frame]
     start_ns: int
     submitted_ns: int
-    cold: bool
-
-
-class SecondLook(NamedTuple):
-    """The frame of a batch that was run again, and what is to be published of it instead."""
-
-    place: int
-    seen: Decoded
-    made: ResultMeta
-    timing: Timing
 
 
 class CompletedBatch(NamedTuple):
@@ -60,7 +49,7 @@ class CompletedBatch(NamedTuple):
 
 
 class BatchExecutor:
-    """`deadline_ms` and `weights` (by camera, 1 on average) are those in force."""
+    """`deadline_ms` is the one in force."""
 
     def __init__(
         self,
@@ -80,8 +69,8 @@ class BatchExecutor:
         self._free_lanes = deque(range(pool.lanes))
         self._in_flight: deque[Batch] = deque()
         self.deadline_ms = 0.0
-        self.weights: dict[str, float] = {}
         self.submitted_ns = 0
+        self._collected_ns = 0
 
     @property
     def can_start(self) -> bool:
@@ -116,8 +105,7 @@ class BatchExecutor:
             return
         self.submitted_ns = submitted_ns
         self._free_lanes.popleft()
-        cold = self._steering.cold(variant, submitted_ns)
-        self._in_flight.append(Batch(lane, variant, whole, start_ns, submitted_ns, cold))
+        self._in_flight.append(Batch(lane, variant, whole, start_ns, submitted_ns))
 
     def finish(self) -> CompletedBatch | None:
         """Collect the oldest batch in flight and publish its frames. What is returned is good until the next start."""
@@ -160,7 +148,8 @@ class BatchExecutor:
         ran = len(batch.frames)
         try:
             outputs = self._pool.collect(batch.lane)
-            collected_ns = clock.mono_ns()
+            collected_before_ns, collected_ns = self._collected_ns, clock.mono_ns()
+            self._collected_ns = collected_ns
             places = self._still_whole(batch)
             frames = batch.frames = [batch.frames[place] for place in places]
             for index, frame in zip(places, frames, strict=True):
@@ -173,16 +162,12 @@ class BatchExecutor:
             self._lost(frames[len(seen) :], VariantError(batch.variant, error.message))
         timing = Timing(batch.start_ns, batch.submitted_ns, collected_ns, self.deadline_ms)
         made = ResultMeta(batch.variant, ran, self._steering.energy_mj(batch.variant, ran), False)
-        second = None
         if len(seen) == ran:
             self._steering.succeeded(batch.variant)
-            second = self._told(batch, seen, made, timing)
-        for index, (frame, what) in enumerate(zip(frames, seen, strict=False)):
-            if second is None or index != second.place:
-                self._publish(frame, what, made, timing)
-        if second is not None:
-            self._publish(frames[second.place], second.seen, second.made, second.timing)
-        if second is not None or len(seen) < ran:
+            self._observe(batch, timing, collected_before_ns)
+        for frame, what in zip(frames, seen, strict=False):
+            self._publish(frame, what, made, timing)
+        if len(seen) < ran:
             return None
         return CompletedBatch(batch.lane, batch.variant, frames, [what.objects for what in seen], batch.start_ns)
 
@@ -197,72 +182,24 @@ class BatchExecutor:
             self._steering.dropped("torn")
         return places
 
-    def _told(self, batch: Batch, seen: list[Decoded], made: ResultMeta, timing: Timing) -> SecondLook | None:
-        """Tell the governor of a batch that came back whole; the second look at one of its frames, if it has one."""
-        frames, due_ns = batch.frames, int(self.deadline_ms * NS_PER_MS)
-        scores = [what.confidence() for what in seen]
-        scored = [index for index, score in enumerate(scores) if score is not None]
-        done_ns = clock.mono_ns()
+    def _observe(self, batch: Batch, timing: Timing, collected_before_ns: int) -> None:
+        """Tell the governor of a batch that came back whole. What it waited behind another lane's batch is no part of
+        its service: the engine was its own from when the batch before was collected."""
+        frames, due_ns, done_ns = batch.frames, int(self.deadline_ms * NS_PER_MS), clock.mono_ns()
         ages_ns = [done_ns - frame.mono_capture_ns for frame in frames]
-        service_ms = (done_ns - batch.start_ns) / NS_PER_MS
+        behind_ns = max(0, min(collected_before_ns, timing.collected_ns) - batch.submitted_ns)
+        service_ms = (done_ns - batch.start_ns - behind_ns) / NS_PER_MS
         done = BatchDone(
             batch.variant,
             len(frames),
             service_ms,
             max(0.0, max(ages_ns) / NS_PER_MS - service_ms),
             sum([age_ns > due_ns for age_ns in ages_ns]),
-            confidences=tuple([score for score in scores if score is not None]),
-            clock=self._steering.ceiling.clock,
-            cold=batch.cold,
-            cameras=tuple([frames[index].camera for index in scored]),
+            self._steering.gpu_clock.clock,
         )
         self._steering.ran(batch.variant, batch.submitted_ns, timing.collected_ns)
         self._steering.observe(done, done_ns)
         self._reports.batch_done(batch.variant, len(frames), service_ms)
-        if not scored or self._in_flight:
-            return None
-        doubtful = min(range(len(scored)), key=done.confidences.__getitem__)
-        index = scored[doubtful]
-        weight = self.weights.get(frames[index].camera, 1.0)
-        variant = self._steering.again(done, doubtful, ages_ns[index] / NS_PER_MS, weight, clock.mono_ns())
-        return None if variant is None else self._look_again(batch, index, variant, made, timing)
-
-    def _look_again(
-        self, batch: Batch, index: int, variant: str, first: ResultMeta, timing: Timing
-    ) -> SecondLook | None:
-        """Run one frame of a collected batch on another variant: its pixels are still in the lane. None if that fails:
-        then the first result is as good as it was."""
-        frame, begun_ns = batch.frames[index], clock.mono_ns()
-        cold = self._steering.cold(variant, begun_ns)
-        try:
-            outputs = self._pool.run_alone(batch.lane, index, variant)
-            collected_ns = clock.mono_ns()
-            seen = self._presenter.decode(outputs, 0, self._letterboxer.geometry(frame.width, frame.height))
-        except EdgedError as error:
-            failure = error if isinstance(error, VariantError) else VariantError(variant, error.message)
-            self._steering.failed(failure, clock.mono_ns())
-            return None
-        self._steering.succeeded(variant)
-        done_ns = clock.mono_ns()
-        service_ms = (done_ns - begun_ns) / NS_PER_MS
-        late = done_ns - frame.mono_capture_ns > self.deadline_ms * NS_PER_MS
-        score = seen.confidence()
-        confidences, cameras = ((), ()) if score is None else ((score,), (frame.camera,))
-        lead_ms = (begun_ns - frame.mono_capture_ns) / NS_PER_MS
-        self._steering.ran(variant, begun_ns, collected_ns)
-        self._steering.observe(
-            BatchDone(
-                variant, 1, service_ms, lead_ms, int(late), confidences, clock=self._steering.ceiling.clock, cold=cold,
-                again=True, cameras=cameras,
-            ),
-            done_ns,
-        )  # fmt: skip
-        self._reports.batch_done(variant, 1, service_ms)
-        energy_mj = self._steering.energy_mj(variant, 1)
-        if energy_mj is not None and first.energy_mj is not None:
-            energy_mj += first.energy_mj
-        timing = Timing(timing.start_ns, timing.submitted_ns, collected_ns, timing.deadline_ms)
-        return SecondLook(index, seen, ResultMeta(variant, 1, energy_mj, True), timing)
 
     def _publish(self, frame: Frame, seen: Decoded, made: ResultMeta, timing: Timing) -> None:
         on_time = self._presenter.publish(frame, seen, made, timing)

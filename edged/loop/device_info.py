@@ -11,7 +11,7 @@ from edged.engines.bundle import Bundle
 from edged.engines.device_profile import DeviceProfile, device_name, load_profile, profile_path
 from edged.engines.pool import Pool
 from edged.errors import EdgedError
-from edged.governor import device as devices
+from edged.governor import profile as profiles
 from edged.governor.messages import Device, Variant
 from edged.simulate import simulated_profile
 
@@ -46,7 +46,7 @@ def what_is_known(pool: Pool, bundle: Bundle) -> DeviceInfo:
         path = profile_path(bundle.directory, device_name())
         text = f"{path}: has no measurement of {missing}"
         return DeviceInfo(variants, refused=EdgedError(text, "measure it again: edged-calibrate profile"))
-    profiled, device = devices.from_profile(variants, profile)
+    profiled, device = profiles.from_profile(variants, profile)
     return DeviceInfo(tuple(profiled), device, tuple(profile.clocks_mhz) if len(profile.clocks_mhz) > 1 else ())
 
 

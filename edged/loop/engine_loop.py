@@ -64,7 +64,7 @@ class EngineLoop:
         self._heartbeats = heartbeats
         self._schedule = Scheduler()
         self._runner = BatchExecutor(cameras, pool, letterboxer, presenter, steering, reports)
-        self._chooser = Dispatcher(self._schedule, steering, pool.max_batch, self._runner.dropped)
+        self._chooser = Dispatcher(self._schedule, steering.governor, pool.max_batch, self._runner.dropped)
         self._weights: dict[str, float] = {}
         self._stopping = False
 
@@ -78,12 +78,13 @@ class EngineLoop:
         self._cameras.configure(cameras, now_ns)
         for gone in self._weights.keys() - {camera.name for camera in cameras}:
             self._schedule.forget(gone)
+            self._chooser.forget(gone)
         mean = sum(camera.weight for camera in cameras) / max(1, len(cameras))
         self._weights = {camera.name: camera.weight / mean for camera in cameras}
-        self._chooser.weights = self._runner.weights = self._weights
+        self._chooser.weights = self._weights
         self._shadow.configure(self._cameras.names(), now_ns)
         # Until the cameras are live and counted: as if each gave a frame at once, at no particular rate.
-        self._steering.observe(Workload(len(cameras), 0.0, 0, apart=True), now_ns)
+        self._steering.observe(Workload(len(cameras), 0.0), now_ns)
 
     def set_limits(self, limits: Limits) -> None:
         """UsageError, and nothing changed, if no variant could hold them."""
@@ -156,13 +157,13 @@ class EngineLoop:
     def _start_batch(self) -> None:
         now_ns = clock.mono_ns()
         probing = now_ns - self._runner.submitted_ns > PROBE_AFTER_NS
-        chosen = self._chooser.next(now_ns, self._runner.free_ns(now_ns), probing)
+        chosen = self._chooser.next(now_ns, self._runner.free_ns(now_ns), probing, self._steering.gpu_clock.clock)
         if chosen is not None:
             self._runner.start(*chosen, now_ns)
 
     def _take_stock(self, now_ns: int) -> None:
         """What is due by the clock: the sensors, the reports, the plan."""
-        self._steering.tell_dropped(now_ns)
+        self._steering.report_drops(now_ns)
         if now_ns >= self._senses.due_ns:
             self._senses.look(now_ns)
         if now_ns >= self._reports.due_ns:

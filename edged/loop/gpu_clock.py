@@ -14,6 +14,8 @@ from edged.clock import NS_PER_S
 from edged.governor.messages import ClockRange
 from edged.power.clocks import SAME_CLOCK, ClockState
 
+CLOCK_DWELL_S: Final = 2.0
+"""A clock is kept for so long at least: a change stalls the GPU."""
 ASK_AGAIN_NS: Final = 10 * NS_PER_S
 """What others do to the ceiling (a power mode, the kernel when it is hot) is taken up so often at most."""
 AWAITED: Final = ClockState()

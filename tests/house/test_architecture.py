@@ -23,7 +23,7 @@ ROOMS = {
     "power": {"power", "simulate"},
     "governor": {"governor"},
     "accuracy_guard": {"accuracy_guard", "governor"},
-    "simulate": {"simulate", "governor"},
+    "simulate": {"simulate", "governor", "frames", "loop"},
     "replay": {"replay", "governor"},
     "loop": {
         "loop", "frames", "engines", "vision", "bus", "power", "governor", "accuracy_guard", "simulate", "health",
