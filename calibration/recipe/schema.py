@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from edged.engines.manifest import ClassifyDecoder, Decoder, Name, Side
+from edged.engines.decoder_spec import Decoder, Task, task_of
+from edged.engines.manifest import Name, Side
 from edged.errors import UsageError
 from edged.validate import convert
 from edged_calibration.options import GateOptions, HalveOptions, Points, QuantizeOptions, SparsifyOptions
@@ -88,8 +89,8 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     gate: GateOptions = GateOptions()
 
     @property
-    def task(self) -> Literal["classify", "detect"]:
-        return "classify" if isinstance(self.output, ClassifyDecoder) else "detect"
+    def task(self) -> Task:
+        return task_of(self.output)
 
     def limit(self, variant: VariantOptions) -> float:
         """The points that a variant may lose."""

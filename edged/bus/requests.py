@@ -16,8 +16,8 @@ from edged.config import (
     DeadlineQuantile,
     EnergyHorizonH,
     EnergyWh,
-    Limits,
     MinAccuracy,
+    MinFps,
     ModeName,
     PowerW,
     PowerWindowS,
@@ -32,7 +32,7 @@ class Snapshot(Struct, frozen=True, forbid_unknown_fields=True, tag="snapshot", 
 
 
 class Set(Struct, frozen=True, forbid_unknown_fields=True, tag="set", tag_field="op"):
-    """Change budget keys until the next reload or start; null removes one that may be absent."""
+    """Change limits until the next profile, reload or start; null lifts one that may be absent."""
 
     deadline_ms: DeadlineMs | UnsetType = UNSET
     deadline_quantile: DeadlineQuantile | UnsetType = UNSET
@@ -42,12 +42,10 @@ class Set(Struct, frozen=True, forbid_unknown_fields=True, tag="set", tag_field=
     energy_horizon_h: EnergyHorizonH | UnsetType = UNSET
     temperature_c: TemperatureC | UnsetType | None = UNSET
     min_accuracy: MinAccuracy | UnsetType = UNSET
-
-    def apply(self, limits: Limits) -> Limits:
-        """The limits with these changes."""
-        return msgspec.structs.replace(limits, **self.changes())
+    min_fps: MinFps | UnsetType = UNSET
 
     def changes(self) -> dict[str, float | None]:
+        """The limits it names."""
         named = {key: getattr(self, key) for key in self.__struct_fields__}
         return {key: value for key, value in named.items() if value is not UNSET}
 

@@ -96,7 +96,8 @@ class Governor:
         self.state = states.start(ranked, device or UNKNOWN, budget, FIRST_FPS, now_ns, first)
         self._permit()
         self.state.decision = explain.decide(self.state, 0.0, changed=True)
-        self._called(now_ns, Start(tuple(variants), budget, device), self.state.decision)
+        if on_call is not None:
+            on_call(now_ns, Start(tuple(variants), budget, device), self.state.decision, self)
 
     @classmethod
     def resumed(cls, state: State, on_call: OnCall | None = None) -> Governor:
@@ -381,10 +382,6 @@ class Governor:
         state.vetoed[i] = why
         state.pinned = None if state.pinned == i else state.pinned
         return self._new_terms(now_s)
-
-    def _called(self, now_ns: int, request: Request, answer: Answer) -> None:
-        if self._on_call is not None:
-            self._on_call(now_ns, request, answer, self)
 
 
 def refusal(variants: Sequence[Variant], budget: Budget) -> str | None:

@@ -127,7 +127,8 @@ class Battery:
 
 @dataclass(frozen=True)
 class Sensed:
-    """One sample of the device. `power_estimated`: no meter measured it, a model of the machine did."""
+    """One sample of the device. `power_estimated`: no meter measured it, a model of the machine did. `power_lag_s`,
+    `power_mean_s`: how late the power sensor answers and over what it averages."""
 
     power_w: float | None = None
     temperature_c: float | None = None
@@ -136,6 +137,8 @@ class Sensed:
     power_estimated: bool = False
     battery: Battery | None = None
     energy: EnergyUse | None = None
+    power_lag_s: float = 0.2
+    power_mean_s: float = 0.4
 
 
 @dataclass(frozen=True)

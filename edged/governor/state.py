@@ -24,6 +24,7 @@ WARMEST_GUESS_C: Final = 50.0
 VARIANT_FACTOR_MOST: Final = 0.5
 """So far (as a logarithm) energy is taken to follow the time of a variant that differs from its profile; a larger
 difference is rather the profile's latency alone."""
+MAX_LAG_S: Final = 60.0
 WAIT_EWMA: Final = 0.05
 UNKNOWN: Final = Device((0.0,))
 """The device of which nothing is known: its energy costs nothing, and no budget of it is held."""
@@ -47,7 +48,8 @@ class State:
     `highest`: up to which it may be chosen. `smooth_w`: the allowance of window and heat, smoothed, since jitter of a
     budget costs accuracy; the third is the window's over the time for which a clock is chosen. `round_s`: time in which
     every camera gives a frame, as planned with; `offered_s`: as offered now. `wait_ms`: mean age of a frame when its
-    service begins. `unenforceable`: which limits even no frames would hold. `activity`: of the last ticks, newest last.
+    service begins. `unenforceable`: the limits that even no frames would hold;
+    `exceeded_s`: since when one seems to join or to leave them. `activity`: of the last ticks, newest last.
     """
 
     variants: tuple[Variant, ...]
@@ -86,6 +88,7 @@ class State:
     smooth_w: tuple[float | None, float | None, float | None] = (None, None, None)
     mean_weight: float = 1.0
     wait_ms: float = 0.0
+    exceeded_s: dict[str, float] = field(default_factory=dict)
     unenforceable: tuple[str, ...] = ()
 
     def seconds(self, now_ns: int) -> float:
@@ -199,6 +202,8 @@ class State:
         elapsed_s = now_s - self.power.sensed_s
         if elapsed_s <= 0:
             return
+        if 0 <= sample.power_lag_s <= MAX_LAG_S and 0 < sample.power_mean_s <= MAX_LAG_S:
+            self.power.lag_s, self.power.mean_s = sample.power_lag_s, sample.power_mean_s
         drawn_w = self.power.sensed(self.tables, self.clock, self.junction_c, power_w, now_s, sample.power_estimated)
         self.heat = thermal.sensed(self.heat, self.heat_model, drawn_w, temperature_c, now_s)
         if self.store is not None and sample.battery is not None:

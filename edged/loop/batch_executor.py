@@ -1,7 +1,8 @@
 """Chosen frames through the engine: prepared, submitted, collected, decoded, published. On the engine loop's thread.
 
-In: frames and the variant they run on. Out: one result each on the bus, or a drop with its cause. With an engine of
-several lanes the next batch is prepared while the one before still runs.
+In: frames and the variant they shall run on. Out: one result each on the bus, or a drop with its cause. A frame of
+which the result is in doubt may be run again on a better variant before anything of it is published: then only that
+second result is. With an engine of several lanes the next batch is prepared while the one before still runs.
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ from edged.governor.messages import BatchDone
 from edged.loop.governor_client import GovernorClient
 from edged.loop.result_publisher import Decoded, ResultMeta, ResultPublisher, Timing
 from edged.loop.status_reporter import StatusReporter
-from edged.vision.classify import Classes
-from edged.vision.detect import Detections
 from edged.vision.letterbox import GpuLetterboxer, Letterboxer
+from edged.vision.results import Seen
 
 
 @dataclass
@@ -44,7 +44,7 @@ class CompletedBatch(NamedTuple):
     lane: int
     variant: str
     frames: Sequence[Frame]
-    objects: Sequence[Detections | Classes]
+    objects: Sequence[Seen]
     start_ns: int
 
 
@@ -56,16 +56,16 @@ class BatchExecutor:
         cameras: Cameras,
         pool: Pool,
         letterboxer: Letterboxer | GpuLetterboxer,
-        presenter: ResultPublisher,
-        steering: GovernorClient,
-        reports: StatusReporter,
+        result_publisher: ResultPublisher,
+        governor: GovernorClient,
+        reporter: StatusReporter,
     ) -> None:
         self._cameras = cameras
         self._pool = pool
         self._letterboxer = letterboxer
-        self._presenter = presenter
-        self._steering = steering
-        self._reports = reports
+        self._result_publisher = result_publisher
+        self._governor = governor
+        self._reporter = reporter
         self._free_lanes = deque(range(pool.lanes))
         self._in_flight: deque[Batch] = deque()
         self.deadline_ms = 0.0
@@ -86,7 +86,7 @@ class BatchExecutor:
             return now_ns
         busy_ms = 0.0
         for batch in self._in_flight:
-            predict_ms = self._steering.predict_ms(batch.variant)
+            predict_ms = self._governor.predict_ms(batch.variant)
             busy_ms += predict_ms[len(batch.frames) - 1] if len(batch.frames) <= len(predict_ms) else 0.0
         return max(now_ns, self._in_flight[0].submitted_ns + int(busy_ms * NS_PER_MS))
 
@@ -119,7 +119,7 @@ class BatchExecutor:
         """A frame that was handed on gives no result."""
         self._cameras.count_drop(frame.camera, cause)
         self._cameras.taken(frame)
-        self._steering.dropped(cause)
+        self._governor.dropped(cause)
 
     def _prepare(self, frames: Sequence[Frame], lane: int, variant: str, whole: list[Frame]) -> None:
         """Scale each frame into the lane, and add those that arrived whole. What tore a frame is a newer one of its
@@ -154,16 +154,16 @@ class BatchExecutor:
             frames = batch.frames = [batch.frames[place] for place in places]
             for index, frame in zip(places, frames, strict=True):
                 geometry = self._letterboxer.geometry(frame.width, frame.height)
-                seen.append(self._presenter.decode(outputs, index, geometry))
+                seen.append(self._result_publisher.decode(outputs, index, geometry))
         except VariantError as error:
             self._lost(batch.frames, error)
             return None
         except EdgedError as error:  # an output that is no number; the frames before it are good
             self._lost(frames[len(seen) :], VariantError(batch.variant, error.message))
         timing = Timing(batch.start_ns, batch.submitted_ns, collected_ns, self.deadline_ms)
-        made = ResultMeta(batch.variant, ran, self._steering.energy_mj(batch.variant, ran), False)
+        made = ResultMeta(batch.variant, ran, self._governor.energy_mj(batch.variant, ran), False)
         if len(seen) == ran:
-            self._steering.succeeded(batch.variant)
+            self._governor.succeeded(batch.variant)
             self._observe(batch, timing, collected_before_ns)
         for frame, what in zip(frames, seen, strict=False):
             self._publish(frame, what, made, timing)
@@ -179,12 +179,12 @@ class BatchExecutor:
         places = [place for place, frame in enumerate(batch.frames) if self._cameras.intact(frame)]
         for place in set(range(len(batch.frames))) - set(places):
             self._cameras.count_drop(batch.frames[place].camera, "torn")
-            self._steering.dropped("torn")
+            self._governor.dropped("torn")
         return places
 
     def _observe(self, batch: Batch, timing: Timing, collected_before_ns: int) -> None:
-        """Tell the governor of a batch that came back whole. What it waited behind another lane's batch is no part of
-        its service: the engine was its own from when the batch before was collected."""
+        """Report a batch that came back whole to the governor. Its wait behind another lane's batch is no part of its
+        service: the engine was its own from when the batch before was collected."""
         frames, due_ns, done_ns = batch.frames, int(self.deadline_ms * NS_PER_MS), clock.mono_ns()
         ages_ns = [done_ns - frame.mono_capture_ns for frame in frames]
         behind_ns = max(0, min(collected_before_ns, timing.collected_ns) - batch.submitted_ns)
@@ -195,19 +195,19 @@ class BatchExecutor:
             service_ms,
             max(0.0, max(ages_ns) / NS_PER_MS - service_ms),
             sum([age_ns > due_ns for age_ns in ages_ns]),
-            self._steering.gpu_clock.clock,
+            self._governor.gpu_clock.clock,
         )
-        self._steering.ran(batch.variant, batch.submitted_ns, timing.collected_ns)
-        self._steering.observe(done, done_ns)
-        self._reports.batch_done(batch.variant, len(frames), service_ms)
+        self._governor.ran(batch.variant, batch.submitted_ns, timing.collected_ns)
+        self._governor.observe(done, done_ns)
+        self._reporter.batch_done(batch.variant, len(frames), service_ms)
 
     def _publish(self, frame: Frame, seen: Decoded, made: ResultMeta, timing: Timing) -> None:
-        on_time = self._presenter.publish(frame, seen, made, timing)
+        on_time = self._result_publisher.publish(frame, seen, made, timing)
         self._cameras.count_result(frame.camera)
-        self._reports.published(made.variant, on_time)
+        self._reporter.published(made.variant, on_time)
 
     def _lost(self, frames: Sequence[Frame], error: VariantError) -> None:
         """The engine gave no result for these frames."""
         for frame in frames:
             self._cameras.count_drop(frame.camera, "engine")
-        self._steering.failed(error, clock.mono_ns())
+        self._governor.failed(error, clock.mono_ns())

@@ -68,19 +68,19 @@ def find(name: str, config: Path) -> Profile:
 
 
 def names(config: Path) -> list[str]:
-    """Of all profiles there are, right or wrong."""
-    return sorted({path.stem for directory in _directories(config) for path in directory.glob("*.toml")})
+    """Of all profiles there are, right or wrong; bytes of a file name that are not UTF-8 are escaped."""
+    found = {path.stem for directory in _directories(config) for path in directory.glob("*.toml")}
+    return sorted(name.encode("utf-8", "backslashreplace").decode() for name in found)
 
 
-def listed(config: Path) -> list[dict[str, str | None]]:
-    """Every profile there is, as the control socket tells it: name, description, path, and what is wrong with it."""
-    found: list[dict[str, str | None]] = []
+def find_all(config: Path) -> list[tuple[str, Profile | EdgedError]]:
+    """Every profile there is by name, or what is wrong with it."""
+    found: list[tuple[str, Profile | EdgedError]] = []
     for name in names(config):
         try:
-            one = find(name, config)
-            found.append({"name": name, "description": one.description, "path": str(one.path), "problem": None})
+            found.append((name, find(name, config)))
         except EdgedError as error:
-            found.append({"name": name, "description": "", "path": None, "problem": str(error)})
+            found.append((name, error))
     return found
 
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from edged.clock import NS_PER_MS, NS_PER_S
-from edged.governor.estimators.power import SENSOR_LAG_S, SENSOR_MEAN_S
 from edged.governor.governor import Governor, OnCall
 from edged.governor.messages import (
     Answer,
@@ -99,11 +98,11 @@ class Difference:
     """What other joules than the recorded ones do to the sensors. Heat and the power sensor's lag and averaging are
     linear, so the difference alone is followed, in steps of STEP_NS, and laid over what was recorded."""
 
-    def __init__(self, device: Device, now_ns: int) -> None:
+    def __init__(self, device: Device, lag_s: float, mean_s: float, now_ns: int) -> None:
         self._device = device
         self._bins: dict[int, float] = {}
-        self._lag = max(2, round(SENSOR_LAG_S * NS_PER_S / STEP_NS))
-        self._gain = 1.0 - math.exp(-STEP_NS / NS_PER_S / SENSOR_MEAN_S)
+        self._lag = max(2, round(lag_s * NS_PER_S / STEP_NS))
+        self._gain = 1.0 - math.exp(-STEP_NS / NS_PER_S / max(1e-6, mean_s))
         self._next = now_ns // STEP_NS
         self._late: list[float] = [0.0] * self._lag
         self.power_w = self.junction_c = self._sink_c = 0.0
@@ -149,8 +148,8 @@ class Counterfactual:
 
     def _begin(self, governor: Governor, now_ns: int) -> None:
         """A run of the daemon, from its start or from where the log begins."""
-        self._governor = governor
-        self._difference = Difference(governor.state.device, now_ns)
+        self._governor, power = governor, governor.state.power
+        self._difference = Difference(governor.state.device, power.lag_s, power.mean_s, now_ns)
         self._queue: list[int] = []  # capture times of the frames that wait
         self._left = 0  # of the recorded frames that waited, those that stayed
         self._flight: _Flight | None = None

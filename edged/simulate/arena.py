@@ -52,6 +52,8 @@ class NominalProfile:
     forecast_w: Array
     forecast_step_s: float
     sensor_hz: float
+    sensor_lag_s: float
+    sensor_mean_s: float
 
     @property
     def clocks(self) -> int:
@@ -142,6 +144,8 @@ def nominal_profile(truth: Truth) -> NominalProfile:
         forecast_w=truth.forecast_w.copy(),
         forecast_step_s=FORECAST_STEP_S,
         sensor_hz=truth.sensor["hz"],
+        sensor_lag_s=truth.sensor["lag"],
+        sensor_mean_s=truth.sensor["tau"],
     )
 
 

@@ -120,7 +120,11 @@ class GovernorPolicy:
             capacity_j = self.nominal.capacity_wh * 3600
             store = Battery(reading.charge * capacity_j, capacity_j, reading.sun_w)
         clock = self._clock if self._profiled else None
-        self._observe(Sensed(reading.power_w, reading.temperature_c, clock, battery=store), reading.at_s)
+        sensed = Sensed(
+            reading.power_w, reading.temperature_c, clock, battery=store, power_lag_s=self.nominal.sensor_lag_s,
+            power_mean_s=self.nominal.sensor_mean_s,
+        )  # fmt: skip
+        self._observe(sensed, reading.at_s)
 
     def tick(self, at_s: float) -> None:
         if at_s - self._counted_s >= WORKLOAD_S:

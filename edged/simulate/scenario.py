@@ -5,7 +5,8 @@ bat {cap_wh, soc0}, and the shapes amb, rsa (factor on the sink's resistance), c
 and memory contention, factors), sun (W), diff (difficulty 0..1); mis and rmis: how far this unit is from the profile;
 sens {hz, lag, tau, noise, lsb, gain, drop, stuck}; lsd, spike, ptail: the latency's noise; fcerr, fcbias: the
 forecast's. For a site as a daemon meets it: apart (each camera's frames come in their own time), weights (by camera),
-vetoes [{engine, camera or none, during}], outages [{camera, during}]. Each quantity has its ownstream of chance, so changing one leaves the others as they were.
+vetoes [{engine, camera or none, during}], outages [{camera, during}]. Each quantity has its own stream of chance, so
+changing one leaves the others as they were.
 """
 
 from __future__ import annotations

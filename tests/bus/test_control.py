@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edged.bus.control import MAX_REQUEST_BYTES, ControlServer, request
-from edged.bus.endpoint import CurveClient, CurveServer
+from edged.bus.curve import CurveClient, CurveServer
+from edged.bus.replies import LimitsReply, Reply
 from edged.bus.requests import Pin, Reload, Request, Set, Snapshot, Why
 from edged.config import Limits
 from edged.errors import EdgedError, UsageError
@@ -29,13 +30,13 @@ class Handler:
     def __init__(self) -> None:
         self.seen: list[Request] = []
 
-    def __call__(self, asked: Request) -> dict[str, Any]:
+    def __call__(self, asked: Request) -> Reply:
         self.seen.append(asked)
         if isinstance(asked, Reload):
             raise UsageError("edged.toml: there is no camera", "add one")
         if asked == Why(n=13):
             raise ZeroDivisionError("a fault of our own")
-        return {"limits": Limits()}
+        return LimitsReply(limits=Limits())
 
 
 @contextlib.contextmanager
@@ -207,8 +208,9 @@ def test_over_tcp_a_key_is_needed(tmp_path: Path, handler: Handler) -> None:
         try:
             good = CurveClient(keys / "good.key_secret", keys / "edged.key")
             assert request("snapshot", address, curve=good)["ok"]
-            for intruder in (None, CurveClient(keys / "bad.key_secret", keys / "edged.key")):
-                with pytest.raises(EdgedError, match="no daemon answers"):
+            bad = CurveClient(keys / "bad.key_secret", keys / "edged.key")
+            for intruder, reason in ((None, "no daemon answers"), (bad, "refuses this client's key")):
+                with pytest.raises(EdgedError, match=reason):
                     request("snapshot", address, timeout_s=0.4, curve=intruder)
         finally:
             server.close()

@@ -28,9 +28,9 @@ from tests.support.clips import write_clip
 
 MAIN = """
 import socket, sys, msgspec
-from edged.frames import capture, messages
+from edged.frames import capture, child_protocol
 link = socket.socket(fileno=int(sys.argv[1]))
-capture.main(msgspec.json.decode(sys.argv[2].encode(), type=messages.Order), link)
+capture.main(msgspec.json.decode(sys.argv[2].encode(), type=child_protocol.StartRequest), link)
 """
 
 

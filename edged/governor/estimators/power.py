@@ -19,9 +19,6 @@ from edged.governor.estimators import power_history
 from edged.governor.estimators.power_history import PowerHistory
 from edged.governor.planner.options import Array, Tables
 
-SENSOR_LAG_S: Final = 0.2
-SENSOR_MEAN_S: Final = 0.4
-"""Of the INA3221 on a Jetson: how late it answers and over what it averages."""
 BACKGROUND_VAR: Final = 0.6
 BACKGROUND_VAR_MAX: Final = 4.0
 BACKGROUND_DRIFT_PER_S: Final = 0.02
@@ -74,6 +71,8 @@ class Power:
     peak_w: float = 0.0
     meter_noise: float = METER_NOISE_FIRST
     metered: bool = False
+    lag_s: float = 0.0
+    mean_s: float = 0.4
 
     @property
     def background_w(self) -> float:
@@ -150,15 +149,15 @@ class Power:
         return [*bins, (now_s, rest_s, joules[-1] / rest_s)]
 
     def _show(self, past: list[tuple[float, float, float, Array]]) -> None:
-        """What the sensor shows now, after `past`: what was, SENSOR_LAG_S late and averaged."""
-        shown_s = past[-1][0] - SENSOR_LAG_S
+        """What the sensor shows now, after `past`: what was, `lag_s` late and averaged over `mean_s`."""
+        shown_s = past[-1][0] - self.lag_s
         lagged = [*self.lagged, *past]
         while lagged and lagged[0][0] - lagged[0][1] < shown_s - 1e-6:
             until_s, lasted_s, base_w, busy_w = lagged.pop(0)
             if until_s > shown_s + 1e-6:
                 lagged.insert(0, (until_s, until_s - shown_s, base_w, busy_w))
                 lasted_s -= until_s - shown_s
-            gain = 1.0 - math.exp(-lasted_s / SENSOR_MEAN_S)
+            gain = 1.0 - math.exp(-lasted_s / self.mean_s)
             self.busy_w = self.busy_w + gain * (busy_w - self.busy_w)
             self.base_w += gain * (base_w - self.base_w)
             self.showing = True
@@ -178,7 +177,7 @@ class Power:
 
     def _unshown_j(self, change: Array) -> float:
         """What a `change` of the mean says of the energy that was drawn and is not shown yet."""
-        unshown_j = SENSOR_MEAN_S * np.concatenate([[1.0], self.busy_w])
+        unshown_j = self.mean_s * np.concatenate([[1.0], self.busy_w])
         for _, lasted_s, _, busy_w in self.lagged:
             unshown_j += lasted_s * np.concatenate([[1.0], busy_w])
         return float(unshown_j @ change)

@@ -30,10 +30,11 @@ ROUND_SMOOTHING: Final = 0.3
 LEAST_W: Final = 0.1
 """No device idles at less, whatever its meter says."""
 UNENFORCEABLE: Final = 1.02
-ENFORCEABLE: Final = 0.98
-"""Idle power as a share of a limit: above the first the limit is unenforceable, below the second it holds again."""
+"""Idle power as a share of a limit above which even no frames hold it."""
 UNENFORCEABLE_C: Final = 2.0
-"""Degrees by which idling alone must exceed the temperature limit."""
+"""The same: degrees by which idling alone exceeds the temperature limit."""
+CERTAIN_S: Final = 20.0
+"""So long that must hold before it is believed, and after it no longer holds."""
 
 
 def replan(state: State, now_s: float) -> None:
@@ -47,7 +48,7 @@ def replan(state: State, now_s: float) -> None:
     options = tuple([o for o in state.tables.offers[state.frames_per_round] if state.candidates[o.variant]])
     costs = _costs(state, options)
     base_w = _base_w(state, now_s)
-    state.unenforceable = _unenforceable(state, float(base_w[: state.highest + 1].min()))
+    state.unenforceable = _unenforceable(state, now_s)
     allowed = _allowed(state, options, base_w, now_s)
     terms = value_iteration.Terms(
         state.budget.deadline_ms / 1000, state.period_s, state.late_price,
@@ -85,25 +86,29 @@ def _base_w(state: State, now_s: float) -> Array:
     return np.array(rest_w) + state.power.background_w + state.power.stale_margin_w(now_s)
 
 
-def _unenforceable(state: State, idle_w: float) -> tuple[str, ...]:
-    """Which limits the device exceeds with no frame at all."""
-    budget, before = state.budget, state.unenforceable
-
-    def exceeded(name: str, limit_w: float) -> bool:
-        return idle_w > limit_w * (ENFORCEABLE if name in before else UNENFORCEABLE)
-
-    found = []
-    if state.knows_power and budget.power_w is not None and exceeded("power", budget.power_w):
-        found.append("power")
-    energy_wh = budget.energy_wh
-    if state.knows_power and energy_wh is not None and exceeded("energy", energy_wh / budget.energy_horizon_h):
-        found.append("energy")
+def _unenforceable(state: State, now_s: float) -> tuple[str, ...]:
+    """The limits that the device exceeds with no frame at all, for some time and by more than the estimate's error."""
+    budget, clock = state.budget, state.idle_clock
+    idle_w = base_power_w(state.tables, clock, state.junction_c)
+    idle_w += state.power.background_w - 2 * state.power.background_error_w
+    limits_w = {
+        "power": budget.power_w,
+        "energy": None if budget.energy_wh is None else budget.energy_wh / budget.energy_horizon_h,
+    }
+    over = {name for name, watts in limits_w.items() if watts is not None and idle_w > UNENFORCEABLE * watts}
+    over = over if state.knows_power else set()
     if budget.temperature_c is not None and state.heat.mean is not None:
         resistance = state.device.junction_sink_c_per_w + state.device.sink_air_c_per_w
-        idle_c = float(state.heat.mean[2]) + resistance * idle_w
-        if idle_c > budget.temperature_c + (0.0 if "heat" in before else UNENFORCEABLE_C):
-            found.append("heat")
-    return tuple(found)
+        if float(state.heat.mean[2]) + resistance * idle_w > budget.temperature_c + UNENFORCEABLE_C:
+            over.add("heat")
+
+    for name in ("power", "energy", "heat"):
+        if (name in over) == (name in state.unenforceable):
+            state.exceeded_s.pop(name, None)
+        else:
+            state.exceeded_s.setdefault(name, now_s)
+    changed = {name for name, since_s in state.exceeded_s.items() if now_s - since_s >= CERTAIN_S}
+    return tuple([name for name in ("power", "energy", "heat") if (name in state.unenforceable) != (name in changed)])
 
 
 def _allowed(state: State, options: tuple[Option, ...], base_w: Array, now_s: float) -> Allowed:
