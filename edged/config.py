@@ -26,6 +26,9 @@ else:
 
 DEFAULT_PATH = Path("/etc/edged/edged.toml")
 MAX_FILE_BYTES = 1 << 20
+MIN_CROP = 0.01
+"""share of a side: less is a mistake"""
+MAX_ASPECT = 8.0
 
 Name = Annotated[
     str,
@@ -104,11 +107,17 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_batch: Annotated[int, Meta(ge=1, le=64, description="a whole number from 1 to 64")] = 4
 
 
+Share = Annotated[float, Meta(ge=0, le=1, description="a share of the picture, from 0 to 1")]
+
+
 class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """`fps` caps the rate (None: every frame the camera gives). `weight` is how much its accuracy counts.
+    """`fps` caps the rate (None: every frame the camera gives), and says how slow a camera is that does not say so.
+    `weight` is how much its accuracy counts.
 
     `password_credential` is the name of the credential with the password of the user in `source`; None: camera.NAME,
-    if there is one.
+    if there is one. `transport` is that of RTSP. `aspect` is the shape of the camera's picture ("16:9"), `rotate` turns
+    it clockwise; None: as the camera signals. `crop` keeps a part of what is then shown: left, top, right, bottom as
+    shares. `poll_s`: the URL gives one JPEG, to be fetched that often.
     """
 
     name: Name
@@ -117,6 +126,16 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
     weight: Annotated[float, Meta(gt=0, le=1000, description="a number above 0 and at most 1000")] = 1.0
     decoder: Literal["software", "hardware"] = "software"
     password_credential: CredentialName | None = None
+    transport: Literal["tcp", "udp"] = "tcp"
+    aspect: (
+        Annotated[
+            str, Meta(pattern=r"^[1-9]\d{0,3}:[1-9]\d{0,3}\Z", description='the shape of the picture, such as "16:9"')
+        ]
+        | None
+    ) = None
+    rotate: Literal[0, 90, 180, 270] | None = None
+    crop: tuple[Share, Share, Share, Share] | None = None
+    poll_s: Annotated[float, Meta(ge=0.1, le=3600, description="seconds, from 0.1 to 3600")] | None = None
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -222,12 +241,14 @@ def _toml_lines(table: Struct) -> list[str]:
     return [f"# {key} is not set" if value is None else f"{key} = {_toml(value)}" for key, value in pairs]
 
 
-def _toml(value: str | float | None) -> str:
+def _toml(value: str | float | tuple[float, ...] | None) -> str:
     """A scalar as TOML writes it; JSON's text escapes are TOML's, but for DEL."""
     if value is None:
         return "(not set)"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
 
 
@@ -294,6 +315,25 @@ def _check_cameras(config: Config, locate: Any, path: Path) -> None:
             where = f"also in {seen[camera.name]}" if seen[camera.name] != place else "twice"
             raise UsageError(f"{place}: camera.{n}.name is {camera.name!r}, which is there {where}", "rename one")
         seen[camera.name] = place
+        _check_view(camera, f"{place}: camera.{n}")
+
+
+def _check_view(camera: CameraConfig, place: str) -> None:
+    if camera.crop is not None:
+        left, top, right, bottom = camera.crop
+        if right - left < MIN_CROP or bottom - top < MIN_CROP:
+            raise UsageError(
+                f"{place}.crop is {list(camera.crop)}, which leaves nothing of the picture",
+                "write [left, top, right, bottom] as shares of the picture, such as [0.25, 0, 1, 0.5]",
+            )
+    if camera.aspect is not None:
+        across, down = (int(number) for number in camera.aspect.split(":"))
+        if not 1 / MAX_ASPECT <= across / down <= MAX_ASPECT:
+            raise UsageError(f"{place}.aspect is {camera.aspect!r}, which no picture has", 'write it as "16:9"')
+    if camera.poll_s is not None and not camera.source.lower().startswith(("http://", "https://")):
+        raise UsageError(
+            f"{place}.poll_s is set, and the source is no HTTP URL", "poll_s is for the URL of a single JPEG; remove it"
+        )
 
 
 def _check_bus(bus: BusConfig, locate: Any) -> None:
