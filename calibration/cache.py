@@ -1,34 +1,40 @@
 """Where a run keeps what its steps made, so that the next run goes on from there.
 
-A step's result is a directory named after the step and the digest of all that went into it. It is made under another
-name, synced and renamed: it is there whole, or not at all. What is found there is taken, if its files still have the
-digests they were made with; a changed recipe, model or picture gives another digest, hence another directory.
+A step is a function of its inputs alone: no closure, no state. Its result is a directory named after the step and the
+digest of the function's name, this package's code and every input, so a result cannot be older than what it is made
+from. It is written under another name, synced and renamed: it is there whole, or not at all. A result is reused if its
+files still have the digests they were written with.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
+import inspect
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Concatenate, Final, ParamSpec
 
 import msgspec
 import numpy as np
 
+import edged
+from edged import files
 from edged.errors import EdgedError
+from edged_calibration.digest import digest_of, file_digest
+from edged_calibration.progress import Advance
 
 _DONE: Final = "done.json"
 _PARTIAL: Final = ".partial"
+_TOOLS: Final = ("onnx", "numpy", "pycocotools")
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-Make = Callable[[Path], None]
-"""Writes the step's files into a directory."""
+Inputs = ParamSpec("Inputs")
 
 
 @contextlib.contextmanager
@@ -58,11 +64,10 @@ class StepCache:
     def __enter__(self) -> StepCache:
         with disk_faults_told(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
+            with disk_faults_told(self.directory):
+                self._lock = files.lock(self.directory / ".lock", 0o644)
+        except files.LockHeldError:
             raise EdgedError(
                 f"another edged-calibrate works in {self.directory}", "wait for it, or give this one its own --work"
             ) from None
@@ -72,11 +77,24 @@ class StepCache:
 
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            files.unlock(self._lock)
 
-    def step(self, name: str, inputs: list[str], make: Make) -> Path:
-        """The directory of the step's files: what lies there from these inputs, or else what `make` writes now."""
-        key = hashlib.sha256("\0".join([_code(), name, *inputs]).encode()).hexdigest()[:16]
+    def step(
+        self,
+        name: str,
+        advance: Advance,
+        make: Callable[Concatenate[Path, Advance, Inputs], None],
+        *inputs: Inputs.args,
+        **named: Inputs.kwargs,
+    ) -> Path:
+        """The directory of the step's files: what lies there from these inputs, or else what `make` writes now.
+
+        `make(into, advance, *inputs, **named)` writes files into a directory. ValueError if it could see anything but
+        its inputs; TypeError for an input without a digest.
+        """
+        if not inspect.isfunction(make) or make.__closure__ or "<" in make.__qualname__:
+            raise ValueError(f"{make!r} may read more than its inputs: make it a function of its module")
+        key = digest_of([_code(), f"{make.__module__}.{make.__qualname__}", list(inputs), named])[:16]
         target = self.directory / f"{name}-{key}"
         if _is_whole(target):
             return target
@@ -85,10 +103,10 @@ class StepCache:
             with disk_faults_told(self.directory):
                 shutil.rmtree(target, ignore_errors=True)
                 partial.mkdir()
-                make(partial)
+                make(partial, advance, *inputs, **named)
                 _seal(partial)
                 os.rename(partial, target)
-                _sync(self.directory)
+                files.sync(self.directory)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         for old in self.directory.glob(f"{name}-*"):
@@ -97,36 +115,14 @@ class StepCache:
         return target
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, or of a finished step's directory."""
-    if path.is_dir():
-        path = path / _DONE
-    with path.open("rb") as file:
-        found = hashlib.sha256()
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
-
-
 @functools.cache
 def _code() -> str:
-    """Digest of this package: what another version of it made is made again."""
-    package = Path(__file__).parent
-    found = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        found.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    """Digest of both packages and of the libraries that compute: what another version made is made again."""
+    found = hashlib.sha256(" ".join(version(tool) for tool in _TOOLS).encode())
+    for package in (Path(__file__).parent, Path(edged.__file__).parent):
+        for path in sorted(package.rglob("*.py")):
+            found.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
     return found.hexdigest()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """The file is there whole, or as it was."""
-    partial = path.with_name(f".{path.name}{_PARTIAL}")
-    try:
-        partial.write_bytes(content)
-        _sync(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: msgspec.Struct | Sequence[msgspec.Struct] | dict[str, Any]) -> None:
@@ -147,26 +143,18 @@ def _plain(value: Any) -> Any:
 
 def _seal(directory: Path) -> None:
     """Sync the files and write down their digests."""
-    files = sorted(path for path in directory.iterdir() if path.is_file())
-    for path in files:
-        _sync(path)
+    made = sorted(path for path in directory.iterdir() if path.is_file())
+    for path in made:
+        files.sync(path)
     done = directory / _DONE
-    done.write_bytes(msgspec.json.encode({path.name: digest(path) for path in files}))
-    _sync(done)
-    _sync(directory)
+    done.write_bytes(msgspec.json.encode({path.name: file_digest(path) for path in made}))
+    files.sync(done)
+    files.sync(directory)
 
 
 def _is_whole(directory: Path) -> bool:
     try:
         written = msgspec.json.decode((directory / _DONE).read_bytes(), type=dict[str, str])
-        return all(digest(directory / name) == found for name, found in written.items())
+        return all(file_digest(directory / name) == found for name, found in written.items())
     except (OSError, msgspec.DecodeError):
         return False
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,75 +1,219 @@
-"""A recipe at work: its files, and what they are worth: measured, judged, and explained layer by layer.
+"""A recipe at work: which result is made from which, each made when it is asked for, once, and kept in the cache.
 
-In: a recipe and a workshop. Out: results by name, as in `making.py`, which this goes on from. One thread.
+In: a recipe and a cache of steps. Out: results by name; asking for one makes all that it needs and reports progress. An
+interrupted run goes on where it was. One thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import msgspec
+import onnx
 
-from edged_calibration.analyze import Analysis, analyze
-from edged_calibration.cache import write_json
+from edged_calibration import steps
+from edged_calibration.analyze import Analysis
+from edged_calibration.bundle.files import File
+from edged_calibration.cache import StepCache
+from edged_calibration.digest import digest_of
 from edged_calibration.evaluate.gate import POINTS, Verdict, judge
-from edged_calibration.evaluate.layer_error import Errors, LayerError, measure_errors
-from edged_calibration.evaluate.metrics import (
-    Answer,
-    Evaluation,
-    Run,
-    evaluate,
-    on_images,
-    on_planes,
-    reference_answers,
-)
-from edged_calibration.evaluate.sensitivity import Sensitivity, keep_to_pass, sensitivity
-from edged_calibration.int8.write import quantize
-from edged_calibration.making import Making, content, form_of, read
-from edged_calibration.recipe.schema import VariantOptions, options_json
+from edged_calibration.evaluate.layer_error import Errors, LayerError
+from edged_calibration.evaluate.metrics import Evaluation, Scorer
+from edged_calibration.evaluate.sensitivity import Sensitivity
+from edged_calibration.fp16 import HalveReport
+from edged_calibration.graph.index import matching
+from edged_calibration.int8.calibrate import Method, Range
+from edged_calibration.progress import Advance, Stages
+from edged_calibration.recipe.frame_check import FrameReport
+from edged_calibration.recipe.inputs import Inputs
+from edged_calibration.recipe.schema import RecipeFile, VariantOptions
+from edged_calibration.sparsity.apply import SparsityReport, sparse_layers
+from edged_calibration.steps import Choice
 
-_ERROR_FEEDS = 4
-"""Batches that layer errors are measured on: ratios of power over millions of values need no more."""
-
-
-class _Searched(msgspec.Struct, frozen=True):
-    found: Sensitivity
-    keep: list[str] | None
+Form = Literal["dense", "sparse"]
+T = TypeVar("T")
+P = ParamSpec("P")
 
 
-class Job(Making):
+def form_of(variant: VariantOptions) -> Form:
+    """Which float model a variant is made from."""
+    return "sparse" if variant.sparse else "dense"
+
+
+class Job:
     """All results of one recipe."""
+
+    def __init__(self, file: RecipeFile, cache: StepCache, stages: Stages) -> None:
+        self.recipe = file.recipe
+        self.inputs = Inputs(file)
+        self._cache, self._stages = cache, stages
+        self._results: dict[tuple[str, str], Any] = {}
+
+    # ---- models ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def frames(self) -> FrameReport:
+        """The check of both sets."""
+        path = self._step(
+            "frames", "check the frames", steps.frame_report, self.inputs.calibration, self.inputs.sets.gate
+        )
+        report = read(path / "frames.json", FrameReport)
+        for warning in report.warnings:
+            self._stages.say(f"warning: {warning}")
+        return report
+
+    def float_model(self, form: Form) -> onnx.ModelProto:
+        """The dense model, or the pruned one."""
+        return self.inputs.model if form == "dense" else self._sparse[0]
+
+    @cached_property
+    def model_digest(self) -> str:
+        """Of the float model as it was checked."""
+        return digest_of(self.inputs.model)
+
+    @property
+    def sparse_count(self) -> int:
+        """How many layers carry the 2:4 pattern."""
+        return sum(sparse_layers(self.float_model("sparse")).values())
+
+    @property
+    def sparsity(self) -> SparsityReport:
+        """What was pruned, and what not and why."""
+        return self._sparse[1]
+
+    @cached_property
+    def _sparse(self) -> tuple[onnx.ModelProto, SparsityReport]:
+        options, title = self.recipe.sparsify, "prune to 2:4"
+        if options.model:
+            path = self._step("sparse", title, steps.given_sparse, self.inputs.load(options.model))
+        else:
+            path = self._step("sparse", title, steps.pruned, self.inputs.model, self.inputs.feeds, options)
+        return onnx.load(path / "model.onnx"), read(path / "sparsity.json", SparsityReport)
+
+    # ---- INT8 --------------------------------------------------------------------------------------------------------
+
+    def ranges(self, form: Form) -> dict[Method, dict[str, Range]]:
+        """Of every tensor, by every method."""
+        return self._once(("ranges", form), lambda: self._ranges(form))
+
+    def _ranges(self, form: Form) -> dict[Method, dict[str, Range]]:
+        path = self._step(
+            f"ranges-{form}",
+            f"measure ranges, {form}",
+            steps.all_ranges,
+            self.float_model(form),
+            self.inputs.feeds,
+            self.recipe.quantize.percentile,
+            self.inputs.normalisation.range,
+        )
+        return read(path / "ranges.json", dict[Method, dict[str, Range]])
+
+    def choice(self, form: Form) -> Choice:
+        """The calibration method."""
+        return self._once(("choice", form), lambda: self._choice(form))
+
+    def _choice(self, form: Form) -> Choice:
+        options = self.recipe.quantize
+        asked = "max" if options.model else options.method
+        if asked != "best":
+            return Choice(asked, {})
+        path = self._step(
+            f"choice-{form}",
+            f"choose the calibration, {form}",
+            steps.choice,
+            self.float_model(form),
+            self.ranges(form),
+            options.keep_float,
+            self.scorer,
+        )
+        return read(path / "choice.json", Choice)
+
+    def quantisable(self, form: Form) -> tuple[onnx.ModelProto, dict[str, Range]]:
+        """The float model that INT8 is made of, and its ranges: measured, or those of a training with Q/DQ."""
+        if self.recipe.quantize.model:
+            return self._trained
+        return self.float_model(form), self.ranges(form)[self.choice(form).method]
+
+    @cached_property
+    def _trained(self) -> tuple[onnx.ModelProto, dict[str, Range]]:
+        model, known = self.inputs.trained
+        path = self._step(
+            "trained",
+            "read the model quantised in training",
+            steps.trained_ranges,
+            model,
+            known,
+            self.inputs.feeds,
+            self.inputs.normalisation.range,
+        )
+        return model, read(path / "ranges.json", dict[str, Range])
+
+    def keep_float(self, form: Form) -> list[str]:
+        """Nodes that the recipe keeps in float."""
+        return matching(self.quantisable(form)[0], self.recipe.quantize.keep_float)
+
+    # ---- files -------------------------------------------------------------------------------------------------------
+
+    def files(self, variant: VariantOptions) -> dict[str, File]:
+        """File name -> the file, checked against its rules."""
+        path = self._made(variant)
+        return self._once(
+            ("files", variant.name),
+            lambda: {found.name: File(found.name, onnx.load(found)) for found in sorted(path.glob("*.onnx"))},
+        )
+
+    def halved(self, variant: VariantOptions) -> HalveReport:
+        """What of an FP16 variant stays float."""
+        return read(self._made(variant) / "halve.json", HalveReport)
+
+    def _made(self, variant: VariantOptions) -> Path:
+        return self._once(("made", variant.name), lambda: self._make(variant))
+
+    def _make(self, variant: VariantOptions) -> Path:
+        form, inputs, halve = form_of(variant), self.inputs, self.recipe.halve
+        step, title = f"files-{variant.name}", f"write {variant.name}"
+        if variant.precision == "int8":
+            model, table = self.quantisable(form)
+            keep, targets = self.keep_float(form), self.recipe.targets
+            return self._step(
+                step, title, steps.int8_files,
+                variant.name, model, table, keep, targets, halve, inputs.normalisation, inputs.feeds,
+            )  # fmt: skip
+        return self._step(
+            step, title, steps.float_files,
+            variant.name, variant.precision, self.float_model(form), halve, inputs.normalisation, inputs.feeds,
+        )  # fmt: skip
+
+    # ---- measured ----------------------------------------------------------------------------------------------------
 
     @cached_property
     def analysis(self) -> Analysis:
-        known = self.ranges("dense")["max"]
-        with self.stages.stage("analyse the layers"):
-            path = self.step(
-                "analysis",
-                [self.model_digest, self.calibration_digest],
-                lambda into: write_json(into / "analysis.json", analyze(self.inputs.model, known)),
-            )
+        path = self._step(
+            "analysis", "analyse the layers", steps.analysis, self.inputs.model, self.ranges("dense")["max"]
+        )
         return read(path / "analysis.json", Analysis)
 
     def errors(self, variant: VariantOptions) -> Errors:
         """What quantisation does to every layer and output; of a float variant, nothing."""
-        return self.once(("errors", variant.name), lambda: self._errors(variant))
+        return self._once(("errors", variant.name), lambda: self._errors(variant))
 
     def _errors(self, variant: VariantOptions) -> Errors:
         if variant.precision != "int8":
             return Errors()
         form = form_of(variant)
         model, table = self.quantisable(form)
-
-        def make(into: Path) -> None:
-            quantised = quantize(model, table, "x86", self.keep_float(form))
-            found = measure_errors(model, quantised, self.inputs.feeds[:_ERROR_FEEDS], advance)
-            write_json(into / "errors.json", found)
-
-        with self.stages.stage(f"quantisation errors, {variant.name}") as advance:
-            inputs = [content(model), self.calibration_digest, options_json(self.recipe.quantize, self.choice(form))]
-            path = self.step(f"errors-{variant.name}", inputs, make)
+        path = self._step(
+            f"errors-{variant.name}",
+            f"quantisation errors, {variant.name}",
+            steps.errors,
+            model,
+            table,
+            self.keep_float(form),
+            self.inputs.feeds,
+        )
         return read(path / "errors.json", Errors)
 
     @property
@@ -82,60 +226,39 @@ class Job(Making):
         """What INT8 costs in each layer, and what to keep in float to pass the gate (None: nothing would do)."""
         form = form_of(variant)
         model, table = self.quantisable(form)
-        wanted = self.scorer.whole - self.recipe.limit(variant) / POINTS
-
-        def make(into: Path) -> None:
-            found = sensitivity(model, table, self.scorer, "x86", advance)
-            keep = keep_to_pass(model, table, self.scorer, wanted, found, advance)
-            write_json(into / "sensitivity.json", _Searched(found, keep))
-
-        with self.stages.stage(f"try the layers of {variant.name} one by one") as advance:
-            settings = options_json(self.recipe.quantize, self.recipe.limit(variant), self.choice(form).method)
-            inputs = [
-                content(model),
-                self.calibration_digest,
-                self.inputs.sets.choices.digest(),
-                self.meaning_digest,
-                settings,
-            ]
-            path = self.step(f"sensitivity-{form}", inputs, make) / "sensitivity.json"
-        searched = read(path, _Searched)
+        path = self._step(
+            f"sensitivity-{form}",
+            f"try the layers of {variant.name} one by one",
+            steps.searched,
+            model,
+            table,
+            self.scorer,
+            self.recipe.limit(variant) / POINTS,
+        )
+        searched = read(path / "sensitivity.json", steps.Searched)
         return searched.found, searched.keep
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Scores models on the pictures that decide."""
+        return Scorer(self.inputs.model, self.inputs.sets.choices, self.inputs.task, self.inputs.normalisation)
+
+    @cached_property
+    def _judge(self) -> Scorer:
+        return Scorer(self.inputs.model, self.inputs.sets.gate, self.inputs.task, self.inputs.normalisation)
 
     @cached_property
     def whole(self) -> Evaluation:
         """The float model's own accuracy."""
-        return self._evaluated("float", self.model_digest, self._run_float)
-
-    def _run_float(self) -> Run:
-        return on_planes(self.inputs.model, self.inputs.task, self.inputs.normalisation)
+        return self._evaluation("float", None)
 
     def evaluation(self, variant: VariantOptions, file: str) -> Evaluation:
         """Accuracy of one file, as it will be shipped."""
-        model = self.files(variant)[file].model
-        task = self.inputs.task
-        return self.once(
-            ("evaluation", file), lambda: self._evaluated(file, content(model), lambda: on_images(model, task))
-        )
+        return self._once(("evaluation", file), lambda: self._evaluation(file, self.files(variant)[file].model))
 
-    def _evaluated(self, name: str, content: str, run: Callable[[], Run]) -> Evaluation:
-        with self.stages.stage(f"evaluate {name}") as advance:
-            path = self.step(
-                f"evaluation-{name}",
-                [content, self.inputs.sets.gate.digest(), self.meaning_digest],
-                lambda into: write_json(
-                    into / "evaluation.json",
-                    evaluate(run(), self.inputs.sets.gate, self.inputs.task, self._reference, advance),
-                ),
-            )
+    def _evaluation(self, name: str, file: onnx.ModelProto | None) -> Evaluation:
+        path = self._step(f"evaluation-{name}", f"evaluate {name}", steps.evaluation, file, self._judge)
         return read(path / "evaluation.json", Evaluation)
-
-    @cached_property
-    def _reference(self) -> Sequence[Answer] | None:
-        """What the float model answers, where there are no labels."""
-        if self.inputs.sets.gate.read(0).truth is not None:
-            return None
-        return reference_answers(self._run_float(), self.inputs.sets.gate, self.inputs.task)
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
@@ -145,3 +268,26 @@ class Job(Making):
             for variant in self.recipe.variant
             for file in self.files(variant)
         ]
+
+    # ---- the cache ---------------------------------------------------------------------------------------------------
+
+    def _step(
+        self,
+        name: str,
+        title: str,
+        make: Callable[Concatenate[Path, Advance, P], None],
+        *inputs: P.args,
+        **named: P.kwargs,
+    ) -> Path:
+        with self._stages.stage(title) as advance:
+            return self._cache.step(name, advance, make, *inputs, **named)
+
+    def _once(self, key: tuple[str, str], make: Callable[[], T]) -> T:
+        if key not in self._results:
+            self._results[key] = make()
+        found: T = self._results[key]
+        return found
+
+
+def read(path: Path, kind: type[T]) -> T:
+    return msgspec.json.decode(path.read_bytes(), type=kind)

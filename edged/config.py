@@ -8,36 +8,25 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from edged.errors import UsageError
+from edged.errors import UsageError, encodable
+from edged.picture_view import Aspect, Crop, Rotation, check_view
+from edged.regions import Line, ObjectFilter, Polygon, Zone, check_regions
+from edged.toml_file import read_toml
 from edged.uri import is_plain_path, redact
 from edged.validate import convert
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
-
 DEFAULT_PATH = Path("/etc/edged/edged.toml")
-MAX_FILE_BYTES = 1 << 20
-MIN_CROP = 0.01
-"""share of a side: less is a mistake"""
-MAX_ASPECT = 8.0
 
-Name = Annotated[
-    str,
-    Meta(
-        # \Z, since $ would let a line break in at the end
-        pattern=r"^[a-z0-9][a-z0-9_-]{0,31}\Z",
-        description="1 to 32 lower-case letters, digits, - or _, beginning with a letter or digit",
-    ),
-]
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,31}\Z"  # \Z, since $ would let a line break in at the end
+NAME_IS = "1 to 32 lower-case letters, digits, - or _, beginning with a letter or digit"
+MAX_NAME = 40  # characters of a wrong name that a message shows
+Name = Annotated[str, Meta(pattern=NAME_PATTERN, description=NAME_IS)]
 CredentialName = Annotated[
     str,
     Meta(
@@ -45,13 +34,13 @@ CredentialName = Annotated[
         description="the name of a credential: lower-case letters, digits, . - or _, at most 64",
     ),
 ]
-DeadlineMs = Annotated[float, Meta(gt=0, le=60_000, description="milliseconds, above 0 and at most 60000")]
+DeadlineMs = Annotated[float, Meta(ge=0.1, le=60_000, description="milliseconds, from 0.1 to 60000")]
 DeadlineQuantile = Annotated[float, Meta(ge=0.5, lt=1.0, description="a fraction from 0.5 to below 1")]
-PowerW = Annotated[float, Meta(gt=0, le=1000, description="watts, above 0 and at most 1000")]
-PowerWindowS = Annotated[float, Meta(gt=0, le=3600, description="seconds, above 0 and at most 3600")]
-EnergyWh = Annotated[float, Meta(gt=0, le=1e9, description="watt-hours, above 0 and at most 1e9")]
-EnergyHorizonH = Annotated[float, Meta(gt=0, le=24 * 366, description="hours, above 0 and at most 8784")]
-TemperatureC = Annotated[float, Meta(gt=0, le=120, description="degrees Celsius, above 0 and at most 120")]
+PowerW = Annotated[float, Meta(ge=0.001, le=1000, description="watts, from 0.001 to 1000")]
+PowerWindowS = Annotated[float, Meta(ge=0.1, le=3600, description="seconds, from 0.1 to 3600")]
+EnergyWh = Annotated[float, Meta(ge=1e-6, le=1e9, description="watt-hours, from 0.000001 to 1e9")]
+EnergyHorizonH = Annotated[float, Meta(ge=1e-4, le=24 * 366, description="hours, from 0.0001 to 8784")]
+TemperatureC = Annotated[float, Meta(ge=1, le=120, description="degrees Celsius, from 1 to 120")]
 ModeName = Annotated[str, Meta(min_length=1, max_length=64, description="the name of a power mode")]
 MinAccuracy = Annotated[float, Meta(ge=0, le=1, description="a fraction from 0 to 1")]
 
@@ -107,9 +96,6 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_batch: Annotated[int, Meta(ge=1, le=64, description="a whole number from 1 to 64")] = 4
 
 
-Share = Annotated[float, Meta(ge=0, le=1, description="a share of the picture, from 0 to 1")]
-
-
 class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`fps` caps the rate (None: every frame the camera gives), and says how slow a camera is that does not say so.
     `weight` is how much its accuracy counts.
@@ -122,20 +108,28 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     source: Annotated[str, Meta(min_length=1, max_length=2000, description="a URI in quotes, at most 2000 characters")]
-    fps: Annotated[float, Meta(gt=0, le=1000, description="frames per second, above 0 and at most 1000")] | None = None
-    weight: Annotated[float, Meta(gt=0, le=1000, description="a number above 0 and at most 1000")] = 1.0
+    fps: Annotated[float, Meta(ge=0.001, le=1000, description="frames per second, from 0.001 to 1000")] | None = None
+    weight: Annotated[float, Meta(ge=0.001, le=1000, description="a number from 0.001 to 1000")] = 1.0
     decoder: Literal["software", "hardware"] = "software"
     password_credential: CredentialName | None = None
     transport: Literal["tcp", "udp"] = "tcp"
-    aspect: (
-        Annotated[
-            str, Meta(pattern=r"^[1-9]\d{0,3}:[1-9]\d{0,3}\Z", description='the shape of the picture, such as "16:9"')
-        ]
-        | None
-    ) = None
-    rotate: Literal[0, 90, 180, 270] | None = None
-    crop: tuple[Share, Share, Share, Share] | None = None
+    aspect: Aspect | None = None
+    rotate: Rotation | None = None
+    crop: Crop | None = None
     poll_s: Annotated[float, Meta(ge=0.1, le=3600, description="seconds, from 0.1 to 3600")] | None = None
+    track: bool = False
+    """follow objects; zones and lines do so too"""
+    zones: dict[Name, Zone] = {}
+    lines: dict[Name, Line] = {}
+    mask: list[Polygon] = []
+    """objects whose bottom centre lies in one of these do not count"""
+    objects: dict[str, ObjectFilter] = {}
+    """by label: which of its detections count"""
+
+    @property
+    def tracked(self) -> bool:
+        """Whether its objects get identities."""
+        return self.track or bool(self.zones) or bool(self.lines)
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -174,11 +168,23 @@ def load(path: Path) -> Config:
         return str(origins.get(key, path))
 
     tables = merged.pop("camera", [])
-    cameras = [convert(table, CameraConfig, str(path), locate, f"camera.{n}") for n, table in enumerate(tables, 1)]
+    cameras = [_camera(table, n, str(path), locate) for n, table in enumerate(tables, 1)]
     config = msgspec.structs.replace(convert(merged, Config, str(path), locate), camera=cameras)
     _check_cameras(config, locate, path)
     _check_bus(config.bus, locate)
     return _with_absolute_paths(config, path.parent)
+
+
+def _camera(table: dict[str, Any], n: int, path: str, locate: Any) -> CameraConfig:
+    """A `[[camera]]` table; its named tables one by one, so that a message can name them."""
+    for group, kind in (("zones", Zone), ("lines", Line), ("objects", ObjectFilter)):
+        named = table.get(group)
+        for name, inner in named.items() if isinstance(named, dict) else ():
+            key = f"camera.{n}.{group}.{name[:MAX_NAME]}"
+            if group != "objects" and not re.match(NAME_PATTERN, name):
+                raise UsageError(f"{locate(key)}: {key}: expected as a name {NAME_IS}", "rename it")
+            convert(inner, kind, path, locate, key)
+    return convert(table, CameraConfig, path, locate, f"camera.{n}")
 
 
 def files_of(path: Path) -> list[Path]:
@@ -193,7 +199,7 @@ def effective_toml(config: Config) -> str:
     for name in ("limits", "power", "bus", "engine", "record"):
         lines += ["", f"[{name}]", *_toml_lines(getattr(config, name))]
     for camera in config.camera:
-        shown = msgspec.structs.replace(camera, source=redact(camera.source))
+        shown = msgspec.structs.replace(camera, source=_shown(camera.source))
         lines += ["", "[[camera]]", *_toml_lines(shown)]
     return "\n".join(lines) + "\n"
 
@@ -210,7 +216,7 @@ def diff(old: Config, new: Config) -> tuple[list[str], list[str]]:
     changes += [f"camera {name}: removed" for name in before if name not in after]
     for name, camera in after.items():
         if name not in before:
-            changes.append(f"camera {name}: added, {redact(camera.source)}")
+            changes.append(f"camera {name}: added, {_shown(camera.source)}")
         else:
             changes += _changes(f"camera {name}", before[name], camera)
     restart = [] if old.bundle == new.bundle else [f"bundle: {_toml(old.bundle)} -> {_toml(new.bundle)}"]
@@ -229,11 +235,15 @@ def _changes(table: str, old: Struct, new: Struct) -> list[str]:
     for key in old.__struct_fields__:
         was, now = getattr(old, key), getattr(new, key)
         if was != now and key == "source":
-            was, now = redact(was), redact(now)
+            was, now = _shown(was), _shown(now)
             found.append(f"{table}: source " + (f"{was} -> {now}" if was != now else "has other credentials"))
         elif was != now:
             found.append(f"{table}: {key} {_toml(was)} -> {_toml(now)}")
     return found
+
+
+def _shown(source: str) -> str:
+    return encodable(redact(source))
 
 
 def _toml_lines(table: Struct) -> list[str]:
@@ -241,15 +251,26 @@ def _toml_lines(table: Struct) -> list[str]:
     return [f"# {key} is not set" if value is None else f"{key} = {_toml(value)}" for key, value in pairs]
 
 
-def _toml(value: str | float | tuple[float, ...] | None) -> str:
-    """A scalar as TOML writes it; JSON's text escapes are TOML's, but for DEL."""
+def _toml(value: Any) -> str:
+    """A value as TOML writes it, tables in one line; JSON's text escapes are TOML's, but for DEL."""
     if value is None:
         return "(not set)"
+    if isinstance(value, Struct):
+        names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
+        value = {key: inner for field, key in names if (inner := getattr(value, field)) is not None}
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
+    if isinstance(value, str):
+        return json.dumps(encodable(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def _key(name: str) -> str:
+    return name if re.match(r"[A-Za-z0-9_-]+\Z", name) else _toml(name)
 
 
 def _drop_ins(path: Path) -> list[Path]:
@@ -259,30 +280,7 @@ def _drop_ins(path: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:
-        raise UsageError(f"{directory}: cannot be read: {_reason(error)}", "check its permissions") from error
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file; UsageError for what is none."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        raise UsageError(f"{path}: there is no such file", "name one with -c FILE, or set EDGED_CONFIG") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read: {_reason(error)}", "check the path and its permissions") from error
-    if len(raw) > MAX_FILE_BYTES:
-        raise UsageError(f"{path}: is larger than {MAX_FILE_BYTES} bytes", "is this the configuration?")
-    try:
-        tables: dict[str, Any] = tomllib.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise UsageError(f"{path}: is not UTF-8 text (line {line})", "save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: is not valid TOML: {error}", "texts need quotes, tables are [name]") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: is not usable TOML: {_reason(error)}", "is this the configuration?") from None
-    return tables
+        raise UsageError(f"{directory}: cannot be read: {error}", "check its permissions") from error
 
 
 def _merge(into: dict[str, Any], new: dict[str, Any], file: Path, origins: dict[str, Path]) -> None:
@@ -315,25 +313,13 @@ def _check_cameras(config: Config, locate: Any, path: Path) -> None:
             where = f"also in {seen[camera.name]}" if seen[camera.name] != place else "twice"
             raise UsageError(f"{place}: camera.{n}.name is {camera.name!r}, which is there {where}", "rename one")
         seen[camera.name] = place
-        _check_view(camera, f"{place}: camera.{n}")
-
-
-def _check_view(camera: CameraConfig, place: str) -> None:
-    if camera.crop is not None:
-        left, top, right, bottom = camera.crop
-        if right - left < MIN_CROP or bottom - top < MIN_CROP:
+        check_regions(camera, f"{place}: camera.{n}")
+        check_view(camera.aspect, camera.crop, f"{place}: camera.{n}")
+        if camera.poll_s is not None and not camera.source.lower().startswith(("http://", "https://")):
             raise UsageError(
-                f"{place}.crop is {list(camera.crop)}, which leaves nothing of the picture",
-                "write [left, top, right, bottom] as shares of the picture, such as [0.25, 0, 1, 0.5]",
+                f"{place}: camera.{n}.poll_s is set, and the source is no HTTP URL",
+                "poll_s is for the URL of a single JPEG; remove it",
             )
-    if camera.aspect is not None:
-        across, down = (int(number) for number in camera.aspect.split(":"))
-        if not 1 / MAX_ASPECT <= across / down <= MAX_ASPECT:
-            raise UsageError(f"{place}.aspect is {camera.aspect!r}, which no picture has", 'write it as "16:9"')
-    if camera.poll_s is not None and not camera.source.lower().startswith(("http://", "https://")):
-        raise UsageError(
-            f"{place}.poll_s is set, and the source is no HTTP URL", "poll_s is for the URL of a single JPEG; remove it"
-        )
 
 
 def _check_bus(bus: BusConfig, locate: Any) -> None:
@@ -374,7 +360,3 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
     ]
     record = msgspec.structs.replace(config.record, path=absolute(config.record.path))
     return msgspec.structs.replace(config, bundle=absolute(config.bundle), bus=bus, camera=cameras, record=record)
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error) or type(error).__name__

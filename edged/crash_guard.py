@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from edged import files
 from edged.config import Config
 from edged.journal import fields
 
@@ -73,9 +74,7 @@ class Starts:
         if self._file is None:
             return
         try:
-            fresh = self._file.with_suffix(".new")
-            fresh.write_text(f"{crashes}\n")
-            fresh.replace(self._file)
+            files.write_atomic(self._file, f"{crashes}\n")
         except OSError as error:
             log.warning("cannot count starts in %s: %s", self._file, error.strerror)
 

@@ -20,7 +20,7 @@ from edged_calibration.int8.verify import verify_qdq
 from edged_calibration.int8.write import quantize
 from edged_calibration.options import HalveOptions
 from edged_calibration.recipe.input_normalisation import Normalisation, on_pictures
-from edged_calibration.recipe.schema import Recipe, Target
+from edged_calibration.recipe.schema import Target
 from edged_calibration.sparsity.apply import sparse_layers
 
 SUFFIX: Final[dict[Target, str]] = {"x86": "x86_64", "arm": "aarch64", "trt": "tensorrt"}
@@ -53,7 +53,8 @@ def quantised_files(
     model: onnx.ModelProto,
     table: Mapping[str, Range],
     keep_float: Sequence[str],
-    recipe: Recipe,
+    targets: Sequence[Target],
+    halve: HalveOptions,
     normalisation: Normalisation,
     feeds: Sequence[Feed],
 ) -> Iterator[File]:
@@ -62,10 +63,10 @@ def quantised_files(
     TensorRT's computes in FP16 what it does not in INT8: it is built strongly typed, so float would stay float there.
     """
     wanted = {layer for layer, sparse in sparse_layers(model).items() if sparse}
-    for target in recipe.targets:
+    for target in targets:
         quantised = quantize(model, table, target, keep_float)
         if target == "trt":
-            quantised, _ = halve_checked(quantised, feeds, matching(quantised, recipe.halve.keep_float))
+            quantised, _ = halve_checked(quantised, feeds, matching(quantised, halve.keep_float))
         problems = verify_qdq(quantised, target)
         if problems:
             raise EdgedError(

@@ -6,8 +6,7 @@ import platform
 from importlib.metadata import version
 from typing import Final
 
-from edged_calibration.job import Job
-from edged_calibration.making import form_of
+from edged_calibration.job import Job, form_of
 
 _TOOLS: Final = ("onnx", "onnxruntime", "numpy", "opencv-python-headless", "pycocotools")
 

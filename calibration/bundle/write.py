@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from edged import files as file_system
 from edged.engines.bundle import MANIFEST_NAME
 from edged.engines.manifest import EngineFile, Manifest, VariantSpec
 from edged.errors import EdgedError, UsageError
@@ -117,9 +118,8 @@ def write_bundle(directory: Path, manifest: Manifest, files: Mapping[str, bytes]
         for name, content in {**kept, **files, MANIFEST_NAME: encoded}.items():
             _write(staging / name, content)
         staging.chmod(0o755)
-        _sync(staging)
-        _swap(staging, directory)
-        _sync(directory.parent)
+        file_system.sync(staging)
+        file_system.replace_directory(staging, directory)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -145,33 +145,8 @@ def _checked(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
     return encoded
 
 
-def _swap(staging: Path, directory: Path) -> None:
-    """Rename `staging` to `directory`; a bundle that is in the way is moved aside first, and back on failure."""
-    if not directory.exists():
-        os.rename(staging, directory)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-old-", dir=directory.parent))
-    try:
-        os.rename(directory, aside / "old")
-        try:
-            os.rename(staging, directory)
-        except OSError:
-            os.rename(aside / "old", directory)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
 def _write(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

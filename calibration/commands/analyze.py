@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from edged.files import write_atomic
 from edged_calibration.analyze import analyze
-from edged_calibration.cache import disk_faults_told, write_whole
+from edged_calibration.cache import disk_faults_told
 from edged_calibration.commands.terminal import console, job, print_json
 from edged_calibration.report import html, table
 
@@ -17,7 +18,7 @@ def run(arguments: argparse.Namespace) -> int:
         errors = work.worst_errors if recipe and arguments.html else []
         if arguments.html:
             with disk_faults_told(arguments.html):
-                write_whole(arguments.html, html(found, errors, arguments.source.stem).encode())
+                write_atomic(arguments.html, html(found, errors, arguments.source.stem).encode())
     if arguments.json:
         print_json(found)
         return 0

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from edged.engines.manifest import Manifest
+from edged.files import write_atomic
 from edged_calibration.bundle.write import package
-from edged_calibration.cache import disk_faults_told, write_whole
+from edged_calibration.cache import disk_faults_told
 from edged_calibration.commands.gate import show, show_int8
 from edged_calibration.commands.terminal import console, job, out_of, print_json
 from edged_calibration.job import Job
@@ -39,7 +40,7 @@ def _report(work: Job, directory: Path) -> Path:
     text = html(work.analysis, work.worst_errors, work.recipe.name)
     with disk_faults_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text.encode())
+        write_atomic(path, text.encode())
     return path
 
 

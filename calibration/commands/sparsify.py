@@ -6,7 +6,8 @@ import argparse
 
 import onnx
 
-from edged_calibration.cache import disk_faults_told, write_whole
+from edged.files import write_atomic
+from edged_calibration.cache import disk_faults_told
 from edged_calibration.commands.terminal import console, job, needs_frames, print_json, table
 from edged_calibration.sparsity.apply import SparsityReport
 
@@ -19,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.out:
             onnx.checker.check_model(model)
             with disk_faults_told(arguments.out):
-                write_whole(arguments.out, model.SerializeToString(deterministic=True))
+                write_atomic(arguments.out, model.SerializeToString(deterministic=True))
     if arguments.json:
         print_json(report)
     else:

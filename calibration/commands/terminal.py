@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from edged.engines.manifest import ClassifyDecoder
+from edged.engines.decoder_spec import ClassifyDecoder
 from edged.errors import UsageError
+from edged.files import write_atomic
 from edged_calibration.bundle.files import File
-from edged_calibration.cache import StepCache, as_json, disk_faults_told, write_whole
+from edged_calibration.cache import StepCache, as_json, disk_faults_told
 from edged_calibration.job import Job
 from edged_calibration.options import QuantizeOptions, SparsifyOptions
 from edged_calibration.progress import Advance
@@ -59,20 +60,20 @@ class TerminalStages:
 
 @contextlib.contextmanager
 def job(arguments: argparse.Namespace) -> Iterator[Job]:
-    """The job of a recipe, in its own workshop; of a bare model, in one that goes when the command ends."""
+    """The job of a recipe, in its own cache; of a bare model, in one that goes when the command ends."""
     if arguments.source.suffix == ".toml":
         file = load_recipe(arguments.source)
         directory = arguments.work or out_of(arguments, file).with_name(f"{out_of(arguments, file).name}.work")
-        with StepCache(directory) as workshop:
-            yield Job(file, workshop, TerminalStages())
+        with StepCache(directory) as cache:
+            yield Job(file, cache, TerminalStages())
         return
     if not hasattr(arguments, "frames"):
         raise UsageError(f"{arguments.source} is not a recipe", "give a .toml; calibration/recipes has examples")
     with (
         tempfile.TemporaryDirectory(prefix="edged-calibrate-") as scratch,
-        StepCache(arguments.work or Path(scratch)) as workshop,
+        StepCache(arguments.work or Path(scratch)) as cache,
     ):
-        yield Job(_bare(arguments), workshop, TerminalStages())
+        yield Job(_bare(arguments), cache, TerminalStages())
 
 
 def out_of(arguments: argparse.Namespace, file: RecipeFile) -> Path:
@@ -127,7 +128,7 @@ def write_files(directory: Path | None, files: Mapping[str, File]) -> None:
         with disk_faults_told(directory):
             directory.mkdir(parents=True, exist_ok=True)
             for name, file in files.items():
-                write_whole(directory / name, file.model.SerializeToString(deterministic=True))
+                write_atomic(directory / name, file.model.SerializeToString(deterministic=True))
 
 
 def console() -> Console:

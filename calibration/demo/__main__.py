@@ -12,7 +12,7 @@ import onnx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from edged_calibration.cache import write_whole
+from edged.files import write_atomic
 from edged_calibration.demo.export import export
 
 try:
@@ -61,7 +61,7 @@ def main() -> None:
     dense, sparse = _train(plan)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, model in (("dense.onnx", dense), ("sparse.onnx", sparse)):
-        write_whole(arguments.out / name, model.SerializeToString(deterministic=True))
+        write_atomic(arguments.out / name, model.SerializeToString(deterministic=True))
     console.print(f"written to {arguments.out}: dense.onnx, sparse.onnx")
     console.print("now: edged-calibrate all calibration/recipes/demo.toml")
 

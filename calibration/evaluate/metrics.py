@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, cast
 
 import msgspec
@@ -16,11 +17,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edged.engines.manifest import CenterDecoder, ClassifyDecoder, Decoder, InputSpec, YoloDecoder
+from edged.engines.decoder_shapes import tensor_names
+from edged.engines.decoder_spec import ClassifyDecoder, Decoder, ObjectDecoder
+from edged.engines.manifest import InputSpec
 from edged.errors import UsageError
-from edged.vision.classify import LogitsDecoder
-from edged.vision.decoder import Decode
-from edged.vision.detect import CenterPeaks, Detections, YoloBoxes
+from edged.vision.decoder import Decode, decoder_for
+from edged.vision.results import Classes, Detections
+from edged_calibration.digest import digest_of
 from edged_calibration.evaluate.average_precision import Boxes, matches, precision
 from edged_calibration.graph.index import session
 from edged_calibration.progress import Advance, silent
@@ -63,37 +66,23 @@ class Task:
 
     def decoder(self, measuring: bool) -> Decode:
         """The daemon's decoder; for measuring average precision with a low threshold and many detections."""
-        match self.output:
-            case CenterDecoder():
-                center = msgspec.structs.replace(self.output, **_MEASURING) if measuring else self.output
-                return CenterPeaks(center, self.input, len(self.labels))
-            case YoloDecoder():
-                yolo = msgspec.structs.replace(self.output, **_MEASURING) if measuring else self.output
-                return YoloBoxes(yolo, self.input, len(self.labels))
-            case ClassifyDecoder():
-                return LogitsDecoder(msgspec.structs.replace(self.output, top=5), len(self.labels))
-
-
-def tensors(output: Decoder) -> list[str]:
-    """Names of the tensors that a decoder reads."""
-    match output:
-        case CenterDecoder():
-            return [output.scores, output.boxes]
-        case YoloDecoder():
-            return [output.predictions]
-        case ClassifyDecoder():
-            return [output.logits]
+        output = self.output
+        if isinstance(output, ClassifyDecoder):
+            output = msgspec.structs.replace(output, top=5)
+        elif measuring and isinstance(output, ObjectDecoder):
+            output = msgspec.structs.replace(output, **_MEASURING)
+        return decoder_for(output, self.input, len(self.labels))
 
 
 def on_images(model: onnx.ModelProto, task: Task) -> Run:
     """Runs a file of a bundle, which takes pictures."""
-    running, names = session(model), tensors(task.output)
+    running, names = session(model), tensor_names(task.output)
     return lambda images: dict(zip(names, running.run(names, {IMAGE: images}), strict=True))
 
 
 def on_planes(model: onnx.ModelProto, task: Task, normalisation: Normalisation) -> Run:
     """Runs a model that takes normalised planes."""
-    running, names, entry = session(model), tensors(task.output), model.graph.input[0].name
+    running, names, entry = session(model), tensor_names(task.output), model.graph.input[0].name
     return lambda images: dict(zip(names, running.run(names, {entry: normalisation.planes(images)}), strict=True))
 
 
@@ -117,6 +106,7 @@ def _answer(decode: Decode, outputs: Mapping[str, NDArray[Any]], index: int, pic
     seen = decode(outputs, index, picture.letterbox)
     if isinstance(seen, Detections):
         return Boxes(seen.boxes, seen.class_ids, seen.scores)
+    assert isinstance(seen, Classes)
     return seen.class_ids
 
 
@@ -178,17 +168,34 @@ def _rounded(value: float | np.floating[Any]) -> float:
 
 
 class Scorer:
-    """One number for a float or quantised model on normalised planes: what a search over layers asks many times."""
+    """Scores models on some pictures against the labels, or where there are none against the float model's answers."""
 
     def __init__(self, model: onnx.ModelProto, frames: Frames, task: Task, normalisation: Normalisation) -> None:
-        self._frames, self._task, self._normalisation = frames, task, normalisation
-        run = on_planes(model, task, normalisation)
-        unlabelled = frames.read(0).truth is None
-        self._reference = reference_answers(run, frames, task) if unlabelled else None
-        self.whole = self(model)
-        """of the float model itself"""
+        self._model, self._frames, self._task, self._normalisation = model, frames, task, normalisation
+
+    def digest(self) -> str:
+        """Of all that decides a score but the model that is scored."""
+        return digest_of([self._model, self._frames, self._task, self._normalisation])
+
+    @cached_property
+    def _reference(self) -> list[Answer] | None:
+        if self._frames.read(0).truth is not None:
+            return None
+        return reference_answers(on_planes(self._model, self._task, self._normalisation), self._frames, self._task)
+
+    @cached_property
+    def whole(self) -> float:
+        """The score of the float model itself."""
+        return self(self._model)
 
     def __call__(self, model: onnx.ModelProto) -> float:
-        """0..1, higher is better: mAP, top-1 or agreement."""
-        run = on_planes(model, self._task, self._normalisation)
-        return evaluate(run, self._frames, self._task, self._reference).value
+        """The score of a model on normalised planes: mAP, top-1 or agreement, 0..1, higher is better."""
+        return self._evaluate(on_planes(model, self._task, self._normalisation)).value
+
+    def evaluation(self, file: onnx.ModelProto | None, progress: Advance = silent) -> Evaluation:
+        """The figures of a bundle's file, which takes pictures; of the float model itself for None."""
+        run = on_planes(self._model, self._task, self._normalisation) if file is None else on_images(file, self._task)
+        return self._evaluate(run, progress)
+
+    def _evaluate(self, run: Run, progress: Advance = silent) -> Evaluation:
+        return evaluate(run, self._frames, self._task, self._reference, progress)

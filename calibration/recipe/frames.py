@@ -6,6 +6,7 @@ parts with known boxes. Out: `Frames`, which reads one picture at a time, so tha
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import urllib.parse
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from edged.errors import UsageError
 from edged.frames.frame import PixelFormat
 from edged.synthetic.scene import LABELS, sample, textures
 from edged.vision.letterbox import Letterbox, Letterboxer
+from edged_calibration.digest import digest_of
 from edged_calibration.evaluate.average_precision import Boxes
 from edged_calibration.graph.index import Feed
 from edged_calibration.recipe.input_normalisation import Normalisation
@@ -101,6 +103,10 @@ class Frames:
 
     def digest(self) -> str:
         """SHA-256 of the pictures and of which of them are taken; cheap for rendered ones."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
         chosen = hashlib.sha256(self._source.digest().encode())
         chosen.update(f"{self.spec.width}x{self.spec.height} {self.spec.pad} {self._indices}".encode())
         for index in self._indices if self._truth else ():
@@ -117,6 +123,10 @@ class Feeds(Sequence[Feed]):
 
     def __len__(self) -> int:
         return -(-len(self._frames) // self._batch)
+
+    def digest(self) -> str:
+        """Of the pictures, and of how they become planes."""
+        return digest_of([self._frames, self._name, self._normalisation, self._batch])
 
     @overload
     def __getitem__(self, index: int) -> Feed: ...

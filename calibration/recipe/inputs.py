@@ -10,9 +10,11 @@ from functools import cached_property
 
 import onnx
 
-from edged.engines.manifest import InputSpec, YoloDecoder
+from edged.engines.decoder_shapes import tensor_names
+from edged.engines.decoder_spec import YoloDecoder
+from edged.engines.manifest import InputSpec
 from edged.errors import UsageError
-from edged_calibration.evaluate.metrics import Task, tensors
+from edged_calibration.evaluate.metrics import Task
 from edged_calibration.graph.model_file import check_model, input_size, load_model, read_model
 from edged_calibration.int8.calibrate import Range
 from edged_calibration.int8.import_qat import import_qat, unquantised
@@ -94,13 +96,13 @@ class Inputs:
     def _classes(self) -> int | None:
         """How many classes the model tells apart; None where its shapes do not say."""
         outputs = {value.name: value for value in self.model.graph.output}
-        missing = [name for name in tensors(self.recipe.output) if name not in outputs]
+        missing = [name for name in tensor_names(self.recipe.output) if name not in outputs]
         if missing:
             raise UsageError(
                 f"{self.file.path}: output names the tensor {missing[0]!r}; the model has {', '.join(outputs)}",
                 "correct [output]",
             )
-        first = outputs[tensors(self.recipe.output)[0]]
+        first = outputs[tensor_names(self.recipe.output)[0]]
         sides = first.type.tensor_type.shape.dim
         count = sides[1].dim_value if len(sides) > 1 else 0
         boxes = 4 if isinstance(self.recipe.output, YoloDecoder) else 0

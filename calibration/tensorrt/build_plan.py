@@ -8,11 +8,11 @@ that still have the flags, the same graph is built weakly typed, which is said.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from edged import files
 from edged.engines import trt as engine_room
 from edged.engines.manifest import InputSpec, Layers
 from edged.errors import EdgedError
@@ -143,15 +143,9 @@ def _monitor(advance: Advance) -> Any:
 
 def write(path: Path, content: bytes) -> None:
     """Whole or not at all. EdgedError where it cannot be written."""
-    part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
+        files.write_atomic(path, content)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise EdgedError(
             f"{path}: cannot be written: {error.strerror}", "free some space, or mind who owns it"
         ) from error

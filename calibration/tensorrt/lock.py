@@ -8,13 +8,11 @@ nothing but that somebody builds already, and who builds by hand wants the engin
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from edged import clock
+from edged import clock, files
 from edged.errors import EdgedError
 
 LOCK_NAME: Final = ".build.lock"
@@ -29,8 +27,15 @@ def only_build(directory: Path, waits: Callable[[str], None], wait_s: float = WA
     path = directory / LOCK_NAME
     until_ns = clock.mono_ns() + int(wait_s * clock.NS_PER_S)
     told = False
-    while (descriptor := _try(path)) is None:
-        holder = _holder(path)
+    while True:
+        try:
+            descriptor = files.lock(path, 0o644)
+            break
+        except files.LockHeldError as error:
+            holder = error.holder
+        except OSError as error:
+            text = f"{path} cannot be locked: {error.strerror}"
+            raise EdgedError(text, "build as the user who owns the bundle; is the file system full?") from error
         if not told:
             waits(holder)
             told = True
@@ -43,47 +48,4 @@ def only_build(directory: Path, waits: Callable[[str], None], wait_s: float = WA
     try:
         yield
     finally:
-        if _is_at(path, descriptor):  # it goes before it is let go: another user's build must be able to make its own
-            path.unlink()
-        os.close(descriptor)
-
-
-def _try(path: Path) -> int | None:
-    """The descriptor of the lock, held; None while another has it."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        raise EdgedError(
-            f"{path} cannot be written: {error.strerror}", "build as the user who owns the bundle"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = _is_at(path, descriptor)
-        if held:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, b"%d" % os.getpid(), 0)
-    except BlockingIOError:
-        held = False
-    except OSError as error:
-        os.close(descriptor)
-        raise EdgedError(f"{path} cannot be locked: {error.strerror}", "is the file system full?") from error
-    if held:
-        return descriptor
-    os.close(descriptor)
-    return None
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether it is still this file that others find: not one that its holder removed, or of a replaced bundle."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _holder(path: Path) -> str:
-    """The number of the process that has the lock."""
-    try:
-        return path.read_text() or "unknown"
-    except OSError:
-        return "unknown"  # it has just ended
+        files.unlock(descriptor, path)  # removed as well: another user's build must be able to make its own

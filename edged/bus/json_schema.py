@@ -18,9 +18,10 @@ def json_schema() -> dict[str, Any]:
     The sender leaves out nothing but what may be unset, so every other field is required, whatever its default here.
     """
     parts: list[type[Struct]] = [
-        schema.Latency, schema.Detection, schema.ClassScore, schema.RingRef, schema.Alternative, schema.Escalation,
+        schema.Latency, schema.Mask, schema.Detection, schema.ClassMap, schema.ClassScore, schema.RingRef,
+        schema.Alternative, schema.Escalation,
         schema.Number, schema.VariantState, schema.BudgetState, schema.Agreement, schema.InputDrift, schema.Guard,
-        schema.ClockControl, schema.ProfileMode, schema.Recording, schema.Stream,
+        schema.ClockControl, schema.ProfileMode, schema.Recording, schema.Battery, schema.Stream,
     ]  # fmt: skip
     kinds = {kind.__name__: kind for kind in [*MESSAGE_TYPES.values(), *parts]}
     _, components = msgspec.json.schema_components(MESSAGE_TYPES.values(), ref_template="#/$defs/{name}")

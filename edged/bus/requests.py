@@ -16,7 +16,6 @@ from edged.config import (
     DeadlineQuantile,
     EnergyHorizonH,
     EnergyWh,
-    Limits,
     MinAccuracy,
     ModeName,
     PowerW,
@@ -32,7 +31,7 @@ class Snapshot(Struct, frozen=True, forbid_unknown_fields=True, tag="snapshot", 
 
 
 class Set(Struct, frozen=True, forbid_unknown_fields=True, tag="set", tag_field="op"):
-    """Change budget keys until the next reload or start; null removes one that may be absent."""
+    """Change limits until the next profile, reload or start; null lifts one that may be absent."""
 
     deadline_ms: DeadlineMs | UnsetType = UNSET
     deadline_quantile: DeadlineQuantile | UnsetType = UNSET
@@ -43,11 +42,8 @@ class Set(Struct, frozen=True, forbid_unknown_fields=True, tag="set", tag_field=
     temperature_c: TemperatureC | UnsetType | None = UNSET
     min_accuracy: MinAccuracy | UnsetType = UNSET
 
-    def apply(self, limits: Limits) -> Limits:
-        """The limits with these changes."""
-        return msgspec.structs.replace(limits, **self.changes())
-
     def changes(self) -> dict[str, float | None]:
+        """The limits it names."""
         named = {key: getattr(self, key) for key in self.__struct_fields__}
         return {key: value for key, value in named.items() if value is not UNSET}
 

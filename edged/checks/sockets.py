@@ -6,15 +6,15 @@ A configuration's bus in, findings out. A live daemon on the endpoint is news, n
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Generator
 from pathlib import Path
 
-from edged import paths
+from edged import files, paths
 from edged.bus.control import request
-from edged.bus.endpoint import check_keys, ipc_path
+from edged.bus.curve import check_keys
+from edged.bus.endpoint import ipc_path
 from edged.checks.finding import Finding, failed
 from edged.commands.terminal import span
 from edged.config import BusConfig
@@ -63,17 +63,13 @@ def _ipc_holder(path: Path) -> str | None:
         raise EdgedError(f"{path.parent} is not writable by this user", "run as the service's user, or set [bus]")
     lock = path.with_name(path.name + ".lock")
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        files.unlock(files.lock(lock, create=False))
     except FileNotFoundError:
         return None
+    except files.LockHeldError as error:
+        return error.holder
     except OSError as error:
         raise EdgedError(f"cannot open the lock file {lock}: {error.strerror}", "check who owns it") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-    finally:
-        os.close(descriptor)
     return None
 
 

@@ -19,8 +19,10 @@ from typing import NoReturn
 
 import msgspec
 
+from edged.engines.decoder_shapes import tensor_names, tensor_shapes
+from edged.engines.decoder_spec import CenterDecoder, task_of
 from edged.engines.engine import ModelTensors, TensorSpec
-from edged.engines.manifest import CenterDecoder, ClassifyDecoder, EngineFile, Manifest, VariantSpec, YoloDecoder
+from edged.engines.manifest import EngineFile, Manifest, VariantSpec
 from edged.errors import UsageError
 
 MANIFEST_NAME = "manifest.json"
@@ -116,15 +118,7 @@ def model_tensors(manifest: Manifest) -> ModelTensors:
     spec, output, classes = manifest.input, manifest.output, len(manifest.labels)
     picture = (spec.height, spec.width, 3) if spec.layout == "NHWC" else (3, spec.height, spec.width)
     image = TensorSpec(spec.name, spec.dtype, picture)
-    shapes: dict[str, tuple[int, ...]]
-    match output:
-        case CenterDecoder():
-            cells = (spec.height // output.stride, spec.width // output.stride)
-            shapes = {output.scores: (classes, *cells), output.boxes: (4, *cells)}
-        case YoloDecoder():
-            shapes = {output.predictions: (4 + classes, -1)}
-        case ClassifyDecoder():
-            shapes = {output.logits: (classes,)}
+    shapes = tensor_shapes(output, spec.width, spec.height, classes)
     return ModelTensors(image, tuple(TensorSpec(name, "float32", shape) for name, shape in shapes.items()))
 
 
@@ -187,17 +181,12 @@ def _place(entry: EngineFile) -> str:
 
 def _check_tensors(file: Path, manifest: Manifest) -> None:
     spec, output = manifest.input, manifest.output
-    task = "classify" if isinstance(output, ClassifyDecoder) else "detect"
+    task = task_of(output)
     if manifest.task != task:
         _refuse(file, "task", f"{manifest.task!r} does not go with this output decoder, which gives {task!r}")
     if isinstance(output, CenterDecoder) and (spec.width % output.stride or spec.height % output.stride):
         _refuse(file, "output.stride", f"{output.stride} does not divide the input {spec.width}x{spec.height}")
-    outputs = (
-        [output.scores, output.boxes]
-        if isinstance(output, CenterDecoder)
-        else [output.predictions if isinstance(output, YoloDecoder) else output.logits]
-    )
-    tensors = [spec.name, *outputs]
+    tensors = [spec.name, *tensor_names(output)]
     _check_unique(file, "the names of input and output tensors", tensors)
     if not all(name and name.isprintable() for name in tensors):
         _refuse(file, "the names of input and output tensors", "one is empty or not printable")

@@ -16,10 +16,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edged.engines.device_profile import device_name
 from edged.errors import EdgedError
 
 try:
-    from cuda.bindings import driver, nvrtc, runtime
+    from cuda.bindings import driver as driver
+    from cuda.bindings import nvrtc as nvrtc
+    from cuda.bindings import runtime as runtime
 except ImportError:  # why_not() says so
     driver = nvrtc = runtime = None
 
@@ -60,6 +63,11 @@ def why_not() -> str | None:
     return None
 
 
+def device_of(gpu: Gpu) -> str:
+    """What plans and profiles are made for: the machine where the GPU is part of it, else the card."""
+    return device_name() if gpu.integrated else gpu.name
+
+
 def check(result: tuple[Any, ...]) -> Any:
     """The value of a call of the runtime API, or CudaError. Values come one alone, or as a tuple."""
     status = result[0]
@@ -88,7 +96,6 @@ class Gpu:
         self.integrated = bool(ask("cudaDevAttrIntegrated"))
         """Whether host and GPU share one memory, as on a Jetson: then a mapped picture is read where it lies."""
         self._registers = bool(ask("cudaDevAttrHostRegisterSupported"))
-        self.driver_version = int(check(runtime.cudaDriverGetVersion()))
         self.stream = int(check(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking)))
         self._memory: set[int] = set()
         self._rings: dict[int, int | None] = {}

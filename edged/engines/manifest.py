@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from edged.engines.decoder_spec import Decoder, Fraction, Task
+
 # \Z, not $: that would let a final newline through
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 RelativePath = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}\Z")]
-Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
 Side = Annotated[int, Meta(ge=8, le=8192)]
 
 
@@ -37,37 +38,6 @@ class InputSpec(Struct, frozen=True, forbid_unknown_fields=True):
     def raw(self) -> bool:
         """Whether it is the bytes of the picture."""
         return self.dtype == "uint8"
-
-
-class CenterDecoder(Struct, frozen=True, forbid_unknown_fields=True, tag="center", tag_field="decoder"):
-    """Anchor-free centre heat map. `scores` [N, C, H/stride, W/stride] logits; `boxes` [N, 4, ...] distances left, top,
-    right, bottom from the cell centre, in cells. A peak is a 3x3 maximum; then class-aware NMS."""
-
-    scores: str
-    boxes: str
-    stride: Annotated[int, Meta(ge=1, le=128)]
-    score_threshold: Fraction = 0.3
-    iou_threshold: Fraction = 0.6
-    max_detections: Annotated[int, Meta(ge=1, le=1000)] = 50
-
-
-class YoloDecoder(Struct, frozen=True, forbid_unknown_fields=True, tag="yolo", tag_field="decoder"):
-    """One tensor `predictions` [N, 4 + C, A]: cx, cy, w, h in input pixels, class probabilities; class-aware NMS."""
-
-    predictions: str
-    score_threshold: Fraction = 0.25
-    iou_threshold: Fraction = 0.7
-    max_detections: Annotated[int, Meta(ge=1, le=1000)] = 100
-
-
-class ClassifyDecoder(Struct, frozen=True, forbid_unknown_fields=True, tag="classify", tag_field="decoder"):
-    """One tensor `logits` [N, C]; softmax, then the `top` best classes."""
-
-    logits: str
-    top: Annotated[int, Meta(ge=1, le=100)] = 5
-
-
-Decoder = CenterDecoder | YoloDecoder | ClassifyDecoder
 
 
 class Layers(Struct, frozen=True, forbid_unknown_fields=True):
@@ -137,7 +107,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
 
     version: Literal[1]
     name: Name
-    task: Literal["detect", "classify"]
+    task: Task
     labels: Annotated[list[str], Meta(min_length=1, max_length=10000)]
     input: InputSpec
     output: Decoder

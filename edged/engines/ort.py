@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from edged.engines.device_profile import device_name
 from edged.engines.engine import HostMemory, ModelTensors, Outputs, TensorSpec
 from edged.engines.manifest import EngineFile, InputSpec
 from edged.engines.onnx_file import check_self_contained
@@ -36,13 +37,14 @@ class OrtRuntime:
     """Loads ONNX files for the CPU."""
 
     name: Literal["onnxruntime"] = "onnxruntime"
-    device = "cpu"
+    device: Literal["cpu"] = "cpu"
     lanes = 1
 
     def __init__(self, threads: int) -> None:
         ort.disable_telemetry_events()  # what runs on a mast reports to its owner alone
         _share_arena()
         self._threads = threads
+        self.machine = device_name()
 
     def refuses(self, file: EngineFile, max_batch: int) -> str | None:
         return None
@@ -88,6 +90,8 @@ def session_options(threads: int) -> ort.SessionOptions:
     # A spinning pool burns ten times the CPU of the inference itself, and every resident variant has a pool.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.use_env_allocators", "1")
+    # Without VNNI, int8 weights of more than 7 bits saturate silently; with this they become uint8, slower and exact.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = FATAL
     return options
 

@@ -33,7 +33,7 @@ class OrtCudaRuntime:
     """Loads ONNX files for the GPU. There is no silent fall-back: what cannot compute there is refused."""
 
     name: Literal["onnxruntime"] = "onnxruntime"
-    device = "cuda"
+    device: Literal["cuda"] = "cuda"
     lanes = LANES
 
     def __init__(self, threads: int) -> None:
@@ -41,6 +41,7 @@ class OrtCudaRuntime:
         ort.disable_telemetry_events()
         self._threads = threads
         self._gpu = Gpu()
+        self.machine = cuda.device_of(self._gpu)
 
     def refuses(self, file: EngineFile, max_batch: int) -> str | None:
         return None

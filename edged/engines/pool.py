@@ -79,6 +79,7 @@ class Pool:
         """Load and warm every variant that can be. NothingRunsError if none can; see `open` for the ordinary way in."""
         self.max_batch = min(max_batch, bundle.manifest.max_batch)
         self.device = runtime.device
+        self.machine = runtime.machine
         self._runtime = runtime
         self._tensors = model_tensors(bundle.manifest)
         self._memory = runtime.memory(bundle.manifest.input, self._tensors.image, self.max_batch)

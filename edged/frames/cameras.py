@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from edged import clock
 from edged.config import CameraConfig
-from edged.errors import EdgedError, UsageError
+from edged.errors import EdgedError, UsageError, encodable
 from edged.frames import camera_state as life
 from edged.frames.camera_session import CameraSession, Hooks
 from edged.frames.child import Child
@@ -220,7 +220,7 @@ class Cameras:
             state=_STATES[type(machine.state)],
             reason=machine.reason,
             since_s=(now_ns - machine.state.since_ns) / clock.NS_PER_S,
-            source=redact(session.config.source),
+            source=encodable(redact(session.config.source)),
             width=last.width if last else None,
             height=last.height if last else None,
             clock=last.clock if last else None,

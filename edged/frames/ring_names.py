@@ -1,14 +1,13 @@
 """The names of this daemon's rings in /dev/shm, which nobody can know beforehand, and what dead daemons left there.
 
-In: the instance and the directory of its lock. Out: names. A lock file in the runtime directory, which belongs to this
-user alone, holds the random part of the names; the kernel releases the lock when its holder dies, and the next daemon
-then finds in the file which rings to remove. Files of others in /dev/shm are never touched. Any thread.
+In: the instance and the directory of its lock. Out: names. Their random part stands in a file of the runtime directory,
+which belongs to this user alone, beside a lock that the kernel releases when its holder dies: so the next daemon finds
+which rings to remove. Files of others in /dev/shm are never touched. Any thread.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -17,11 +16,11 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from edged import files
 from edged.errors import EdgedError
 from edged.frames.ring import SHM
 
 _TOKEN: Final = re.compile(r"[0-9a-f]{16}")
-_ATTEMPTS: Final = 10
 
 log = logging.getLogger(__name__)
 
@@ -38,39 +37,42 @@ class RingNames:
             if other != self._path:
                 self._clear(other)
         try:
-            self._lock = _locked(self._path)
+            self._lock = files.lock(self._path)
+            self._remove_rings(self._path)
+            self.token = secrets.token_hex(8)
+            files.write_atomic(_token_file(self._path), self.token, 0o600)
         except OSError as error:
             raise EdgedError(
-                f"cannot claim the frame rings by {self._path}: {error.strerror}",
+                f"cannot claim the frame rings by {self._path}: {error.strerror or error}",
                 "another edged with the same endpoint holds them: stop it, or give this one another endpoint",
             ) from error
-        self._remove_rings(_token(self._lock))
-        self.token = secrets.token_hex(8)
-        os.pwrite(self._lock, self.token.encode(), 0)
 
     def name(self, camera: str, generation: int) -> str:
         """Of a camera's ring."""
         return f"edged-{self.token}-{camera}-{generation}"
 
     def release(self) -> None:
-        """Give up the claim. The file goes before the lock, so that nobody locks a file that is about to vanish."""
-        self._path.unlink(missing_ok=True)
-        os.close(self._lock)
+        """Give up the claim."""
+        _token_file(self._path).unlink(missing_ok=True)
+        files.unlock(self._lock, self._path)
 
     def _clear(self, lock: Path) -> None:
         """Remove what a dead daemon of another instance left."""
         with contextlib.suppress(OSError):  # a live daemon's, another user's, or gone meanwhile
-            descriptor = _locked(lock)
+            descriptor = files.lock(lock, create=False)
             try:
-                self._remove_rings(_token(descriptor))
-                lock.unlink(missing_ok=True)
+                self._remove_rings(lock)
+                _token_file(lock).unlink(missing_ok=True)
             finally:
-                os.close(descriptor)
+                files.unlock(descriptor, lock)
 
-    def _remove_rings(self, token: str | None) -> None:
-        if token is None:
+    def _remove_rings(self, lock: Path) -> None:
+        """Those of the daemon that held the lock before."""
+        try:
+            token = _token_file(lock).read_text("ascii", "replace")
+        except FileNotFoundError:
             return
-        for ring in self._shm.glob(f"edged-{token}-*"):
+        for ring in self._shm.glob(f"edged-{token}-*") if _TOKEN.fullmatch(token) else ():
             try:
                 found = ring.lstat()
                 if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
@@ -81,22 +83,5 @@ class RingNames:
                 log.warning("cannot remove the frame ring %s of a daemon that died: %s", ring, error.strerror)
 
 
-def _locked(path: Path) -> int:
-    """The descriptor of the file, locked; OSError if another holds it."""
-    for _ in range(_ATTEMPTS):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise
-        with contextlib.suppress(FileNotFoundError):  # its holder removed it between the two calls
-            if os.stat(path, follow_symlinks=False).st_ino == os.fstat(descriptor).st_ino:
-                return descriptor
-        os.close(descriptor)
-    raise OSError(f"{path} is being replaced again and again")
-
-
-def _token(descriptor: int) -> str | None:
-    text = os.pread(descriptor, 64, 0).decode("ascii", "replace")
-    return text if _TOKEN.fullmatch(text) else None
+def _token_file(lock: Path) -> Path:
+    return lock.with_suffix(".token")

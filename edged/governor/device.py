@@ -7,7 +7,7 @@ sensor of power, the governor starts from `assumed`, marked as such and with wid
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 import numpy as np
@@ -67,8 +67,6 @@ class Profile(Protocol):
     def idle_w(self) -> Sequence[float]: ...
     @property
     def thermal(self) -> HeatPath | None: ...
-    @property
-    def accuracy_slope(self) -> Mapping[str, float]: ...
 
 
 def from_profile(
@@ -116,7 +114,6 @@ def _measured(variant: Variant, profile: Profile, clocks: int) -> Variant:
         latency_ms=tuple(latency_ms.tolist()),
         clock_factor=tuple(factors),
         active_w=tuple(watts) if any(watts) else (),
-        accuracy_slope=profile.accuracy_slope.get(variant.name, variant.accuracy_slope),
     )
 
 

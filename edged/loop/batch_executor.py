@@ -23,9 +23,8 @@ from edged.governor.messages import BatchDone
 from edged.loop.governor_client import GovernorClient
 from edged.loop.result_publisher import Decoded, ResultMeta, ResultPublisher, Timing
 from edged.loop.status_reporter import StatusReporter
-from edged.vision.classify import Classes
-from edged.vision.detect import Detections
 from edged.vision.letterbox import GpuLetterboxer, Letterboxer
+from edged.vision.results import Seen
 
 
 @dataclass
@@ -55,7 +54,7 @@ class CompletedBatch(NamedTuple):
     lane: int
     variant: str
     frames: Sequence[Frame]
-    objects: Sequence[Detections | Classes]
+    objects: Sequence[Seen]
     start_ns: int
 
 
@@ -67,16 +66,16 @@ class BatchExecutor:
         cameras: Cameras,
         pool: Pool,
         letterboxer: Letterboxer | GpuLetterboxer,
-        presenter: ResultPublisher,
-        steering: GovernorClient,
-        reports: StatusReporter,
+        result_publisher: ResultPublisher,
+        governor: GovernorClient,
+        reporter: StatusReporter,
     ) -> None:
         self._cameras = cameras
         self._pool = pool
         self._letterboxer = letterboxer
-        self._presenter = presenter
-        self._steering = steering
-        self._reports = reports
+        self._result_publisher = result_publisher
+        self._governor = governor
+        self._reporter = reporter
         self._free_lanes = deque(range(pool.lanes))
         self._in_flight: deque[Batch] = deque()
         self.deadline_ms = 0.0
@@ -97,7 +96,7 @@ class BatchExecutor:
             return now_ns
         busy_ms = 0.0
         for batch in self._in_flight:
-            predict_ms = self._steering.predict_ms(batch.variant)
+            predict_ms = self._governor.predict_ms(batch.variant)
             busy_ms += predict_ms[len(batch.frames) - 1] if len(batch.frames) <= len(predict_ms) else 0.0
         return max(now_ns, self._in_flight[0].submitted_ns + int(busy_ms * NS_PER_MS))
 
@@ -116,7 +115,7 @@ class BatchExecutor:
             return
         self.submitted_ns = submitted_ns
         self._free_lanes.popleft()
-        cold = self._steering.cold(variant, submitted_ns)
+        cold = self._governor.cold(variant, submitted_ns)
         self._in_flight.append(Batch(lane, variant, whole, start_ns, submitted_ns, cold))
 
     def finish(self) -> CompletedBatch | None:
@@ -131,7 +130,7 @@ class BatchExecutor:
         """A frame that was handed on gives no result."""
         self._cameras.count_drop(frame.camera, cause)
         self._cameras.taken(frame)
-        self._steering.dropped(cause)
+        self._governor.dropped(cause)
 
     def _prepare(self, frames: Sequence[Frame], lane: int, variant: str, whole: list[Frame]) -> None:
         """Scale each frame into the lane, and add those that arrived whole. What tore a frame is a newer one of its
@@ -165,17 +164,17 @@ class BatchExecutor:
             frames = batch.frames = [batch.frames[place] for place in places]
             for index, frame in zip(places, frames, strict=True):
                 geometry = self._letterboxer.geometry(frame.width, frame.height)
-                seen.append(self._presenter.decode(outputs, index, geometry))
+                seen.append(self._result_publisher.decode(outputs, index, geometry))
         except VariantError as error:
             self._lost(batch.frames, error)
             return None
         except EdgedError as error:  # an output that is no number; the frames before it are good
             self._lost(frames[len(seen) :], VariantError(batch.variant, error.message))
         timing = Timing(batch.start_ns, batch.submitted_ns, collected_ns, self.deadline_ms)
-        made = ResultMeta(batch.variant, ran, self._steering.energy_mj(batch.variant, ran), False)
+        made = ResultMeta(batch.variant, ran, self._governor.energy_mj(batch.variant, ran), False)
         second = None
         if len(seen) == ran:
-            self._steering.succeeded(batch.variant)
+            self._governor.succeeded(batch.variant)
             second = self._told(batch, seen, made, timing)
         for index, (frame, what) in enumerate(zip(frames, seen, strict=False)):
             if second is None or index != second.place:
@@ -194,7 +193,7 @@ class BatchExecutor:
         places = [place for place, frame in enumerate(batch.frames) if self._cameras.intact(frame)]
         for place in set(range(len(batch.frames))) - set(places):
             self._cameras.count_drop(batch.frames[place].camera, "torn")
-            self._steering.dropped("torn")
+            self._governor.dropped("torn")
         return places
 
     def _told(self, batch: Batch, seen: list[Decoded], made: ResultMeta, timing: Timing) -> SecondLook | None:
@@ -212,19 +211,19 @@ class BatchExecutor:
             max(0.0, max(ages_ns) / NS_PER_MS - service_ms),
             sum([age_ns > due_ns for age_ns in ages_ns]),
             confidences=tuple([score for score in scores if score is not None]),
-            clock=self._steering.ceiling.clock,
+            clock=self._governor.ceiling.clock,
             cold=batch.cold,
             cameras=tuple([frames[index].camera for index in scored]),
         )
-        self._steering.ran(batch.variant, batch.submitted_ns, timing.collected_ns)
-        self._steering.observe(done, done_ns)
-        self._reports.batch_done(batch.variant, len(frames), service_ms)
+        self._governor.ran(batch.variant, batch.submitted_ns, timing.collected_ns)
+        self._governor.observe(done, done_ns)
+        self._reporter.batch_done(batch.variant, len(frames), service_ms)
         if not scored or self._in_flight:
             return None
         doubtful = min(range(len(scored)), key=done.confidences.__getitem__)
         index = scored[doubtful]
         weight = self.weights.get(frames[index].camera, 1.0)
-        variant = self._steering.again(done, doubtful, ages_ns[index] / NS_PER_MS, weight, clock.mono_ns())
+        variant = self._governor.again(done, doubtful, ages_ns[index] / NS_PER_MS, weight, clock.mono_ns())
         return None if variant is None else self._look_again(batch, index, variant, made, timing)
 
     def _look_again(
@@ -233,44 +232,44 @@ class BatchExecutor:
         """Run one frame of a collected batch on another variant: its pixels are still in the lane. None if that fails:
         then the first result is as good as it was."""
         frame, begun_ns = batch.frames[index], clock.mono_ns()
-        cold = self._steering.cold(variant, begun_ns)
+        cold = self._governor.cold(variant, begun_ns)
         try:
             outputs = self._pool.run_alone(batch.lane, index, variant)
             collected_ns = clock.mono_ns()
-            seen = self._presenter.decode(outputs, 0, self._letterboxer.geometry(frame.width, frame.height))
+            seen = self._result_publisher.decode(outputs, 0, self._letterboxer.geometry(frame.width, frame.height))
         except EdgedError as error:
             failure = error if isinstance(error, VariantError) else VariantError(variant, error.message)
-            self._steering.failed(failure, clock.mono_ns())
+            self._governor.failed(failure, clock.mono_ns())
             return None
-        self._steering.succeeded(variant)
+        self._governor.succeeded(variant)
         done_ns = clock.mono_ns()
         service_ms = (done_ns - begun_ns) / NS_PER_MS
         late = done_ns - frame.mono_capture_ns > self.deadline_ms * NS_PER_MS
         score = seen.confidence()
         confidences, cameras = ((), ()) if score is None else ((score,), (frame.camera,))
         lead_ms = (begun_ns - frame.mono_capture_ns) / NS_PER_MS
-        self._steering.ran(variant, begun_ns, collected_ns)
-        self._steering.observe(
+        self._governor.ran(variant, begun_ns, collected_ns)
+        self._governor.observe(
             BatchDone(
-                variant, 1, service_ms, lead_ms, int(late), confidences, clock=self._steering.ceiling.clock, cold=cold,
+                variant, 1, service_ms, lead_ms, int(late), confidences, clock=self._governor.ceiling.clock, cold=cold,
                 again=True, cameras=cameras,
             ),
             done_ns,
         )  # fmt: skip
-        self._reports.batch_done(variant, 1, service_ms)
-        energy_mj = self._steering.energy_mj(variant, 1)
+        self._reporter.batch_done(variant, 1, service_ms)
+        energy_mj = self._governor.energy_mj(variant, 1)
         if energy_mj is not None and first.energy_mj is not None:
             energy_mj += first.energy_mj
         timing = Timing(timing.start_ns, timing.submitted_ns, collected_ns, timing.deadline_ms)
         return SecondLook(index, seen, ResultMeta(variant, 1, energy_mj, True), timing)
 
     def _publish(self, frame: Frame, seen: Decoded, made: ResultMeta, timing: Timing) -> None:
-        on_time = self._presenter.publish(frame, seen, made, timing)
+        on_time = self._result_publisher.publish(frame, seen, made, timing)
         self._cameras.count_result(frame.camera)
-        self._reports.published(made.variant, on_time)
+        self._reporter.published(made.variant, on_time)
 
     def _lost(self, frames: Sequence[Frame], error: VariantError) -> None:
         """The engine gave no result for these frames."""
         for frame in frames:
             self._cameras.count_drop(frame.camera, "engine")
-        self._steering.failed(error, clock.mono_ns())
+        self._governor.failed(error, clock.mono_ns())

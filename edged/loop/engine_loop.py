@@ -10,12 +10,12 @@ Other threads reach it only through `LoopCalls`, which run between two batches.
 from __future__ import annotations
 
 import selectors
+from dataclasses import dataclass
 from typing import Final
 
 from edged import clock
 from edged.clock import NS_PER_MS, NS_PER_S
-from edged.config import CameraConfig, Limits
-from edged.engines.pool import Pool
+from edged.config import CameraConfig
 from edged.frames.cameras import Cameras, check_sources
 from edged.frames.schedule import Scheduler
 from edged.governor.messages import Workload
@@ -23,12 +23,11 @@ from edged.health import Heartbeats
 from edged.loop.batch_executor import BatchExecutor
 from edged.loop.dispatcher import Dispatcher
 from edged.loop.governor_client import GovernorClient
+from edged.loop.limit_layers import LimitLayers
 from edged.loop.loop_calls import LoopCalls
-from edged.loop.result_publisher import ResultPublisher
 from edged.loop.sensor_feed import SensorFeed
 from edged.loop.shadow_runner import ShadowRunner
 from edged.loop.status_reporter import StatusReporter
-from edged.vision.letterbox import GpuLetterboxer, Letterboxer
 
 STAGE: Final = "pipeline"
 LONGEST_WAIT_NS: Final = NS_PER_S // 2
@@ -39,57 +38,61 @@ OVERDUE_NS: Final = NS_PER_S // 4
 """So long a plan waits for a moment without frames."""
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What the engine loop joins; `selector` has the cameras' sockets and the wake-up of `calls`."""
+
+    selector: selectors.BaseSelector
+    calls: LoopCalls
+    cameras: Cameras
+    schedule: Scheduler
+    dispatcher: Dispatcher
+    executor: BatchExecutor
+    governor: GovernorClient
+    sensor_feed: SensorFeed
+    shadow: ShadowRunner
+    reporter: StatusReporter
+    heartbeats: Heartbeats
+
+
 class EngineLoop:
-    def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        calls: LoopCalls,
-        cameras: Cameras,
-        pool: Pool,
-        letterboxer: Letterboxer | GpuLetterboxer,
-        presenter: ResultPublisher,
-        steering: GovernorClient,
-        senses: SensorFeed,
-        shadow: ShadowRunner,
-        reports: StatusReporter,
-        heartbeats: Heartbeats,
-    ) -> None:
-        self._selector = selector
-        self._calls = calls
-        self._cameras = cameras
-        self._steering = steering
-        self._senses = senses
-        self._shadow = shadow
-        self._reports = reports
-        self._heartbeats = heartbeats
-        self._schedule = Scheduler()
-        self._runner = BatchExecutor(cameras, pool, letterboxer, presenter, steering, reports)
-        self._chooser = Dispatcher(self._schedule, steering, pool.max_batch, self._runner.dropped)
+    def __init__(self, parts: Parts) -> None:
+        self._selector = parts.selector
+        self._calls = parts.calls
+        self._cameras = parts.cameras
+        self._schedule = parts.schedule
+        self._dispatcher = parts.dispatcher
+        self._executor = parts.executor
+        self._governor = parts.governor
+        self._sensor_feed = parts.sensor_feed
+        self._shadow = parts.shadow
+        self._reporter = parts.reporter
+        self._heartbeats = parts.heartbeats
         self._weights: dict[str, float] = {}
         self._stopping = False
 
-    def configure(self, cameras: list[CameraConfig], limits: Limits) -> None:
-        """Take these cameras and limits. UsageError, and nothing changed, if it cannot."""
+    def configure(self, cameras: list[CameraConfig]) -> None:
+        """Take these cameras. UsageError, and nothing changed, if it cannot."""
         now_ns = clock.mono_ns()
         check_sources(cameras)
-        self.set_limits(limits)
-        while self._runner.busy:  # a camera may go, and its ring with it
-            self._runner.finish()
+        while self._executor.busy:  # a camera may go, and its ring with it
+            self._executor.finish()
         self._cameras.configure(cameras, now_ns)
         for gone in self._weights.keys() - {camera.name for camera in cameras}:
             self._schedule.forget(gone)
         mean = sum(camera.weight for camera in cameras) / max(1, len(cameras))
         self._weights = {camera.name: camera.weight / mean for camera in cameras}
-        self._chooser.weights = self._runner.weights = self._weights
+        self._dispatcher.weights = self._executor.weights = self._weights
         self._shadow.configure(self._cameras.names(), now_ns)
         # Until the cameras are live and counted: as if each gave a frame at once, at no particular rate.
-        self._steering.observe(Workload(len(cameras), 0.0, 0, apart=True), now_ns)
+        self._governor.observe(Workload(len(cameras), 0.0, 0, apart=True), now_ns)
 
-    def set_limits(self, limits: Limits) -> None:
-        """UsageError, and nothing changed, if no variant could hold them."""
-        now_ns = clock.mono_ns()
-        self._steering.set_limits(limits, now_ns)
-        self._runner.deadline_ms = limits.deadline_ms
+    def put_in_force(self, layers: LimitLayers) -> None:
+        """UsageError, and nothing changed, if no variant could hold these limits."""
+        limits = layers.in_force
+        self._governor.set_limits(limits, clock.mono_ns())
+        self._executor.deadline_ms = limits.deadline_ms
+        self._reporter.limits_changed(limits, layers.profile_name)
 
     def stop(self) -> None:
         """End `run` after the turn in hand. From any thread, and from signal handlers."""
@@ -100,13 +103,13 @@ class EngineLoop:
         """Turns until `stop`; then what is in flight is finished and what waits is counted."""
         while not self._stopping:
             self._turn()
-        while self._runner.busy:
-            self._runner.finish()
+        while self._executor.busy:
+            self._executor.finish()
         for camera in self._weights:
             drop = self._schedule.forget(camera)
             if drop is not None:
-                self._runner.dropped(drop.frame, "shutdown")
-        self._reports.publish(clock.mono_ns())
+                self._executor.dropped(drop.frame, "shutdown")
+        self._reporter.publish(clock.mono_ns())
         self._heartbeats.idle(STAGE)
 
     def _turn(self) -> None:
@@ -114,26 +117,26 @@ class EngineLoop:
         self._calls.run()
         now_ns = clock.mono_ns()
         self._cameras.tick(now_ns)
-        self._reports.publish_changes(now_ns)
+        self._reporter.publish_changes(now_ns)
         self._take_fresh()
-        if len(self._schedule) and self._runner.can_start:
+        if len(self._schedule) and self._executor.can_start:
             self._start_batch()
-        if self._runner.busy and not (self._runner.can_start and len(self._schedule)):
-            whole = self._runner.finish()
+        if self._executor.busy and not (self._executor.can_start and len(self._schedule)):
+            whole = self._executor.finish()
             if whole is not None:
-                self._shadow.after(*whole, self._runner.deadline_ms, self._quiet)
-        self._take_stock(clock.mono_ns())
+                self._shadow.after(*whole, self._executor.deadline_ms, self._quiet)
+        self._do_due_work(clock.mono_ns())
 
     def _quiet(self) -> bool:
         """No frame waits, here or with a camera that spoke meanwhile, and nothing is in flight."""
-        return not (len(self._schedule) or self._runner.busy or self._selector.select(0))
+        return not (len(self._schedule) or self._executor.busy or self._selector.select(0))
 
     def _wait(self) -> None:
         """Until a camera speaks, a call comes or something is due; not at all while there is work."""
         timeout_s = 0.0
-        if not len(self._schedule) and not self._runner.busy:
+        if not len(self._schedule) and not self._executor.busy:
             now_ns = clock.mono_ns()
-            due_ns = min(self._reports.due_ns, self._steering.due_ns, self._senses.due_ns)
+            due_ns = min(self._reporter.due_ns, self._governor.due_ns, self._sensor_feed.due_ns)
             wake_ns = min(self._cameras.next_wake_ns(), due_ns, now_ns + LONGEST_WAIT_NS)
             timeout_s = max(0, wake_ns - now_ns) / NS_PER_S
             self._heartbeats.idle(STAGE)
@@ -148,26 +151,26 @@ class EngineLoop:
 
     def _take_fresh(self) -> None:
         for frame in self._cameras.fresh():
-            deadline_ns = frame.mono_capture_ns + int(self._runner.deadline_ms * NS_PER_MS)
+            deadline_ns = frame.mono_capture_ns + int(self._executor.deadline_ms * NS_PER_MS)
             drop = self._schedule.offer(frame, deadline_ns, self._weights.get(frame.camera, 1.0))
             if drop is not None:
-                self._runner.dropped(drop.frame, drop.cause)
+                self._executor.dropped(drop.frame, drop.cause)
 
     def _start_batch(self) -> None:
         now_ns = clock.mono_ns()
-        probing = now_ns - self._runner.submitted_ns > PROBE_AFTER_NS
-        chosen = self._chooser.next(now_ns, self._runner.free_ns(now_ns), probing)
+        probing = now_ns - self._executor.submitted_ns > PROBE_AFTER_NS
+        chosen = self._dispatcher.next(now_ns, self._executor.free_ns(now_ns), probing)
         if chosen is not None:
-            self._runner.start(*chosen, now_ns)
+            self._executor.start(*chosen, now_ns)
 
-    def _take_stock(self, now_ns: int) -> None:
+    def _do_due_work(self, now_ns: int) -> None:
         """What is due by the clock: the sensors, the reports, the plan."""
-        self._steering.tell_dropped(now_ns)
-        if now_ns >= self._senses.due_ns:
-            self._senses.look(now_ns)
-        if now_ns >= self._reports.due_ns:
-            self._steering.observe(self._reports.workload(now_ns), now_ns)
-            self._reports.publish(now_ns)
-        late_ns = now_ns - self._steering.due_ns
-        if late_ns >= 0 and (late_ns > OVERDUE_NS or not (len(self._schedule) or self._runner.busy)):
-            self._steering.tick(now_ns)
+        self._governor.tell_dropped(now_ns)
+        if now_ns >= self._sensor_feed.due_ns:
+            self._sensor_feed.look(now_ns)
+        if now_ns >= self._reporter.due_ns:
+            self._governor.observe(self._reporter.workload(now_ns), now_ns)
+            self._reporter.publish(now_ns)
+        late_ns = now_ns - self._governor.due_ns
+        if late_ns >= 0 and (late_ns > OVERDUE_NS or not (len(self._schedule) or self._executor.busy)):
+            self._governor.tick(now_ns)

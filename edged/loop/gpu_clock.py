@@ -1,7 +1,7 @@
 """The GPU's clock between the governor and the actuator: what is planned in, what is confirmed out. On the engine loop.
 
-Only what the actuator has confirmed counts. While it confirms nothing the clock is a given, whatever the cause: nobody
-asked for control, the helper is away, or it has died. The governor is told when that changes, people by an event.
+Only what the actuator has confirmed counts. While it confirms nothing the clock is not controlled, whatever the cause:
+nobody asked for control, the helper does not run, or it has died. Each change is told to the governor and is an event.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class GpuClock:
         self, clocks_mhz: Sequence[float], actuator: Actuator | None = None, dwell_s: float = 0.0, now_ns: int = 0
     ) -> None:
         """`clocks_mhz` ascends, as in the device profile; a clock is kept for `dwell_s` at least. Without an actuator
-        the clock stays a given."""
+        the clock is not controlled."""
         self.clocks_mhz = tuple(clocks_mhz)
         self._actuator = actuator
         self._dwell_ns = int(dwell_s * NS_PER_S)
@@ -51,7 +51,7 @@ class GpuClock:
 
     @property
     def clock(self) -> int | None:
-        """Which one is in force by the actuator's word; None while the clock is a given."""
+        """Which one is in force by the actuator's word; None while it is not controlled."""
         return None if self._actuator is None else self._actuator.state.index
 
     @property
@@ -103,7 +103,7 @@ class GpuClock:
         if not self._controlled:
             low_mhz, high_mhz = self.clocks_mhz[0], self.clocks_mhz[self._highest]
             event = schema.Event(
-                kind="clock_control", text=f"the GPU's clock is edged's to set, {low_mhz:g} to {high_mhz:g} MHz"
+                kind="clock_control", text=f"edged controls the GPU clock, {low_mhz:g} to {high_mhz:g} MHz"
             )
         self._controlled, self._problem = True, None
         return ClockRange(self._highest) if self._highest != before else None, event
@@ -113,7 +113,7 @@ class GpuClock:
         problem = state.problem or f"the ceiling is {state.ceiling_mhz:g} MHz, below every clock of the device profile"
         event = None
         if problem != self._problem:
-            event = schema.Event(kind="clock_control", text=f"the GPU's clock is a given: {problem}")
+            event = schema.Event(kind="clock_control", text=f"GPU clock control is unavailable: {problem}")
         was, self._controlled, self._problem, self._told = self._controlled, False, problem, None
         # when it is back, it begins again with what holds nothing down
         self._wanted = self._highest = self._top

@@ -6,18 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from msgspec import UNSET
-
 from edged import clock
 from edged.bus import schema
 from edged.bus.publisher import Publisher
 from edged.clock import NS_PER_MS, NS_PER_S
 from edged.engines.engine import Outputs
 from edged.frames.frame import Frame
-from edged.vision.classify import Classes
+from edged.loop.seen_messages import seen_fields
 from edged.vision.decoder import Decode
-from edged.vision.detect import Detections
 from edged.vision.letterbox import Letterbox
+from edged.vision.results import Seen, best_score
 
 
 @dataclass(frozen=True)
@@ -33,13 +31,12 @@ class Timing:
 class Decoded(NamedTuple):
     """What the engine saw in one frame: not sent yet, since a better variant may look again. `post_ms`: decoding."""
 
-    objects: Detections | Classes
+    objects: Seen
     post_ms: float
 
     def confidence(self) -> float | None:
         """The best score, which is the first; None where nothing was seen, rightly or wrongly."""
-        scores = self.objects.scores
-        return float(scores[0]) if len(scores) else None
+        return best_score(self.objects)
 
 
 class ResultMeta(NamedTuple):
@@ -90,24 +87,7 @@ class ResultPublisher:
                 height=frame.height,
                 ring=schema.RingRef(self._ring_name(frame.camera), frame.slot, frame.seq),
                 escalated=made.escalated,
-                detections=self._detections(objects) if isinstance(objects, Detections) else UNSET,
-                classes=self._classes(objects) if isinstance(objects, Classes) else UNSET,
+                **seen_fields(objects, self._labels),
             )
         )
         return sent.deadline_met
-
-    def _detections(self, seen: Detections) -> list[schema.Detection]:
-        labels = self._labels
-        return [
-            schema.Detection(labels[class_id], class_id, score, (box[0], box[1], box[2], box[3]))
-            for class_id, score, box in zip(
-                seen.class_ids.tolist(), seen.scores.tolist(), seen.boxes.tolist(), strict=True
-            )
-        ]
-
-    def _classes(self, seen: Classes) -> list[schema.ClassScore]:
-        labels = self._labels
-        return [
-            schema.ClassScore(labels[class_id], class_id, score)
-            for class_id, score in zip(seen.class_ids.tolist(), seen.scores.tolist(), strict=True)
-        ]

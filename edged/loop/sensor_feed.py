@@ -25,15 +25,15 @@ class SensorFeed:
     def __init__(
         self,
         sampler: Sampler,
-        steering: GovernorClient,
-        budgets: LimitMonitor,
+        governor: GovernorClient,
+        limit_monitor: LimitMonitor,
         now_ns: int,
         record: Callable[[Mapping[str, Any], int], None] | None = None,
     ) -> None:
         """`record` gets each sample whole."""
         self._sampler = sampler
-        self._steering = steering
-        self._budgets = budgets
+        self._governor = governor
+        self._limit_monitor = limit_monitor
         self._record = record
         self._interval_ns = int(sampler.interval_s * NS_PER_S)
         self._seen_ns = 0  # when the last sample that was told was read
@@ -56,11 +56,11 @@ class SensorFeed:
             self.due_ns = now_ns + LOOK_AGAIN_NS
             return
         self._told_ns = now_ns
-        self._steering.observe(said, now_ns)
-        self._budgets.sensed(sample, now_ns)
+        self._governor.observe(said, now_ns)
+        self._limit_monitor.sensed(sample, now_ns)
 
     def _said(self, sample: Sample, now_ns: int) -> Sensed:
-        ceiling = self._steering.ceiling
+        ceiling = self._governor.ceiling
         ceiling.sensed(sample.gpu_ceiling_mhz, now_ns)
         return Sensed(
             sample.power_w,

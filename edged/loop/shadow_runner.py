@@ -30,10 +30,11 @@ from edged.errors import EdgedError
 from edged.frames.frame import Frame
 from edged.governor.messages import Compared, ShadowDone, Unvetoed, Vetoed
 from edged.loop.governor_client import GovernorClient
-from edged.vision.agreement import Seen, make_compare
+from edged.vision.agreement import make_compare
 from edged.vision.decoder import Decode
 from edged.vision.letterbox import Geometries
 from edged.vision.luma import measure
+from edged.vision.results import Seen
 
 LOOK_EVERY_NS: Final = NS_PER_S
 SLACK_MS: Final = 2.0
@@ -56,7 +57,7 @@ class ShadowRunner:
         letterboxer: Geometries,
         decode: Decode,
         publisher: Publisher,
-        steering: GovernorClient,
+        governor: GovernorClient,
         seed: int = 0,
     ) -> None:
         """`seed`: the same frames are drawn for the same one."""
@@ -64,7 +65,7 @@ class ShadowRunner:
         self._letterboxer = letterboxer
         self._decode = decode
         self._publisher = publisher
-        self._steering = steering
+        self._governor = governor
         self._compare = make_compare(manifest)
         accuracies = {variant.name: variant.accuracy for variant in pool.variants}
         norm = None if manifest.drift is None else Norm(**msgspec.structs.asdict(manifest.drift))
@@ -100,7 +101,7 @@ class ShadowRunner:
         self._frames += len(frames)
         oldest_ns = min([frame.mono_capture_ns for frame in frames])
         self._lead_ms = max(self._lead_ms * FADE, (start_ns - oldest_ns) / NS_PER_MS)
-        scarce = self._steering.decision.price_per_j > 0
+        scarce = self._governor.decision.price_per_j > 0
         for index, frame in enumerate(frames):
             if now_ns >= self._look_due_ns.get(frame.camera, now_ns + 1):
                 self._look(lane, index, frame, now_ns)
@@ -192,8 +193,8 @@ class ShadowRunner:
         self._took_ms[name] = max(service_ms, FADE * self._took_ms[name])
         self._runs += 1
         self._spent_ms += service_ms
-        self._steering.ran(name, begin_ns, end_ns)
-        self._steering.observe(ShadowDone(name, 1, service_ms, tuple(compared)), now_ns)
+        self._governor.ran(name, begin_ns, end_ns)
+        self._governor.observe(ShadowDone(name, 1, service_ms, tuple(compared)), now_ns)
         for one in compared:
             self._tell(self._guard.compared(one, now_ns), now_ns)
         return objects
@@ -201,7 +202,7 @@ class ShadowRunner:
     def _room_ms(self, variant: str, deadline_ms: float) -> float:
         """How long the engine may be kept from the frames to come, should all cameras give one now."""
         times = max(
-            (self._steering.predict_ms(name) for name in {variant, self._steering.decision.variant}), default=()
+            (self._governor.predict_ms(name) for name in {variant, self._governor.decision.variant}), default=()
         )
         if not times:
             return 0.0
@@ -234,7 +235,7 @@ class ShadowRunner:
 
     def _tell(self, changes: Sequence[Change], now_ns: int) -> None:
         for change in changes:
-            self._steering.observe(change, now_ns)
+            self._governor.observe(change, now_ns)
             if change.camera is None and len(self._look_due_ns) == 1:
                 continue  # it is that camera's veto, told already
             where = f"on {change.camera}" if change.camera is not None else "on all cameras"

@@ -11,7 +11,7 @@ import os
 import statistics
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import msgspec
@@ -45,38 +45,40 @@ _UNOFFERED: Final = ("rate", "corrupt", "frozen")
 """Drops that happen in the camera's child: these frames were never offered to the engine."""
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What is reported on. `mode`: of the power profile in force; `recording`: how the log of decisions stands."""
+
+    manifest: Manifest
+    cameras: Cameras
+    pool: Pool
+    governor: GovernorClient
+    sampler: Sampler
+    limit_monitor: LimitMonitor
+    shadow: ShadowRunner
+    heartbeats: Heartbeats
+    mode: Callable[[], schema.ProfileMode | None]
+    recording: Callable[[], schema.Recording | None]
+
+
 class StatusReporter:
-    def __init__(
-        self,
-        manifest: Manifest,
-        cameras: Cameras,
-        pool: Pool,
-        steering: GovernorClient,
-        publisher: Publisher,
-        sampler: Sampler,
-        budgets: LimitMonitor,
-        shadow: ShadowRunner,
-        heartbeats: Heartbeats,
-        mode: Callable[[], schema.ProfileMode | None] = lambda: None,
-        recording: Callable[[], schema.Recording | None] = lambda: None,
-    ) -> None:
-        """`mode`: of the profile in force."""
-        self._mode = mode
-        self._recording = recording
-        self._manifest = manifest
-        self._cameras = cameras
-        self._pool = pool
-        self._steering = steering
+    def __init__(self, sources: Sources, publisher: Publisher) -> None:
         self._publisher = publisher
-        self._sampler = sampler
-        self._budgets = budgets
-        self._shadow = shadow
-        self._heartbeats = heartbeats
+        self._manifest = sources.manifest
+        self._cameras = sources.cameras
+        self._pool = sources.pool
+        self._governor = sources.governor
+        self._sampler = sources.sampler
+        self._limit_monitor = sources.limit_monitor
+        self._shadow = sources.shadow
+        self._heartbeats = sources.heartbeats
+        self._mode = sources.mode
+        self._recording = sources.recording
         self._limits = Limits()
         self._profile: str | None = None
         self._begun_ns = clock.mono_ns()
-        self._results = {variant.name: 0 for variant in pool.variants}
-        self._latencies = {variant.name: deque[float](maxlen=LATENCIES) for variant in pool.variants}
+        self._results = {variant.name: 0 for variant in sources.pool.variants}
+        self._latencies = {variant.name: deque[float](maxlen=LATENCIES) for variant in sources.pool.variants}
         self._counted = (self._begun_ns, 0, 0)  # when, frames offered, frames late: as of the last workload
         self._sample: Sample | None = None
         self._alarms = Alarms()
@@ -89,7 +91,7 @@ class StatusReporter:
     def limits_changed(self, limits: Limits, profile: str | None = None) -> None:
         """`profile`: the name of the power profile they come from."""
         self._limits, self._profile = limits, profile
-        self._budgets.limits_changed(limits, clock.mono_ns())
+        self._limit_monitor.limits_changed(limits, clock.mono_ns())
 
     def batch_done(self, variant: str, frames: int, service_ms: float) -> None:
         self._latencies[variant].append(service_ms / frames)
@@ -97,7 +99,7 @@ class StatusReporter:
     def published(self, variant: str, on_time: bool) -> None:
         """A frame's result went out."""
         self._results[variant] += 1
-        self._budgets.published(variant, on_time)
+        self._limit_monitor.published(variant, on_time)
 
     def camera_changed(self, camera: str) -> None:
         """Its state changed; called from within Cameras, so it is only noted, and said in the same turn."""
@@ -116,7 +118,7 @@ class StatusReporter:
         statuses = [self._cameras.status(name, now_ns) for name in self._cameras.names()]
         offered = sum(s.captured - sum(s.drops.get(cause, 0) for cause in _UNOFFERED) for s in statuses)
         late = sum(s.drops.get("late", 0) + s.drops.get("overload", 0) for s in statuses)
-        self._budgets.update_counters(offered, sum(s.drops.get("budget", 0) for s in statuses))
+        self._limit_monitor.update_counters(offered, sum(s.drops.get("budget", 0) for s in statuses))
         then_ns, offered_then, late_then = self._counted
         self._counted = (now_ns, offered, late)
         seconds = max(now_ns - then_ns, 1) / NS_PER_S
@@ -142,13 +144,13 @@ class StatusReporter:
             profile=self._profile,
             variants=self._variants(),
             cameras=statuses,
-            decision=self._steering.message,
+            decision=self._governor.message,
             telemetry=self._telemetry,
             healthy=health.healthy,
             stages=health.stages,
-            budgets=self._budgets.states(now_ns),
+            budgets=self._limit_monitor.states(now_ns),
             guard=self._shadow.report(now_ns),
-            clock=self._steering.ceiling.report,
+            clock=self._governor.ceiling.report,
             mode=self._mode(),
             recording=self._recording(),
         )
@@ -189,7 +191,8 @@ class StatusReporter:
             self._publisher.publish(schema.Event(kind=alarm.kind, text=alarm.text))
         values = asdict(sample)
         del values["mono_ns"]
-        self._telemetry = self._publisher.publish(schema.Telemetry(**{**values, "missing": list(sample.missing)}))
+        values |= {"missing": list(sample.missing), "battery": sample.battery and schema.Battery(**values["battery"])}
+        self._telemetry = self._publisher.publish(schema.Telemetry(**values))
 
     def _variants(self) -> list[schema.VariantState]:
         return [

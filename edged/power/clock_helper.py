@@ -31,6 +31,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from edged import files
 from edged.errors import EdgedError
 from edged.power.gpu import clocks_hz, find_gpu
 from edged.power.sysfs_reader import SysfsReader, whole
@@ -95,9 +96,7 @@ class Ceiling:
 
     def _remember(self, old: int, written: int) -> None:
         self._held = old, written, self._mode_ns()
-        fresh = self._state.with_name(self._state.name + ".new")
-        fresh.write_text(" ".join(map(str, self._held)) + "\n")
-        fresh.replace(self._state)
+        files.write_atomic(self._state, " ".join(map(str, self._held)) + "\n")
 
     def _recover(self) -> None:
         """A helper before this one was killed while it held the ceiling down."""

@@ -17,8 +17,9 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from edged.config import Limits, ModeName, read_toml
-from edged.errors import EdgedError, UsageError
+from edged.config import Limits, ModeName
+from edged.errors import EdgedError, UsageError, encodable
+from edged.toml_file import read_toml
 from edged.validate import convert
 
 SHIPPED: Final = Path(__file__).parent
@@ -68,19 +69,19 @@ def find(name: str, config: Path) -> Profile:
 
 
 def names(config: Path) -> list[str]:
-    """Of all profiles there are, right or wrong."""
-    return sorted({path.stem for directory in _directories(config) for path in directory.glob("*.toml")})
+    """Of all profiles there are, right or wrong; bytes of a file name that are not UTF-8 are escaped."""
+    found = {path.stem for directory in _directories(config) for path in directory.glob("*.toml")}
+    return sorted(map(encodable, found))
 
 
-def listed(config: Path) -> list[dict[str, str | None]]:
-    """Every profile there is, as the control socket tells it: name, description, path, and what is wrong with it."""
-    found: list[dict[str, str | None]] = []
+def find_all(config: Path) -> list[tuple[str, Profile | EdgedError]]:
+    """Every profile there is by name, or what is wrong with it."""
+    found: list[tuple[str, Profile | EdgedError]] = []
     for name in names(config):
         try:
-            one = find(name, config)
-            found.append({"name": name, "description": one.description, "path": str(one.path), "problem": None})
+            found.append((name, find(name, config)))
         except EdgedError as error:
-            found.append({"name": name, "description": "", "path": None, "problem": str(error)})
+            found.append((name, error))
     return found
 
 
@@ -91,7 +92,7 @@ def checked_limits(limits: Mapping[str, Any], where: str) -> dict[str, float | N
 
 
 def _load(name: str, path: Path) -> Profile:
-    file = convert(read_toml(path), _File, str(path))
+    file = convert(read_toml(path, "a power profile"), _File, str(path))
     limits = checked_limits(file.limits, str(path))
     for key in file.lift:
         if key not in LIFTABLE:

@@ -1,8 +1,8 @@
 """How far two variants see the same in one frame: 1 is all the same, 0 nothing in common.
 
 In: what two engines decoded from the same input. Out: a number 0..1, or None if neither saw anything, which is evidence
-of nothing. Continuous in the scores, so that an object that flickers about the threshold, as healthy variants let it,
-costs next to nothing, and one that only one of them sees for certain costs all. Pure arithmetic, on any thread.
+of nothing. Continuous in the scores: an object that flickers about the threshold, as healthy variants let it, costs
+next to nothing, and one that only one of them is sure of costs all. Pure arithmetic, on any thread.
 """
 
 from __future__ import annotations
@@ -14,37 +14,43 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.engines.manifest import ClassifyDecoder, Manifest
-from edged.vision.classify import Classes
-from edged.vision.detect import Detections
+from edged.engines.decoder_spec import ClassifyDecoder, EmbedDecoder, SemanticDecoder
+from edged.engines.manifest import Manifest
+from edged.vision.results import Classes, ClassMap, Detections, Embedding, Seen
+from edged.vision.similarity import similarity
 
-Seen = Detections | Classes
 Compare = Callable[[Seen, Seen], float | None]
 
 SAME_OBJECT_IOU: Final = 0.5
-"""Boxes of one class that overlap so much are one object."""
+"""Objects of one class that are so similar are one object."""
 
 
 def make_compare(manifest: Manifest) -> Compare:
     """The comparison that fits the manifest's decoder."""
     output = manifest.output
-    threshold = None if isinstance(output, ClassifyDecoder) else output.score_threshold
-    return functools.partial(_compare, threshold)
+    scored = not isinstance(output, ClassifyDecoder | SemanticDecoder | EmbedDecoder)
+    return functools.partial(_compare, output.score_threshold if scored else None)  # type: ignore[union-attr]
 
 
 def _compare(threshold: float | None, a: Seen, b: Seen) -> float | None:
-    if isinstance(a, Detections) and isinstance(b, Detections) and threshold is not None:
-        return of_detections(a, b, threshold)
-    if isinstance(a, Classes) and isinstance(b, Classes):
-        return of_classes(a, b)
-    raise TypeError(f"{type(a).__name__} and {type(b).__name__} cannot be compared")
+    match a, b:
+        case Detections(), Detections() if threshold is not None:
+            return of_detections(a, b, threshold)
+        case Classes(), Classes():
+            return of_classes(a, b)
+        case ClassMap(), ClassMap():
+            return float((a.class_ids == b.class_ids).mean())
+        case Embedding(), Embedding():
+            return of_embeddings(a, b)
+        case _:
+            raise TypeError(f"{type(a).__name__} and {type(b).__name__} cannot be compared")
 
 
 def of_detections(a: Detections, b: Detections, threshold: float) -> float | None:
     """The weighted Jaccard index of two sets of objects: sum of min(weight) over sum of max(weight).
 
-    An object weighs what its score is above the threshold, 0..1; one that the other did not see weighs 0 there. Less
-    than one sure object in all counts as one: a lone faint object cannot make a frame a complete disagreement.
+    The weight of an object is its score above the threshold, 0..1; one that the other did not see has weight 0 there.
+    Less than one sure object in all counts as one: a lone faint object cannot make a frame a complete disagreement.
     """
     if not len(a.scores) and not len(b.scores):
         return None
@@ -64,8 +70,8 @@ def _weights(scores: NDArray[np.float32], threshold: float) -> NDArray[np.float6
 
 
 def _matches(a: Detections, b: Detections) -> list[tuple[int, int]]:
-    """Which object of `a` is which of `b`: the best overlaps first, each object once."""
-    overlap = np.where(a.class_ids[:, None] == b.class_ids, _iou(a.boxes, b.boxes), 0.0)
+    """Which object of `a` is which of `b`: the most similar first, each object once."""
+    overlap = np.where(a.class_ids[:, None] == b.class_ids, similarity(a, b), 0.0)
     pairs: list[tuple[int, int]] = []
     while overlap.size:
         i, j = divmod(int(overlap.argmax()), overlap.shape[1])
@@ -77,18 +83,9 @@ def _matches(a: Detections, b: Detections) -> list[tuple[int, int]]:
     return pairs
 
 
-def _iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    first, second = a.astype(np.float64)[:, None], b.astype(np.float64)[None]
-    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
-    common = sides.clip(0).prod(axis=-1)
-    area_a, area_b = ((boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (first, second))
-    iou: NDArray[np.float64] = common / np.maximum(area_a + area_b - common, 1e-9)
-    return iou
-
-
 def of_classes(a: Classes, b: Classes) -> float | None:
-    """1 if both name the same class first; else 1 less what each prefers its own to the other's by, in the mean: two
-    that waver between the same two classes nearly agree. A class that is not among the best few has score 0."""
+    """1 if both name the same class first; else 1 less the mean margin by which each prefers its own to the other's:
+    two that waver between the same two classes nearly agree. A class that is not among the best few has score 0."""
     if not len(a.class_ids) or not len(b.class_ids):
         return None
     first_a, first_b = int(a.class_ids[0]), int(b.class_ids[0])
@@ -102,3 +99,10 @@ def of_classes(a: Classes, b: Classes) -> float | None:
 def _score_of(seen: Classes, class_id: int) -> float:
     at = np.flatnonzero(seen.class_ids == class_id)
     return float(seen.scores[at[0]]) if at.size else 0.0
+
+
+def of_embeddings(a: Embedding, b: Embedding) -> float:
+    """The cosine of the angle between the vectors, at least 0; 0 if one of them is zero."""
+    first, second = a.vector.astype(np.float64), b.vector.astype(np.float64)
+    length = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return min(1.0, max(0.0, float(first @ second) / length)) if length else 0.0

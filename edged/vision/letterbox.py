@@ -62,6 +62,11 @@ class Letterbox:
         source: NDArray[np.float32] = np.minimum(np.maximum((boxes - corner) / scale, 0), edge)
         return source
 
+    def unmap_points(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Points (..., 2) x, y: from input pixels to source pixels, not clipped."""
+        corner = np.array((self.left, self.top), np.float32)
+        return ((points - corner) / np.array((self.scale_x, self.scale_y), np.float32)).astype(np.float32)
+
 
 def fit(source_width: int, source_height: int, width: int, height: int) -> Letterbox:
     """The largest even-sided picture of the source's shape inside width x height, centred."""

@@ -45,7 +45,7 @@ class RunningDaemon:
         self.pid = self._process.pid
 
     def ask(self, op: str, **arguments: object) -> dict[str, Any]:
-        reply = request(op, self.control, timeout_s=5.0, **arguments)
+        reply = request(op, self.control, 5.0, None, **arguments)
         if not reply["ok"]:
             raise EdgedError(reply["error"])
         return reply

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+Shape = list[int | str | None]
+
 
 def _constant(rng: np.random.Generator, name: str, *shape: int) -> onnx.TensorProto:
-    spread = 1 / np.sqrt(max(np.prod(shape[1:]), 1))
+    spread = 1 / np.sqrt(max(math.prod(shape[1:]), 1))
     return numpy_helper.from_array((rng.standard_normal(shape) * spread).astype(np.float32), name)
 
 
 def _model(
-    nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], shape: list[object], output: list[object]
+    nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], shape: Shape, output: Shape
 ) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
@@ -37,7 +42,7 @@ def network() -> onnx.ModelProto:
     constants += [_constant(rng, f"{name}.bias", shape[0]) for name, shape in shapes.items()]
     constants.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"))
 
-    def conv(name: str, source: str, result: str, **attributes: object) -> onnx.NodeProto:
+    def conv(name: str, source: str, result: str, **attributes: Any) -> onnx.NodeProto:
         return helper.make_node("Conv", [source, f"{name}.weight", f"{name}.bias"], [result], name=name, **attributes)
 
     nodes = [

@@ -29,7 +29,7 @@ def layer(analysis: Analysis, node: str) -> LayerFacts:
     return next(layer for layer in analysis.layers if layer.node == node)
 
 
-def test_depthwise_and_stem_layers_are_told_apart(mobile: Analysis):
+def test_depthwise_and_stem_layers_are_told_apart(mobile: Analysis) -> None:
     stem, depthwise, wide = (layer(mobile, n) for n in ("stem", "s1b0.depthwise", "last"))
     assert stem.sparsity == "forbidden" and "3 input channels" in stem.sparsity_reason
     assert depthwise.depthwise and depthwise.sparsity == "forbidden" and "depthwise" in depthwise.sparsity_reason
@@ -39,18 +39,18 @@ def test_depthwise_and_stem_layers_are_told_apart(mobile: Analysis):
     assert any("17 depthwise" in note for note in mobile.notes)
 
 
-def test_alignment_is_of_both_channel_counts(mobile: Analysis):
+def test_alignment_is_of_both_channel_counts(mobile: Analysis) -> None:
     layer24 = layer(mobile, "s1b1.expand")  # 24 to 144 channels
     assert layer24.aligned_fp16 and not layer24.aligned_int8_16 and not layer24.aligned_int8_32
 
 
-def test_ranges_are_shown_where_they_were_measured(network: onnx.ModelProto):
+def test_ranges_are_shown_where_they_were_measured(network: onnx.ModelProto) -> None:
     analysis = analyze(network, {"e": Range(0.0, 3.5)})
     assert layer(analysis, "down").activation == (0.0, 3.5)
     assert layer(analysis, "first").activation is None
 
 
-def test_a_pruned_int8_graph_says_so(network: onnx.ModelProto, feeds: list):
+def test_a_pruned_int8_graph_says_so(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     pruned = prune(network, feeds, ("down",), rows=1024)
     analysis = analyze(quantize(pruned, ranges(calibrate(pruned, feeds)), "trt"))
     assert {x.node: x.sparsity for x in analysis.layers}["down"] == "present"
@@ -58,7 +58,7 @@ def test_a_pruned_int8_graph_says_so(network: onnx.ModelProto, feeds: list):
     assert layer(analysis, "first").weights == (-127.0, 127.0) or max(layer(analysis, "first").weights) == 127
 
 
-def test_the_bound_is_the_larger_of_arithmetic_and_memory(network: onnx.ModelProto):
+def test_the_bound_is_the_larger_of_arithmetic_and_memory(network: onnx.ModelProto) -> None:
     down = gemms(network)[2]
     bytes_moved = down.input_size + down.output_size + down.parameters
     assert microseconds(down, "int8") == pytest.approx(bytes_moved / ORIN_NANO.memory * 1e6)
@@ -75,11 +75,11 @@ def test_the_bound_is_the_larger_of_arithmetic_and_memory(network: onnx.ModelPro
         ("/model/features/features.3/block/conv/Conv_1", "…es.3/block/conv"),
     ],
 )
-def test_a_name_is_shown_without_what_it_repeats(node: str, shown: str):
+def test_a_name_is_shown_without_what_it_repeats(node: str, shown: str) -> None:
     assert short(node, 16) == shown
 
 
-def test_the_table_fits_80_columns(mobile: Analysis):
+def test_the_table_fits_80_columns(mobile: Analysis) -> None:
     console = Console(width=80, record=True)
     console.print(table(mobile))
     lines = console.export_text().splitlines()
@@ -88,7 +88,7 @@ def test_the_table_fits_80_columns(mobile: Analysis):
     assert not any("…" in line for line in lines)
 
 
-def test_the_report_is_one_file_and_escapes_names(mobile: Analysis):
+def test_the_report_is_one_file_and_escapes_names(mobile: Analysis) -> None:
     errors = [LayerError(node="stem", op="Conv", tensor="t", sqnr_db=12.5)]
     text = html(mobile, errors, title="<script>x</script>")
     assert "<script" not in text and "&lt;script&gt;" in text
@@ -103,7 +103,7 @@ def test_the_report_is_one_file_and_escapes_names(mobile: Analysis):
     assert html(mobile).count("<svg") == 2
 
 
-def test_an_empty_model_has_a_report():
+def test_an_empty_model_has_a_report() -> None:
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Relu", ["x"], ["y"])],
         "empty",

@@ -28,36 +28,36 @@ def scored(truth: list[Boxes], found: list[Boxes], classes: int) -> tuple[float,
 TRUTH = [boxes((0, 0, 10, 10, 0, 1), (20, 20, 60, 60, 1, 1)), boxes((5, 5, 25, 15, 0, 1)), boxes()]
 
 
-def test_the_truth_scores_one():
+def test_the_truth_scores_one() -> None:
     assert scored(TRUTH, TRUTH, 2) == pytest.approx((1, 1, 1))
 
 
-def test_nothing_found_scores_zero():
+def test_nothing_found_scores_zero() -> None:
     assert scored(TRUTH, [boxes()] * 3, 2)[1] == 0
 
 
-def test_half_of_a_class_found_scores_half():
+def test_half_of_a_class_found_scores_half() -> None:
     found = [TRUTH[0], boxes(), boxes()]  # class 0: one of two, class 1: its only one
     assert scored(TRUTH, found, 2)[1] == pytest.approx((51 / 101 + 1) / 2)
 
 
-def test_a_loose_box_counts_at_loose_thresholds_only():
+def test_a_loose_box_counts_at_loose_thresholds_only() -> None:
     found = scored([boxes((0, 0, 10, 10, 0, 1))], [boxes((0, 0, 10, 16, 0, 0.9))], 1)  # IoU 0.625: passes three of ten
     assert found == pytest.approx((0.3, 1, 0))
 
 
-def test_a_confident_false_alarm_costs_precision():
+def test_a_confident_false_alarm_costs_precision() -> None:
     truth = [boxes((0, 0, 10, 10, 0, 1))]
     below = scored(truth, [boxes((0, 0, 10, 10, 0, 0.9), (50, 50, 60, 60, 0, 0.3))], 1)
     above = scored(truth, [boxes((0, 0, 10, 10, 0, 0.9), (50, 50, 60, 60, 0, 0.95))], 1)
     assert (below[1], above[1]) == pytest.approx((1, 0.5))
 
 
-def test_the_wrong_class_does_not_count():
+def test_the_wrong_class_does_not_count() -> None:
     assert scored([boxes((0, 0, 10, 10, 0, 1))], [boxes((0, 0, 10, 10, 1, 0.9))], 2)[1] == 0
 
 
-def test_a_set_without_objects_or_of_another_length_is_refused():
+def test_a_set_without_objects_or_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="no object"):
         matches([boxes()], [boxes()], 2)
     with pytest.raises(ValueError, match="3 pictures"):
@@ -82,7 +82,7 @@ def noisy_sets(pictures: int, seed: int = 0) -> tuple[list[Boxes], list[Boxes]]:
     return truth, found
 
 
-def test_the_sum_is_that_of_pycocotools():
+def test_the_sum_is_that_of_pycocotools() -> None:
     truth, found = noisy_sets(60)
     annotations = [entry for number, item in enumerate(truth) for entry in _entries(number, item)]
     for identity, entry in enumerate(annotations, start=1):
@@ -109,7 +109,7 @@ def test_the_sum_is_that_of_pycocotools():
     assert 0.1 < per_iou.mean() < 0.9
 
 
-def test_a_weight_of_two_is_the_picture_twice():
+def test_a_weight_of_two_is_the_picture_twice() -> None:
     truth, found = noisy_sets(12, seed=3)
     weights = np.ones(12)
     weights[4], weights[7] = 2, 0

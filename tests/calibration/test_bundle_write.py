@@ -9,9 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edged import files as file_system
 from edged.engines.bundle import MANIFEST_NAME as MANIFEST
 from edged.engines.bundle import load_bundle, verify_file
-from edged.engines.manifest import CenterDecoder, InputSpec, Manifest, VariantSpec
+from edged.engines.decoder_spec import CenterDecoder
+from edged.engines.manifest import InputSpec, Manifest, VariantSpec
 from edged.errors import UsageError
 from edged_calibration.bundle.write import engine_file, write_bundle
 from edged_calibration.evaluate.metrics import Evaluation
@@ -35,7 +37,7 @@ def manifest(files: dict[str, bytes], name: str = "small") -> Manifest:
     )
 
 
-def test_what_is_written_loads_and_verifies(tmp_path: Path):
+def test_what_is_written_loads_and_verifies(tmp_path: Path) -> None:
     write_bundle(tmp_path / "bundle", manifest(FILES), FILES)
     bundle = load_bundle(tmp_path / "bundle")
     assert [verify_file(bundle, variant.files[0]) for variant in bundle.manifest.variants] == list(FILES.values())
@@ -45,7 +47,7 @@ def test_what_is_written_loads_and_verifies(tmp_path: Path):
     assert sorted(os.listdir(tmp_path)) == ["bundle"]
 
 
-def test_an_older_bundle_is_replaced_whole(tmp_path: Path):
+def test_an_older_bundle_is_replaced_whole(tmp_path: Path) -> None:
     write_bundle(tmp_path / "bundle", manifest(FILES), FILES)
     newer = {"c.onnx": b"three"}
     write_bundle(tmp_path / "bundle", manifest(newer, "newer"), newer)
@@ -54,16 +56,13 @@ def test_an_older_bundle_is_replaced_whole(tmp_path: Path):
     assert os.listdir(tmp_path) == ["bundle"]
 
 
-def test_a_failure_leaves_the_older_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failure_leaves_the_older_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_bundle(tmp_path / "bundle", manifest(FILES), FILES)
-    rename = os.rename
 
-    def full_disk(source: os.PathLike[str], target: os.PathLike[str]) -> None:
-        if Path(target).name == "bundle" and Path(source).parent == tmp_path:
-            raise OSError("no space left")
-        rename(source, target)
+    def full_disk(fresh: Path, path: Path) -> None:
+        raise OSError("no space left")
 
-    monkeypatch.setattr(os, "rename", full_disk)
+    monkeypatch.setattr(file_system, "replace_directory", full_disk)
     newer = {"c.onnx": b"three"}
     with pytest.raises(OSError, match="no space"):
         write_bundle(tmp_path / "bundle", manifest(newer), newer)
@@ -71,7 +70,7 @@ def test_a_failure_leaves_the_older_bundle(tmp_path: Path, monkeypatch: pytest.M
     assert os.listdir(tmp_path) == ["bundle"]
 
 
-def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(descriptor: int) -> None:
         raise OSError("input/output error")
 
@@ -81,16 +80,15 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     assert os.listdir(tmp_path) == []
 
 
-def test_the_bundle_is_complete_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    rename = os.rename
+def test_the_bundle_is_complete_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = file_system.replace_directory
     arrived: list[set[str]] = []
 
-    def watched(source: os.PathLike[str], target: os.PathLike[str]) -> None:
-        if Path(target) == tmp_path / "bundle":
-            arrived.append(set(os.listdir(source)))
-        rename(source, target)
+    def watched(fresh: Path, path: Path) -> None:
+        arrived.append(set(os.listdir(fresh)))
+        replace(fresh, path)
 
-    monkeypatch.setattr(os, "rename", watched)
+    monkeypatch.setattr(file_system, "replace_directory", watched)
     write_bundle(tmp_path / "bundle", manifest(FILES), FILES)
     write_bundle(tmp_path / "bundle", manifest(FILES), FILES)
     assert arrived == [{*FILES, MANIFEST}] * 2
@@ -101,18 +99,18 @@ def test_the_bundle_is_complete_before_it_gets_its_name(tmp_path: Path, monkeypa
     [{"a.onnx": FILES["a.onnx"]}, {**FILES, "c.onnx": b"extra"}, {**FILES, "b.onnx": b"other"}],
     ids=["missing", "extra", "changed"],
 )
-def test_files_that_the_manifest_does_not_describe_are_refused(tmp_path: Path, files: dict[str, bytes]):
+def test_files_that_the_manifest_does_not_describe_are_refused(tmp_path: Path, files: dict[str, bytes]) -> None:
     with pytest.raises(ValueError, match="manifest"):
         write_bundle(tmp_path / "bundle", manifest(FILES), files)
     assert os.listdir(tmp_path) == []
 
 
-def test_an_unknown_runtime_is_refused():
+def test_an_unknown_runtime_is_refused() -> None:
     with pytest.raises(msgspec.ValidationError):
         engine_file("abacus", "any", "a.onnx", b"x", MEASURED)
 
 
-def test_profiles_of_the_older_bundle_are_kept(tmp_path: Path):
+def test_profiles_of_the_older_bundle_are_kept(tmp_path: Path) -> None:
     """They are tied to digests: of files that stay the same they stay true."""
     write_bundle(tmp_path / "bundle", manifest(FILES), FILES)
     (tmp_path / "bundle" / "profile.some-device.json").write_text("{}")
@@ -120,7 +118,7 @@ def test_profiles_of_the_older_bundle_are_kept(tmp_path: Path):
     assert (tmp_path / "bundle" / "profile.some-device.json").read_text() == "{}"
 
 
-def test_a_directory_that_is_no_bundle_is_never_replaced(tmp_path: Path):
+def test_a_directory_that_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter").write_text("dear")
     with pytest.raises(UsageError, match="is no bundle"):

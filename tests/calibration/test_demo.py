@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,10 +14,12 @@ from onnx import TensorProto
 
 import edged
 from edged.engines.bundle import Bundle, load_bundle, verify_file
-from edged.engines.manifest import CenterDecoder, EngineFile, InputSpec
+from edged.engines.decoder_spec import CenterDecoder
+from edged.engines.manifest import EngineFile, InputSpec
 from edged.frames.frame import PixelFormat
 from edged.synthetic.scene import LABELS, Scene
 from edged.vision.letterbox import Letterboxer, fit
+from edged.vision.results import Detections
 from edged_calibration.demo.data import (
     CALIBRATION_SEED,
     GRID_HEIGHT,
@@ -46,7 +49,7 @@ RUNTIMES = ["fp16.onnx", "int8-sparse.x86_64.onnx", "int8-sparse.aarch64.onnx", 
 # ---- data
 
 
-def test_a_target_has_its_peak_at_the_centre_and_the_box_around_it():
+def test_a_target_has_its_peak_at_the_centre_and_the_box_around_it() -> None:
     heat, distances, positive = targets(np.array([[80, 40, 120, 64]], np.float32), np.array([3]))
     assert heat.shape == (8, GRID_HEIGHT, GRID_WIDTH) and distances.shape == (4, GRID_HEIGHT, GRID_WIDTH)
     assert np.argwhere(heat == 1).tolist() == [[3, 6, 12]]  # (100, 52) / 8
@@ -56,12 +59,12 @@ def test_a_target_has_its_peak_at_the_centre_and_the_box_around_it():
     assert (distances[:, positive] > 0).all() and not distances[:, ~positive].any()
 
 
-def test_no_object_no_target():
+def test_no_object_no_target() -> None:
     heat, distances, positive = targets(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
     assert not heat.any() and not distances.any() and not positive.any()
 
 
-def test_decoding_the_targets_gives_the_boxes_back():
+def test_decoding_the_targets_gives_the_boxes_back() -> None:
     labelled, decode, letterbox = held_out(30), TASK.decoder(measuring=True), fit(WIDTH, HEIGHT, WIDTH, HEIGHT)
     truth = [Boxes(item.boxes, item.classes, np.ones(len(item.classes))) for item in labelled]
     found = []
@@ -69,11 +72,12 @@ def test_decoding_the_targets_gives_the_boxes_back():
         heat, distances, _ = targets(item.boxes, item.classes)
         logits = np.where(heat == 1, 9, -9).astype(np.float32)
         seen = decode({"cls": logits[None], "box": distances[None]}, 0, letterbox)
+        assert isinstance(seen, Detections)
         found.append(Boxes(seen.boxes, seen.class_ids, seen.scores))
     assert precision(matches(truth, found, len(LABELS)))[5] > 0.99
 
 
-def test_data_is_deterministic_and_the_sets_differ():
+def test_data_is_deterministic_and_the_sets_differ() -> None:
     first, again = (next(batches(1, 4)) for _ in range(2))
     assert np.array_equal(first.images, again.images) and np.array_equal(first.heat, again.heat)
     assert first.images.shape == (4, HEIGHT, WIDTH, 3) and first.positive.any()
@@ -95,7 +99,7 @@ def entry(bundle: Bundle, path: str) -> EngineFile:
 
 
 @pytest.mark.parametrize("path", RUNTIMES)
-def test_a_shipped_file_is_as_accurate_as_its_manifest_says(bundle: Bundle, path: str):
+def test_a_shipped_file_is_as_accurate_as_its_manifest_says(bundle: Bundle, path: str) -> None:
     file = entry(bundle, path)
     frames = open_frames("scene://900001?count=100&textures=2", Path(), INPUT, 100, "scene", LABELS)
     found = evaluate(on_images(onnx.load_model_from_string(verify_file(bundle, file)), TASK), frames, TASK)
@@ -104,7 +108,7 @@ def test_a_shipped_file_is_as_accurate_as_its_manifest_says(bundle: Bundle, path
 
 
 @pytest.mark.parametrize("path", RUNTIMES)
-def test_a_shipped_file_takes_pictures_and_any_batch(bundle: Bundle, path: str):
+def test_a_shipped_file_takes_pictures_and_any_batch(bundle: Bundle, path: str) -> None:
     model = onnx.load_model_from_string(verify_file(bundle, entry(bundle, path)))
     wanted = 19 if path.endswith("tensorrt.onnx") else 17  # FP16 around INT8 has FP16 scales
     assert {opset.version for opset in model.opset_import} == {wanted}
@@ -114,7 +118,7 @@ def test_a_shipped_file_takes_pictures_and_any_batch(bundle: Bundle, path: str):
     assert [(o.shape, o.dtype) for o in outputs] == [((3, 8, 24, 40), np.float32), ((3, 4, 24, 40), np.float32)]
 
 
-def test_the_shipped_bundle_is_small_whole_and_says_where_it_comes_from(bundle: Bundle):
+def test_the_shipped_bundle_is_small_whole_and_says_where_it_comes_from(bundle: Bundle) -> None:
     manifest = bundle.manifest
     named = {file.path for variant in manifest.variants for file in variant.files}
     assert {path.name for path in SHIPPED.iterdir()} == {*named, "manifest.json"}
@@ -127,7 +131,7 @@ def test_the_shipped_bundle_is_small_whole_and_says_where_it_comes_from(bundle: 
 
 
 @pytest.mark.parametrize("path", RUNTIMES[1:])
-def test_shipped_sparse_weights_are_sparse(bundle: Bundle, path: str):
+def test_shipped_sparse_weights_are_sparse(bundle: Bundle, path: str) -> None:
     graph = Graph(onnx.load_model_from_string(verify_file(bundle, entry(bundle, path))))
     weights = [graph.array(name) for name in graph.constants if name.endswith("/weight_q")]
     assert len(weights) == 30
@@ -136,7 +140,7 @@ def test_shipped_sparse_weights_are_sparse(bundle: Bundle, path: str):
     assert sum(w.size for w in spatial) > 0.7 * sum(w.size for w in weights)
 
 
-def test_the_file_for_tensorrt_computes_nothing_in_float(bundle: Bundle):
+def test_the_file_for_tensorrt_computes_nothing_in_float(bundle: Bundle) -> None:
     """Built strongly typed, each tensor keeps its type; only what comes in and goes out is converted."""
     content = verify_file(bundle, entry(bundle, "int8-sparse.tensorrt.onnx"))
     graph = Graph(onnx.load_model_from_string(content))
@@ -147,12 +151,12 @@ def test_the_file_for_tensorrt_computes_nothing_in_float(bundle: Bundle):
     assert left == ["center_scale"]  # of the bytes that come in
 
 
-def test_the_sparse_variant_costs_accuracy(bundle: Bundle):
+def test_the_sparse_variant_costs_accuracy(bundle: Bundle) -> None:
     dense, sparse = (bundle.variant(name).files[0].accuracy["map50_95"] for name in ("fp16", "int8-sparse"))
     assert 0.7 < sparse < dense
 
 
-def test_the_shipped_model_sees_the_rendered_belt(bundle: Bundle):
+def test_the_shipped_model_sees_the_rendered_belt(bundle: Bundle) -> None:
     shipped = onnxruntime.InferenceSession(
         verify_file(bundle, entry(bundle, "fp16.onnx")), providers=["CPUExecutionProvider"]
     )
@@ -170,6 +174,7 @@ def test_the_shipped_model_sees_the_rendered_belt(bundle: Bundle):
             letterboxer.fill(letterbox, picture, PixelFormat.BGR24, 0, 0)
             outputs = dict(zip(("cls", "box"), shipped.run(["cls", "box"], {"image": buffer}), strict=True))
             seen = decode(outputs, 0, letterbox)
+            assert isinstance(seen, Detections)
             found.append(Boxes(seen.boxes, seen.class_ids, seen.scores))
     assert precision(matches(truth, found, len(LABELS)))[0] > 0.93
 
@@ -177,14 +182,15 @@ def test_the_shipped_model_sees_the_rendered_belt(bundle: Bundle):
 # ---- training, where torch is installed
 
 
-def test_training_is_deterministic():
+def test_training_is_deterministic() -> None:
     torch = pytest.importorskip("torch")
     from edged_calibration.demo.model import Detector
     from edged_calibration.demo.train import train
 
-    def weights() -> dict:
+    def weights() -> dict[str, Any]:
         torch.manual_seed(0)
-        mask = torch.zeros_like(Detector().cls[0][0].weight)
+        detector: Any = Detector()  # where torch is installed, mypy does not know that its layers can be indexed
+        mask = torch.zeros_like(detector.cls[0][0].weight)
         torch.manual_seed(0)
         return train(Detector(), 3, 1e-3, seed=1, masks={"cls.0.0.weight": mask}).state_dict()
 

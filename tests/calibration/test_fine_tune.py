@@ -20,7 +20,7 @@ from edged_calibration.sparsity.torch_module import OnnxModule  # noqa: E402
 
 
 @pytest.mark.parametrize(("name", "size"), [("mobilenet-v2", 32), ("yolo-nano", 64), ("vit-tiny", 32)])
-def test_the_module_computes_what_the_graph_does(name: str, size: int):
+def test_the_module_computes_what_the_graph_does(name: str, size: int) -> None:
     model = zoo.build(name, size)
     pictures = probe(size, UNIT if name == "yolo-nano" else IMAGENET)[:2]
     wanted = session(model).run(None, {INPUT: pictures})[0]
@@ -29,13 +29,13 @@ def test_the_module_computes_what_the_graph_does(name: str, size: int):
     np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
 
 
-def test_the_small_network_too(network: onnx.ModelProto, feeds: list):
+def test_the_small_network_too(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     with torch.no_grad():
         found = OnnxModule(network)({"pixels": torch.from_numpy(feeds[0]["pixels"])})["out"]
     np.testing.assert_allclose(found.numpy(), session(network).run(None, feeds[0])[0], atol=1e-4)
 
 
-def test_fine_tuning_helps_and_keeps_every_zero(network: onnx.ModelProto, feeds: list):
+def test_fine_tuning_helps_and_keeps_every_zero(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     pruned = prune(network, feeds, ("first", "down"), rows=1024, method="magnitude")
     seen: list[tuple[int, int]] = []
     tuned, report = finetune(network, pruned, feeds, steps=60, rate=2e-3, progress=lambda *step: seen.append(step))
@@ -47,21 +47,23 @@ def test_fine_tuning_helps_and_keeps_every_zero(network: onnx.ModelProto, feeds:
     onnx.checker.check_model(tuned, full_check=True)
 
 
-def test_sparsify_does_it_when_asked(network: onnx.ModelProto, feeds: list):
+def test_sparsify_does_it_when_asked(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     options = SparsifyOptions(layers="all", method="magnitude", rows=512, fine_tune_steps=20)
     tuned, report = sparsify(network, feeds, options)
     assert report.tuned is not None and report.tuned[1] <= report.tuned[0]
     assert all(sparse_layers(tuned).values())
 
 
-def test_what_does_not_get_better_is_left_alone(network: onnx.ModelProto, feeds: list):
+def test_what_does_not_get_better_is_left_alone(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     pruned = prune(network, feeds, ("down",), rows=1024)
     tuned, report = finetune(network, pruned, feeds, steps=3, rate=10.0)
     assert report.after == report.before
     assert tuned.SerializeToString() == copy_of(pruned).SerializeToString()
 
 
-def test_unknown_operators_and_too_few_frames_are_said(network: onnx.ModelProto, feeds: list):
+def test_unknown_operators_and_too_few_frames_are_said(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     model = copy_of(network)
     model.graph.node[1].op_type = "Softplus"
     with pytest.raises(UsageError, match="operator Softplus"):

@@ -16,21 +16,21 @@ from edged_calibration.int8.write import calibrate, quantize
 from edged_calibration.sparsity.apply import prune, sparse_layers
 
 
-def largest_error(model: onnx.ModelProto, other: onnx.ModelProto, feeds: list) -> float:
+def largest_error(model: onnx.ModelProto, other: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> float:
     """Relative to the largest output."""
     wanted, found = (np.concatenate([session(m).run(None, f)[0] for f in feeds]) for m in (model, other))
     assert found.dtype == wanted.dtype == np.float32
     return float(np.abs(wanted - found).max() / np.abs(wanted).max())
 
 
-def test_answers_and_ends_stay_the_same(network: onnx.ModelProto, feeds: list):
+def test_answers_and_ends_stay_the_same(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     result = halve(network)
     assert largest_error(network, result, feeds) < 4e-3
     assert result.graph.input == network.graph.input and result.graph.output == network.graph.output
     assert len(result.SerializeToString()) < 0.65 * len(network.SerializeToString())
 
 
-def test_arithmetic_is_half_but_for_the_scales_of_a_resize(network: onnx.ModelProto):
+def test_arithmetic_is_half_but_for_the_scales_of_a_resize(network: onnx.ModelProto) -> None:
     halved = halve(network)
     kinds = {tensor.name: tensor.data_type for tensor in halved.graph.initializer}
     assert kinds.pop("scales") == TensorProto.FLOAT
@@ -40,7 +40,9 @@ def test_arithmetic_is_half_but_for_the_scales_of_a_resize(network: onnx.ModelPr
 
 
 @pytest.mark.parametrize("keep", [("first",), ("down", "last"), ("add", "second"), ("concat",)])
-def test_named_nodes_stay_float(network: onnx.ModelProto, feeds: list, keep: tuple[str, ...]):
+def test_named_nodes_stay_float(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], keep: tuple[str, ...]
+) -> None:
     result = halve(network, keep_float=keep)
     constants = {tensor.name for tensor in result.graph.initializer}
     weighted = {node.name for node in Graph(network).weighted()}
@@ -48,12 +50,12 @@ def test_named_nodes_stay_float(network: onnx.ModelProto, feeds: list, keep: tup
     assert largest_error(network, result, feeds) < 4e-3
 
 
-def test_zeros_of_a_sparse_model_survive(network: onnx.ModelProto, feeds: list):
+def test_zeros_of_a_sparse_model_survive(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     halved = halve(prune(network, feeds, ("down",), rows=1024))
     assert [name for name, sparse in sparse_layers(halved).items() if sparse] == ["down.weight_half"]
 
 
-def test_what_half_precision_cannot_hold_is_refused_by_name(network: onnx.ModelProto):
+def test_what_half_precision_cannot_hold_is_refused_by_name(network: onnx.ModelProto) -> None:
     model = copy_of(network)
     huge = onnx.numpy_helper.from_array(np.full(32, 1e6, np.float32), "down.bias")
     Graph(model).constants["down.bias"].CopyFrom(huge)
@@ -61,7 +63,7 @@ def test_what_half_precision_cannot_hold_is_refused_by_name(network: onnx.ModelP
         halve(model)
 
 
-def test_what_overflows_on_data_stays_float(network: onnx.ModelProto, feeds: list):
+def test_what_overflows_on_data_stays_float(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     model = copy_of(network)
     weights = Graph(model).array("down.weight")
     Graph(model).constants["down.weight"].CopyFrom(onnx.numpy_helper.from_array(weights * 1e5, "down.weight"))
@@ -73,7 +75,9 @@ def test_what_overflows_on_data_stays_float(network: onnx.ModelProto, feeds: lis
     assert largest_error(model, halved, feeds) < 4e-3
 
 
-def test_weights_that_do_not_fit_keep_their_node_float(network: onnx.ModelProto, feeds: list):
+def test_weights_that_do_not_fit_keep_their_node_float(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     model = copy_of(network)
     huge = onnx.numpy_helper.from_array(np.full(32, 1e6, np.float32), "down.bias")
     Graph(model).constants["down.bias"].CopyFrom(huge)
@@ -81,14 +85,16 @@ def test_weights_that_do_not_fit_keep_their_node_float(network: onnx.ModelProto,
     assert "down" in {entry.node for entry in report.kept}
 
 
-def test_nothing_is_kept_where_nothing_overflows(network: onnx.ModelProto, feeds: list):
+def test_nothing_is_kept_where_nothing_overflows(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     seen: list[tuple[int, int]] = []
     _, report = halve_checked(network, feeds, keep_float=["first"], progress=lambda *step: seen.append(step))
     assert [(entry.node, entry.reason) for entry in report.kept] == [("first", "the recipe says so")]
     assert report.sqnr_db["out"] > 50 and seen[-1] == (8, 8)
 
 
-def test_the_largest_magnitudes_are_those_of_the_tensors(network: onnx.ModelProto, feeds: list):
+def test_the_largest_magnitudes_are_those_of_the_tensors(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     found = largest_magnitudes(network, feeds)
     for name in ("pixels", "c", "i"):
         expected = max(float(np.abs(Tap(network, [name])(feed)[name]).max()) for feed in feeds)
@@ -96,7 +102,9 @@ def test_the_largest_magnitudes_are_those_of_the_tensors(network: onnx.ModelProt
     assert found["down.weight"] == pytest.approx(float(np.abs(Graph(network).array("down.weight")).max()))
 
 
-def test_a_quantised_graph_is_fp16_around_its_int8(network: onnx.ModelProto, feeds: list):
+def test_a_quantised_graph_is_fp16_around_its_int8(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     quantised = quantize(network, ranges(calibrate(network, feeds)), "trt")
     halved = halve(quantised)
     kinds = {tensor.data_type for tensor in halved.graph.initializer if tensor.name != "scales"}

@@ -21,7 +21,7 @@ def opened(base: Path, name: str) -> Frames:
     return open_frames(name, base, SPEC, 1000)
 
 
-def test_good_sets_raise_no_warning(tmp_path: Path):
+def test_good_sets_raise_no_warning(tmp_path: Path) -> None:
     pictures(tmp_path / "a", 80, seed=1)
     pictures(tmp_path / "b", 40, seed=2)
     told: list[int] = []
@@ -31,7 +31,7 @@ def test_good_sets_raise_no_warning(tmp_path: Path):
     assert told[-1] == 120 and told == sorted(told)
 
 
-def test_pictures_that_are_all_alike_are_refused(tmp_path: Path):
+def test_pictures_that_are_all_alike_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for number in range(40):
         cv2.imwrite(str(tmp_path / "a" / f"{number}.png"), np.full((40, 48, 3), number % 2, np.uint8))
@@ -40,10 +40,11 @@ def test_pictures_that_are_all_alike_are_refused(tmp_path: Path):
         check_frames(opened(tmp_path, "a"), opened(tmp_path, "b"))
 
 
-def test_repeats_are_counted_even_after_compression(tmp_path: Path):
+def test_repeats_are_counted_even_after_compression(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "a", 30, seed=1)
     for number in range(20):
         image = cv2.imread(str(folder / f"{number:04d}.png"))
+        assert image is not None
         cv2.imwrite(str(folder / f"{number:04d}-again.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
     pictures(tmp_path / "b", 10, seed=2)
     report = check_frames(opened(tmp_path, "a"), opened(tmp_path, "b"))
@@ -51,14 +52,14 @@ def test_repeats_are_counted_even_after_compression(tmp_path: Path):
     assert any("repeat others" in warning for warning in report.warnings)
 
 
-def test_pictures_in_both_sets_are_refused(tmp_path: Path):
+def test_pictures_in_both_sets_are_refused(tmp_path: Path) -> None:
     pictures(tmp_path / "a", 20, seed=1)
     pictures(tmp_path / "b", 20, seed=1)
     with pytest.raises(UsageError, match="20 pictures are in the calibration set and in the validation set"):
         check_frames(opened(tmp_path, "a"), opened(tmp_path, "b"))
 
 
-def test_a_dark_set_does_not_cover_bright_pictures(tmp_path: Path):
+def test_a_dark_set_does_not_cover_bright_pictures(tmp_path: Path) -> None:
     pictures(tmp_path / "a", 70, seed=1, brightness=0.1)
     pictures(tmp_path / "b", 20)
     report = check_frames(opened(tmp_path, "a"), opened(tmp_path, "b"))
@@ -66,7 +67,7 @@ def test_a_dark_set_does_not_cover_bright_pictures(tmp_path: Path):
     assert any("look like the calibration set" in warning for warning in report.warnings)
 
 
-def test_drift_statistics_are_those_of_the_luma():
+def test_drift_statistics_are_those_of_the_luma() -> None:
     flat = np.full((2, 4, 4, 3), 100, np.uint8)
     flat[1] = 50
     found = drift_statistics(flat)

@@ -12,12 +12,12 @@ from edged_calibration.graph.index import Graph, copy_of, session, stored_weight
 from edged_calibration.int8.calibrate import ranges
 from edged_calibration.int8.import_qat import import_qat, is_quantised, unquantised
 from edged_calibration.int8.verify import verify_qdq
-from edged_calibration.int8.write import calibrate, quantize
+from edged_calibration.int8.write import Target, calibrate, quantize
 from edged_calibration.sparsity.apply import prune, sparse_layers
 
 
 @pytest.fixture(scope="module")
-def trained(network: onnx.ModelProto, feeds: list) -> onnx.ModelProto:
+def trained(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> onnx.ModelProto:
     """As a training framework exports it: float weights behind a Q and a DQ of their own."""
     pruned = prune(network, feeds, ("down",), rows=1024)
     model = quantize(pruned, ranges(calibrate(pruned, feeds)), "trt")
@@ -32,24 +32,26 @@ def trained(network: onnx.ModelProto, feeds: list) -> onnx.ModelProto:
     return copy_of(model)
 
 
-def run(model: onnx.ModelProto, feeds: list) -> np.ndarray:
-    return session(model, exact=True).run(None, feeds[0])[0]
+def run(model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> np.ndarray:
+    return np.asarray(session(model, exact=True).run(None, feeds[0])[0])
 
 
-def test_weights_are_stored_as_int8_and_nothing_else_changes(trained, network, feeds):
+def test_weights_are_stored_as_int8_and_nothing_else_changes(
+    trained: onnx.ModelProto, network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     assert is_quantised(trained) and not is_quantised(network)
     imported, problems = import_qat(trained)
     assert problems == []
     np.testing.assert_allclose(run(imported, feeds), run(trained, feeds), atol=1e-5)
     graph = Graph(imported)
-    kinds = {stored_weights(graph, node).dtype for node in graph.nodes if node.op_type == "Conv"}
+    kinds = {np.asarray(stored_weights(graph, node)).dtype for node in graph.nodes if node.op_type == "Conv"}
     assert kinds == {np.dtype(np.int8)}
     assert sum(node.op_type == "QuantizeLinear" for node in graph.nodes) == 6  # of activations alone
     assert [sparse for sparse in sparse_layers(imported).values()].count(True) == 1
     assert [sparse for sparse in sparse_layers(trained).values()].count(True) == 1
 
 
-def test_unsigned_around_128_becomes_signed(trained, feeds):
+def test_unsigned_around_128_becomes_signed(trained: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     model = copy_of(trained)
     for tensor in model.graph.initializer:
         if tensor.name == "e_zero":
@@ -60,7 +62,7 @@ def test_unsigned_around_128_becomes_signed(trained, feeds):
     np.testing.assert_allclose(run(imported, feeds), run(trained, feeds), atol=1e-5)
 
 
-def test_what_cannot_be_mended_exactly_is_told(trained):
+def test_what_cannot_be_mended_exactly_is_told(trained: onnx.ModelProto) -> None:
     model = copy_of(trained)
     for tensor in model.graph.initializer:
         if tensor.name == "e_zero":
@@ -74,7 +76,7 @@ def test_what_cannot_be_mended_exactly_is_told(trained):
     assert {problem.rule for problem in problems} == {"int8"}  # the standard says uint8
 
 
-def test_int8_operators_are_refused():
+def test_int8_operators_are_refused() -> None:
     node = helper.make_node("ConvInteger", ["x", "w"], ["y"], name="first")
     graph = helper.make_graph([node], "integers", [], [])
     model = helper.make_model(graph)
@@ -84,7 +86,9 @@ def test_int8_operators_are_refused():
 
 
 @pytest.mark.parametrize("target", ["trt", "x86", "arm"])
-def test_every_runtime_s_file_comes_from_the_trained_scales(trained, feeds, target):
+def test_every_runtime_s_file_comes_from_the_trained_scales(
+    trained: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], target: Target
+) -> None:
     imported, _ = import_qat(trained)
     floats, known = unquantised(imported)
     assert not is_quantised(floats) and {"pixels", "b", "e"} <= known.keys()
@@ -99,7 +103,7 @@ def test_every_runtime_s_file_comes_from_the_trained_scales(trained, feeds, targ
         assert 10 * np.log10((wanted**2).mean() / ((wanted - found) ** 2).mean()) > 25
 
 
-def test_an_output_behind_a_pair_keeps_its_name(network, feeds):
+def test_an_output_behind_a_pair_keeps_its_name(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     model = quantize(network, ranges(calibrate(network, feeds)), "arm")
     assert Graph(model).producers["out"].op_type == "DequantizeLinear"
     floats, known = unquantised(model)

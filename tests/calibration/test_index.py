@@ -10,7 +10,7 @@ from edged.errors import UsageError
 from edged_calibration.graph.index import Graph, Tap, attribute, copy_of, drop_unused, matching, output_axis, session
 
 
-def test_index_knows_producers_consumers_and_constants(network: onnx.ModelProto):
+def test_index_knows_producers_consumers_and_constants(network: onnx.ModelProto) -> None:
     graph = Graph(network)
     assert graph.inputs == ["pixels"] and graph.outputs == ["out"]
     assert [node.name for node in graph.weighted()] == ["first", "second", "down", "last"]
@@ -23,7 +23,7 @@ def test_index_knows_producers_consumers_and_constants(network: onnx.ModelProto)
     assert attribute(graph.producers["f"], "group", 1) == 1
 
 
-def test_floats_are_told_from_shapes(network: onnx.ModelProto):
+def test_floats_are_told_from_shapes(network: onnx.ModelProto) -> None:
     model = copy_of(network)
     model.graph.node.append(onnx.helper.make_node("Shape", ["a"], ["shape"]))
     graph = Graph(model)
@@ -31,12 +31,12 @@ def test_floats_are_told_from_shapes(network: onnx.ModelProto):
     assert all(graph.is_float(name) for name in ("pixels", "a", "out", "first.weight", "never heard of"))
 
 
-def test_output_axis_depends_on_the_node(network: onnx.ModelProto, perceptron: onnx.ModelProto):
+def test_output_axis_depends_on_the_node(network: onnx.ModelProto, perceptron: onnx.ModelProto) -> None:
     assert [output_axis(node) for node in Graph(network).weighted()] == [0, 0, 0, 0]
     assert [output_axis(node) for node in Graph(perceptron).weighted()] == [0, 1]
 
 
-def test_copies_have_named_nodes_and_are_copies(network: onnx.ModelProto):
+def test_copies_have_named_nodes_and_are_copies(network: onnx.ModelProto) -> None:
     copied = copy_of(network)
     names = [node.name for node in copied.graph.node]
     assert len(set(names)) == len(names) and all(names)
@@ -44,7 +44,7 @@ def test_copies_have_named_nodes_and_are_copies(network: onnx.ModelProto):
     assert network.graph.node[0].name == "first"
 
 
-def test_what_nobody_reads_is_dropped(network: onnx.ModelProto):
+def test_what_nobody_reads_is_dropped(network: onnx.ModelProto) -> None:
     model = copy_of(network)
     model.graph.node.append(onnx.helper.make_node("Relu", ["a"], ["unread"]))
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(3, np.float32), "unused"))
@@ -53,7 +53,7 @@ def test_what_nobody_reads_is_dropped(network: onnx.ModelProto):
     assert "unused" not in {tensor.name for tensor in model.graph.initializer}
 
 
-def test_tap_reads_inputs_and_inner_tensors(network: onnx.ModelProto, feeds: list):
+def test_tap_reads_inputs_and_inner_tensors(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     values = Tap(network, ["pixels", "e", "e"])(feeds[0])
     assert set(values) == {"pixels", "e"}
     assert values["pixels"] is feeds[0]["pixels"]
@@ -61,7 +61,7 @@ def test_tap_reads_inputs_and_inner_tensors(network: onnx.ModelProto, feeds: lis
     assert set(Tap(network, ["pixels"])(feeds[0])) == {"pixels"}
 
 
-def test_nodes_are_named_by_globs_and_a_pattern_of_none_is_refused(network: onnx.ModelProto):
+def test_nodes_are_named_by_globs_and_a_pattern_of_none_is_refused(network: onnx.ModelProto) -> None:
     assert matching(network, ["f*", "down"]) == ["first", "down"]
     with pytest.raises(UsageError, match="'donw'") as refused:
         matching(network, ["donw"])
@@ -71,7 +71,7 @@ def test_nodes_are_named_by_globs_and_a_pattern_of_none_is_refused(network: onnx
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
 @pytest.mark.parametrize("zero", [np.int8(0), np.int8(-5), np.uint8(128)])
 @pytest.mark.parametrize("exact", [False, True])
-def test_sessions_quantise_to_the_nearest_in_fp16_as_in_fp32(kind: type, zero: np.generic, exact: bool):
+def test_sessions_quantise_to_the_nearest_in_fp16_as_in_fp32(kind: type, zero: np.generic, exact: bool) -> None:
     """Ties go to the even step, what is too large to the last one, and two readers of a tensor get the same."""
     steps = np.array([-300, -128, -2.5, -1.5, -1.49, -0.75, -0.5, 0, 0.49, 0.51, 1.5, 2.5, 3.99, 126.6, 300])
     scale = kind(0.25)

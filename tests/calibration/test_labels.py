@@ -29,7 +29,7 @@ def coco(path: Path, **changes: object) -> Path:
     return file
 
 
-def test_coco_boxes_become_corners_and_classes_by_name(tmp_path: Path):
+def test_coco_boxes_become_corners_and_classes_by_name(tmp_path: Path) -> None:
     found = from_coco(coco(tmp_path), NAMES, LABELS)
     first, second = found["a.png"], found["sub/b.png"]
     assert isinstance(first, Boxes) and isinstance(second, Boxes)
@@ -49,12 +49,12 @@ def test_coco_boxes_become_corners_and_classes_by_name(tmp_path: Path):
         ({"images": None}, "not a COCO file"),
     ],
 )
-def test_coco_that_does_not_fit_is_told(tmp_path: Path, changes: dict[str, object], message: str):
+def test_coco_that_does_not_fit_is_told(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         from_coco(coco(tmp_path, **changes), NAMES, LABELS)
 
 
-def test_csv_takes_names_and_numbers(tmp_path: Path):
+def test_csv_takes_names_and_numbers(tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("file,label\na.png,dog\nsub/b.png,0\n")
     assert from_csv(file, NAMES, LABELS) == {"a.png": 1, "sub/b.png": 0}
@@ -69,20 +69,20 @@ def test_csv_takes_names_and_numbers(tmp_path: Path):
         ("a.png,dog\n", r"nothing of 1 of 2 pictures, sub/b\.png"),
     ],
 )
-def test_csv_that_does_not_fit_is_told(tmp_path: Path, text: str, message: str):
+def test_csv_that_does_not_fit_is_told(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "labels.csv"
     file.write_text(text)
     with pytest.raises(UsageError, match=message):
         from_csv(file, NAMES, LABELS)
 
 
-def test_folders_are_classes():
+def test_folders_are_classes() -> None:
     assert from_folders(["x/cat/1.png", "dog/2.png"], LABELS) == {"x/cat/1.png": 0, "dog/2.png": 1}
     with pytest.raises(UsageError, match="folder 'horse'"):
         from_folders(["horse/1.png"], LABELS)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path):
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         from_coco(tmp_path / "none.json", NAMES, LABELS)
     with pytest.raises(UsageError, match="cannot be read"):

@@ -10,7 +10,9 @@ from edged_calibration.int8.calibrate import Range, ranges
 from edged_calibration.int8.write import calibrate, quantize
 
 
-def test_every_layer_has_a_figure_and_the_worst_is_first(network: onnx.ModelProto, feeds: list):
+def test_every_layer_has_a_figure_and_the_worst_is_first(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     quantised = quantize(network, ranges(calibrate(network, feeds)), "x86")
     found = measure_errors(network, quantised, feeds).layers
     assert {error.node for error in found} == {"first", "second", "down", "last", "add"}
@@ -18,7 +20,9 @@ def test_every_layer_has_a_figure_and_the_worst_is_first(network: onnx.ModelProt
     assert figures == sorted(figures) and all(20 < figure < 60 for figure in figures)
 
 
-def test_damage_shows_where_it_is_done_and_after_it(network: onnx.ModelProto, feeds: list):
+def test_damage_shows_where_it_is_done_and_after_it(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     measured = ranges(calibrate(network, feeds))
     clipped = measured | {"g": Range(0, measured["g"].high / 50)}
     good, bad = (
@@ -29,11 +33,11 @@ def test_damage_shows_where_it_is_done_and_after_it(network: onnx.ModelProto, fe
     assert bad["first"] == good["first"] and bad["add"] == good["add"]
 
 
-def test_a_model_does_not_differ_from_itself(network: onnx.ModelProto, feeds: list):
+def test_a_model_does_not_differ_from_itself(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     assert measure_errors(network, network, feeds).outputs == {"out": 200}
 
 
-def test_the_output_is_told_in_decibels(network: onnx.ModelProto, feeds: list):
+def test_the_output_is_told_in_decibels(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     quantised = quantize(network, ranges(calibrate(network, feeds)), "x86")
     errors = measure_errors(network, quantised, feeds)
     assert errors.outputs == {"out": next(error.sqnr_db for error in errors.layers if error.tensor == "out")}

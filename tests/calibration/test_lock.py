@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from edged.errors import EdgedError
-from edged_calibration.tensorrt import lock
 from edged_calibration.tensorrt.lock import LOCK_NAME, only_build
 
 HOLD = """
@@ -66,7 +65,7 @@ def test_the_second_waits_until_the_first_has_ended_however_it_ends(tmp_path: Pa
             else:
                 first.communicate(timeout=20)
             assert line(second) == "holds"
-            assert (tmp_path / LOCK_NAME).read_text() == str(second.pid)
+            assert (tmp_path / LOCK_NAME).read_text().strip() == str(second.pid)
             second.communicate(timeout=20)
     assert list(tmp_path.iterdir()) == []
 
@@ -85,7 +84,7 @@ def test_a_build_that_does_not_end_is_named_when_time_is_up(tmp_path: Path) -> N
 def test_what_a_killed_build_left_is_taken_over(tmp_path: Path) -> None:
     (tmp_path / LOCK_NAME).write_text("4711")
     with only_build(tmp_path, nobody):
-        assert (tmp_path / LOCK_NAME).read_text() == str(os.getpid())
+        assert (tmp_path / LOCK_NAME).read_text().strip() == str(os.getpid())
 
 
 def test_a_bundle_that_is_replaced_has_a_lock_of_its_own(tmp_path: Path) -> None:
@@ -108,10 +107,10 @@ def test_of_many_at_once_never_two_build(tmp_path: Path) -> None:
     build_in_turn = """
 import sys
 from pathlib import Path
-from edged_calibration import build_lock
-build_lock._POLL_S = 0.001
+from edged_calibration.tensorrt import lock
+lock._POLL_S = 0.001
 for _ in range(40):
-    with build_lock.only_build(Path(sys.argv[1]), lambda pid: None):
+    with lock.only_build(Path(sys.argv[1]), lambda pid: None):
         (Path(sys.argv[2]) / "building").mkdir()
         (Path(sys.argv[2]) / "building").rmdir()
 """
@@ -126,7 +125,7 @@ for _ in range(40):
 def test_a_lock_that_cannot_be_had_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").touch()
     (tmp_path / LOCK_NAME).symlink_to(tmp_path / "elsewhere")
-    refused = pytest.raises(EdgedError, match=r"\.build\.lock cannot be written: ")
+    refused = pytest.raises(EdgedError, match=r"\.build\.lock cannot be locked: ")
     with refused as caught, only_build(tmp_path, nobody):
         pytest.fail("a link leads elsewhere")
     assert "who owns the bundle" in caught.value.hint
@@ -135,6 +134,6 @@ def test_a_lock_that_cannot_be_had_is_one_sentence(tmp_path: Path, monkeypatch: 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(lock.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(EdgedError, match="cannot be locked: No space left on device"), only_build(tmp_path, nobody):
         pytest.fail("nobody could tell who has it")

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edged.engines.manifest import CenterDecoder, ClassifyDecoder, InputSpec
+from edged.engines.decoder_spec import CenterDecoder, ClassifyDecoder
+from edged.engines.manifest import InputSpec
 from edged.errors import UsageError
 from edged.synthetic.scene import LABELS
 from edged_calibration.evaluate.metrics import DRAWS, Scorer, Task, evaluate, on_images, on_planes, reference_answers
@@ -26,7 +27,7 @@ def frames(tmp_path: Path) -> Frames:
     return open_frames("v", tmp_path, SPEC, 1000)
 
 
-def test_without_labels_the_float_model_is_the_truth(frames: Frames):
+def test_without_labels_the_float_model_is_the_truth(frames: Frames) -> None:
     run = on_planes(classifier(), TASK, NORMALISATION)
     reference = reference_answers(run, frames, TASK)
     same = evaluate(run, frames, TASK, reference)
@@ -36,17 +37,18 @@ def test_without_labels_the_float_model_is_the_truth(frames: Frames):
     assert np.mean(other.draws) == pytest.approx(other.value, abs=0.03)
 
 
-def test_a_file_on_pictures_answers_as_the_model_on_planes(frames: Frames):
+def test_a_file_on_pictures_answers_as_the_model_on_planes(frames: Frames) -> None:
     reference = reference_answers(on_planes(classifier(), TASK, NORMALISATION), frames, TASK)
     file = on_pictures(classifier(), NORMALISATION, "cast")
     assert evaluate(on_images(file, TASK), frames, TASK, reference).value == 1
 
 
-def test_labels_give_top_1_and_top_5(frames: Frames, tmp_path: Path):
+def test_labels_give_top_1_and_top_5(frames: Frames, tmp_path: Path) -> None:
     said = reference_answers(on_planes(classifier(), TASK, NORMALISATION), frames, TASK)
     names = [frames.read(number).name for number in range(len(frames))]
     rows = []
     for number, (name, answer) in enumerate(zip(names, said, strict=True)):
+        assert isinstance(answer, np.ndarray)
         rows.append(f"{name},{answer[0] if number % 4 else answer[3]}")  # right in three of four, among five in all
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     labelled = open_frames("v", tmp_path, SPEC, 1000, "labels.csv", TASK.labels)
@@ -54,7 +56,7 @@ def test_labels_give_top_1_and_top_5(frames: Frames, tmp_path: Path):
     assert found.metric == "top1" and found.figures == {"top1": 0.75, "top5": 1.0}
 
 
-def test_a_detector_that_sees_nothing_leaves_nothing_to_agree_with():
+def test_a_detector_that_sees_nothing_leaves_nothing_to_agree_with() -> None:
     task = Task(SPEC, CenterDecoder(scores="s", boxes="b", stride=8), LABELS)
     unlabelled = open_frames("scene://1?count=6", Path(), SPEC, 10)
 
@@ -66,6 +68,6 @@ def test_a_detector_that_sees_nothing_leaves_nothing_to_agree_with():
         evaluate(blind, unlabelled, task, reference)
 
 
-def test_a_scorer_asks_many_models_the_same(frames: Frames):
+def test_a_scorer_asks_many_models_the_same(frames: Frames) -> None:
     score = Scorer(classifier(), frames, TASK, NORMALISATION)
     assert score.whole == 1 and score(classifier()) == 1 and score(classifier(seed=9)) < 0.9

@@ -24,7 +24,7 @@ def changed(change: Callable[[onnx.ModelProto], object]) -> onnx.ModelProto:
     return model
 
 
-def test_a_good_model_comes_back_whole(tmp_path: Path):
+def test_a_good_model_comes_back_whole(tmp_path: Path) -> None:
     onnx.save(classifier(), tmp_path / "model.onnx")
     model = load_model(tmp_path / "model.onnx")
     assert input_size(model) == (SIDE, SIDE)
@@ -33,7 +33,7 @@ def test_a_good_model_comes_back_whole(tmp_path: Path):
     assert np.allclose(found, wanted, atol=1e-5)
 
 
-def test_a_fixed_batch_is_freed_where_the_graph_allows():
+def test_a_fixed_batch_is_freed_where_the_graph_allows() -> None:
     def fix(model: onnx.ModelProto) -> None:
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.shape.dim[0].dim_value = 1
@@ -99,21 +99,21 @@ def _loop(model: onnx.ModelProto) -> None:
         (_loop, "If (maybe)"),
     ],
 )
-def test_what_cannot_be_worked_on_is_named(change: Callable[[onnx.ModelProto], None], message: str):
+def test_what_cannot_be_worked_on_is_named(change: Callable[[onnx.ModelProto], None], message: str) -> None:
     with pytest.raises(UsageError) as refused:
         check_model(changed(change), "some.onnx")
     assert message in refused.value.message and refused.value.message.startswith("some.onnx")
     assert refused.value.hint and "\n" not in refused.value.message
 
 
-def test_an_open_size_is_fixed_by_the_recipe_and_another_one_refused():
+def test_an_open_size_is_fixed_by_the_recipe_and_another_one_refused() -> None:
     model = changed(_side(2, "h"))
     assert input_size(check_model(model, "m", SIDE, 64)) == (SIDE, 64)
     with pytest.raises(UsageError, match="its width is 32, not 48"):
         check_model(classifier(), "m", 48, None)
 
 
-def test_weights_beside_the_model_are_taken_and_missed(tmp_path: Path):
+def test_weights_beside_the_model_are_taken_and_missed(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(classifier(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     load_model(path)
@@ -122,7 +122,7 @@ def test_weights_beside_the_model_are_taken_and_missed(tmp_path: Path):
         load_model(path)
 
 
-def test_weights_elsewhere_on_the_machine_are_not_read(tmp_path: Path):
+def test_weights_elsewhere_on_the_machine_are_not_read(tmp_path: Path) -> None:
     model = classifier()
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
@@ -134,7 +134,7 @@ def test_weights_elsewhere_on_the_machine_are_not_read(tmp_path: Path):
         load_model(path)
 
 
-def test_what_is_no_model_is_told(tmp_path: Path):
+def test_what_is_no_model_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         load_model(tmp_path / "none.onnx")
     with pytest.raises(UsageError, match="cannot be read"):
@@ -142,14 +142,14 @@ def test_what_is_no_model_is_told(tmp_path: Path):
 
 
 @given(content=st.binary(max_size=300))
-def test_any_bytes_are_a_model_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, content: bytes):
+def test_any_bytes_are_a_model_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "fuzz.onnx"
     file.write_bytes(content)
     with pytest.raises(UsageError):
         load_model(file)
 
 
-def test_a_model_cut_short_is_told(tmp_path: Path):
+def test_a_model_cut_short_is_told(tmp_path: Path) -> None:
     file = tmp_path / "cut.onnx"
     file.write_bytes(classifier().SerializeToString()[:-2000])
     with pytest.raises(UsageError):
@@ -160,6 +160,6 @@ def test_a_model_cut_short_is_told(tmp_path: Path):
     ("uri", "message"),
     [("zoo://resnet-51", "no such model"), ("zoo://mobilenet-v2?side=3", "only size and seed")],
 )
-def test_a_generated_model_is_asked_for_by_name(uri: str, message: str):
+def test_a_generated_model_is_asked_for_by_name(uri: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_model(uri)

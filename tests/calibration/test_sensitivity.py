@@ -6,21 +6,21 @@ import numpy as np
 import onnx
 import pytest
 
-from edged_calibration.evaluate.sensitivity import Sensitivity, keep_to_pass, sensitivity
+from edged_calibration.evaluate.sensitivity import Score, Sensitivity, keep_to_pass, sensitivity
 from edged_calibration.graph.index import session
 from edged_calibration.int8.calibrate import Range, ranges
 from edged_calibration.int8.write import calibrate, quantize
 
 
 @pytest.fixture(scope="module")
-def spoilt(network: onnx.ModelProto, feeds: list) -> dict[str, Range]:
+def spoilt(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> dict[str, Range]:
     """Ranges of which one, that of what `down` reads and `concat` joins, is a hundred times too wide."""
     known = ranges(calibrate(network, feeds))
     return known | {"e": Range(-100 * known["e"].high, 100 * known["e"].high)}
 
 
 @pytest.fixture(scope="module")
-def score(network: onnx.ModelProto, feeds: list):
+def score(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> Score:
     wanted = session(network).run(None, feeds[0])[0]
 
     def agreement(model: onnx.ModelProto) -> float:
@@ -31,11 +31,11 @@ def score(network: onnx.ModelProto, feeds: list):
 
 
 @pytest.fixture(scope="module")
-def found(network, spoilt, score) -> Sensitivity:
+def found(network: onnx.ModelProto, spoilt: dict[str, Range], score: Score) -> Sensitivity:
     return sensitivity(network, spoilt, score, "trt")
 
 
-def test_the_layers_behind_the_bad_range_come_first(found: Sensitivity):
+def test_the_layers_behind_the_bad_range_come_first(found: Sensitivity) -> None:
     drops = {layer.node: layer.drop for layer in found.layers}
     assert set(drops) == {"first", "second", "down", "last"}
     assert found.baseline == pytest.approx(1) and found.all_int8 < 0.9
@@ -44,7 +44,9 @@ def test_the_layers_behind_the_bad_range_come_first(found: Sensitivity):
     assert all(layer.cost > 0 for layer in found.layers)
 
 
-def test_the_smallest_set_that_passes_is_kept(network, spoilt, score, found):
+def test_the_smallest_set_that_passes_is_kept(
+    network: onnx.ModelProto, spoilt: dict[str, Range], score: Score, found: Sensitivity
+) -> None:
     kept = keep_to_pass(network, spoilt, score, 0.98, found, target="trt")
     assert kept is not None and 1 <= len(kept) <= 2
     assert score(quantize(network, spoilt, "trt", kept)) >= 0.98
@@ -52,12 +54,14 @@ def test_the_smallest_set_that_passes_is_kept(network, spoilt, score, found):
         assert score(quantize(network, spoilt, "trt", [other for other in kept if other != name])) < 0.98
 
 
-def test_nothing_is_kept_where_int8_passes_and_none_where_nothing_helps(network, spoilt, score, found):
+def test_nothing_is_kept_where_int8_passes_and_none_where_nothing_helps(
+    network: onnx.ModelProto, spoilt: dict[str, Range], score: Score, found: Sensitivity
+) -> None:
     assert keep_to_pass(network, spoilt, score, found.all_int8 - 0.01, found, target="trt") == []
     assert keep_to_pass(network, spoilt, score, 1.5, found, target="trt") is None
 
 
-def test_progress_reaches_its_total(network, feeds, score):
+def test_progress_reaches_its_total(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], score: Score) -> None:
     seen: list[tuple[int, int]] = []
     known = ranges(calibrate(network, feeds))
     sensitivity(network, known, score, progress=lambda *step: seen.append(step))

@@ -36,7 +36,7 @@ def exported() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def test_the_same_function_in_fewer_nodes():
+def test_the_same_function_in_fewer_nodes() -> None:
     model = exported()
     plain = simplified(model)
     onnx.checker.check_model(plain, full_check=True)
@@ -46,14 +46,14 @@ def test_the_same_function_in_fewer_nodes():
     assert len(model.graph.node) == 8, "the original is left alone"
 
 
-def test_a_convolution_read_twice_keeps_its_batch_norm():
+def test_a_convolution_read_twice_keeps_its_batch_norm() -> None:
     model = exported()
     model.graph.node.append(helper.make_node("Relu", ["a"], ["second"]))
     model.graph.output.append(helper.make_tensor_value_info("second", TensorProto.FLOAT, ["N", 8, 6, 6]))
     assert "BatchNormalization" in [node.op_type for node in simplified(model).graph.node]
 
 
-def test_every_convolution_has_a_bias():
+def test_every_convolution_has_a_bias() -> None:
     model = exported()
     del model.graph.node[3:]
     model.graph.output[0].name = "a"

@@ -12,14 +12,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edged_calibration.graph.index import Graph, session
-from edged_calibration.int8.calibrate import METHODS, Range, ranges
+from edged_calibration.int8.calibrate import METHODS, Method, Range, ranges
 from edged_calibration.int8.write import Target, calibrate, grid, quantize, quantize_weights
 from edged_calibration.sparsity.apply import is_2_4, prune
 
 TARGETS: tuple[Target, ...] = ("trt", "x86", "arm")
 
 
-def signal_to_noise_db(model: onnx.ModelProto, other: onnx.ModelProto, feeds: list) -> float:
+def signal_to_noise_db(model: onnx.ModelProto, other: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> float:
     """Of the other model's output against the model's."""
     first, second = session(model, exact=True), session(other, exact=True)
     wanted = np.concatenate([first.run(None, feed)[0] for feed in feeds])
@@ -27,7 +27,7 @@ def signal_to_noise_db(model: onnx.ModelProto, other: onnx.ModelProto, feeds: li
     return float(10 * np.log10((wanted**2).mean() / ((wanted - found) ** 2).mean()))
 
 
-def test_grids_hold_zero_and_the_whole_range():
+def test_grids_hold_zero_and_the_whole_range() -> None:
     for low, high in [(0, 4), (-1, 3), (-2.5, 0), (0.5, 2)]:
         for target in TARGETS:
             chosen = grid(Range(low, high), target)
@@ -42,33 +42,64 @@ def test_grids_hold_zero_and_the_whole_range():
     assert grid(Range(0, 0), "x86").scale > 0
 
 
-def test_normalised_bytes_have_their_own_grid():
+def test_normalised_bytes_have_their_own_grid() -> None:
     pixels = Range(-1, 127 / 128)
     assert grid(pixels, "x86").scale == np.float32(1 / 128)
     assert grid(pixels, "x86").zero_point == 128
     assert grid(pixels, "trt").scale == np.float32(1 / 128)
 
 
-def test_weights_keep_zeros_and_err_by_half_a_step():
+def test_weights_keep_zeros_and_err_by_half_a_step() -> None:
     weights = np.random.default_rng(0).standard_normal((6, 8, 3, 3)).astype(np.float32)
     weights[:, ::2] = 0
     weights[2] = 0  # a dead channel
-    values, scales = quantize_weights(weights, axis=0)
-    assert values.dtype == np.int8 and values.min() >= -127
-    assert not values[weights == 0].any()
-    steps = scales.reshape(-1, 1, 1, 1)
-    assert (np.abs(values * steps - weights) <= 0.5001 * steps).all()
+    for target in TARGETS:
+        values, scales = quantize_weights(weights, 0, target)
+        assert values.dtype == np.int8 and values.min() >= -127
+        assert not values[weights == 0].any()
+        steps = scales.reshape(-1, 1, 1, 1)
+        assert (np.abs(values * steps - weights) <= 0.5001 * steps).all()
+    assert (quantize_weights(weights, 0, "trt")[0] == quantize_weights(weights, 0, "arm")[0]).all()
+
+
+def saturating_products(pixels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """[n, k] uint8 by [m, k] int8 as x86 without VNNI computes it: sums of two neighbouring products in 16 bits."""
+    products = pixels[:, None].astype(np.int64) * weights.astype(np.int64)
+    pairs = products.reshape(*products.shape[:2], -1, 2).sum(axis=3)
+    return np.clip(pairs, -(2**15), 2**15 - 1).sum(axis=2)
+
+
+@pytest.mark.parametrize("signs", [(1, 1), (-1, -1), (1, -1), (0, 1)])
+def test_weights_for_x86_cannot_saturate_whatever_the_pixels_and_the_order(signs: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    weights = (rng.uniform(0.5, 1, (16, 32)) * rng.choice(signs, (16, 32)) + 1e-9).astype(np.float32)
+    weights[3, 5:] = 0  # few inputs
+    weights[4, 7] *= 100  # one that stands out
+    pixels = rng.choice(np.array([0, 254, 255], np.uint8), (64, 32))
+    pixels[0] = 255
+    values, _ = quantize_weights(weights, 0, "x86")
+    for _ in range(20):
+        order = rng.permutation(32)
+        exact = pixels[:, order].astype(np.int64) @ values[:, order].T.astype(np.int64)
+        assert (saturating_products(pixels[:, order], values[:, order]) == exact).all()
+    if signs != (1, -1):
+        full, _ = quantize_weights(weights, 0, "arm")
+        assert (saturating_products(pixels, full) != pixels.astype(np.int64) @ full.T.astype(np.int64)).any()
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("target", TARGETS)
-def test_outputs_stay_close_to_float(network: onnx.ModelProto, feeds: list, target: Target, method):
+def test_outputs_stay_close_to_float(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], target: Target, method: Method
+) -> None:
     quantised = quantize(network, ranges(calibrate(network, feeds), method), target)
     assert signal_to_noise_db(network, quantised, feeds) > 27  # half a step of 8 bits at each of five tensors
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_matrix_products_stay_close_to_float(perceptron: onnx.ModelProto, vectors: list, target: Target):
+def test_matrix_products_stay_close_to_float(
+    perceptron: onnx.ModelProto, vectors: list[dict[str, np.ndarray]], target: Target
+) -> None:
     quantised = quantize(perceptron, ranges(calibrate(perceptron, vectors)), target)
     assert signal_to_noise_db(perceptron, quantised, vectors) > 30
 
@@ -79,7 +110,9 @@ def _quantised_inputs(model: onnx.ModelProto) -> dict[str, list[bool]]:
     return {node.name: [name in made for name in node.input] for node in model.graph.node}
 
 
-def test_tensorrt_gets_symmetric_inputs_and_a_quantised_skip_branch(network: onnx.ModelProto, feeds: list):
+def test_tensorrt_gets_symmetric_inputs_and_a_quantised_skip_branch(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     quantised = quantize(network, ranges(calibrate(network, feeds)), "trt")
     graph = Graph(quantised)
     for node in graph.nodes:
@@ -95,7 +128,9 @@ def test_tensorrt_gets_symmetric_inputs_and_a_quantised_skip_branch(network: onn
 
 
 @pytest.mark.parametrize(("target", "kind"), [("x86", TensorProto.UINT8), ("arm", TensorProto.INT8)])
-def test_processors_get_a_pair_on_every_tensor(network: onnx.ModelProto, feeds: list, target: Target, kind: int):
+def test_processors_get_a_pair_on_every_tensor(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], target: Target, kind: int
+) -> None:
     quantised = quantize(network, ranges(calibrate(network, feeds)), target)
     graph = Graph(quantised)
     inputs = _quantised_inputs(quantised)
@@ -112,7 +147,9 @@ def test_processors_get_a_pair_on_every_tensor(network: onnx.ModelProto, feeds: 
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_sparse_weights_stay_sparse(network: onnx.ModelProto, feeds: list, target: Target):
+def test_sparse_weights_stay_sparse(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], target: Target
+) -> None:
     pruned = prune(network, feeds, ("down",), rows=1024)
     quantised = Graph(quantize(pruned, ranges(calibrate(pruned, feeds)), target))
     weights = quantised.array("down.weight_q")
@@ -121,7 +158,7 @@ def test_sparse_weights_stay_sparse(network: onnx.ModelProto, feeds: list, targe
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_named_nodes_stay_float(network: onnx.ModelProto, feeds: list, target: Target):
+def test_named_nodes_stay_float(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], target: Target) -> None:
     quantised = quantize(network, ranges(calibrate(network, feeds)), target, keep_float=("last", "down"))
     graph = Graph(quantised)
     assert {"last.weight", "down.weight"} <= set(graph.constants)
@@ -129,7 +166,9 @@ def test_named_nodes_stay_float(network: onnx.ModelProto, feeds: list, target: T
     assert signal_to_noise_db(network, quantised, feeds) > 27
 
 
-def test_the_float_model_is_left_alone_and_a_missing_range_is_named(network: onnx.ModelProto, feeds: list):
+def test_the_float_model_is_left_alone_and_a_missing_range_is_named(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     before = network.SerializeToString()
     known = ranges(calibrate(network, feeds))
     quantize(network, known, "x86")
@@ -139,7 +178,9 @@ def test_the_float_model_is_left_alone_and_a_missing_range_is_named(network: onn
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the uint8 graph is the one for x86")
-def test_onnxruntime_fuses_every_node_of_the_x86_graph(network: onnx.ModelProto, feeds: list, tmp_path: Path):
+def test_onnxruntime_fuses_every_node_of_the_x86_graph(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]], tmp_path: Path
+) -> None:
     quantised = quantize(network, ranges(calibrate(network, feeds)), "x86")
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -152,7 +193,7 @@ def test_onnxruntime_fuses_every_node_of_the_x86_graph(network: onnx.ModelProto,
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_shapes_and_shared_biases_survive(target: Target):
+def test_shapes_and_shared_biases_survive(target: Target) -> None:
     rng = np.random.default_rng(0)
     weights = [numpy_helper.from_array(rng.standard_normal((8, 8, 1, 1)).astype(np.float32), n) for n in ("w0", "w1")]
     bias = numpy_helper.from_array(rng.standard_normal(8).astype(np.float32), "bias")
@@ -165,11 +206,9 @@ def test_shapes_and_shared_biases_survive(target: Target):
         helper.make_node("Concat", ["shape", "rest"], ["flat"], axis=0),
         helper.make_node("Reshape", ["c", "flat"], ["out"]),
     ]
-    ends = [
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
-        for name, shape in (("pixels", ["N", 8, 4, 4]), ("out", ["N", 8, 16]))
-    ]
-    graph = helper.make_graph(nodes, "shapes", *ends, [*weights, bias, rest])
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", 8, 4, 4])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 8, 16])
+    graph = helper.make_graph(nodes, "shapes", [pixels], [out], [*weights, bias, rest])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     feeds = [{"pixels": rng.standard_normal((16, 8, 4, 4)).astype(np.float32)}]
     quantised = quantize(model, ranges(calibrate(model, feeds)), target)
@@ -178,7 +217,9 @@ def test_shapes_and_shared_biases_survive(target: Target):
     assert np.abs(fused - session(model).run(None, feeds[0])[0]).max() < 0.5
 
 
-def test_biases_are_stored_on_the_grid_of_their_products(network: onnx.ModelProto, feeds: list):
+def test_biases_are_stored_on_the_grid_of_their_products(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
     graph = Graph(quantize(network, ranges(calibrate(network, feeds)), "x86"))
     stored = graph.array("down.bias_q").astype(np.float64) * graph.array("down.bias_scale")
     step = graph.array("down.bias_scale")

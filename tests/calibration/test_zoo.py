@@ -15,7 +15,7 @@ PARAMETERS_M = {"mobilenet-v2": 3.5, "resnet-50": 25.5, "yolo-nano": 3.15, "vit-
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
-def test_models_have_the_published_size_and_sane_activations(name: str):
+def test_models_have_the_published_size_and_sane_activations(name: str) -> None:
     model = zoo.build(name, SMALL[name])
     graph = Graph(model)
     constants = {key: graph.array(key) for key in graph.constants}
@@ -31,12 +31,12 @@ def test_models_have_the_published_size_and_sane_activations(name: str):
     assert min(spreads) > 0.05 and max(spreads) < 10
 
 
-def test_a_seed_is_a_model():
+def test_a_seed_is_a_model() -> None:
     first, again, other = (zoo.build("mobilenet-v2", 32, seed).SerializeToString() for seed in (0, 0, 1))
     assert first == again != other
 
 
-def test_what_is_not_there_is_said():
+def test_what_is_not_there_is_said() -> None:
     with pytest.raises(UsageError, match="no generated model 'vgg'"):
         zoo.build("vgg", 224)
     with pytest.raises(UsageError, match="size 100"):

@@ -63,20 +63,20 @@ def decibels(wanted: np.ndarray, found: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
-def test_a_recipe_leaves_no_layer_dense_and_can_refuse(name: str):
+def test_a_recipe_leaves_no_layer_dense_and_can_refuse(name: str) -> None:
     recipe = recipe_of(name)
     assert recipe.sparsify.layers == "all" and recipe.sparsify.dense == []
     assert max(recipe.limit(variant) for variant in recipe.variant) < 100
 
 
-def test_all_eligible_layers_are_sparse(passed: Passed):
+def test_all_eligible_layers_are_sparse(passed: Passed) -> None:
     assert passed.report.pruned == passed.report.eligible == ELIGIBLE[passed.name]
     assert sum(sparse_layers(passed.sparse).values()) == ELIGIBLE[passed.name]
     assert not any(sparse_layers(passed.model).values())
 
 
 @pytest.mark.parametrize("target", ["trt", "x86", "arm"])
-def test_int8_is_placed_by_the_rules_and_keeps_answers_and_pattern(passed: Passed, target: Target):
+def test_int8_is_placed_by_the_rules_and_keeps_answers_and_pattern(passed: Passed, target: Target) -> None:
     quantised = quantize(passed.sparse, passed.known, target)
     assert verify_qdq(quantised, target) == []
     sparse = sparse_layers(quantised)
@@ -88,14 +88,14 @@ def test_int8_is_placed_by_the_rules_and_keeps_answers_and_pattern(passed: Passe
     assert ratio > LEAST_DB[passed.name]
 
 
-def test_fp16_goes_around_the_int8(passed: Passed):
+def test_fp16_goes_around_the_int8(passed: Passed) -> None:
     halved = halve(quantize(passed.sparse, passed.known, "trt"))
     assert verify_qdq(halved) == []
     assert sum(sparse_layers(halved).values()) == ELIGIBLE[passed.name]
     assert decibels(passed.answers(passed.sparse), passed.answers(halved)) > LEAST_DB[passed.name]
 
 
-def test_what_is_no_matrix_product_stays_float(passed: Passed):
+def test_what_is_no_matrix_product_stays_float(passed: Passed) -> None:
     graph = Graph(quantize(passed.sparse, passed.known, "trt"))
     floats = {"Softmax", "LayerNormalization", "Erf", "Sigmoid", "Gather", "Expand"}
     for node in graph.nodes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import types
@@ -54,7 +55,7 @@ def test_a_password_in_the_configuration_is_advised_against_and_not_shown(tmp_pa
 def test_a_gpu_that_is_not_for_this_user_names_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/nvmap").touch(mode=0o000)
-    monkeypatch.setattr(system.os, "access", lambda path, mode: False)  # root may always
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may always
     (finding,) = [one for one in found(tmp_path) if one.subject == "devices"]
     assert "/dev/nvmap" in finding.text
     assert finding.fix == f"sudo usermod -aG {(tmp_path / 'dev/nvmap').group()} $USER, and log in again"
@@ -63,13 +64,13 @@ def test_a_gpu_that_is_not_for_this_user_names_the_group(tmp_path: Path, monkeyp
 def test_jetpacks_tensorrt_is_seen_or_its_absence_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/nv_tegra_release").touch()
-    monkeypatch.setattr(system.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     (finding,) = found(tmp_path)
     assert finding.fix == "sudo apt-get install python3-libnvinfer"
     (tmp_path / "usr/lib/python3.10/dist-packages/tensorrt").mkdir(parents=True)
     (finding,) = found(tmp_path)
     assert "scripts/install" in finding.fix
-    monkeypatch.setattr(system.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert [one.level for one in found(tmp_path)] == ["ok"]
 
 
@@ -86,7 +87,7 @@ def test_jetpacks_tensorrt_is_seen_or_its_absence_told(tmp_path: Path, monkeypat
 def test_the_state_of_the_service(
     shown: dict[str, str], level: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(system.Path, "is_dir", lambda path: True)
+    monkeypatch.setattr(Path, "is_dir", lambda path: True)
     monkeypatch.setattr(system, "show_unit", lambda unit, *properties: shown)
     (finding,) = system._service()
     assert finding.level == level and words in finding.text + finding.fix

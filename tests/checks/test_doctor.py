@@ -25,6 +25,7 @@ from edged.engines import pool as pool_module
 from edged.engines.bundle import load_bundle
 from edged.engines.cuda import CudaError
 from edged.engines.manifest import InputSpec
+from edged.engines.runtimes import runtimes
 from tests.support.host_gpu import HostGpu, HostGpuRuntime
 from tests.support.models import HEIGHT, WIDTH, center_model, manifest_for, write_bundle
 
@@ -143,7 +144,7 @@ def raised(message: str) -> Any:
 
 
 def test_each_variant_is_compared_with_the_cpu(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = pool_module.runtimes
+    cpu = runtimes
     monkeypatch.setattr(ort_cuda, "why_not", lambda: None)
     monkeypatch.setattr(
         pool_module, "runtimes",
@@ -172,7 +173,13 @@ def test_a_device_s_report_leaves_open_what_it_did_not_answer() -> None:
 
 def test_it_is_readable_at_80_columns() -> None:
     out = Console(file=io.StringIO(), width=80, highlight=False)
-    figures = {"edged": "0.1.0", "numpy": "2.4.6", "batch 1_ms": 3.2, "total_w": None, "cuda-bindings": None}
+    figures: dict[str, float | int | str | None] = {
+        "edged": "0.1.0",
+        "numpy": "2.4.6",
+        "batch 1_ms": 3.2,
+        "total_w": None,
+        "cuda-bindings": None,
+    }
     long = "a sentence that is too long to be a figure and so stands alone, however long it is"
     command._show(out, Finding("untested", "a subject", "word " * 30, figures | {"why": long, "x\x1b[31m": "y"}))
     lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +15,12 @@ from hypothesis import strategies as st
 
 from edged.cli import main
 from edged.commands.simulate import SHIPPED
-from edged.config import read_toml
 from edged.errors import UsageError
 from edged.replay import record
 from edged.simulate import scenario_file as told
 from edged.simulate.scenario import Truth
 from edged.simulate.tables import NAMES
+from edged.toml_file import read_toml
 
 pytest.importorskip("matplotlib")
 
@@ -44,10 +45,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return code, out, err
 
 
-def told_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
+def told_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     code, out, err = run(capsys, *arguments, "--json")
     assert code == 0, err
-    loaded: dict[str, object] = json.loads(out)
+    loaded: dict[str, Any] = json.loads(out)
     return loaded
 
 
@@ -75,7 +76,7 @@ def test_a_run_its_log_its_replay_and_what_other_limits_had_done(
         "http://creativecommons.org", ""
     )
     whatif = told_json(capsys, "replay", log, "--set", "power_w=5")
-    recorded, other = whatif["runs"]  # type: ignore[misc]
+    recorded, other = whatif["runs"]
     assert whatif["exact"] and other["estimated"] and other["mean_w"] < recorded["mean_w"] - 0.5
     assert other["offered"] == recorded["offered"]
 
@@ -85,7 +86,7 @@ def test_the_same_limits_in_a_counterfactual_give_nearly_the_same_run(
 ) -> None:
     log = str(tmp_path / "run.log")
     told_json(capsys, "simulate", "--scenario", scenario, "--record", log)
-    recorded, other = told_json(capsys, "replay", log, "--set", "deadline_quantile=0.99")["runs"]  # type: ignore[misc]
+    recorded, other = told_json(capsys, "replay", log, "--set", "deadline_quantile=0.99")["runs"]
     assert other["offered"] == recorded["offered"]
     assert other["service"] == pytest.approx(recorded["service"], rel=0.05)
     assert other["mean_w"] == pytest.approx(recorded["mean_w"], rel=0.03)
@@ -97,7 +98,7 @@ def test_profiles_side_by_side(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     (tmp_path / "profiles" / "mine.toml").write_text('description = "mine"\n[limits]\npower_w = 5\n')
     (tmp_path / "edged.toml").write_text("")
     more = ("--profile", "mine", "--profile", "performance", "-c", str(tmp_path / "edged.toml"))
-    mine, free = told_json(capsys, "simulate", "--scenario", scenario, *more)["runs"]  # type: ignore[misc]
+    mine, free = told_json(capsys, "simulate", "--scenario", scenario, *more)["runs"]
     assert (mine["name"], free["name"]) == ("mine", "performance")
     assert mine["mean_w"] < 5.1 < free["mean_w"]
     assert free["accuracy"] > mine["accuracy"]
@@ -134,7 +135,7 @@ def test_a_ring_outlives_a_power_cut_a_boot_and_an_upgrade(
     assert "left out: " in out and "edged-00000001.log: its header is damaged" in " ".join(out.split())
     assert "edged-00000003.log is not a log of edged" in " ".join(out.split()) and "the last record is torn" in out
     replayed = told_json(capsys, "replay", str(ring), "--set", "power_w=6")
-    assert 75 < replayed["seconds"] < 120  # type: ignore[operator]
+    assert 75 < replayed["seconds"] < 120
     for path in names[1:]:
         path.unlink()
     code, _, err = run(capsys, "replay", str(ring))

@@ -62,8 +62,13 @@ def test_a_wrong_one_is_refused_with_file_key_and_remedy(config: Path, text: str
     write(config, "bad", text)
     with pytest.raises(UsageError, match=rf"(?s)bad\.toml.*{told}"):
         profiles.find("bad", config)
-    (listed,) = [one for one in profiles.listed(config) if one["name"] == "bad"]
-    assert listed["problem"] and listed["path"] is None
+    assert isinstance(dict(profiles.find_all(config))["bad"], UsageError)
+
+
+def test_a_file_name_that_is_not_utf_8_is_listed_as_a_problem(config: Path) -> None:
+    write(config, "n\udce4chts", 'description = "x"\n[limits]\npower_w = 3\n')
+    problems = {name: one for name, one in profiles.find_all(config) if isinstance(one, UsageError)}
+    assert list(problems) == [r"n\udce4chts"]
 
 
 def test_a_name_that_is_not_there_and_one_that_leads_elsewhere(config: Path) -> None:

@@ -209,7 +209,7 @@ def test_a_camera_that_cannot_be_is_reported_and_the_others_run(bundle: Path, tm
                 assert isinstance(message, Status)
                 if message.state in ("backoff", "refused"):
                     break
-        assert message.reason and "none-such.mp4" in message.reason
+        assert isinstance(message, Status) and message.reason and "none-such.mp4" in message.reason
         wait_for(lambda: daemon.camera("gate")["results"] > 5)
 
 

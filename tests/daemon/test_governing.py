@@ -15,9 +15,9 @@ import pytest
 from edged import clock
 from edged.bus.schema import BudgetState, Result
 from edged.client import Client
-from edged.config import CameraConfig, Limits
+from edged.config import CameraConfig, Limits, PowerConfig
 from tests.support.bus import served, wait_for
-from tests.support.house import House, built, running
+from tests.support.loop import Loop, built, running
 from tests.support.models import center_model
 from tests.support.plant import Plant
 
@@ -25,6 +25,7 @@ MODELS = {"fine": center_model(-100.0, turns=6000), "fast": center_model(-90.0, 
 # Beside 2 W at rest, 30 frames a second draw 6 W all on fine and 1.2 W all on fast; each W is worth 16 C.
 JOULES = {"fine": 0.2, "fast": 0.04}
 TIMES_MS = {"fine": 6.0, "fast": 2.0}
+FAST = PowerConfig(interval_s=0.2)
 EASY = Limits(deadline_ms=400.0, power_window_s=4.0)
 
 
@@ -35,14 +36,14 @@ def camera(name: str = "gate", fps: int = 30, weight: float = 1.0) -> CameraConf
 @contextlib.contextmanager
 def governed(
     directory: Path, cameras: list[CameraConfig], limits: Limits, plant: Plant, models: dict[str, bytes] = MODELS
-) -> Iterator[House]:
-    with built(directory, models, limits, plant.known, plant, 0.2, ran=plant.ran) as house:
+) -> Iterator[Loop]:
+    with built(directory, models, limits, FAST, provider=plant, device_info=plant.known) as house:
         house.sampler.start()
-        with served(house.publisher), running(house, cameras, limits):
+        with served(house.publisher), running(house, cameras):
             yield house
 
 
-def counted(house: House, name: str = "gate") -> Any:
+def counted(house: Loop, name: str = "gate") -> Any:
     return house.calls.call(lambda: house.cameras.status(name, clock.mono_ns()))
 
 
@@ -51,9 +52,10 @@ def for_seconds(seconds: float) -> None:
     wait_for(lambda: time.monotonic() > end, seconds + 1)
 
 
-def set_limits(house: House, **changes: Any) -> None:
+def set_limits(house: Loop, **changes: float | None) -> None:
+    """These limits over EASY, whatever was set before."""
     limits = msgspec.structs.replace(EASY, **changes)
-    house.calls.call(lambda: house.pipeline.set_limits(limits))
+    house.calls.call(lambda: house.limits.set(msgspec.structs.asdict(limits)))
 
 
 def shares(plant: Plant, seconds: float) -> dict[str, float]:
@@ -104,7 +106,7 @@ def test_heat_is_held_below_its_limit(tmp_path: Path) -> None:
         hottest_c = max(c for s, _, c in plant.seen if s > begin_s)
         assert hottest_c <= limit_c + 1.0
         assert hottest_c > limit_c - 20, "what is allowed is used"
-        assert sum(ran.values()) > 3 and house.steering.message.bound == "heat"
+        assert sum(ran.values()) > 3 and house.governor.message.bound == "heat"
 
 
 @pytest.mark.slow
@@ -116,7 +118,7 @@ def test_the_heavier_camera_gets_the_better_variant(tmp_path: Path) -> None:
         for_seconds(4)
         set_limits(house, power_w=4.6, power_window_s=10.0)
         for_seconds(12)  # a whole window
-        with Client(house.endpoint, ["result"], timeout_s=5.0) as client:
+        with Client(house.publisher.endpoint, ["result"], timeout_s=5.0) as client:
             end = time.monotonic() + 10
             while time.monotonic() < end:
                 if isinstance(message := client.receive(1.0), Result):
@@ -144,5 +146,5 @@ def test_dark_sensors_neither_stop_the_loop_nor_lift_the_cap(tmp_path: Path) -> 
         wait_for(lambda: power(house).measured is None and "dark" in power(house).note, 12)
 
 
-def power(house: House) -> BudgetState:
-    return next(b for b in house.calls.call(lambda: house.budgets.states(clock.mono_ns())) if b.name == "power")
+def power(house: Loop) -> BudgetState:
+    return next(b for b in house.calls.call(lambda: house.limit_monitor.states(clock.mono_ns())) if b.name == "power")

@@ -17,7 +17,7 @@ from edged.client import Client
 from edged.config import CameraConfig, Limits
 from edged.governor.messages import Unvetoed, Vetoed
 from tests.support.bus import served, wait_for
-from tests.support.house import House, built, running
+from tests.support.loop import Loop, built, running
 from tests.support.models import center_model
 
 # Every cell of the test scene that is brighter than its bias is an object. "fine" is slower, and the reference.
@@ -34,22 +34,22 @@ def _scale(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
-def house(directory: Path, models: dict[str, bytes], *names: str) -> Iterator[House]:
+def house(directory: Path, models: dict[str, bytes], *names: str) -> Iterator[Loop]:
     cameras = [CameraConfig(name=n, source=f"test://{5 + i}?width=128&height=64&fps=40") for i, n in enumerate(names)]
-    with built(directory, models, LIMITS) as made, served(made.publisher), running(made, cameras, LIMITS):
+    with built(directory, models, LIMITS) as made, served(made.publisher), running(made, cameras):
         yield made
 
 
-def listening(made: House, *topics: str) -> Client:
-    return Client(made.endpoint, topics)
+def listening(made: Loop, *topics: str) -> Client:
+    return Client(made.publisher.endpoint, topics)
 
 
-def pin(made: House, variant: str) -> None:
-    made.calls.call(lambda: made.steering.pin(variant, clock.mono_ns()))
+def pin(made: Loop, variant: str) -> None:
+    made.calls.call(lambda: made.governor.pin(variant, clock.mono_ns()))
 
 
-def report(made: House) -> Any:
-    state = made.reports.state
+def report(made: Loop) -> Any:
+    state = made.reporter.state
     return None if state is None else state.guard
 
 
@@ -68,7 +68,7 @@ def test_a_spoilt_variant_is_vetoed_within_seconds_and_gives_way(tmp_path: Path)
         assert event is not None and (event.camera, event.variant) == ("gate", "fast")
         assert event.text.startswith("fast is vetoed on gate: it agrees with fine by 0.0")
         assert set(after[2:]) == {"fine"}  # but for what was in flight
-        assert made.steering.decision.variant == "fine" and not made.steering.decision.pinned
+        assert made.governor.decision.variant == "fine" and not made.governor.decision.pinned
         # from now on the reference runs, and the vetoed variant beside it waits for evidence
         wait_for(lambda: report(made) is not None and report(made).agreement[0].vetoed, 5)
         seen = report(made).shadow_runs
@@ -82,7 +82,7 @@ def test_a_healthy_one_goes_on_and_no_frame_is_late_for_the_guard(tmp_path: Path
         wait_for(lambda: report(made) is not None and report(made).shadow_runs >= 100, 30)
         (agreement,) = report(made).agreement
         assert not agreement.vetoed and agreement.low > agreement.gate and agreement.agreement > 0.9
-        assert made.steering.decision.variant == "fast" and made.steering.decision.pinned
+        assert made.governor.decision.variant == "fast" and made.governor.decision.pinned
         status = made.calls.call(lambda: made.cameras.status("gate", clock.mono_ns()))
         lost = {cause: n for cause, n in status.drops.items() if cause in ("late", "overload", "engine")}
         assert sum(lost.values()) <= 0.02 * status.captured, lost  # the machine's own hiccups
@@ -101,7 +101,7 @@ def test_a_veto_of_one_camera_changes_that_camera_alone(tmp_path: Path) -> None:
             return seen
 
         def tell(said: Vetoed | Unvetoed) -> None:
-            made.calls.call(lambda: made.steering.observe(said, clock.mono_ns()))
+            made.calls.call(lambda: made.governor.observe(said, clock.mono_ns()))
 
         wait_for(lambda: all(ran(10).values()), 20)
         tell(Vetoed("fast", "it is dark", "gate"))

@@ -19,7 +19,7 @@ from edged.engines import pool as pool_module
 from edged.engines import runtimes as runtimes_module
 from edged.engines.bundle import load_bundle
 from edged.engines.cuda import CudaError, Event, Gpu, Graph, Kernel
-from edged.engines.gpu_memory import GpuMemory
+from edged.engines.gpu_memory import LANES, GpuMemory
 from edged.engines.manifest import InputSpec
 from edged.engines.ort import OrtRuntime, allocate
 from edged.engines.ort_cuda import OrtCudaEngine
@@ -40,7 +40,7 @@ SPEC = InputSpec(IMAGE.name, IMAGE.shape[1], IMAGE.shape[0])
 
 def memory(gpu: HostGpu) -> GpuMemory:
     height, width, _ = IMAGE.shape
-    return GpuMemory(gpu, Target(width, height, 114), ort_cuda.LANES, MAX_BATCH, IMAGE)  # type: ignore[arg-type]
+    return GpuMemory(gpu, Target(width, height, 114), LANES, MAX_BATCH, IMAGE)  # type: ignore[arg-type]
 
 
 def engine(content: bytes, held: GpuMemory) -> OrtCudaEngine:

@@ -14,7 +14,6 @@ from edged import clock
 from edged.config import CameraConfig
 from edged.errors import EdgedError, UsageError
 from edged.frames import ring as rings
-from edged.frames.frame import PixelFormat
 from edged.frames.ring import RingReader, RingSpec
 from edged.synthetic.scene import Scene
 from tests.support.clips import write_clip

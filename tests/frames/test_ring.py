@@ -62,7 +62,7 @@ def test_a_frame_stays_until_its_slot_comes_round_again(name: str) -> None:
     for n in range(2, rings.SLOTS + 1):
         put(writer, n, n)
         assert reader.intact(frame.slot, frame.seq)
-        assert (reader.copy(frame.slot, frame.seq) == 1).all()
+        assert np.all(reader.copy(frame.slot, frame.seq) == 1)
     writer.begin()
     assert not reader.intact(frame.slot, frame.seq)
     assert reader.copy(frame.slot, frame.seq) is None

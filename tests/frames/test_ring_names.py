@@ -50,7 +50,9 @@ def test_a_live_instance_is_left_alone_and_a_dead_one_is_cleared(locks: Path, sh
     die(dead)
     other = RingNames("other", locks, shm)
     assert [path.name for path in shm.iterdir()] == [live.name("cam", 1)]
-    assert sorted(path.name for path in locks.iterdir()) == ["rings-live.lock", "rings-other.lock"]
+    assert sorted(path.name for path in locks.iterdir()) == [
+        f"rings-{name}.{kind}" for name in ("live", "other") for kind in ("lock", "token")
+    ]
     with pytest.raises(EdgedError, match="cannot claim the frame rings") as caught:
         RingNames("live", locks, shm)
     assert "same endpoint" in caught.value.hint
@@ -80,7 +82,7 @@ def test_what_is_no_ring_of_ours_is_reported_and_left(locks: Path, shm: Path, ca
 
 
 def test_a_lock_that_holds_nonsense_removes_nothing(locks: Path, shm: Path) -> None:
-    (locks / "rings-main.lock").write_text("*")
+    (locks / "rings-main.token").write_text("*")
     (shm / "edged-x-cam-1").touch()
     RingNames("main", locks, shm).release()
     assert (shm / "edged-x-cam-1").exists()

@@ -16,7 +16,8 @@ from edged.config import CameraConfig
 from edged.errors import EdgedError, UsageError
 from edged.frames.frame import PixelFormat
 from edged.frames.ring import RingSpec
-from edged.frames.source import Source, credentials_directory, open_source, with_password
+from edged.frames.source import credentials_directory, open_source, with_password
+from edged.frames.sources.base import Source
 from edged.synthetic.scene import Scene
 from edged.uri import parse
 from tests.support.clips import access_units, truncate, write_clip

@@ -16,11 +16,10 @@ def run(variant: str, batch: int, clock: int, ms: float, joules: float | None = 
 
 
 PROFILE = DeviceProfile(
-    1, "desk",
+    2, "desk", "tensorrt",
     [run("fp16", 1, 0, 40.0, 0.16), run("fp16", 1, 1, 20.0, 0.24), run("fp16", 2, 1, 36.0), run("fp16", 4, 1, 64.0),
      run("int8", 1, 1, 10.0, 0.12)],
     clocks_mhz=[400.0, 900.0], idle_w=[4.0, 5.0], thermal=Thermal(10.0, 80.0, 1.0, 4.0, 0.02),
-    accuracy_slope={"fp16": 0.3},
 )  # fmt: skip
 VARIANTS = (Variant("fp16", 0.8, (99.0,)), Variant("int8", 0.7, (99.0,)), Variant("other", 0.6, (5.0,)))
 
@@ -30,7 +29,7 @@ def test_latency_watts_and_clocks_come_from_the_runs() -> None:
     assert fp16.latency_ms == (20.0, 36.0, 50.0, 64.0)  # 3 is between 2 and 4
     assert fp16.clock_factor == (2.0, 1.0)
     assert fp16.active_w == pytest.approx((4.0, 12.0))  # 0.16 J in 40 ms, 0.24 J in 20 ms
-    assert fp16.accuracy == 0.8 and fp16.accuracy_slope == 0.3
+    assert fp16.accuracy == 0.8
     assert int8.clock_factor == (1.0, 1.0) and int8.active_w == pytest.approx((12.0, 12.0))  # not measured at 400 MHz
     assert other is VARIANTS[2]
     assert device == Device((4.0, 5.0), False, 0.02, 10.0, 80.0, 1.0, 4.0)
@@ -38,9 +37,9 @@ def test_latency_watts_and_clocks_come_from_the_runs() -> None:
 
 def test_without_a_meter_there_is_no_device_and_without_clocks_none_to_choose() -> None:
     runs = [run("fp16", 1, 0, 20.0)]
-    (fp16, *_), device = from_profile(VARIANTS, DeviceProfile(1, "desk", runs), held=False)
+    (fp16, *_), device = from_profile(VARIANTS, DeviceProfile(2, "desk", "cpu", runs), held=False)
     assert device is None and fp16.latency_ms == (20.0,) and fp16.active_w == ()
-    _, device = from_profile(VARIANTS, DeviceProfile(1, "desk", runs, idle_w=[7.0]), held=False)
+    _, device = from_profile(VARIANTS, DeviceProfile(2, "desk", "cpu", runs, idle_w=[7.0]), held=False)
     assert device is not None and device.held and device.idle_w == (7.0,)
 
 

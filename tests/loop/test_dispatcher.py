@@ -50,7 +50,7 @@ WEIGHTS = {"light": 0.5, "middle": 1.0, "heavy": 1.5}
 
 
 def made(answer: Answer, max_batch: int = 4) -> tuple[Dispatcher, Steering, Scheduler, list[tuple[str, DropCause]]]:
-    steering, schedule, dropped = Steering(answer, max_batch), Scheduler(), []  # type: ignore[var-annotated]
+    steering, schedule, dropped = Steering(answer, max_batch), Scheduler(), []
     chooser = Dispatcher(schedule, steering, 4, lambda gone, cause: dropped.append((gone.camera, cause)))  # type: ignore[arg-type]
     chooser.weights = WEIGHTS
     for name in WEIGHTS:

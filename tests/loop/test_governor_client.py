@@ -11,51 +11,51 @@ from edged.config import Limits
 from edged.engines.pool import VariantError
 from edged.errors import EdgedError, UsageError
 from edged.loop.governor_client import GIVE_UP_AFTER, RETIRE_AFTER
-from tests.support.house import House, built
+from tests.support.loop import Loop, built
 from tests.support.models import center_model
 
 TWO = {"fine": center_model(-100.0), "fast": center_model(-90.0)}
 
 
-def fail(house: House, times: int) -> None:
+def fail(house: Loop, times: int) -> None:
     for _ in range(times):
-        house.steering.failed(VariantError(house.pool.active, "out of memory"), clock.mono_ns())
+        house.governor.failed(VariantError(house.pool.active, "out of memory"), clock.mono_ns())
 
 
 def test_a_pin_reaches_the_pool_the_bus_and_the_history(tmp_path: Path) -> None:
     with built(tmp_path, TWO) as house:
-        assert house.pool.active == house.steering.decision.variant == "fine"
+        assert house.pool.active == house.governor.decision.variant == "fine"
         sent = house.publisher.last_seq("decision")
-        house.steering.pin("fast", clock.mono_ns())
-        assert house.pool.active == "fast" and house.steering.message.pinned
+        house.governor.pin("fast", clock.mono_ns())
+        assert house.pool.active == "fast" and house.governor.message.pinned
         assert house.publisher.last_seq("decision") == sent + 1
-        assert [decision.variant for decision in house.steering.why(2)] == ["fine", "fast"]
+        assert [decision.variant for decision in house.governor.why(2)] == ["fine", "fast"]
         with pytest.raises(UsageError, match="none-such"):
-            house.steering.pin("none-such", clock.mono_ns())
+            house.governor.pin("none-such", clock.mono_ns())
         assert house.pool.active == "fast"
 
 
 def test_limits_that_no_variant_holds_are_refused(tmp_path: Path) -> None:
     with built(tmp_path, TWO) as house:
         with pytest.raises(UsageError, match="accuracy"):
-            house.steering.set_limits(Limits(min_accuracy=0.95), clock.mono_ns())
-        house.steering.pin("fast", clock.mono_ns())
+            house.governor.set_limits(Limits(min_accuracy=0.95), clock.mono_ns())
+        house.governor.pin("fast", clock.mono_ns())
         with pytest.raises(UsageError, match="fast cannot be pinned"):
-            house.steering.set_limits(Limits(min_accuracy=0.85), clock.mono_ns())
+            house.governor.set_limits(Limits(min_accuracy=0.85), clock.mono_ns())
         assert house.pool.active == "fast"
-        house.steering.pin(None, clock.mono_ns())
-        house.steering.set_limits(Limits(min_accuracy=0.85), clock.mono_ns())
+        house.governor.pin(None, clock.mono_ns())
+        house.governor.set_limits(Limits(min_accuracy=0.85), clock.mono_ns())
         assert house.pool.active == "fine"
 
 
 def test_one_failure_is_forgiven_three_in_a_row_are_not(tmp_path: Path) -> None:
     with built(tmp_path, TWO) as house:
         fail(house, RETIRE_AFTER - 1)
-        house.steering.succeeded("fine")
+        house.governor.succeeded("fine")
         fail(house, RETIRE_AFTER - 1)
         assert house.pool.active == "fine"
         fail(house, 1)
-        assert house.pool.active == house.steering.decision.variant == "fast"
+        assert house.pool.active == house.governor.decision.variant == "fast"
         assert {v.name: v.refused for v in house.pool.variants} == {"fine": "out of memory", "fast": None}
         assert house.publisher.last_seq("event") == 3, "each first failure of a row, and the retirement"
 

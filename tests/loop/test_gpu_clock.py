@@ -101,7 +101,7 @@ def test_a_lost_helper_is_told_once_and_begins_anew_when_it_is_back() -> None:
     hand.state = GONE
     ranged, event = ceiling.news()
     assert ranged == ClockRange(None) and event is not None
-    assert event.text == "the GPU's clock is a given: the clock helper has gone"
+    assert event.text == "GPU clock control is unavailable: the clock helper has gone"
     assert hand.asked[-1] == 2 and ceiling.clock is None
     hand.state = ClockState(problem="the clock helper has gone")
     assert ceiling.news() == (None, None)
@@ -114,4 +114,4 @@ def test_a_lost_helper_is_told_once_and_begins_anew_when_it_is_back() -> None:
     assert hand.asked[-1] == 2
     hand.confirms(2)
     ranged, event = ceiling.news()
-    assert ranged == ClockRange(2) and event is not None and "edged's to set" in event.text
+    assert ranged == ClockRange(2) and event is not None and "edged controls" in event.text

@@ -14,7 +14,7 @@ from edged.errors import EdgedError
 from edged.frames.cameras import Cameras, CameraStatus
 from tests.support.bus import wait_for
 from tests.support.host_gpu import HostGpuRuntime
-from tests.support.house import House, built, running
+from tests.support.loop import Loop, built, running
 from tests.support.models import center_model
 
 MODELS = {"fine": center_model(-100.0), "fast": center_model(-90.0)}
@@ -22,11 +22,11 @@ CAMERAS = [CameraConfig(name=name, source=f"test://{name[-1]}?width=128&height=6
 PATIENT = Limits(deadline_ms=5000.0)
 
 
-def status(house: House, camera: str) -> CameraStatus:
+def status(house: Loop, camera: str) -> CameraStatus:
     return house.calls.call(lambda: house.cameras.status(camera, 0))
 
 
-def adds_up(house: House) -> None:
+def adds_up(house: Loop) -> None:
     for camera in CAMERAS:
         found = house.cameras.status(camera.name, 0)
         assert found.captured == found.results + sum(found.drops.values()), found
@@ -34,9 +34,9 @@ def adds_up(house: House) -> None:
 
 def test_frames_of_several_cameras_go_over_both_lanes_and_add_up(tmp_path: Path) -> None:
     runtime = HostGpuRuntime()
-    with built(tmp_path, MODELS, runtime=runtime) as house:
+    with built(tmp_path, MODELS, PATIENT, runtime=runtime) as house:
         assert house.pool.lanes == 2
-        with running(house, CAMERAS, PATIENT):
+        with running(house, CAMERAS):
             wait_for(lambda: all(status(house, camera.name).results >= 20 for camera in CAMERAS))
         adds_up(house)
     assert runtime.gpu.calls[-1] == "close" and not runtime.gpu.held
@@ -49,8 +49,8 @@ def test_a_frame_overwritten_while_the_gpu_read_it_is_never_published(
     monkeypatch.setattr(
         Cameras, "intact", lambda self, frame: not (torn[0] and frame.camera == "c1") and intact(self, frame)
     )
-    with built(tmp_path, MODELS, runtime=HostGpuRuntime()) as house:
-        with running(house, CAMERAS, PATIENT):
+    with built(tmp_path, MODELS, PATIENT, runtime=HostGpuRuntime()) as house:
+        with running(house, CAMERAS):
             wait_for(lambda: status(house, "c1").drops.get("torn", 0) >= 5 and status(house, "c2").results >= 5)
             assert status(house, "c1").results == 0 and house.publisher.last_seq("result/c1") == 0
             torn[0] = False
@@ -71,8 +71,8 @@ def test_a_gpu_that_fails_costs_the_frames_of_that_batch_and_is_told(
         return work(self, *arguments)
 
     monkeypatch.setattr(Scaler, stage, failing)
-    with built(tmp_path, MODELS, runtime=HostGpuRuntime()) as house:
-        with running(house, CAMERAS, PATIENT):
+    with built(tmp_path, MODELS, PATIENT, runtime=HostGpuRuntime()) as house:
+        with running(house, CAMERAS):
             wait_for(lambda: status(house, "c1").results >= 3)
             house.calls.call(lambda: left.__setitem__(0, 2))
             wait_for(lambda: sum(status(house, c.name).drops.get("engine", 0) for c in CAMERAS) >= 2)
@@ -89,8 +89,8 @@ def test_a_gpu_that_fails_costs_the_frames_of_that_batch_and_is_told(
 def test_an_output_that_is_no_number_costs_only_the_frames_not_yet_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with built(tmp_path, MODELS, runtime=HostGpuRuntime()) as house:
-        presenter = house.pipeline._runner._presenter
+    with built(tmp_path, MODELS, PATIENT, runtime=HostGpuRuntime()) as house:
+        presenter = house.engine_loop._executor._result_publisher
         decode, calls = presenter.decode, [0]
 
         def sometimes(*arguments: Any) -> Any:
@@ -100,6 +100,6 @@ def test_an_output_that_is_no_number_costs_only_the_frames_not_yet_sent(
             return decode(*arguments)
 
         monkeypatch.setattr(presenter, "decode", sometimes)
-        with running(house, CAMERAS, PATIENT):
+        with running(house, CAMERAS):
             wait_for(lambda: status(house, "c1").results >= 5 and status(house, "c2").drops.get("engine", 0) >= 2)
         adds_up(house)

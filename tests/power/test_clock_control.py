@@ -14,23 +14,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from edged import clock
 from edged.bus.schema import Event
-from edged.config import CameraConfig, Limits
-from edged.engines.device_profile import device_name, profile_path
+from edged.config import CameraConfig, Limits, PowerConfig
+from edged.engines.device_profile import Conditions, device_name, profile_path
 from edged.engines.pool import Pool
 from edged.governor.messages import Device, Variant
 from edged.loop.device_info import DeviceInfo
-from edged.loop.gpu_clock import GpuClock
-from edged.power.clocks import ClockActuator
+from edged.power.host_paths import HostPaths
 from tests.support.bus import served, wait_for
 from tests.support.daemon import RunningDaemon, write_config
 from tests.support.helped import Helper, command_on
-from tests.support.house import built, running
 from tests.support.jetson_tree import BOARDS, JetsonTree
+from tests.support.loop import built, change_limits, running
 from tests.support.models import center_model, write_bundle
 from tests.support.plant import Plant
 
@@ -78,39 +75,38 @@ def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_makes_the_clock_a_give
     helper: Helper, tmp_path: Path
 ) -> None:
     plant = Board({"fine": 0.05, "fast": 0.02}, {"fine": 6.0, "fast": 3.0}, helper=helper)
-    actuator = ClockActuator(MHZ, helper.socket)
-    ceiling = GpuClock(MHZ, actuator, 0.5, clock.mono_ns())
+    power = PowerConfig(interval_s=0.2, clock_control=True)
+    machine = HostPaths(clock_helper=helper.socket)
     camera = CameraConfig(name="gate", source=SMALL)
     with contextlib.ExitStack() as stack:
-        stack.callback(actuator.close)
         house = stack.enter_context(
-            built(tmp_path, MODELS, EASY, plant.known, plant, 0.2, ran=plant.ran, ceiling=ceiling)
+            built(tmp_path, MODELS, EASY, power, machine=machine, provider=plant, device_info=plant.known)
         )
         house.sampler.start()
         stack.enter_context(served(house.publisher))
-        stack.enter_context(running(house, [camera], EASY))
+        stack.enter_context(running(house, [camera]))
 
         def economy() -> Any:
-            return house.calls.call(lambda: house.steering._helm.state.economy)
+            return house.calls.call(lambda: house.governor._helm.state.economy)
 
         wait_for(lambda: not economy().device.held, 20)
         assert helper.ceiling_mhz == TOP
 
         cap_w = 3.6  # at the highest clock the board draws more even at rest
-        house.calls.call(lambda: house.pipeline.set_limits(msgspec.structs.replace(EASY, power_w=cap_w)))
+        change_limits(house, power_w=cap_w)
         wait_for(lambda: helper.ceiling_mhz < 800, 20)
         settled_s = plant.now_s + 2 * EASY.power_window_s
         wait_for(lambda: plant.now_s > settled_s + 4, 20)
         assert plant.worst_mean_w(EASY.power_window_s, settled_s) <= 1.05 * cap_w
         assert sum(plant.runs.values()) > 50
-        told = house.calls.call(lambda: house.steering.message)
+        told = house.calls.call(lambda: house.governor.message)
         assert told.clock_mhz == pytest.approx(helper.ceiling_mhz)
 
         held_mhz = helper.ceiling_mhz
         helper.kill()
         wait_for(lambda: economy().device.held, 10)
         assert economy().clock == MHZ.index(held_mhz), "killed like that it puts nothing back: the sensor says so"
-        report = ceiling.report
+        report = house.governor.ceiling.report
         assert report is not None and report.clock_mhz is None and report.problem
         helper.start()
         assert helper.ceiling_mhz == TOP
@@ -132,7 +128,10 @@ def profile(models: dict[str, bytes]) -> dict[str, Any]:
         for name, model in models.items()
         for n in range(len(MHZ))
     ]  # fmt: skip
-    return {"version": 1, "device": device_name(), "runs": runs, "clocks_mhz": MHZ, "idle_w": [4 + w for w in IDLE_W]}
+    return {
+        "version": 2, "device": device_name(), "runtime": "cpu", "power_mode": "15W", "runs": runs, "clocks_mhz": MHZ,
+        "idle_w": [4 + w for w in IDLE_W],
+    }  # fmt: skip
 
 
 CONFIG = """
@@ -149,7 +148,7 @@ clock_control = true
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     bundle = write_bundle(tmp_path / "bundle", MODELS)
-    profile_path(bundle, device_name()).write_text(json.dumps(profile(MODELS)))
+    profile_path(bundle, Conditions(device_name(), "cpu", "15W")).write_text(json.dumps(profile(MODELS)))
     return write_config(tmp_path, bundle, {"gate": SMALL}, CONFIG)
 
 
@@ -191,18 +190,18 @@ def test_without_a_helper_the_daemon_runs_and_says_what_is_missing(helper: Helpe
             helper.start()
             heard: list[str] = []
             end = time.monotonic() + 20
-            while not any("edged's to set" in text for text in heard) and time.monotonic() < end:
+            while not any("edged controls" in text for text in heard) and time.monotonic() < end:
                 if isinstance(message := client.receive(1.0), Event):
                     heard.append(message.text)
-        assert any("edged's to set" in text for text in heard), heard
-        assert "the GPU's clock is a given" in daemon.log
+        assert any("edged controls" in text for text in heard), heard
+        assert "GPU clock control is unavailable" in daemon.log
         wait_for(lambda: helper.ceiling_mhz < TOP, 20)
 
 
 def test_without_a_profile_of_clocks_there_is_nothing_to_choose_by(helper: Helper, config: Path) -> None:
     bundle = config.parent / "bundle"
-    profile_path(bundle, device_name()).unlink()
+    profile_path(bundle, Conditions(device_name(), "cpu", "15W")).unlink()
     with on_board(helper, config) as daemon:
         wait_for(lambda: daemon.camera("gate")["captured"] > 5, 20)
         assert daemon.state()["clock"] is None and helper.ceiling_mhz == TOP
-        assert "there is no device profile that says what each clock costs" in daemon.log
+        assert "no device profile says what each clock costs" in daemon.log

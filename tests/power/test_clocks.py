@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
 import signal
@@ -295,10 +296,14 @@ def actuator(helped: Helped) -> Iterator[ClockActuator]:
     it.close()
 
 
+def _confirms(actuator: ClockActuator, index: int) -> bool:
+    return actuator.state.index == index
+
+
 def test_an_index_becomes_a_ceiling_and_none_gives_it_back(helped: Helped, actuator: ClockActuator) -> None:
     for index in (3, 0, 6):
         actuator.set(index)
-        wait_for(lambda index=index: actuator.state.index == index)
+        wait_for(functools.partial(_confirms, actuator, index))
         assert helped.ceiling == HZ[index] and actuator.state.ceiling_mhz == MHZ[index]
     actuator.set(None)
     wait_for(lambda: helped.ceiling == TOP and actuator.state.index is None)

@@ -85,7 +85,7 @@ def test_a_rail_that_vanishes_is_no_smaller_total(board: Board) -> None:
     (board.tree.root / board.tree.rail("VDD_IN")).unlink()
     sample = board.until(lambda s: s.rails_w["VDD_IN"] is None)
     assert sample.provider == "jtop" and sample.power_w is None
-    assert "no total power: Jetson Orin Nano has it on VDD_IN; VDD_IN is not there" in sample.missing
+    assert "no total power: Jetson Orin Nano has it on VDD_IN; VDD_IN is unknown" in sample.missing
 
 
 @installed
@@ -197,7 +197,7 @@ def _child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
     program = tmp_path / "child"
     program.write_text(f"#!{sys.executable}\nimport sys, time\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setattr(jtop_module.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
 
 
 def _reading(**more: object) -> str:
@@ -214,7 +214,7 @@ def test_a_library_that_is_not_there(board: Board, tmp_path: Path, monkeypatch: 
 
 
 def test_a_child_that_cannot_be_started(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jtop_module.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
     sample = board.until(lambda s: any("/nowhere/python" in why for why in s.missing))
     assert sample.provider == "sysfs" and sample.power_w == pytest.approx(7.006, abs=0.001)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from edged.replay.record import Entry, Sampled
 from edged.replay.recorder import PATTERN, LogFile, Recorder, directory_of
 from edged.replay.replayer import Outcome, replay
 from tests.replay.test_replay import BUDGET, VARIANTS, drive
+from tests.support.bus import wait_for
 
 
 class Events(list[tuple[str, str]]):
@@ -31,13 +31,6 @@ def opened(path: Path, max_mb: float = 100.0) -> tuple[Recorder, Events]:
     recorder = Recorder.open(RecordConfig(str(path), max_mb), "b" * 64, events)
     assert recorder is not None
     return recorder, events
-
-
-def until(condition: object, timeout_s: float = 10.0) -> None:
-    begun = time.monotonic()
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() - begun < timeout_s
-        time.sleep(0.01)
 
 
 def replayed(path: Path) -> Outcome:
@@ -71,7 +64,7 @@ def test_the_ring_keeps_its_size_and_each_file_replays_by_itself(
     helm = Helm(VARIANTS, BUDGET, 0, Device((4.0,)), recorder.tap)
     for k in range(24):
         drive(helm, 4, k * 5_000_000_000)
-        until(recorder._queue.empty)
+        wait_for(recorder._queue.empty)
     assert recorder.close(10.0)
     files = sorted(tmp_path.glob(PATTERN))
     assert 3 <= len(files) <= recorders.PARTS + 1
@@ -109,7 +102,7 @@ def test_a_full_queue_is_counted_in_the_log_and_exact_again_after_it(
     drive(helm)  # nobody takes anything out yet
     assert recorder.dropped > 100
     recorder.start()
-    until(recorder._queue.empty)
+    wait_for(recorder._queue.empty)
     for i in range(10):
         helm.observe(Tick(), 10_000_000_000 + i * 500_000_000)
     assert recorder.close(10.0)
@@ -139,8 +132,8 @@ def test_a_full_disk_ends_the_recording_with_an_event_and_nothing_else(tmp_path:
         drive(helm, 4, k * 5_000_000_000)
         if recorder.status.problem:
             break
-        until(lambda: recorder._queue.empty() or recorder.status.problem)
-    until(lambda: bool(events))
+        wait_for(lambda: recorder._queue.empty() or recorder.status.problem)
+    wait_for(lambda: bool(events))
     ((kind, text),) = events
     assert kind == "recording_stopped" and "File too large" in text
     assert recorder.status.problem

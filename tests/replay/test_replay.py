@@ -39,7 +39,7 @@ from edged.replay import log, record
 from edged.replay.codec import codec
 from edged.replay.counterfactual import Counterfactual, Recorded
 from edged.replay.log import MAGIC, Packer
-from edged.replay.record import Entry, Gap, Header, Snapshot
+from edged.replay.record import Entry, Gap, Header, Sampled, Snapshot
 from edged.replay.replayer import Timeline, replay
 from edged.replay.run_summary import RunSummary
 
@@ -177,7 +177,7 @@ def test_two_runs_in_one_log_are_one_story_and_one_what_if() -> None:
     other, times = RunSummary("other"), Timeline()
     whatif = Counterfactual(recorded, lambda budget: replace(budget, power_w=5.0), other.see)
     for entry in [*whole, *whole]:
-        assert isinstance(entry, Entry)
+        assert isinstance(entry, Entry) and not isinstance(entry.asked, Snapshot | Gap | Sampled)
         whatif.see(times.at(entry.at_ns), entry.asked, entry.answer)
     again = other.summary()
     assert again.seconds == pytest.approx(both.seconds, abs=0.2) and again.offered > 1.5 * one.offered
@@ -255,7 +255,8 @@ def test_numbers_come_back_to_the_last_bit(whole: int, share: float, rows: list[
     made = codec(Odd)
     back = made.thaw(msgspec.msgpack.decode(msgspec.msgpack.encode(made.freeze(odd))))
     assert (back.whole, back.rows, back.kind) == (odd.whole, odd.rows, odd.kind)
-    assert back.share == odd.share and math.copysign(1, back.share) == math.copysign(1, odd.share)
+    assert back.share == odd.share and back.share is not None and odd.share is not None
+    assert math.copysign(1, back.share) == math.copysign(1, odd.share)
     assert back.table.tobytes("A") == odd.table.tobytes("A") and back.table.flags.f_contiguous
 
 

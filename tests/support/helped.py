@@ -18,7 +18,7 @@ from edged.power.host_paths import HostPaths
 from tests.support.jetson_tree import JetsonTree
 
 ME = pwd.getpwuid(os.getuid()).pw_name
-START_S = 20.0
+START_S = 100.0
 
 
 class Helper:

@@ -5,6 +5,7 @@ once, the kernel played by the CPU's letterbox. tests/engines/test_ort_cuda.py h
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 
 from edged.engines.cuda import CudaError
 from edged.engines.engine import HostMemory, ModelTensors, TensorSpec
-from edged.engines.gpu_memory import GpuMemory
+from edged.engines.gpu_memory import LANES, GpuMemory
 from edged.engines.manifest import EngineFile, InputSpec
 from edged.engines.ort import allocate, check_declared, probe
-from edged.engines.ort_cuda import LANES, OrtCudaEngine
+from edged.engines.ort_cuda import OrtCudaEngine
 from edged.engines.scaler import Target
 from edged.frames.frame import PixelFormat
 from edged.vision.letterbox import Letterbox, Letterboxer
@@ -32,7 +33,7 @@ class HostGpu:
 
     def __init__(self, limit_bytes: int = 1 << 28, on_capture: Callable[[int], None] = lambda on: None) -> None:
         """`on_capture` is told when a capture begins (1) and ends (0), for a library that must not run meanwhile."""
-        self.name, self.capability, self.driver_version, self.stream = "host", (8, 7), 12060, 0
+        self.name, self.capability, self.stream = "host", (8, 7), 0
         self.limit_bytes = limit_bytes
         self.calls: list[str] = []
         self.held: dict[int, NDArray[np.uint8]] = {}
@@ -149,8 +150,8 @@ def _letterbox(job: Any, count: int, kind: str) -> None:
     letterboxer = Letterboxer(InputSpec("images", job.width, job.height, job.pad), [out])
     for index in range(count):
         p = job.pictures[index]
-        shape = (p.height * 3 // 2, p.width) if p.nv12 else (p.height, p.width, 3)
-        pixels = np.ctypeslib.as_array((ctypes.c_uint8 * int(np.prod(shape))).from_address(p.pixels)).reshape(shape)
+        source = (p.height * 3 // 2, p.width) if p.nv12 else (p.height, p.width, 3)
+        pixels = np.ctypeslib.as_array((ctypes.c_uint8 * math.prod(source)).from_address(p.pixels)).reshape(source)
         box = Letterbox(p.width, p.height, p.left, p.top, p.scaled_width, p.scaled_height)
         letterboxer.fill(box, pixels, PixelFormat.NV12 if p.nv12 else PixelFormat.BGR24, 0, index)
     if kind != "uint8":
@@ -164,7 +165,8 @@ class HostGpuRuntime:
     """ONNX Runtime's way on a GPU, on this GPU's stand-in."""
 
     name: Literal["onnxruntime"] = "onnxruntime"
-    device = "cuda"
+    device: Literal["cuda"] = "cuda"
+    machine = "host"
     lanes = LANES
 
     def __init__(self, gpu: HostGpu | None = None) -> None:

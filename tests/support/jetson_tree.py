@@ -260,8 +260,8 @@ class JetsonTree:
 
     def _gpu(self) -> None:
         self.make(f"{self.gpu}/of_node/name", "gpu\0")
-        for name, value in {"load": 423, "railgate_enable": 1, "tpc_pg_mask": 0, "enable_3d_scaling": 1}.items():
-            self.make(f"{self.gpu}/{name}", value)
+        for name, number in {"load": 423, "railgate_enable": 1, "tpc_pg_mask": 0, "enable_3d_scaling": 1}.items():
+            self.make(f"{self.gpu}/{name}", number)
         self.make(f"{self.gpu}/power/control", "auto")
         hz = self.board.gpu_hz
         values = {

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import types
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -29,7 +28,7 @@ REDIRECTED = (
     "/sys/", "/proc/device-tree/", "/proc/stat", "/proc/driver/nvidia/", "/etc/nv_tegra_release",
     "/etc/nvfancontrol.conf", "/etc/systemd/system/nvfancontrol.service", "/var/lib/nvfancontrol/",
 )  # fmt: skip
-START_S = 30.0
+START_S = 100.0
 
 
 class JtopService:
@@ -93,7 +92,7 @@ def namespaces_allowed() -> bool:
             "mount -t overlay overlay -o lowerdir=/etc,upperdir=a,workdir=b c"
         )
         try:
-            tried = subprocess.run([*NAMESPACES, "sh", "-c", script], capture_output=True, timeout=20, check=False)
+            tried = subprocess.run([*NAMESPACES, "sh", "-c", script], capture_output=True, timeout=100, check=False)
         except OSError:
             return False
         return tried.returncode == 0
@@ -137,11 +136,10 @@ def _disguise(root: Path) -> None:
     platform.machine = lambda: "aarch64"
     if os.getuid() != 0:
         os.getuid = lambda: 0
-        os.chown = lambda *given, **named: None  # type: ignore[assignment]
+        os.chown = lambda *given, **named: None
     group = grp.getgrnam
-    grp.getgrnam = lambda name: (  # type: ignore[assignment]
-        types.SimpleNamespace(gr_gid=os.getgid()) if name == "jtop" else group(name)
-    )
+    jtop = grp.struct_group(("jtop", "x", os.getgid(), []))
+    grp.getgrnam = lambda name: jtop if name == "jtop" else group(name)
 
 
 class _Eeprom:

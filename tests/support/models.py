@@ -25,7 +25,7 @@ def _model(
     return bytes(model.SerializeToString())
 
 
-def _info(name: str, kind: int, shape: list[Any]) -> Any:
+def _info(name: str, kind: int, shape: list[Any] | None) -> Any:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
@@ -58,7 +58,7 @@ def center_model(
         "bw": np.zeros((4, 3, 1, 1), np.float32),
         "bb": np.ones(4, np.float32),
     }
-    pool = {"kernel_shape": [STRIDE, STRIDE], "strides": [STRIDE, STRIDE]}
+    pool: dict[str, Any] = {"kernel_shape": [STRIDE, STRIDE], "strides": [STRIDE, STRIDE]}
     nodes = [
         helper.make_node("Transpose", [input_name], ["nchw"], perm=[0, 1, 2, 3] if nchw else [0, 3, 1, 2]),
         helper.make_node("Cast", ["nchw"], ["float"], to=TensorProto.FLOAT),
@@ -116,13 +116,17 @@ def center_model(
 
 def _idle_loop() -> Any:
     """A loop body that does nothing."""
-    names = ("turn", TensorProto.INT64, []), ("go_on", TensorProto.BOOL, []), ("kept", TensorProto.FLOAT, None)
+    inputs = [
+        _info("turn", TensorProto.INT64, []),
+        _info("go_on", TensorProto.BOOL, []),
+        _info("kept", TensorProto.FLOAT, None),
+    ]
     nodes = [
         helper.make_node("Identity", ["go_on"], ["go_on_again"]),
         helper.make_node("Identity", ["kept"], ["kept_again"]),
     ]
     outputs = [_info("go_on_again", TensorProto.BOOL, []), _info("kept_again", TensorProto.FLOAT, None)]
-    return helper.make_graph(nodes, "idle", [_info(*name) for name in names], outputs)
+    return helper.make_graph(nodes, "idle", inputs, outputs)
 
 
 def lying_model() -> bytes:

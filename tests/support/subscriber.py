@@ -19,7 +19,7 @@ def main(endpoint: str, topic: str, count: str, timeout_s: str = "10") -> int:
         socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
         socket.connect(endpoint)
         for _ in range(int(count)):
-            if not socket.poll(max(0, (end - time.monotonic()) * 1000)):
+            if not socket.poll(max(0, int((end - time.monotonic()) * 1000))):
                 return 1
             name, payload = socket.recv_multipart()
             arrived_ns = time.monotonic_ns()

@@ -25,7 +25,7 @@ def sprite(class_id: int = 0, radius: float = 20.0, seed: int = 0) -> Sprite:
 
 
 @pytest.mark.parametrize("class_id", range(len(LABELS)))
-def test_outlines_have_about_unit_radius_and_holes_leave_a_rim(class_id: int):
+def test_outlines_have_about_unit_radius_and_holes_leave_a_rim(class_id: int) -> None:
     for seed in range(20):
         polygon, hole = _outline(class_id, np.random.default_rng(seed))
         reach = np.hypot(*polygon.T)
@@ -35,7 +35,7 @@ def test_outlines_have_about_unit_radius_and_holes_leave_a_rim(class_id: int):
 
 
 @pytest.mark.parametrize("class_id", range(len(LABELS)))
-def test_the_box_of_a_sprite_is_that_of_its_opaque_pixels(class_id: int):
+def test_the_box_of_a_sprite_is_that_of_its_opaque_pixels(class_id: int) -> None:
     for seed in range(10):
         drawn = sprite(class_id, 25.0, seed)
         opaque = drawn.through[..., 0] < 64
@@ -45,7 +45,7 @@ def test_the_box_of_a_sprite_is_that_of_its_opaque_pixels(class_id: int):
         assert np.abs(found - wanted).max() <= 3.0  # a sharp corner is hardly opaque
 
 
-def test_a_part_stands_out_from_its_ground():
+def test_a_part_stands_out_from_its_ground() -> None:
     for ground in (20.0, 120.0, 230.0):
         for seed in range(20):
             drawn = draw(0, 20.0, (0.0, 0.0), ground, np.random.default_rng(seed))
@@ -53,7 +53,7 @@ def test_a_part_stands_out_from_its_ground():
             assert abs(centre.mean() - ground) > 15
 
 
-def test_blending_covers_adds_and_cuts():
+def test_blending_covers_adds_and_cuts() -> None:
     drawn = sprite()
     whole = np.full((100, 100, 3), 200, np.uint8)
     blend(whole, drawn, 50, 50)
@@ -70,7 +70,7 @@ def test_blending_covers_adds_and_cuts():
     assert (outside == 200).all()
 
 
-def test_what_shows_too_little_is_not_visible():
+def test_what_shows_too_little_is_not_visible() -> None:
     box = (10.0, 20.0, 60.0, 70.0)
     assert visible(box, 320, 192) == box
     assert visible(moved(box, -35, 0), 320, 192) == (0.0, 20.0, 25.0, 70.0)
@@ -82,12 +82,12 @@ def test_what_shows_too_little_is_not_visible():
 
 
 @pytest.mark.parametrize(("size", "scale"), [((320, 192), 1), ((1280, 720), 4), ((640, 480), 2.5), ((320, 180), 1)])
-def test_scale_is_that_of_the_letterbox(size: tuple[int, int], scale: float):
+def test_scale_is_that_of_the_letterbox(size: tuple[int, int], scale: float) -> None:
     assert picture_scale(*size) == scale
     assert min(size) > 2 * MAX_RADIUS * scale
 
 
-def test_textures_fill_the_picture_and_depend_on_the_generator():
+def test_textures_fill_the_picture_and_depend_on_the_generator() -> None:
     first, again, other = (texture(np.random.default_rng(seed), 200, 100, 1.0) for seed in (1, 1, 2))
     assert first.shape == (100, 200, 3) and first.dtype == np.uint8
     assert np.array_equal(first, again) and not np.array_equal(first, other)

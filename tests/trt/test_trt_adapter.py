@@ -73,7 +73,7 @@ def value(plan_add: int, pixels: np.ndarray[Any, Any]) -> float:
 
 
 def test_the_bindings_are_the_real_ones_of_this_version() -> None:
-    assert TENSORRT.__version__ == VERSION or VERSION.startswith(TENSORRT.__version__)
+    assert TENSORRT.__version__ == VERSION or str(VERSION).startswith(TENSORRT.__version__)
     assert trt.version() == TENSORRT.__version__
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edged.engines import trt
+from edged.engines import cuda, trt
 from edged.engines.bundle import load_bundle
 from edged.engines.manifest import InputSpec, Layers
 from edged.errors import EdgedError, UsageError
@@ -25,7 +26,7 @@ from edged_calibration.commands import build as command
 from edged_calibration.tensorrt import build, timing
 from edged_calibration.tensorrt import build_plan as plan
 from edged_calibration.tensorrt.build import BuiltVariant, Place, build_bundle, check_memory
-from edged_calibration.tensorrt.build_plan import build_plan
+from edged_calibration.tensorrt.build_plan import WORKSPACE_BYTES, build_plan
 from edged_calibration.tensorrt.lock import LOCK_NAME
 from edged_calibration.tensorrt.timing import Stopwatch
 from tests.support.host_gpu import HostGpu
@@ -148,7 +149,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "Gpu", HostGpu)
     monkeypatch.setattr(HostGpu, "integrated", True)
     monkeypatch.setattr(trt, "why_not", lambda: None)
-    monkeypatch.setattr(trt, "device_name", lambda: "NVIDIA Jetson Orin Nano")
+    monkeypatch.setattr(cuda, "device_name", lambda: "NVIDIA Jetson Orin Nano")
 
 
 @pytest.fixture(autouse=True)
@@ -217,7 +218,7 @@ def test_a_plan_is_strongly_typed_sparse_detailed_and_timed_from_a_kept_cache(tm
     assert FakeBuilder.made[-1].creation == 1 << int(TENSORRT.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     assert config.flags == {TENSORRT.BuilderFlag.SPARSE_WEIGHTS}
     assert config.profiling_verbosity == TENSORRT.ProfilingVerbosity.DETAILED
-    assert config.limits == {TENSORRT.MemoryPoolType.WORKSPACE: build.WORKSPACE_BYTES}
+    assert config.limits == {TENSORRT.MemoryPoolType.WORKSPACE: WORKSPACE_BYTES}
     side = (HEIGHT, WIDTH, 3)
     assert FakeBuilder.made[-1].profile.shapes == {"image": ((1, *side), (1, *side), (4, *side))}
     assert plan.inspect(content) == Layers(weighted=3, int8=2, sparse_eligible=2, sparse_used=1)
@@ -286,7 +287,7 @@ def test_a_full_disk_leaves_the_bundle_as_it_was(tmp_path: Path, monkeypatch: py
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(plan.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     done = build_bundle(directory, 4, SILENT)
     assert all(d.why is not None and "cannot be written: No space left on device" in d.why for d in done)
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
@@ -308,7 +309,7 @@ def test_a_builder_that_does_not_start_is_one_sentence(tmp_path: Path, monkeypat
 def test_plans_of_other_devices_stay_in_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = bundle(tmp_path / "b")
     build_bundle(directory, 4, SILENT)
-    monkeypatch.setattr(trt, "device_name", lambda: "NVIDIA Jetson AGX Orin")
+    monkeypatch.setattr(cuda, "device_name", lambda: "NVIDIA Jetson AGX Orin")
     build_bundle(directory, 4, SILENT)
     devices = [f.built.device for f in load_bundle(directory).manifest.variants[0].files if f.built is not None]
     assert devices == ["NVIDIA Jetson Orin Nano", "NVIDIA Jetson AGX Orin"]
@@ -383,7 +384,7 @@ def test_the_command_takes_bundle_and_batch_from_the_configuration(tmp_path: Pat
     assert [one.max_batch for one in built] == [2]
     with pytest.raises(UsageError, match="that would name a bundle") as caught:
         command.run(arguments(None, config=str(tmp_path / "none.toml")))
-    assert "build BUNDLE" in caught.value.hint
+    assert "give the directory of one: BUNDLE" in caught.value.hint
 
 
 BUILD = """

@@ -54,7 +54,12 @@ def test_plans_are_run_compared_and_their_layers_told(tmp_path: Path) -> None:
         assert (plan.outcome, plan.text) == ("failed", "does not agree")
         assert set(plan.figures) == {"batch 1_ms", "batch 2_ms", "against the cpu_db"}
     true, dense, unknown = (found[f"{name}, its layers"] for name in PLANS)
-    figures = {"with weights": 4, "int8": 3, "sparse possible": 2, "sparse used": 2}
+    figures: dict[str, float | int | str | None] = {
+        "with weights": 4,
+        "int8": 3,
+        "sparse possible": 2,
+        "sparse used": 2,
+    }
     assert true == Finding("ok", "true, its layers", "as called", figures)
     assert dense.outcome == "failed" and dense.figures["sparse used"] == 0
     assert unknown.outcome == "untested" and "--again" in unknown.text

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.vision.agreement import of_classes, of_detections
-from edged.vision.classify import Classes
-from edged.vision.detect import NOTHING, Detections
+from edged.vision.results import NOTHING, Classes, Detections
 
 THRESHOLD = 0.3
 

@@ -10,10 +10,12 @@ from edged.config import EngineConfig
 from edged.engines.bundle import load_bundle
 from edged.engines.pool import Pool
 from edged.frames.frame import PixelFormat
-from edged.vision.classify import Classes, LogitsDecoder
 from edged.vision.decoder import make_decoder
-from edged.vision.detect import CenterPeaks, Detections, YoloBoxes
+from edged.vision.decoders.center import CenterPeaks
+from edged.vision.decoders.whole import BestClasses
+from edged.vision.decoders.yolo import YoloBoxes
 from edged.vision.letterbox import Letterboxer
+from edged.vision.results import Classes, Detections, Seen
 from tests.support.models import HEIGHT, WIDTH, center_model, classify_model, file_entry, manifest_for, write_bundle
 
 
@@ -22,7 +24,7 @@ from tests.support.models import HEIGHT, WIDTH, center_model, classify_model, fi
     [
         ("detect", {"decoder": "center", "scores": "s", "boxes": "b", "stride": 8}, CenterPeaks),
         ("detect", {"decoder": "yolo", "predictions": "p"}, YoloBoxes),
-        ("classify", {"decoder": "classify", "logits": "l"}, LogitsDecoder),
+        ("classify", {"decoder": "classify", "logits": "l"}, BestClasses),
     ],
 )
 def test_the_manifest_chooses_the_decoder(tmp_path: Path, task: str, output: dict[str, Any], kind: type) -> None:
@@ -31,7 +33,7 @@ def test_the_manifest_chooses_the_decoder(tmp_path: Path, task: str, output: dic
     assert type(make_decoder(bundle.manifest)) is kind
 
 
-def run(directory: Path, pixels: Any) -> Detections | Classes:
+def run(directory: Path, pixels: Any) -> Seen:
     """A picture through the whole room: letterbox, a real engine, decoder."""
     bundle = load_bundle(directory)
     with Pool.open(bundle, EngineConfig(device="cpu")) as pool:

@@ -225,6 +225,6 @@ def test_pixels_of_another_shape_are_refused(
 
 def test_pixels_of_another_type_and_a_picture_without_pixels_are_refused() -> None:
     with pytest.raises(EdgedError, match="float32"):
-        filled(np.zeros((48, 64, 3), np.float32), PixelFormat.BGR24, (64, 48), (64, 48))  # type: ignore[arg-type]
+        filled(np.zeros((48, 64, 3), np.float32), PixelFormat.BGR24, (64, 48), (64, 48))
     with pytest.raises(EdgedError, match="0x48"):
         fit(0, 48, 64, 48)

@@ -9,10 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edged.engines.manifest import CenterDecoder, InputSpec, YoloDecoder
+from edged.engines.decoder_spec import CenterDecoder, YoloDecoder
+from edged.engines.manifest import InputSpec
 from edged.errors import EdgedError
-from edged.vision.detect import CenterPeaks, Detections, YoloBoxes, nms
+from edged.vision.decoders.center import CenterPeaks
+from edged.vision.decoders.yolo import YoloBoxes
 from edged.vision.letterbox import fit
+from edged.vision.nms import nms
+from edged.vision.results import Detections
 
 WIDTH, HEIGHT, STRIDE, CLASSES = 64, 48, 8, 5
 ROWS, COLUMNS = HEIGHT // STRIDE, WIDTH // STRIDE
@@ -51,7 +55,7 @@ def slow_finish(candidates: Found, iou: float, limit: int) -> Found:
     for c, s, box in sorted(candidates, key=lambda item: -item[1]):
         if len(kept) < limit and not any(k == c and slow_iou(box, other) > iou for k, _, other in kept):
             kept.append((c, s, box))
-    result = []
+    result: Found = []
     for c, s, (x0, y0, x1, y1) in kept:
         x0, x1 = (min(max((x - BOX.left) / BOX.scale_x, 0), 128) for x in (x0, x1))
         y0, y1 = (min(max((y - BOX.top) / BOX.scale_y, 0), 72) for y in (y0, y1))

@@ -1,0 +1,188 @@
+"""Makes the engine loop from a configuration: the same wiring for the daemon and for tests. On the thread that starts.
+
+In: the configuration, its bundle, and what the loop is built into. Out: a `Loop`, whose parts are closed by the stack.
+Nothing runs yet: the caller starts the sampler and runs the engine loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, runtime_checkable
+
+from edged import clock
+from edged.bus import schema
+from edged.bus.publisher import Publisher
+from edged.config import Config
+from edged.engines.bundle import Bundle
+from edged.engines.engine import Runtime
+from edged.engines.pool import Pool
+from edged.frames.cameras import Cameras
+from edged.frames.schedule import Scheduler
+from edged.governor.helm import Tap
+from edged.health import Heartbeats
+from edged.loop import event_log
+from edged.loop.batch_executor import BatchExecutor
+from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, what_is_known
+from edged.loop.dispatcher import Dispatcher
+from edged.loop.engine_loop import STAGE, EngineLoop, Parts
+from edged.loop.governor_client import GovernorClient
+from edged.loop.gpu_clock import GpuClock
+from edged.loop.limit_layers import LimitControl, LimitLayers
+from edged.loop.limit_monitor import LimitMonitor
+from edged.loop.loop_calls import LoopCalls
+from edged.loop.result_publisher import ResultPublisher
+from edged.loop.sensor_feed import SensorFeed
+from edged.loop.shadow_runner import ShadowRunner
+from edged.loop.status_reporter import Sources, StatusReporter
+from edged.power.clocks import ClockActuator
+from edged.power.energy_meter import HorizonUse
+from edged.power.host_paths import HERE, HostPaths
+from edged.power.simulated import SimulatedProvider
+from edged.power.telemetry import Provider, Sampler, open_provider
+from edged.profiles import Profile
+from edged.vision.decoder import make_decoder
+from edged.vision.letterbox import open_letterboxer
+
+STUCK_AFTER_S: Final = 5.0  # a turn takes milliseconds; a first CUDA call or a paged-out model may take seconds
+NO_CLOCK_COSTS: Final = "no device profile says what each clock costs"
+
+log = logging.getLogger("edged")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a loop is built into. `instance` names its rings in shared memory; `profile` is the power profile to start
+    with, `energy_used` the energy horizon of an earlier run; `on_call` and `on_sample` hear every call of the governor
+    and every sample; `mode` and `recording` are asked for the state. `provider`, `runtime` and `device_info` stand in
+    for what the configuration and the bundle name."""
+
+    publisher: Publisher
+    instance: str
+    profile: Profile | None = None
+    energy_used: HorizonUse | None = None
+    machine: HostPaths = HERE
+    on_call: Tap | None = None
+    on_sample: Callable[[Mapping[str, Any], int], None] | None = None
+    mode: Callable[[], schema.ProfileMode | None] = lambda: None
+    recording: Callable[[], schema.Recording | None] = lambda: None
+    provider: Provider | None = None
+    runtime: Runtime | None = None
+    device_info: Callable[[Pool], DeviceInfo] | None = None
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The engine loop and its parts."""
+
+    publisher: Publisher
+    pool: Pool
+    sampler: Sampler
+    calls: LoopCalls
+    cameras: Cameras
+    governor: GovernorClient
+    limits: LimitControl
+    limit_monitor: LimitMonitor
+    sensor_feed: SensorFeed
+    reporter: StatusReporter
+    heartbeats: Heartbeats
+    engine_loop: EngineLoop
+
+
+@runtime_checkable
+class FollowsBatches(Protocol):
+    """A provider that makes up watts from what the engine ran."""
+
+    def ran(self, variant: str, begin_ns: int, end_ns: int) -> None: ...
+
+
+def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, around: Surroundings) -> Loop:
+    """The loop with the configured limits in force, and without cameras yet: `engine_loop.configure` brings them.
+
+    EdgedError or UsageError for an engine, a provider or limits that cannot be had."""
+    publisher, now_ns = around.publisher, clock.mono_ns()
+    pool = stack.enter_context(_open_pool(config, bundle, around))
+    provider = around.provider or open_provider(config.power, around.machine.root)
+    sampler = Sampler(provider, config.power.interval_s)
+    stack.callback(sampler.stop)
+    known = around.device_info(pool) if around.device_info else _device_info(pool, bundle, config, provider, around)
+
+    selector = stack.enter_context(selectors.DefaultSelector())
+    calls = LoopCalls(selector)
+    stack.callback(calls.close)
+    cameras = Cameras(selector, around.instance, lambda camera: reporter.camera_changed(camera))
+    stack.callback(cameras.close)
+    heartbeats = Heartbeats({STAGE: STUCK_AFTER_S})
+    layers = LimitLayers(config.limits, around.profile)
+    ran = provider.ran if isinstance(provider, FollowsBatches) else None
+    gpu_clock = _gpu_clock(stack, config, known, around, now_ns)
+    governor = GovernorClient(pool, known, layers.in_force, publisher, now_ns, around.on_call, ran, gpu_clock)
+    monitor = LimitMonitor({v.name: v.accuracy for v in pool.variants}, publisher, around.energy_used)
+    feed = SensorFeed(sampler, governor, monitor, now_ns, around.on_sample)
+
+    manifest, decode = bundle.manifest, make_decoder(bundle.manifest)
+    letterboxer = open_letterboxer(manifest.input, pool)
+    shadow = ShadowRunner(manifest, pool, letterboxer, decode, publisher, governor)
+    sources = Sources(
+        manifest, cameras, pool, governor, sampler, monitor, shadow, heartbeats, around.mode, around.recording
+    )
+    reporter = StatusReporter(sources, publisher)
+    result_publisher = ResultPublisher(publisher, decode, manifest.labels, cameras.ring_name)
+    schedule = Scheduler()
+    executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
+    dispatcher = Dispatcher(schedule, governor, pool.max_batch, executor.dropped)
+    engine_loop = EngineLoop(
+        Parts(selector, calls, cameras, schedule, dispatcher, executor, governor, feed, shadow, reporter, heartbeats)
+    )
+    engine_loop.put_in_force(layers)
+    limits = LimitControl(layers, engine_loop.put_in_force)
+    return Loop(
+        publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, heartbeats, engine_loop
+    )
+
+
+def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:
+    """The engines, warm; those that cannot run here are published with their reasons."""
+    if around.runtime is not None:
+        pool = Pool(bundle, around.runtime, config.engine.max_batch)
+    else:
+        pool = Pool.open(bundle, config.engine)
+    for variant in pool.variants:
+        if variant.refused is not None:
+            text = f"variant {variant.name} is refused: {variant.refused}"
+            event = schema.Event(kind="engine_refused", text=text, variant=variant.name)
+            event_log.happened(around.publisher.publish(event))
+    return pool
+
+
+def _device_info(pool: Pool, bundle: Bundle, config: Config, provider: Provider, around: Surroundings) -> DeviceInfo:
+    """What the governor starts with; a device profile that does not fit is reported and ignored."""
+    mode = mode_in_force(None if around.profile is None else around.profile.mode, around.machine.tools)
+    known = what_is_known(pool, bundle, mode, config.engine.threads)
+    if known.refused is not None:
+        text = f"the device profile is not used: {known.refused.message}"
+        log.warning("%s; %s", text, known.refused.hint)
+        around.publisher.publish(schema.Event(kind="profile_refused", text=text))
+    if isinstance(provider, SimulatedProvider):
+        known = as_simulated(known, pool, provider.device)
+        provider.expect({variant.name: variant.active_w[0] for variant in known.variants})
+    return known
+
+
+def _gpu_clock(
+    stack: contextlib.ExitStack, config: Config, known: DeviceInfo, around: Surroundings, now_ns: int
+) -> GpuClock:
+    """The GPU's clock, under control where that was asked for and the cost of each clock is known."""
+    if not config.power.clock_control:
+        return GpuClock(known.clocks_mhz)
+    if known.device is None or not known.clock_matters:
+        text = f"GPU clock control is unavailable: {NO_CLOCK_COSTS}"
+        log.warning("%s; measure it: edged-calibrate profile", text)
+        around.publisher.publish(schema.Event(kind="clock_control", text=text))
+        return GpuClock(known.clocks_mhz)
+    actuator = ClockActuator(known.clocks_mhz, around.machine.clock_helper)
+    stack.callback(actuator.close)
+    return GpuClock(known.clocks_mhz, actuator, known.device.clock_dwell_s, now_ns)

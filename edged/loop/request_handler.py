@@ -1,0 +1,104 @@
+"""Control requests in, typed replies out. On the control thread; what they change is changed on the engine loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import UNSET
+
+from edged import clock, profiles
+from edged.bus import requests
+from edged.bus.replies import (
+    LimitsReply,
+    ListedProfile,
+    ModesReply,
+    PinReply,
+    PowerModes,
+    ProfileReply,
+    ProfilesReply,
+    ReloadReply,
+    Reply,
+    SnapshotReply,
+    WhyReply,
+)
+from edged.bus.requests import Modes, Pin, Reload, Request, Set, SetMode, Snapshot, Why
+from edged.errors import EdgedError
+from edged.loop.build import Loop
+from edged.loop.reconfiguration import Reconfiguration, Reloaded
+from edged.power import modes as power_modes
+from edged.power.power_mode_manager import PowerModeManager
+
+STAGE: Final = "control"
+STUCK_AFTER_S: Final = 20.0
+"""A request waits for the engine loop for a few seconds at most, a reload reads files, a power mode takes up to 15."""
+
+log = logging.getLogger("edged")
+
+
+class RequestHandler:
+    def __init__(
+        self, loop: Loop, modes: PowerModeManager, reconfiguration: Reconfiguration, reload: Callable[[], Reloaded]
+    ) -> None:
+        """`reload` is the reconfiguration's, with the service manager told."""
+        self._loop = loop
+        self._modes = modes
+        self._reconfiguration = reconfiguration
+        self._reload = reload
+        loop.heartbeats.add(STAGE, STUCK_AFTER_S)
+
+    def __call__(self, request: Request) -> Reply:
+        """EdgedError if the request cannot be carried out: it becomes the refusal."""
+        self._loop.heartbeats.beat(STAGE)
+        try:
+            return self._answer(request)
+        finally:
+            self._loop.heartbeats.idle(STAGE)
+
+    def _answer(self, request: Request) -> Reply:
+        loop = self._loop
+        match request:
+            case Snapshot():
+                return SnapshotReply(state=loop.reporter.state)
+            case Why():
+                return WhyReply(decisions=loop.calls.call(lambda: loop.governor.why(request.n)))
+            case Set():
+                return self._set(request)
+            case Pin():
+                loop.calls.call(lambda: loop.governor.pin(request.variant, clock.mono_ns()))
+                log.info("pinned: %s", request.variant or "nothing, the governor chooses")
+                return PinReply(pinned=request.variant)
+            case requests.Profile():
+                return self._list_profiles() if request.name is UNSET else self._take_profile(request.name)
+            case Reload():
+                changes, needs_restart = self._reload()
+                return ReloadReply(changes=changes, needs_restart=needs_restart)
+            case Modes():
+                return _modes_reply(self._modes.read())
+            case SetMode():
+                return _modes_reply(self._modes.set(request.mode, request.clocks, request.fan))
+
+    def _set(self, request: Set) -> Reply:
+        changes = request.changes()
+        limits = self._loop.calls.call(lambda: self._loop.limits.set(changes))
+        log.info("limits set: %s", "; ".join(f"{key} = {value}" for key, value in changes.items()))
+        return LimitsReply(limits=limits)
+
+    def _take_profile(self, name: str | None) -> Reply:
+        changes, limits = self._reconfiguration.take_profile(name)
+        return ProfileReply(profile=name, changes=changes, limits=limits)
+
+    def _list_profiles(self) -> Reply:
+        listed = [
+            ListedProfile(name, "", None, str(found))
+            if isinstance(found, EdgedError)
+            else ListedProfile(name, found.description, str(found.path), None)
+            for name, found in profiles.find_all(self._reconfiguration.path)
+        ]
+        return ProfilesReply(profile=self._loop.limits.layers.profile_name, profiles=listed)
+
+
+def _modes_reply(modes: power_modes.Modes) -> Reply:
+    return ModesReply(modes=msgspec.convert(modes, PowerModes, from_attributes=True))

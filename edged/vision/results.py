@@ -1,0 +1,77 @@
+"""What a decoder gives for one frame. Arrays of their own, not views of an engine's memory. Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """The cells of an object: `cells` bool (rows, columns); the first begins at `x`, `y` and each is `cell_width` x
+    `cell_height`, all in source pixels."""
+
+    cells: NDArray[np.bool_]
+    x: float
+    y: float
+    cell_width: float
+    cell_height: float
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The objects of a frame, best first: boxes float32 (N, 4) x0, y0, x1, y1 in source pixels, scores float32 (N,)
+    0..1, class_ids int64 (N,).
+
+    Where the model gives them: masks (N), keypoints float32 (N, K, 3) x, y in source pixels and confidence 0..1 (1
+    where the model has none), corners float32 (N, 4, 2) of oriented boxes in source pixels, not clipped, in order
+    around the box, the first edge being its width.
+    """
+
+    boxes: Floats
+    scores: Floats
+    class_ids: Indices
+    masks: tuple[Mask, ...] | None = None
+    keypoints: Floats | None = None
+    corners: Floats | None = None
+
+
+NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+"""No object: the result of looking, not of failing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """The best classes of a frame, best first: class_ids int64 (K,), scores float32 (K,) 0..1."""
+
+    class_ids: Indices
+    scores: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMap:
+    """A class for each cell of the picture: class_ids int64 (rows, columns), spread evenly over the source frame."""
+
+    class_ids: Indices
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """A vector float32 (D,) that stands for the picture."""
+
+    vector: Floats
+
+
+Seen = Detections | Classes | ClassMap | Embedding
+
+
+def best_score(seen: Seen) -> float | None:
+    """The best score, which is the first; None where nothing was seen, or where the task has no scores."""
+    if isinstance(seen, ClassMap | Embedding) or not len(seen.scores):
+        return None
+    return float(seen.scores[0])
