@@ -1,7 +1,7 @@
 """The command line `edged-calibrate`: arguments in, an exit code out. Thin: each command is imported when it runs.
 
 0: it went well. 1: it failed, or the gate refused. 2: wrong usage, recipe, model or pictures. 130: Ctrl-C or SIGTERM.
-What a user can mend is told in two lines, without a traceback.
+What a user can fix is reported in two lines, without a traceback.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from edged.errors import EdgedError, Interrupted, UsageError
 
 INTERRUPTED = 130
 _AGAIN_S = 0.5
-"""An interrupt that comes while a destructor or a library's callback runs is lost there: it is raised again so long
-after, until something handles it."""
+"""An interrupt that arrives while a destructor or a library's callback runs is lost there, so it is raised again after
+this time until something handles it."""
 _EXTRA = "install the extra: pip install 'edged[calibration]'"
 _EXTRA_MODULES = {"onnx": _EXTRA, "pycocotools": _EXTRA, "torch": "pip install 'edged[train]'", "matplotlib": _EXTRA}
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose errors read like all others of edged."""
+    """argparse with the error messages of edged."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"see `{self.prog} --help`")
@@ -37,19 +37,22 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background jobs do not heed Ctrl-C
+        if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background jobs ignore SIGINT
             signal.signal(number, _interrupt)
     try:
-        return _run(arguments)
+        try:
+            return _run(arguments)
+        finally:
+            interrupted = _was_interrupted()
+            _stop_repeating()
     except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, KeyboardInterrupt) or _was_interrupted():
-            print("edged-calibrate: interrupted; the same command goes on from the last finished step", file=sys.stderr)
+        _stop_repeating()  # once more: the signal may have come in the middle of the first time
+        if isinstance(error, KeyboardInterrupt) or interrupted:
+            print(
+                "edged-calibrate: interrupted; the same command continues after the last finished step", file=sys.stderr
+            )
             return INTERRUPTED
         return _explained(error)
-    finally:
-        if _was_interrupted():
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -66,7 +69,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _explained(error: Exception) -> int:
-    """The exit code, after a sentence for whoever can mend it; a fault of ours is raised again."""
+    """Print what a user can fix, and return the exit code; a defect of edged is raised again."""
     if isinstance(error, EdgedError):
         print(f"edged-calibrate: {error.message}", file=sys.stderr)
         if error.hint:
@@ -85,8 +88,14 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
     signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
     if number == signal.SIGALRM and isinstance(sys.exc_info()[1], Interrupted):
-        return  # it was heard, and cleans up: that may take its time
+        return  # it was handled, and the clean-up may take time
     raise Interrupted
+
+
+def _stop_repeating() -> None:
+    if _was_interrupted():
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def _was_interrupted() -> bool:

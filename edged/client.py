@@ -2,7 +2,7 @@
 
 from edged.bus.client import Client, bgr
 from edged.bus.control import request
-from edged.bus.endpoint import CurveClient
+from edged.bus.curve import CurveClient
 from edged.bus.schema import Decision, Detection, Event, Message, Result, State, Status, Telemetry
 from edged.errors import EdgedError
 

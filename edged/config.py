@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edged.errors import UsageError
+from edged.regions import Line, ObjectFilter, Polygon, Zone, check_regions
 from edged.uri import is_plain_path, redact
 from edged.validate import convert
 
@@ -27,14 +28,10 @@ else:
 DEFAULT_PATH = Path("/etc/edged/edged.toml")
 MAX_FILE_BYTES = 1 << 20
 
-Name = Annotated[
-    str,
-    Meta(
-        # \Z, since $ would let a line break in at the end
-        pattern=r"^[a-z0-9][a-z0-9_-]{0,31}\Z",
-        description="1 to 32 lower-case letters, digits, - or _, beginning with a letter or digit",
-    ),
-]
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,31}\Z"  # \Z, since $ would let a line break in at the end
+NAME_IS = "1 to 32 lower-case letters, digits, - or _, beginning with a letter or digit"
+MAX_NAME = 40  # characters of a wrong name that a message shows
+Name = Annotated[str, Meta(pattern=NAME_PATTERN, description=NAME_IS)]
 CredentialName = Annotated[
     str,
     Meta(
@@ -117,6 +114,19 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
     weight: Annotated[float, Meta(gt=0, le=1000, description="a number above 0 and at most 1000")] = 1.0
     decoder: Literal["software", "hardware"] = "software"
     password_credential: CredentialName | None = None
+    track: bool = False
+    """follow objects; zones and lines do so too"""
+    zones: dict[Name, Zone] = {}
+    lines: dict[Name, Line] = {}
+    mask: list[Polygon] = []
+    """objects whose bottom centre lies in one of these do not count"""
+    objects: dict[str, ObjectFilter] = {}
+    """by label: which of its detections count"""
+
+    @property
+    def tracked(self) -> bool:
+        """Whether its objects get identities."""
+        return self.track or bool(self.zones) or bool(self.lines)
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -155,11 +165,23 @@ def load(path: Path) -> Config:
         return str(origins.get(key, path))
 
     tables = merged.pop("camera", [])
-    cameras = [convert(table, CameraConfig, str(path), locate, f"camera.{n}") for n, table in enumerate(tables, 1)]
+    cameras = [_camera(table, n, str(path), locate) for n, table in enumerate(tables, 1)]
     config = msgspec.structs.replace(convert(merged, Config, str(path), locate), camera=cameras)
     _check_cameras(config, locate, path)
     _check_bus(config.bus, locate)
     return _with_absolute_paths(config, path.parent)
+
+
+def _camera(table: dict[str, Any], n: int, path: str, locate: Any) -> CameraConfig:
+    """A `[[camera]]` table; its named tables one by one, so that a message can name them."""
+    for group, kind in (("zones", Zone), ("lines", Line), ("objects", ObjectFilter)):
+        named = table.get(group)
+        for name, inner in named.items() if isinstance(named, dict) else ():
+            key = f"camera.{n}.{group}.{name[:MAX_NAME]}"
+            if group != "objects" and not re.match(NAME_PATTERN, name):
+                raise UsageError(f"{locate(key)}: {key}: expected as a name {NAME_IS}", "rename it")
+            convert(inner, kind, path, locate, key)
+    return convert(table, CameraConfig, path, locate, f"camera.{n}")
 
 
 def files_of(path: Path) -> list[Path]:
@@ -222,13 +244,24 @@ def _toml_lines(table: Struct) -> list[str]:
     return [f"# {key} is not set" if value is None else f"{key} = {_toml(value)}" for key, value in pairs]
 
 
-def _toml(value: str | float | None) -> str:
-    """A scalar as TOML writes it; JSON's text escapes are TOML's, but for DEL."""
+def _toml(value: Any) -> str:
+    """A value as TOML writes it, tables in one line; JSON's text escapes are TOML's, but for DEL."""
     if value is None:
         return "(not set)"
+    if isinstance(value, Struct):
+        names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
+        value = {key: inner for field, key in names if (inner := getattr(value, field)) is not None}
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
     if isinstance(value, bool):
         return str(value).lower()
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
+
+
+def _key(name: str) -> str:
+    return name if re.match(r"[A-Za-z0-9_-]+\Z", name) else _toml(name)
 
 
 def _drop_ins(path: Path) -> list[Path]:
@@ -294,6 +327,7 @@ def _check_cameras(config: Config, locate: Any, path: Path) -> None:
             where = f"also in {seen[camera.name]}" if seen[camera.name] != place else "twice"
             raise UsageError(f"{place}: camera.{n}.name is {camera.name!r}, which is there {where}", "rename one")
         seen[camera.name] = place
+        check_regions(camera, f"{place}: camera.{n}")
 
 
 def _check_bus(bus: BusConfig, locate: Any) -> None:

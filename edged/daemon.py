@@ -26,8 +26,9 @@ import zmq
 
 from edged import clock, paths, profiles
 from edged.bus import schema
+from edged.bus.connections import raise_open_files_limit
 from edged.bus.control import ControlServer
-from edged.bus.endpoint import CurveServer, Socket, curve_server
+from edged.bus.curve import CurveServer, Socket, curve_server
 from edged.bus.publisher import Publisher
 from edged.config import Config
 from edged.crash_guard import state_directory
@@ -45,9 +46,10 @@ from edged.power.host_paths import HERE, HostPaths
 from edged.power.modes import ModeControl
 from edged.power.power_mode_manager import PowerModeManager
 from edged.replay.recorder import Recorder, directory_of
+from edged.worker import Worker
 
 LOADING_AT_MOST_S: Final = 120.0
-GREET_EVERY_S: Final = 0.1
+GREET_EVERY_MS: Final = 100
 HEALTH_EVERY_NS: Final = clock.NS_PER_S // 2
 
 log = logging.getLogger("edged")
@@ -62,13 +64,14 @@ class Daemon:
         self._profile = None if config.profile is None else profiles.find(config.profile, path)
         self._notifier = Notifier()
         self._reload_wanted = threading.Event()
-        self._stopping = threading.Event()
 
     def run(self) -> None:
         """From start to the end of the drain after SIGTERM or SIGINT. EdgedError if it cannot start or go on."""
         faulthandler.enable()
+        raise_open_files_limit()
         cv2.setNumThreads(1)  # a frame is scaled in 0.1 ms: waking other threads for it costs more
         with contextlib.ExitStack() as stack:
+            stack.callback(self._notifier.close)
             loop = self._start(stack)
             stack.callback(self._notifier.stopping)
             gc.collect()
@@ -149,7 +152,7 @@ class Daemon:
         reconfiguration = Reconfiguration(self._path, self._config, loop, modes)
 
         def reload() -> Reloaded:
-            return self._reload(reconfiguration, loop)
+            return self._reload(reconfiguration, loop, curve)
 
         endpoint = self._config.bus.control or paths.control_endpoint()
         handler = RequestHandler(loop, modes, reconfiguration, reload)
@@ -167,31 +170,40 @@ class Daemon:
                 except EdgedError as error:
                     log.error("%s", error)
 
-        housekeeping = threading.Thread(target=self._housekeeping, args=(loop, turn), name="housekeeping", daemon=True)
+        housekeeping = Worker("housekeeping", self._housekeeping(loop, turn))
         housekeeping.start()
-        stack.callback(housekeeping.join, 2.0)
-        stack.callback(self._stopping.set)
+        stack.callback(housekeeping.stop, 2.0)
+        curve_workers = () if curve is None else (curve.worker,)
+        loop.heartbeats.watch(*server.workers, *loop.publisher.workers, *curve_workers)
 
-    def _housekeeping(self, loop: Loop, reload_if_wanted: Callable[[], None]) -> None:
+    def _housekeeping(self, loop: Loop, reload_if_wanted: Callable[[], None]) -> Callable[[], None]:
         """Greets subscribers, feeds the watchdog, reloads on SIGHUP: what must go on while the engine loop is busy."""
         health = Health(loop.heartbeats, self._notifier)
+        readable = select.poll()
+        readable.register(loop.publisher.fd, select.POLLIN)
         health_due_ns = 0
-        while not self._stopping.is_set():
-            select.select([loop.publisher.fd], [], [], GREET_EVERY_S)
-            while loop.publisher.serve():
-                pass
+
+        def turn() -> None:
+            nonlocal health_due_ns
+            if not loop.publisher.serve():
+                readable.poll(GREET_EVERY_MS)
             now_ns = clock.mono_ns()
-            loop.reporter.housekeep(now_ns)
             if now_ns >= health_due_ns:
                 health_due_ns = now_ns + HEALTH_EVERY_NS
                 health.tick(now_ns)
+            loop.reporter.housekeep(now_ns)
             reload_if_wanted()
 
-    def _reload(self, reconfiguration: Reconfiguration, loop: Loop) -> Reloaded:
+        return turn
+
+    def _reload(self, reconfiguration: Reconfiguration, loop: Loop, curve: CurveServer | None) -> Reloaded:
         """A reload, with the service manager told; a refusal is published too."""
         self._notifier.reloading()
         try:
-            return reconfiguration.reload()
+            # first: a key that was removed is refused also where the configuration has a mistake
+            keys = [] if curve is None else curve.reload()
+            changes, needs_restart = reconfiguration.reload()
+            return Reloaded(changes + keys, needs_restart)
         except EdgedError as error:
             text = f"reload refused, the old configuration stays: {error.message}"
             _publish_event(loop.publisher, "reload_refused", text)

@@ -83,7 +83,7 @@ def expectation(kind: Any) -> str:
         return next((words for arm in typing.get_args(kind) if (words := expectation(arm))), "")
     plain = {str: "a text in quotes", float: "a number", int: "a whole number", bool: "true or false"}
     if isinstance(kind, type) and issubclass(kind, Struct):
-        return "a table with the keys " + ", ".join(kind.__struct_fields__)
+        return "a table with the keys " + ", ".join(kind.__struct_encode_fields__)
     return plain.get(kind, "")
 
 
@@ -102,7 +102,7 @@ def _keys(kind: Any) -> list[str]:
     """The keys of a table; where several kinds of table may stand, of all of them."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return list(dict.fromkeys(key for arm in typing.get_args(kind) for key in _keys(arm)))
-    return list(getattr(kind, "__struct_fields__", ()))
+    return list(getattr(kind, "__struct_encode_fields__", ()))
 
 
 def _type_at(kind: Any, path: str) -> Any:

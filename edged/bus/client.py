@@ -17,7 +17,7 @@ import zmq
 from numpy.typing import NDArray
 
 from edged import clock
-from edged.bus.endpoint import CurveClient
+from edged.bus.curve import CurveClient
 from edged.bus.schema import MESSAGE_TYPES, TOPICS, Message, Result, State, topic_of
 from edged.errors import EdgedError
 from edged.frames.frame import PixelFormat

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edged.bus.control import MAX_REQUEST_BYTES, ControlServer, request
-from edged.bus.endpoint import CurveClient, CurveServer
+from edged.bus.curve import CurveClient, CurveServer
 from edged.bus.replies import LimitsReply, Reply
 from edged.bus.requests import Pin, Reload, Request, Set, Snapshot, Why
 from edged.config import Limits
@@ -208,8 +208,9 @@ def test_over_tcp_a_key_is_needed(tmp_path: Path, handler: Handler) -> None:
         try:
             good = CurveClient(keys / "good.key_secret", keys / "edged.key")
             assert request("snapshot", address, curve=good)["ok"]
-            for intruder in (None, CurveClient(keys / "bad.key_secret", keys / "edged.key")):
-                with pytest.raises(EdgedError, match="no daemon answers"):
+            bad = CurveClient(keys / "bad.key_secret", keys / "edged.key")
+            for intruder, reason in ((None, "no daemon answers"), (bad, "refuses this client's key")):
+                with pytest.raises(EdgedError, match=reason):
                     request("snapshot", address, timeout_s=0.4, curve=intruder)
         finally:
             server.close()
