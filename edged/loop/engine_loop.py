@@ -82,7 +82,7 @@ class EngineLoop:
             self._schedule.forget(gone)
         mean = sum(camera.weight for camera in cameras) / max(1, len(cameras))
         self._weights = {camera.name: camera.weight / mean for camera in cameras}
-        self._dispatcher.weights = self._executor.weights = self._weights
+        self._dispatcher.weights = self._weights
         self._shadow.configure(self._cameras.names(), now_ns)
         # Until the cameras are live and counted: as if each gave a frame at once, at no particular rate.
         self._governor.observe(Workload(len(cameras), 0.0, 0, apart=True), now_ns)
