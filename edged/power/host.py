@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from edged import clock
+from edged.power.battery import read_battery
 from edged.power.cpu_memory import CpuMemory
 from edged.power.provider import Sample
 from edged.power.rails import plausible_w
@@ -60,6 +61,7 @@ class HostProvider:
             cpu_percent=load.cpu_percent,
             memory_available_mb=load.memory_available_mb,
             cpu_pressure_percent=load.cpu_pressure_percent,
+            battery=read_battery(self._files, missing),
             missing=tuple(missing),
         )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from edged import clock
+from edged.power.battery import read_battery
 from edged.power.cpu_memory import CpuMemory
 from edged.power.gpu import GpuReading, find_gpu, read_gpu
 from edged.power.provider import Sample
@@ -90,6 +91,7 @@ class SysfsProvider:
             gpu_ceiling_mhz=gpu.ceiling_mhz,
             throttled=read_throttled(self._files),
             throttle_events=read_events(self._files, missing),
+            battery=read_battery(self._files, missing),
             missing=tuple(missing),
         )
 
