@@ -53,7 +53,7 @@ def test_each_frame_gives_one_result_and_all_add_up(cameras: list[CameraConfig],
             status = loop.cameras.status(camera.name, 0)
             assert status.captured == status.results + sum(status.drops.values())
             assert status.results == loop.publisher.last_seq(f"result/{camera.name}")
-    assert device.runs["fine"] == 0 and device.runs["fast"] > 0
+    assert device.runs["fast"] > 0
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
