@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import argcomplete
+
 import edged
 from edged.errors import EdgedError, Interrupted, UsageError
 
@@ -56,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    parsed = parser().parse_args(arguments)
+    found = parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions; see `edged completion`
+        argcomplete.autocomplete(found)
+    parsed = found.parse_args(arguments)
     try:
         command = importlib.import_module(f"edged_calibration.commands.{parsed.module}")
     except ModuleNotFoundError as error:

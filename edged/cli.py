@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+import argcomplete
+
 import edged
 from edged.errors import EdgedError, UsageError
 
@@ -31,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command."""
     try:
-        parsed = parser().parse_args(arguments)
+        parsed = _parse(arguments)
         command = importlib.import_module(f"edged.commands.{parsed.command}")
         code: int = command.run(parsed)
         sys.stdout.flush()
@@ -57,6 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         print(f"edged: cannot write {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
         return EdgedError.exit_code
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    found = parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions; see `edged completion`
+        argcomplete.autocomplete(found)
+    return found.parse_args(arguments)
 
 
 def _discard_output() -> None:
@@ -113,6 +122,7 @@ def _add_daemon_commands(add: _Add) -> None:
     how.add_argument(
         "--print-effective", action="store_true", help="print the configuration with all defaults, and stop"
     )
+    how.add_argument("--print-schema", action="store_true", help="print the configuration's JSON Schema, and stop")
     how.add_argument("--json", action="store_true", help="one JSON object: ok, findings")
 
     doctor = add("doctor", "test the hardware and write a report to send back", "edged doctor --out report.json")
@@ -123,6 +133,9 @@ def _add_daemon_commands(add: _Add) -> None:
     doctor.add_argument("--max-batch", type=_positive, default=4, metavar="N", help="largest batch to test (default 4)")
     doctor.add_argument("--out", metavar="FILE", help="also write the report to FILE, as JSON")
     doctor.add_argument("--json", action="store_true", help="the report as one JSON object")
+
+    completion = add("completion", "print shell code for completion", "source <(edged completion bash)")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
 
     credential = add(
         "credential", "store camera passwords for the service, as root", "sudo edged credential set camera.gate"

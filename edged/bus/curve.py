@@ -20,7 +20,7 @@ from zmq.utils import z85
 
 from edged import clock
 from edged.config import BusConfig
-from edged.errors import UsageError
+from edged.errors import UsageError, encodable
 from edged.worker import Worker
 
 Socket = zmq.Socket[bytes]
@@ -61,11 +61,11 @@ def client_keys(directory: Path) -> Keys:
         try:
             public, secret = certificate(path)
         except UsageError as error:
-            problems.append(f"{printable(error.message)}: it is passed over")
+            problems.append(f"{error.message}: it is passed over")
             continue
         if secret is not None:
-            problems.append(f"{printable(path)} holds a secret key as well: keep only the public one here")
-        names[public] = printable(path.stem)
+            problems.append(f"{encodable(str(path))} holds a secret key as well: keep only the public one here")
+        names[public] = encodable(path.stem)
     return Keys(names, problems)
 
 
@@ -194,11 +194,6 @@ def certificate(path: Path) -> tuple[bytes, bytes | None]:
     except Exception as error:  # pyzmq's readers raise whatever a damaged file makes them
         raise UsageError(f"cannot read the CURVE key {path}: {error}", hint) from error
     return public, secret
-
-
-def printable(name: Path | str) -> str:
-    """A file's name as text that can be sent and shown: it may be bytes that are no UTF-8."""
-    return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def _both_keys(path: Path) -> tuple[bytes, bytes]:

@@ -25,6 +25,7 @@ from edged.checks.sockets import try_sockets
 from edged.checks.system import try_system
 from edged.commands.terminal import console, progress
 from edged.config import Config, Limits, default_path, effective_toml, load
+from edged.config_schema import json_schema
 from edged.engines.bundle import Bundle, load_bundle
 from edged.engines.pool import Pool, PoolVariant
 from edged.errors import EdgedError
@@ -41,6 +42,9 @@ _UNHELD_FIX: Final = "give the machine a sensor that edged reads, or measure it:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.print_schema:
+        print(json.dumps(json_schema(), indent=2))
+        return 0
     path = default_path(arguments.config)
     try:
         config = load(path)

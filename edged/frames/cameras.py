@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from edged import clock
 from edged.config import CameraConfig
-from edged.errors import EdgedError, UsageError
+from edged.errors import EdgedError, UsageError, encodable
 from edged.frames import camera_state as life
 from edged.frames import ring as rings
 from edged.frames.camera_session import CameraSession, Hooks
@@ -210,7 +210,7 @@ class Cameras:
             state=_STATES[type(machine.state)],
             reason=machine.reason,
             since_s=(now_ns - machine.state.since_ns) / clock.NS_PER_S,
-            source=redact(feed.config.source),
+            source=encodable(redact(feed.config.source)),
             width=last.width if last else None,
             height=last.height if last else None,
             clock=last.clock if last else None,

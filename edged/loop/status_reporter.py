@@ -188,7 +188,8 @@ class StatusReporter:
             self._publisher.publish(schema.Event(kind=alarm.kind, text=alarm.text))
         values = asdict(sample)
         del values["mono_ns"]
-        self._telemetry = self._publisher.publish(schema.Telemetry(**{**values, "missing": list(sample.missing)}))
+        values |= {"missing": list(sample.missing), "battery": sample.battery and schema.Battery(**values["battery"])}
+        self._telemetry = self._publisher.publish(schema.Telemetry(**values))
 
     def _variants(self) -> list[schema.VariantState]:
         return [

@@ -13,6 +13,15 @@ STALE_AFTER_INTERVALS: Final = 3
 
 
 @dataclass(frozen=True)
+class BatteryReading:
+    """All batteries of this machine together. `discharge_w` is below 0 while they charge; None: not known."""
+
+    charge_j: float
+    capacity_j: float
+    discharge_w: float | None
+
+
+@dataclass(frozen=True)
 class Sample:
     """One reading of the device. Unknown is None, never 0; `missing` says why, one sentence each.
 
@@ -37,6 +46,7 @@ class Sample:
     gpu_ceiling_mhz: float | None = None
     throttled: bool | None = None
     throttle_events: Mapping[str, int | None] = field(default_factory=dict)
+    battery: BatteryReading | None = None
     energy_j: float | None = None
     energy_gap_s: float = 0.0
     missing: tuple[str, ...] = ()

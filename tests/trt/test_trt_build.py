@@ -384,7 +384,7 @@ def test_the_command_takes_bundle_and_batch_from_the_configuration(tmp_path: Pat
     assert [one.max_batch for one in built] == [2]
     with pytest.raises(UsageError, match="that would name a bundle") as caught:
         command.run(arguments(None, config=str(tmp_path / "none.toml")))
-    assert "build BUNDLE" in caught.value.hint
+    assert "give the directory of one: BUNDLE" in caught.value.hint
 
 
 BUILD = """
