@@ -11,10 +11,11 @@ from edged.bus.publisher import Publisher
 from edged.clock import NS_PER_MS, NS_PER_S
 from edged.engines.engine import Outputs
 from edged.frames.frame import Frame
+from edged.loop.object_tracks import ObjectTracks
 from edged.loop.seen_messages import seen_fields
 from edged.vision.decoder import Decode
 from edged.vision.letterbox import Letterbox
-from edged.vision.results import Seen
+from edged.vision.results import Detections, Seen
 
 
 class BatchMeta(NamedTuple):
@@ -39,12 +40,18 @@ class Decoded(NamedTuple):
 
 class ResultPublisher:
     def __init__(
-        self, publisher: Publisher, decode: Decode, labels: Sequence[str], ring_name: Callable[[str], str]
+        self,
+        publisher: Publisher,
+        decode: Decode,
+        labels: Sequence[str],
+        ring_name: Callable[[str], str],
+        tracks: ObjectTracks,
     ) -> None:
         self._publisher = publisher
         self._decode = decode
         self._labels = tuple(labels)
         self._ring_name = ring_name
+        self._tracks = tracks
 
     def decode(self, outputs: Outputs, index: int, letterbox: Letterbox) -> Decoded:
         """Frame `index` of the batch. EdgedError if an output is no number."""
@@ -60,6 +67,11 @@ class ResultPublisher:
             infer=(batch.collected_ns - batch.submitted_ns) / NS_PER_MS,
             post=decoded.post_ms,
         )
+        objects = decoded.objects
+        if isinstance(objects, Detections) and self._tracks.watches(frame.camera):
+            fields = self._tracks.look(frame, objects)
+        else:
+            fields = seen_fields(objects, self._labels)
         sent = self._publisher.publish(
             schema.Result(
                 camera=frame.camera,
@@ -74,7 +86,7 @@ class ResultPublisher:
                 width=frame.width,
                 height=frame.height,
                 ring=schema.RingRef(self._ring_name(frame.camera), frame.slot, frame.seq),
-                **seen_fields(decoded.objects, self._labels),
+                **fields,
             )
         )
         return sent.deadline_met
