@@ -12,10 +12,11 @@ from edged.bus.publisher import Publisher
 from edged.clock import NS_PER_MS, NS_PER_S
 from edged.engines.engine import Outputs
 from edged.frames.frame import Frame
+from edged.loop.object_tracks import ObjectTracks
 from edged.loop.seen_messages import seen_fields
 from edged.vision.decoder import Decode
 from edged.vision.letterbox import Letterbox
-from edged.vision.results import Seen, best_score
+from edged.vision.results import Detections, Seen, best_score
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,18 @@ class ResultMeta(NamedTuple):
 
 class ResultPublisher:
     def __init__(
-        self, publisher: Publisher, decode: Decode, labels: Sequence[str], ring_name: Callable[[str], str]
+        self,
+        publisher: Publisher,
+        decode: Decode,
+        labels: Sequence[str],
+        ring_name: Callable[[str], str],
+        tracks: ObjectTracks,
     ) -> None:
         self._publisher = publisher
         self._decode = decode
         self._labels = tuple(labels)
         self._ring_name = ring_name
+        self._tracks = tracks
 
     def decode(self, outputs: Outputs, index: int, letterbox: Letterbox) -> Decoded:
         """Frame `index` of the batch. EdgedError if an output is no number."""
@@ -72,6 +79,10 @@ class ResultPublisher:
             post=seen.post_ms,
         )
         objects = seen.objects
+        if isinstance(objects, Detections) and self._tracks.watches(frame.camera):
+            what = self._tracks.look(frame, objects)
+        else:
+            what = seen_fields(objects, self._labels)
         sent = self._publisher.publish(
             schema.Result(
                 camera=frame.camera,
@@ -87,7 +98,7 @@ class ResultPublisher:
                 height=frame.height,
                 ring=schema.RingRef(self._ring_name(frame.camera), frame.slot, frame.seq),
                 escalated=made.escalated,
-                **seen_fields(objects, self._labels),
+                **what,
             )
         )
         return sent.deadline_met

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,18 @@ class Detections:
     masks: tuple[Mask, ...] | None = None
     keypoints: Floats | None = None
     corners: Floats | None = None
+
+    def pick(self, rows: Sequence[int]) -> Detections:
+        """Only these objects, in this order."""
+        some = np.array(rows, np.intp)
+        return Detections(
+            self.boxes[some],
+            self.scores[some],
+            self.class_ids[some],
+            None if self.masks is None else tuple(self.masks[row] for row in rows),
+            None if self.keypoints is None else self.keypoints[some],
+            None if self.corners is None else self.corners[some],
+        )
 
 
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
