@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
         )
 
     _add_daemon_commands(add)
+    _add_secret_commands(add)
     _add_client_commands(add)
     _add_desk_commands(add)
     return parser
@@ -137,6 +138,8 @@ def _add_daemon_commands(add: _Add) -> None:
     completion = add("completion", "print shell code for completion", "source <(edged completion bash)")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
 
+
+def _add_secret_commands(add: _Add) -> None:
     credential = add(
         "credential", "store camera passwords for the service, as root", "sudo edged credential set camera.gate"
     )
