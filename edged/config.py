@@ -340,8 +340,8 @@ def _check_bus(bus: BusConfig, locate: Any) -> None:
         if endpoint.startswith("tcp://") and missing:
             raise UsageError(
                 f"{locate('bus.' + key)}: bus.{key} opens the network, so bus.{' and bus.'.join(missing)} must be set",
-                "make the keys with python -c \"import zmq.auth as a; a.create_certificates('.', 'edged')\", keep "
-                "edged.key_secret here and put each client's .key file into the curve_clients directory",
+                'for example curve_secret_key = "edged.key_secret" and curve_clients = "clients"; then make the keys '
+                "with `edged key new NAME`",
             )
 
 

@@ -31,7 +31,7 @@ ROOMS = {
     "replay": {"replay", "governor"},
     "loop": {
         "loop", "frames", "engines", "vision", "bus", "power", "governor", "accuracy_guard", "simulate", "health",
-        "profiles",
+        "profiles", "tracking",
     },
 }  # fmt: skip
 DOORS = {
