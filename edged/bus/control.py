@@ -15,11 +15,11 @@ import zmq
 
 from edged import clock
 from edged.bus.connections import full
-from edged.bus.curve import CurveClient, CurveServer, Socket, printable, refusals
+from edged.bus.curve import CurveClient, CurveServer, Socket, refusals
 from edged.bus.endpoint import Binding, ipc_path
 from edged.bus.replies import Refusal, Reply
 from edged.bus.requests import OPERATIONS, Request, parse_request
-from edged.errors import EdgedError
+from edged.errors import EdgedError, encodable
 from edged.paths import find_control_endpoint
 from edged.worker import Worker
 
@@ -105,7 +105,7 @@ class ControlServer:
 
 def _refusal(error: str, hint: str = "") -> bytes:
     hint = hint or "requests are maps with `op`: " + ", ".join(OPERATIONS)
-    return msgspec.msgpack.encode(Refusal(error=printable(error), hint=printable(hint)))
+    return msgspec.msgpack.encode(Refusal(error=encodable(error), hint=encodable(hint)))
 
 
 def _no_answer(endpoint: str, refused: bool) -> EdgedError:

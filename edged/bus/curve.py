@@ -20,7 +20,7 @@ from zmq.utils import z85
 
 from edged import clock
 from edged.config import BusConfig
-from edged.errors import UsageError
+from edged.errors import UsageError, encodable
 from edged.worker import Worker
 
 Socket = zmq.Socket[bytes]
@@ -61,11 +61,11 @@ def client_keys(directory: Path) -> Keys:
         try:
             public, secret = certificate(path)
         except UsageError as error:
-            problems.append(f"{printable(error.message)}: it is passed over")
+            problems.append(f"{error.message}: it is passed over")
             continue
         if secret is not None:
-            problems.append(f"{printable(path)} holds a secret key as well: keep only the public one here")
-        names[public] = printable(path.stem)
+            problems.append(f"{encodable(str(path))} holds a secret key as well: keep only the public one here")
+        names[public] = encodable(path.stem)
     return Keys(names, problems)
 
 
@@ -196,9 +196,18 @@ def certificate(path: Path) -> tuple[bytes, bytes | None]:
     return public, secret
 
 
-def printable(name: Path | str) -> str:
-    """A file's name as text that can be sent and shown: it may be bytes that are no UTF-8."""
-    return str(name).encode("utf-8", "backslashreplace").decode()
+def new_key_pair() -> tuple[bytes, bytes]:
+    """A public and a secret key, as Z85 text."""
+    return zmq.curve_keypair()
+
+
+def key_file(public: bytes, secret: bytes | None = None) -> str:
+    """The content of a file that `certificate` and ZeroMQ's own tools read."""
+    lines = ["# A CURVE key for edged's sockets on the network.", "metadata", "curve"]
+    lines.append(f'    public-key = "{public.decode()}"')
+    if secret is not None:
+        lines.append(f'    secret-key = "{secret.decode()}"')
+    return "\n".join(lines) + "\n"
 
 
 def _both_keys(path: Path) -> tuple[bytes, bytes]:

@@ -23,7 +23,7 @@ from edged.commands import compare
 from edged.commands.ctl import changes_of
 from edged.commands.plot import check_plot
 from edged.commands.terminal import console, printable
-from edged.config import MAX_FILE_BYTES, default_path, read_toml
+from edged.config import default_path
 from edged.errors import UsageError
 from edged.governor.governor import Governor, OnCall
 from edged.governor.messages import Answer, Budget, Request
@@ -36,6 +36,7 @@ from edged.simulate.governor_policy import GovernorPolicy
 from edged.simulate.scenario import Truth
 from edged.simulate.score import Score
 from edged.simulate.tables import NAMES
+from edged.toml_file import MAX_FILE_BYTES, read_toml
 
 SHIPPED = Path(scenario_file.__file__).parent / "scenarios"
 
@@ -179,7 +180,7 @@ def _read(name: str, device: str) -> tuple[Mapping[str, Any], str, str]:
     elif not path.suffix and not path.exists():
         raise UsageError(f"there is no scenario {name!r}", f"shipped are {', '.join(_shipped())}; or name a file")
     else:
-        data = read_toml(path)
+        data = read_toml(path, "a scenario")
     if not isinstance(data, dict):
         raise UsageError(f"{path} holds no scenario", "see a shipped one: edged simulate --list")
     return data, device, path.stem if name in _shipped() else str(path)

@@ -184,31 +184,26 @@ def _admit(
     kept: list[_Camera] = []
     order: list[tuple[int, int]] = []
     room: list[int] = []
-    least = _least_times(len(waiting), times)
+    # no division into batches serves frames faster: a cheap test before the exact one
+    per_frame_ns = min([times[k - 1] / k for k in useful])
     for camera in sorted(waiting, key=_priority):
-        at = bisect_right(order, _edf(camera))
-        room.insert(at, camera.deadline_ns - from_ns)
-        if all(free >= need for free, need in zip(room[at:], least[at:], strict=False)) and _feasible(
-            room, 0, times, useful
+        edf = _edf(camera)
+        at, limit = bisect_right(order, edf), camera.deadline_ns - from_ns
+        if limit >= (at + 1) * per_frame_ns and (
+            not room or room[-1] >= (len(room) + 1) * per_frame_ns or at == len(room)
         ):
-            order.insert(at, _edf(camera))
-            kept.insert(at, camera)
-        else:
+            room.insert(at, limit)
+            if _feasible(room, 0, times, useful):
+                order.insert(at, edf)
+                kept.insert(at, camera)
+                continue
             del room[at]
-            camera.set_aside = True
+        camera.set_aside = True
     if not kept:  # by a cautious prediction none makes it; the engine is free, and it may prove quicker
         first = min(waiting, key=_priority)
         first.set_aside = False
         return [first], [first.deadline_ns - from_ns]
     return kept, room
-
-
-def _least_times(n: int, times: list[int]) -> list[int]:
-    """The least time in which 1, 2, ... n frames can be served, deadlines apart: a cheap test before the exact one."""
-    least = [0]
-    for m in range(1, n + 1):
-        least.append(min([least[m - k] + times[k - 1] for k in range(1, min(m, len(times)) + 1)]))
-    return least[1:]
 
 
 def _edf(camera: _Camera) -> tuple[int, int]:

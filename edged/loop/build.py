@@ -34,6 +34,7 @@ from edged.loop.gpu_clock import CLOCK_DWELL_S, GpuClock
 from edged.loop.limit_layers import LimitControl, LimitLayers
 from edged.loop.limit_monitor import LimitMonitor
 from edged.loop.loop_calls import LoopCalls
+from edged.loop.object_tracks import ObjectTracks
 from edged.loop.result_publisher import ResultPublisher
 from edged.loop.sensor_feed import SensorFeed
 from edged.loop.shadow_runner import ShadowRunner
@@ -130,12 +131,26 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
         manifest, cameras, pool, governor, sampler, monitor, shadow, heartbeats, around.mode, around.recording
     )
     reporter = StatusReporter(sources, publisher)
-    result_publisher = ResultPublisher(publisher, decode, manifest.labels, cameras.ring_name)
+    tracks = ObjectTracks(publisher, manifest.labels)
+    result_publisher = ResultPublisher(publisher, decode, manifest.labels, cameras.ring_name, tracks)
     schedule = Scheduler()
     executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
     dispatcher = Dispatcher(schedule, governor.governor, pool.max_batch, executor.dropped)
     engine_loop = EngineLoop(
-        Parts(selector, calls, cameras, schedule, dispatcher, executor, governor, feed, shadow, reporter, heartbeats)
+        Parts(
+            selector,
+            calls,
+            cameras,
+            schedule,
+            dispatcher,
+            executor,
+            governor,
+            feed,
+            shadow,
+            tracks,
+            reporter,
+            heartbeats,
+        )
     )
     engine_loop.put_in_force(layers)
     limits = LimitControl(layers, engine_loop.put_in_force)

@@ -13,7 +13,10 @@ RECORDER = ROOT / "edged" / "replay" / "recorder.py"  # the one part of a pure r
 OFFLINE = sorted((ROOT / "calibration").rglob("*.py"))
 
 # What each room may import from the house: a frame goes frames -> engines -> vision -> bus, a watt power -> governor.
-COMMON = {"errors", "clock", "config", "files", "geometry", "journal", "paths", "regions", "uri", "validate", "worker"}
+COMMON = {
+    "errors", "clock", "config", "files", "geometry", "journal", "paths", "regions", "toml_file", "uri", "validate",
+    "worker",
+}  # fmt: skip
 ROOMS = {
     "frames": {"frames", "synthetic"},
     "synthetic": {"synthetic"},
@@ -28,7 +31,7 @@ ROOMS = {
     "replay": {"replay", "governor"},
     "loop": {
         "loop", "frames", "engines", "vision", "bus", "power", "governor", "accuracy_guard", "simulate", "health",
-        "profiles",
+        "profiles", "tracking",
     },
 }  # fmt: skip
 DOORS = {
@@ -55,8 +58,8 @@ PURE = (
     "edged/frames/frame.py",
 )
 PURE_MAY_IMPORT = {
-    "__future__", "bisect", "collections", "copy", "dataclasses", "enum", "functools", "hashlib", "heapq", "itertools", "lap",
-    "math", "msgspec", "numpy", "random", "statistics", "struct", "types", "typing", "zlib", "edged",
+    "__future__", "bisect", "collections", "copy", "dataclasses", "enum", "functools", "hashlib", "heapq", "itertools",
+    "lap", "math", "msgspec", "numpy", "random", "statistics", "struct", "types", "typing", "zlib", "edged",
 }  # fmt: skip
 
 

@@ -17,7 +17,8 @@ import pytest
 
 import edged.cli
 import edged_calibration.cli
-from edged.config import Config, load, read_toml
+from edged.config import Config, load
+from edged.toml_file import read_toml
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
