@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edged.errors import UsageError, encodable
+from edged.picture_view import Aspect, Crop, Rotation, check_view
 from edged.regions import Line, ObjectFilter, Polygon, Zone, check_regions
 from edged.toml_file import read_toml
 from edged.uri import is_plain_path, redact
@@ -96,10 +97,13 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """`fps` caps the rate (None: every frame the camera gives). `weight` is how much its accuracy counts.
+    """`fps` caps the rate (None: every frame the camera gives), and says how slow a camera is that does not say so.
+    `weight` is how much its accuracy counts.
 
     `password_credential` is the name of the credential with the password of the user in `source`; None: camera.NAME,
-    if there is one.
+    if there is one. `transport` is that of RTSP. `aspect` is the shape of the camera's picture ("16:9"), `rotate` turns
+    it clockwise; None: as the camera signals. `crop` keeps a part of what is then shown: left, top, right, bottom as
+    shares. `poll_s`: the URL gives one JPEG, to be fetched that often.
     """
 
     name: Name
@@ -108,6 +112,11 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
     weight: Annotated[float, Meta(ge=0.001, le=1000, description="a number from 0.001 to 1000")] = 1.0
     decoder: Literal["software", "hardware"] = "software"
     password_credential: CredentialName | None = None
+    transport: Literal["tcp", "udp"] = "tcp"
+    aspect: Aspect | None = None
+    rotate: Rotation | None = None
+    crop: Crop | None = None
+    poll_s: Annotated[float, Meta(ge=0.1, le=3600, description="seconds, from 0.1 to 3600")] | None = None
     track: bool = False
     """follow objects; zones and lines do so too"""
     zones: dict[Name, Zone] = {}
@@ -305,6 +314,12 @@ def _check_cameras(config: Config, locate: Any, path: Path) -> None:
             raise UsageError(f"{place}: camera.{n}.name is {camera.name!r}, which is there {where}", "rename one")
         seen[camera.name] = place
         check_regions(camera, f"{place}: camera.{n}")
+        check_view(camera.aspect, camera.crop, f"{place}: camera.{n}")
+        if camera.poll_s is not None and not camera.source.lower().startswith(("http://", "https://")):
+            raise UsageError(
+                f"{place}: camera.{n}.poll_s is set, and the source is no HTTP URL",
+                "poll_s is for the URL of a single JPEG; remove it",
+            )
 
 
 def _check_bus(bus: BusConfig, locate: Any) -> None:

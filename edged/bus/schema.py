@@ -185,6 +185,16 @@ class Track(Header, frozen=True, kw_only=True):
 CameraState = Literal["opening", "live", "stalled", "backoff", "ended", "refused"]
 
 
+class Stream(Struct, frozen=True):
+    """What a camera's stream costs. `lost_packets` since it was opened; the others of the last second, null where they
+    are not known: `decode_ms` is CPU time for a picture, `keyframe_interval_s` lies between the last two keyframes."""
+
+    lost_packets: int
+    decode_ms: float | None
+    mbit_s: float | None
+    keyframe_interval_s: float | None
+
+
 class Status(Header, frozen=True, kw_only=True):
     """`status/<camera>`: what the camera is doing and why. `clock` says whose time `t_capture` is; None before a frame.
 
@@ -205,6 +215,7 @@ class Status(Header, frozen=True, kw_only=True):
     drops: dict[str, int]
     reconnects: int
     last_frame_age_ms: float | None
+    stream: Stream | None = None
 
 
 class Alternative(Struct, frozen=True):

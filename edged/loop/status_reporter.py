@@ -176,7 +176,10 @@ class StatusReporter:
     def _status(self, status: CameraStatus) -> schema.Status:
         """Inside `state` its number is that of the last one sent, so that a late reader knows where it joined."""
         seq = self._publisher.last_seq(f"status/{status.camera}")
-        return schema.Status(**asdict(status), seq=seq, t_publish=clock.wall_ns() / NS_PER_S)
+        fields = asdict(status)
+        if status.stream is not None:
+            fields["stream"] = schema.Stream(**fields["stream"])
+        return schema.Status(**fields, seq=seq, t_publish=clock.wall_ns() / NS_PER_S)
 
     def _publish_telemetry(self, sample: Sample) -> None:
         """A sample that grows stale is another one: its values are unknown then."""

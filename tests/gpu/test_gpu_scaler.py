@@ -46,7 +46,7 @@ def on_gpu(
 ) -> NDArray[np.uint8]:
     scaler = Scaler(gpu, target, 1, len(pictures))
     for index, (pixels, format_, box) in enumerate(pictures):
-        scaler.put(0, index, pixels, format_ is PixelFormat.NV12, box)
+        scaler.put(0, index, pixels, format_.nv12_kind, box)
     assert scaler.run(0)
     host, address = gpu.pinned((len(pictures), target.frame_bytes), "uint8")
     gpu.copy(address, scaler.inputs[0], host.nbytes)
