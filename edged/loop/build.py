@@ -190,7 +190,7 @@ def _device_info(pool: Pool, bundle: Bundle, config: Config, provider: Provider,
 def _gpu_clock(
     stack: contextlib.ExitStack, config: Config, known: DeviceInfo, around: Surroundings, now_ns: int
 ) -> GpuClock:
-    """The GPU's clock, under control where that was asked for and the cost of each clock is known."""
+    """The GPU's clock, controlled where that is configured and the cost of each clock is known."""
     if not config.power.clock_control:
         return GpuClock(known.clocks_mhz)
     if known.device is None or not known.clock_matters:

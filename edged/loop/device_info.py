@@ -1,4 +1,4 @@
-"""What the governor is told before the first frame: variants and device, from the warm pool and the device profile.
+"""What the governor starts with: variants and device, from the warm pool and the device profile.
 
 In: the pool, the bundle directory. Out: `DeviceInfo`, plain data. On the thread that starts, once.
 """
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 class DeviceInfo:
     """`variants` that can run here. `device` is None while nothing measured is known of the machine's watts.
     `clocks_mhz`: what the numbers of clocks mean, empty where there is but one. `refused`: why there is a profile file
-    that is not used, and how to mend it."""
+    that is not used, and how to fix it."""
 
     variants: tuple[Variant, ...]
     device: Device | None = None

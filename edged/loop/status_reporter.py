@@ -1,7 +1,7 @@
-"""What the daemon says of itself: `status` per camera, `state` once a second, `telemetry`, and the workload.
+"""The daemon's own messages: `status` per camera, `state` once a second, `telemetry`; and the governor's workload.
 
 Runs on the engine loop's thread, except `housekeep`, which the housekeeping thread calls: it publishes every sample of
-the sensors, and the state, marked unhealthy, while the engine loop is stuck.
+the sensors, and while the engine loop is stuck the last state, marked unhealthy.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _UNOFFERED: Final = ("rate", "corrupt", "frozen")
 
 @dataclass(frozen=True)
 class Sources:
-    """What is reported on. `mode`: of the power profile in force; `recording`: how the log of decisions stands."""
+    """What is reported on. `mode`: of the power profile in force; `recording`: the state of the log of decisions."""
 
     manifest: Manifest
     cameras: Cameras
@@ -102,11 +102,11 @@ class StatusReporter:
         self._limit_monitor.published(variant, on_time)
 
     def camera_changed(self, camera: str) -> None:
-        """Its state changed; called from within Cameras, so it is only noted, and said in the same turn."""
+        """Its state changed; called from within Cameras, so it is only noted here and published in the same turn."""
         self._changed[camera] = None
 
     def publish_changes(self, now_ns: int) -> None:
-        """Say which cameras changed their state since the last call."""
+        """Publish the status of the cameras whose state changed since the last call."""
         if self._changed:
             for camera in self._changed.keys() & set(self._cameras.names()):
                 status = self._publisher.publish(self._status(self._cameras.status(camera, now_ns)))
@@ -169,8 +169,8 @@ class StatusReporter:
         self._overdue_ns = now_ns - EVERY_NS
         health = self._heartbeats.check(now_ns)
         uptime_s = (now_ns - self._begun_ns) / NS_PER_S
-        told = msgspec.structs.replace(self._state, healthy=False, stages=health.stages, uptime_s=uptime_s)
-        self._state = self._publisher.publish(told)
+        overdue = msgspec.structs.replace(self._state, healthy=False, stages=health.stages, uptime_s=uptime_s)
+        self._state = self._publisher.publish(overdue)
 
     def _status(self, status: CameraStatus) -> schema.Status:
         """Inside `state` its number is that of the last one sent, so that a late reader knows where it joined."""
