@@ -66,7 +66,10 @@ class Binding:
         self._limiter.cut(peer, why)
 
     def close(self) -> None:
-        """Close the socket and remove its path. The lock goes last, so that the path is never another daemon's."""
+        """Close the socket and remove its path. The lock goes last, so that the path is never another daemon's. Once
+        closed, it stays so."""
+        if self._socket.closed:
+            return
         self._limiter.close()
         self._socket.close(linger=0)
         if self._path is not None:

@@ -52,6 +52,7 @@ TOPICS: dict[str, Topic] = {
     "result": Topic("result/", True, "one per inferred frame", False),
     "status": Topic("status/", True, "on a change of state, and once a second while the camera gives no frames", True),
     "decision": Topic("decision", False, "when the choice changes", True),
+    "track": Topic("track/", True, "when an object enters, leaves, crosses, stays, ends", False),
     "event": Topic("event", False, "when something happened that a person should know", False),
     "telemetry": Topic("telemetry", False, "every sample", True),
     "state": Topic("state", False, "once a second, and to every new subscriber at once", True),
@@ -93,7 +94,8 @@ class Mask(Struct, frozen=True):
 class Detection(Struct, frozen=True, gc=False):
     """One object; `box` is x0, y0, x1, y1 in pixels of the source frame. Where the model gives them: `mask`,
     `keypoints` (x, y, confidence 0..1) and, of an oriented box, its four `corners` in order, of which `box` is the
-    upright hull."""
+    upright hull. Where the camera's objects are tracked: `track`, its identity, once it has one, and `zones`, the names
+    of those that hold the box's bottom centre."""
 
     label: str
     class_id: int
@@ -104,6 +106,8 @@ class Detection(Struct, frozen=True, gc=False):
     corners: tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]] | UnsetType = (
         UNSET
     )
+    track: int | UnsetType = UNSET
+    zones: tuple[str, ...] | UnsetType = UNSET
 
 
 class ClassMap(Struct, frozen=True):
@@ -156,7 +160,39 @@ class Result(Header, frozen=True, kw_only=True):
     embedding: list[float] | UnsetType = UNSET
 
 
+class Track(Header, frozen=True, kw_only=True):
+    """`track/<camera>`: what an object did. `enter`: it came into the picture, or into `zone`; `leave`: it left `zone`;
+    `cross`: it crossed `line` to its `direction`, looking along the line; `stay`: it has been in `zone` for its
+    `stay_s`; `end`: it is gone. `track` is its identity on this camera since the daemon started. `box` (pixels) and
+    `point` (the bottom centre, in shares of the picture) are those of its last sight, at `t_capture`. `duration_s`:
+    since it came into the picture, for a zone's events since it entered it."""
+
+    camera: str
+    kind: Literal["enter", "leave", "cross", "stay", "end"]
+    track: int
+    label: str
+    class_id: int
+    t_capture: float
+    box: tuple[float, float, float, float]
+    point: tuple[float, float]
+    duration_s: float
+    best_score: float
+    zone: str | None = None
+    line: str | None = None
+    direction: Literal["left", "right"] | None = None
+
+
 CameraState = Literal["opening", "live", "stalled", "backoff", "ended", "refused"]
+
+
+class Stream(Struct, frozen=True):
+    """What a camera's stream costs. `lost_packets` since it was opened; the others of the last second, null where they
+    are not known: `decode_ms` is CPU time for a picture, `keyframe_interval_s` lies between the last two keyframes."""
+
+    lost_packets: int
+    decode_ms: float | None
+    mbit_s: float | None
+    keyframe_interval_s: float | None
 
 
 class Status(Header, frozen=True, kw_only=True):
@@ -179,6 +215,7 @@ class Status(Header, frozen=True, kw_only=True):
     drops: dict[str, int]
     reconnects: int
     last_frame_age_ms: float | None
+    stream: Stream | None = None
 
 
 class Alternative(Struct, frozen=True):
@@ -214,13 +251,14 @@ class Number(Struct, frozen=True):
 
 
 class Decision(Header, frozen=True, kw_only=True):
-    """`decision`: what runs and why. `bound` names the constraint that decided.
+    """`decision`: what ran in the last second, and why. Each batch is chosen on its own; results name their variant.
 
-    While watts are known each batch is a choice of its own around this decision: results name the variant they got.
-    `clock_mhz`: the ceiling asked for, null where it is given. `price_per_j`: how many fully accurate frames a joule
-    must earn, 0 while nothing is scarce. `frame_share`: share of the frames expected to run. `yielded`: what gives way
-    just now (heat, deadline, power, energy, accuracy, frame_rate). `unheld`: limits that cannot be held, a sentence
-    each.
+    `variant`: the one that made most results; `shares`: of each that ran, its share of them (empty before the first
+    results). `bound` names the constraint that decided. `clock_mhz`: the ceiling asked for, null where it is fixed.
+    `price_per_j`: how many fully accurate frames a joule must gain, 0 while energy is not limited. `frame_share`: share
+    of the offered frames that ran. `yielded`: limits that give way now (heat, deadline, power, energy, accuracy,
+    frame_rate). `unheld`: limits that are unenforceable, a sentence each; they do not stop frames. `escalation`: always
+    null.
     """
 
     variant: str
@@ -236,6 +274,7 @@ class Decision(Header, frozen=True, kw_only=True):
     yielded: list[str] = []
     unheld: list[str] = []
     numbers: list[Number] = []
+    shares: dict[str, float] = {}
 
 
 class Event(Header, frozen=True, kw_only=True):
@@ -300,18 +339,19 @@ class State(Header, frozen=True, kw_only=True):
     recording: Recording | None = None
 
 
-Message = Result | Status | Decision | Event | Telemetry | State
+Message = Result | Status | Track | Decision | Event | Telemetry | State
 
 MESSAGE_TYPES: dict[str, type[Struct]] = {
     "result": Result,
     "status": Status,
+    "track": Track,
     "decision": Decision,
     "event": Event,
     "telemetry": Telemetry,
     "state": State,
 }
 
-M = TypeVar("M", Result, Status, Decision, Event, Telemetry, State)
+M = TypeVar("M", Result, Status, Track, Decision, Event, Telemetry, State)
 """Any one message type: what goes in comes out."""
 
 _FIXED_TOPICS: dict[type[Struct], str] = {
@@ -328,4 +368,6 @@ def topic_of(message: Message) -> str:
         return TOPICS["result"].prefix + message.camera
     if isinstance(message, Status):
         return TOPICS["status"].prefix + message.camera
+    if isinstance(message, Track):
+        return TOPICS["track"].prefix + message.camera
     return _FIXED_TOPICS[type(message)]

@@ -13,7 +13,19 @@ from typing import Any
 import msgspec
 
 from edged.bus.client import Client
-from edged.bus.schema import TOPICS, Decision, Event, Message, Result, State, Status, Telemetry, topic_of
+from edged.bus.schema import (
+    TOPICS,
+    Decision,
+    Detection,
+    Event,
+    Message,
+    Result,
+    State,
+    Status,
+    Telemetry,
+    Track,
+    topic_of,
+)
 from edged.commands.terminal import at, causes, curve_of, number, printable, span
 from edged.errors import UsageError
 from edged.paths import find_results_endpoint
@@ -64,6 +76,8 @@ def line(message: Message) -> str:
             text = _result(message)
         case Status():
             text = _status(message)
+        case Track():
+            text = _track(message)
         case Decision():
             yielded = f"; relaxed: {', '.join(message.yielded).replace('_', ' ')}" if message.yielded else ""
             text = f"decision  {message.reason} [bound: {message.bound}{yielded}]"
@@ -83,12 +97,18 @@ def line(message: Message) -> str:
     return f"{at(message.t_publish)} {printable(text)}"
 
 
+def _object(seen: Detection) -> str:
+    identity = f" {seen.track}" if isinstance(seen.track, int) else ""
+    zones = f" in {', '.join(seen.zones)}" if isinstance(seen.zones, tuple) and seen.zones else ""
+    return f"{seen.label}{identity} {seen.score:.2f}{zones}"
+
+
 def _result(message: Result) -> str:
     late = "" if message.deadline_met else f" LATE (deadline {message.deadline_ms:g} ms)"
     if isinstance(message.detections, list):
         objects = message.detections
         seen = f"{len(objects)} object{'' if len(objects) == 1 else 's'}"
-        listed = ", ".join(f"{o.label} {o.score:.2f}" for o in sorted(objects, key=lambda o: -o.score))
+        listed = ", ".join(_object(o) for o in sorted(objects, key=lambda o: -o.score))
     else:
         classes = message.classes if isinstance(message.classes, list) else []
         seen, listed = "classes", ", ".join(f"{c.label} {c.score:.2f}" for c in classes)
@@ -98,6 +118,14 @@ def _result(message: Result) -> str:
         f"result    {message.camera} #{message.frame} {message.age_ms:5.1f} ms{late} {message.variant}{again}{energy} "
         f"{seen}{': ' if listed else ''}{listed}"
     )
+
+
+def _track(message: Track) -> str:
+    did = {"enter": "entered", "leave": "left", "cross": "crossed", "stay": "stays in", "end": "is gone"}[message.kind]
+    where = message.zone or message.line or ("" if message.kind == "end" else "the picture")
+    to = f" to the {message.direction}" if message.direction else ""
+    after = "" if message.kind in ("enter", "cross") else f" after {span(message.duration_s)}"
+    return f"track     {message.camera} {message.label} {message.track} {did}{f' {where}' if where else ''}{to}{after}"
 
 
 def _status(message: Status) -> str:

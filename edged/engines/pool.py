@@ -86,6 +86,7 @@ class Pool:
         self._engines: dict[str, Engine] = {}
         self._variants: dict[str, PoolVariant] = {}
         self._in_flight: list[str | None] = [None] * runtime.lanes
+        self._took_ms = [0.0] * runtime.lanes
         self._memory.blank(bundle.manifest.input.pad)
         # All are loaded before the first runs: only then is it known how much memory they can share.
         for spec in bundle.manifest.variants:
@@ -168,10 +169,17 @@ class Pool:
         if name is None:
             raise EdgedError(f"lane {lane} has nothing to collect: submit first")
         self._in_flight[lane] = None
+        engine = self._engines[name]
         try:
-            return self._engines[name].collect(lane)
+            outputs = engine.collect(lane)
+            self._took_ms[lane] = engine.took_ms(lane)
+            return outputs
         except EdgedError as error:
             raise VariantError(name, error.message) from error
+
+    def took_ms(self, lane: int) -> float:
+        """How long the batch last collected from the lane was at work, without what it waited behind another lane's."""
+        return self._took_ms[lane]
 
     def run_alone(self, lane: int, index: int, variant: str) -> Outputs:
         """Frame `index` of the lane's last batch once more, alone, on `variant`, to its end; the outputs of one frame.

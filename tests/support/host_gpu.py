@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from edged import clock
 from edged.engines.cuda import CudaError
 from edged.engines.engine import HostMemory, ModelTensors, TensorSpec
 from edged.engines.gpu_memory import LANES, GpuMemory
@@ -99,12 +100,17 @@ class HostGpu:
 class HostEvent:
     def __init__(self, gpu: HostGpu) -> None:
         self._gpu = gpu
+        self._passed_ns = 0
 
     def record(self) -> None:
         self._gpu.calls.append("record")
+        self._passed_ns = clock.mono_ns()
 
     def wait(self) -> None:
         self._gpu.calls.append("event wait")
+
+    def since_ms(self, earlier: HostEvent) -> float:
+        return (self._passed_ns - earlier._passed_ns) / clock.NS_PER_MS
 
     def close(self) -> None:
         self._gpu.calls.append("event close")
