@@ -134,7 +134,7 @@ class Daemon:
             self._profile,
             energy_used,
             self._machine,
-            on_call=None if recorder is None else recorder.tap,
+            on_call=None if recorder is None else recorder.on_call,
             on_sample=None if recorder is None else recorder.sample,
             mode=mode,
             recording=recording,

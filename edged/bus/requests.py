@@ -17,6 +17,7 @@ from edged.config import (
     EnergyHorizonH,
     EnergyWh,
     MinAccuracy,
+    MinFps,
     ModeName,
     PowerW,
     PowerWindowS,
@@ -41,6 +42,7 @@ class Set(Struct, frozen=True, forbid_unknown_fields=True, tag="set", tag_field=
     energy_horizon_h: EnergyHorizonH | UnsetType = UNSET
     temperature_c: TemperatureC | UnsetType | None = UNSET
     min_accuracy: MinAccuracy | UnsetType = UNSET
+    min_fps: MinFps | UnsetType = UNSET
 
     def changes(self) -> dict[str, float | None]:
         """The limits it names."""

@@ -12,7 +12,7 @@ from edged.engines.bundle import Bundle
 from edged.engines.device_profile import Conditions, load_profile
 from edged.engines.pool import Pool
 from edged.errors import EdgedError
-from edged.governor import device as devices
+from edged.governor import profile as profiles
 from edged.governor.messages import Device, Variant
 from edged.power.nvpmodel import current_mode
 from edged.simulate import simulated_profile
@@ -48,7 +48,7 @@ def what_is_known(pool: Pool, bundle: Bundle, power_mode: str | None = None, thr
         return DeviceInfo(variants, refused=error)
     if profile is None:
         return DeviceInfo(variants)
-    profiled, device = devices.from_profile(variants, profile)
+    profiled, device = profiles.from_profile(variants, profile)
     return DeviceInfo(tuple(profiled), device, tuple(profile.clocks_mhz) if len(profile.clocks_mhz) > 1 else ())
 
 

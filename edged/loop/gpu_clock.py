@@ -14,6 +14,8 @@ from edged.clock import NS_PER_S
 from edged.governor.messages import ClockRange
 from edged.power.clocks import SAME_CLOCK, ClockState
 
+CLOCK_DWELL_S: Final = 2.0
+"""A clock is kept for so long at least: a change stalls the GPU."""
 REPEAT_AFTER_NS: Final = 10 * NS_PER_S
 """A ceiling changed by others (a power mode, the kernel when it is hot) is answered at most so often."""
 UNKNOWN: Final = ClockState()

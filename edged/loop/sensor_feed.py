@@ -60,13 +60,13 @@ class SensorFeed:
         self._limit_monitor.sensed(sample, now_ns)
 
     def _observation(self, sample: Sample, now_ns: int) -> Sensed:
-        ceiling = self._governor.ceiling
-        ceiling.sensed(sample.gpu_ceiling_mhz, now_ns)
+        gpu_clock = self._governor.gpu_clock
+        gpu_clock.sensed(sample.gpu_ceiling_mhz, now_ns)
         return Sensed(
             sample.power_w,
             sample.temperature_c,
             # what the actuator confirmed is newer than what the sensor read
-            clock=ceiling.at(sample.gpu_ceiling_mhz) if ceiling.clock is None else ceiling.clock,
+            clock=gpu_clock.at(sample.gpu_ceiling_mhz) if gpu_clock.clock is None else gpu_clock.clock,
             throttled=sample.throttled is True,
             power_estimated=sample.power_estimated,
         )

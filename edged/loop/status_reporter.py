@@ -79,7 +79,7 @@ class StatusReporter:
         self._begun_ns = clock.mono_ns()
         self._results = {variant.name: 0 for variant in sources.pool.variants}
         self._latencies = {variant.name: deque[float](maxlen=LATENCIES) for variant in sources.pool.variants}
-        self._counted = (self._begun_ns, 0, 0)  # when, frames offered, frames late: as of the last workload
+        self._counted = (self._begun_ns, 0)  # when, frames offered: as of the last workload
         self._sample: Sample | None = None
         self._alarms = Alarms()
         self._changed: dict[str, None] = {}
@@ -117,14 +117,13 @@ class StatusReporter:
         """What the cameras offered since the last call."""
         statuses = [self._cameras.status(name, now_ns) for name in self._cameras.names()]
         offered = sum(s.captured - sum(s.drops.get(cause, 0) for cause in _UNOFFERED) for s in statuses)
-        late = sum(s.drops.get("late", 0) + s.drops.get("overload", 0) for s in statuses)
         self._limit_monitor.update_counters(offered, sum(s.drops.get("budget", 0) for s in statuses))
-        then_ns, offered_then, late_then = self._counted
-        self._counted = (now_ns, offered, late)
+        then_ns, offered_then = self._counted
+        self._counted = (now_ns, offered)
         seconds = max(now_ns - then_ns, 1) / NS_PER_S
         # a camera that was removed takes its counts with it
         frames_per_s = max(0, offered - offered_then) / seconds
-        return Workload(sum(s.state == "live" for s in statuses), frames_per_s, max(0, late - late_then), apart=True)
+        return Workload(sum(s.state == "live" for s in statuses), frames_per_s)
 
     def publish(self, now_ns: int) -> None:
         """Once a second: cameras that give no frames, the device, the whole state."""
@@ -150,7 +149,7 @@ class StatusReporter:
             stages=health.stages,
             budgets=self._limit_monitor.states(now_ns),
             guard=self._shadow.report(now_ns),
-            clock=self._governor.ceiling.report,
+            clock=self._governor.gpu_clock.report,
             mode=self._mode(),
             recording=self._recording(),
         )
