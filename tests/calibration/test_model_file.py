@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edged.errors import UsageError
 from edged_calibration.graph.index import session
-from edged_calibration.graph.model_file import check_model, input_size, load_model
+from edged_calibration.graph.model_file import Wanted, check_model, input_size, load_model
 from tests.support.calibration import SIDE, classifier
 
 
@@ -108,9 +108,9 @@ def test_what_cannot_be_worked_on_is_named(change: Callable[[onnx.ModelProto], N
 
 def test_an_open_size_is_fixed_by_the_recipe_and_another_one_refused() -> None:
     model = changed(_side(2, "h"))
-    assert input_size(check_model(model, "m", SIDE, 64)) == (SIDE, 64)
+    assert input_size(check_model(model, "m", Wanted(SIDE, 64))) == (SIDE, 64)
     with pytest.raises(UsageError, match="its width is 32, not 48"):
-        check_model(classifier(), "m", 48, None)
+        check_model(classifier(), "m", Wanted(48))
 
 
 def test_weights_beside_the_model_are_taken_and_missed(tmp_path: Path) -> None:
