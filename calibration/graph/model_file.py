@@ -38,7 +38,6 @@ from edged_calibration.graph.simplify import lift_constants, simplified
 MAX_FILE_BYTES: Final = 2 << 30
 """A protobuf message is no larger; larger models have their weights beside them."""
 
-_CONTROL_FLOW: Final = {"If", "Loop", "Scan"}
 _EXPORT: Final = "export the model again, for inference, with opset_version=17"
 _TOLERANCE: Final = 1e-3  # of the largest value: by how much two pictures in one batch may differ from one by one
 
@@ -106,6 +105,7 @@ def check_model(model: onnx.ModelProto, name: str, wanted: Wanted | None = None)
     wanted = wanted or Wanted()
     check_float(model, name)
     plain = standard(copy_of(model), name)
+    _check_control_flow(plain, name, {"Loop", "Scan"})
     lift_constants(plain)
     entry = find_entry(plain, name, wanted.name, wanted.layout)
     size = fixed_size(entry, name, wanted.width, wanted.height)
@@ -120,10 +120,7 @@ def check_model(model: onnx.ModelProto, name: str, wanted: Wanted | None = None)
     batches = _batches(plain, name)
     _declare_batch(plain, None if len(batches) > 1 else 1)
     plain = simplified(folded(plain, batches, _named(plain, wanted.keep)), keep=_named(plain, wanted.keep))
-    for node in plain.graph.node:
-        if node.op_type in _CONTROL_FLOW:
-            raise UsageError(f"{name}: {node.op_type} ({node.name or 'unnamed'}) decides at run time what is computed",
-                             "export the model without control flow, or simplify it with onnxslim")  # fmt: skip
+    _check_control_flow(plain, name, {"If"})
     plain = plain_outputs(plain, run(plain, batches[0]))
     try:
         onnx.checker.check_model(plain, full_check=True)
@@ -176,6 +173,15 @@ def _named(model: onnx.ModelProto, patterns: Collection[str]) -> set[str]:
     from fnmatch import fnmatchcase
 
     return {n.name for n in model.graph.node for p in patterns if n.name == p or fnmatchcase(n.name, p)}
+
+
+def _check_control_flow(model: onnx.ModelProto, name: str, kinds: set[str]) -> None:
+    for node in model.graph.node:
+        if node.op_type in kinds:
+            raise UsageError(
+                f"{name}: {node.op_type} ({node.name or 'unnamed'}) decides at run time what is computed",
+                "export the model without control flow, or simplify it with onnxslim",
+            )
 
 
 def _check_weights(model: onnx.ModelProto, name: str) -> None:

@@ -69,7 +69,7 @@ def _unknown(model: onnx.ModelProto) -> None:
 
 
 def _opset(model: onnx.ModelProto) -> None:
-    model.opset_import[0].version = 11
+    model.opset_import[0].version = 6
 
 
 def _half(model: onnx.ModelProto) -> None:
@@ -81,7 +81,7 @@ def _two_inputs(model: onnx.ModelProto) -> None:
 
 
 def _loop(model: onnx.ModelProto) -> None:
-    model.graph.node.append(helper.make_node("If", ["logits"], ["out"], name="maybe"))
+    model.graph.node.append(helper.make_node("Loop", ["logits"], ["out"], name="maybe"))
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def _loop(model: onnx.ModelProto) -> None:
         (_side(3, "w"), "the width of its input is open"),
         (_custom, "Relu of com.example"),
         (_unknown, "Reluu"),
-        (_opset, "opset 11"),
+        (_opset, "opset 6"),
         (_half, "float16, expected float"),
-        (_two_inputs, "the inputs pixels, other"),
-        (_loop, "If (maybe)"),
+        (_two_inputs, "the input other 1 beside the picture"),
+        (_loop, "Loop (maybe)"),
     ],
 )
 def test_what_cannot_be_worked_on_is_named(change: Callable[[onnx.ModelProto], None], message: str) -> None:
