@@ -16,6 +16,7 @@ from onnx import TensorProto, numpy_helper
 
 from edged.errors import UsageError
 
+_REALS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 
 Feed = Mapping[str, NDArray[Any]]
@@ -48,6 +49,10 @@ class Graph:
     def is_float(self, tensor: str) -> bool:
         """Whether a tensor holds floats, not shapes or indices; where its type cannot be inferred, yes."""
         return self._types.get(tensor, TensorProto.FLOAT) == TensorProto.FLOAT
+
+    def is_real(self, tensor: str) -> bool:
+        """Whether a tensor holds floats of any precision; where its type cannot be inferred, yes."""
+        return self._types.get(tensor, TensorProto.FLOAT) in _REALS
 
     @cached_property
     def _types(self) -> dict[str, int]:
@@ -159,6 +164,7 @@ def session(model: onnx.ModelProto, exact: bool = False) -> onnxruntime.Inferenc
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")  # no saturation where there is no VNNI
     if exact:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     # It makes the float bias of a TensorRT graph int32, on a grid that FP16 scales cannot hold: channels overflow.

@@ -21,6 +21,7 @@ _PER_AXIS_OPSET, _HALF_SCALE_OPSET = 13, 19
 # Fused into the kernel before them; by TensorRT more than by ONNX Runtime, which wants a pair before a SiLU.
 _EPILOGUE = frozenset({"Relu", "Clip", "LeakyRelu"})
 _TENSORRT_EPILOGUE = _EPILOGUE | {"Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu"}
+_MOST_OF_X86 = (2**15 - 1) // 255 // 2  # two products of uint8 by int8 are added in 16 bits
 _INT8_LEVELS = {"trt": (TensorProto.INT8,), "arm": (TensorProto.INT8,), "x86": (TensorProto.UINT8,)}
 
 
@@ -40,7 +41,7 @@ def verify_qdq(model: onnx.ModelProto, target: Literal["trt", "x86", "arm"] = "t
     for node in checker.graph.nodes:
         if node.op_type in _PAIR:
             problems += [*checker.grids(node), *checker.pairs(node)]
-        elif checker.graph.is_float(node.output[0]):
+        elif checker.graph.is_real(node.output[0]):
             problems += [*checker.weights(node), *checker.joins(node)]
     return problems
 
@@ -124,16 +125,21 @@ class _Checker:
                     yield Problem(node.name, "fusion", text)
 
     def weights(self, node: onnx.NodeProto) -> Iterator[Problem]:
-        """A weighted node reads both its inputs through pairs or neither; its weights have a scale per output."""
+        """A weighted node reads both its inputs through pairs or neither; its weights have a scale per output.
+
+        On processors a node with float weights may read what the node before it gives in INT8: else that one, whose
+        result would be read in float too, could not compute in INT8.
+        """
         if node.op_type not in WEIGHTED:
             return
         values = self._dequantiser(node.input[1])
         weights = values is not None and self._stored(values) is not None
         if not weights and node.input[1] not in self.graph.constants:
             return  # a product of two activations: quantised or not, as it likes
-        if weights != self._reads_pair(node, 0):
-            missing = "its input" if weights else "its weights"
-            yield Problem(node.name, "both inputs", f"{missing} stays float while the other goes through a pair")
+        paired = self._reads_pair(node, 0)
+        if weights != paired and (weights or self._target == "trt"):
+            missing, verb = ("its input", "stays") if weights else ("its weights", "stay")
+            yield Problem(node.name, "both inputs", f"{missing} {verb} float while the other goes through a pair")
         if values is None or not weights or values.input[1] not in self.graph.constants:
             return
         stored = self._stored(values)
@@ -142,6 +148,11 @@ class _Checker:
         assert stored is not None
         shape = self.graph.array(stored).shape
         outputs = shape[axis % len(shape)]
+        if self._target == "x86" and self.graph.constants[stored].data_type == TensorProto.INT8:
+            largest = int(np.abs(self.graph.array(stored).astype(np.int16)).max(initial=0))
+            if largest > _MOST_OF_X86:
+                text = f"weights up to {largest} saturate on x86 processors without VNNI; at most {_MOST_OF_X86} do not"
+                yield Problem(node.name, "saturation", text)
         if scales.size != outputs or (outputs > 1 and attribute(values, "axis", 1) % len(shape) != axis):
             text = f"its weights have {scales.size} scales, not one for each of {outputs} outputs on axis {axis}"
             yield Problem(node.name, "per-channel weights", text)

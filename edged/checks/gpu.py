@@ -24,7 +24,7 @@ from edged.vision.letterbox import Letterboxer, fit
 
 CAMERA: Final = (1920, 1080)
 ROUNDS: Final = 21
-WORST: Final = {PixelFormat.BGR24: 1, PixelFormat.NV12: 4}
+WORST: Final = {format_: 4 if format_.is_nv12 else 1 for format_ in PixelFormat}
 """Levels of 255 that a pixel may differ: OpenCV's vector code rounds in between, and NV12 doubles that."""
 
 
@@ -69,7 +69,7 @@ def _kernel(opened: Gpu, spec: InputSpec, format_: PixelFormat, pixels: NDArray[
     plain = InputSpec(spec.name, spec.width, spec.height, spec.pad)
     box, target = fit(*CAMERA, spec.width, spec.height), Target.of(plain)
     scaler = Scaler(opened, target, 1, 1)
-    scaler.put(0, 0, pixels, format_ is PixelFormat.NV12, box)
+    scaler.put(0, 0, pixels, format_.nv12_kind, box)
     scaler.run(0)
     held, address = opened.pinned((spec.height, spec.width, 3), "uint8")
     opened.copy(address, scaler.inputs[0], held.nbytes)
@@ -99,7 +99,7 @@ def _reach(opened: Gpu, spec: InputSpec, format_: PixelFormat, pixels: NDArray[n
     pinned, _ = opened.pinned(pixels.shape, "uint8")
 
     def scale(source: NDArray[np.uint8]) -> None:
-        scaler.put(0, 0, source, format_ is PixelFormat.NV12, box)
+        scaler.put(0, 0, source, format_.nv12_kind, box)
         scaler.run(0)
         opened.wait()
 

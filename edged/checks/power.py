@@ -15,13 +15,13 @@ from edged.checks.finding import Finding, failed
 from edged.commands.terminal import number, progress
 from edged.config import PowerConfig
 from edged.errors import EdgedError
-from edged.power.clocks import ceilings_mhz
+from edged.power.clocks import held_ceiling
 from edged.power.host_paths import HERE, HostPaths
 from edged.power.modes import ModeControl
+from edged.power.provider import Sample
 from edged.power.rails import is_jetson
 from edged.power.select_provider import ProviderChoice, choose, make
 from edged.power.sysfs_reader import SysfsReader
-from edged.power.telemetry import Sample
 
 _BETWEEN_READINGS_S: Final = 0.3
 _JTOP_ANSWERS_S: Final = 8.0
@@ -134,7 +134,8 @@ def _modes(config: PowerConfig, wanted: str | None, path: str) -> Finding:
 
 def _clock(helper: Path) -> Finding:
     try:
-        mhz = ceilings_mhz(helper)
+        with held_ceiling(helper) as ceiling:
+            mhz = ceiling.clocks_mhz
     except EdgedError as error:
         return Finding("warning", "GPU clock", error.message, error.hint)
     return Finding("ok", "GPU clock", f"{len(mhz)} ceilings from {mhz[0]:.0f} to {mhz[-1]:.0f} MHz through {helper}")

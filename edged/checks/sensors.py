@@ -8,7 +8,8 @@ from typing import Final
 from edged.checks.doctor_finding import Figures, Finding
 from edged.config import PowerConfig
 from edged.errors import EdgedError
-from edged.power.telemetry import Sample, open_provider
+from edged.power.provider import Sample
+from edged.power.select_provider import open_provider
 
 PAUSE_S: Final = 1.0
 

@@ -79,12 +79,14 @@ class Pool:
         """Load and warm every variant that can be. NothingRunsError if none can; see `open` for the ordinary way in."""
         self.max_batch = min(max_batch, bundle.manifest.max_batch)
         self.device = runtime.device
+        self.machine = runtime.machine
         self._runtime = runtime
         self._tensors = model_tensors(bundle.manifest)
         self._memory = runtime.memory(bundle.manifest.input, self._tensors.image, self.max_batch)
         self._engines: dict[str, Engine] = {}
         self._variants: dict[str, PoolVariant] = {}
         self._in_flight: list[str | None] = [None] * runtime.lanes
+        self._took_ms = [0.0] * runtime.lanes
         self._memory.blank(bundle.manifest.input.pad)
         # All are loaded before the first runs: only then is it known how much memory they can share.
         for spec in bundle.manifest.variants:
@@ -167,10 +169,17 @@ class Pool:
         if name is None:
             raise EdgedError(f"lane {lane} has nothing to collect: submit first")
         self._in_flight[lane] = None
+        engine = self._engines[name]
         try:
-            return self._engines[name].collect(lane)
+            outputs = engine.collect(lane)
+            self._took_ms[lane] = engine.took_ms(lane)
+            return outputs
         except EdgedError as error:
             raise VariantError(name, error.message) from error
+
+    def took_ms(self, lane: int) -> float:
+        """How long the batch last collected from the lane was at work, without what it waited behind another lane's."""
+        return self._took_ms[lane]
 
     def run_alone(self, lane: int, index: int, variant: str) -> Outputs:
         """Frame `index` of the lane's last batch once more, alone, on `variant`, to its end; the outputs of one frame.

@@ -133,7 +133,7 @@ def test_unknown_and_unfit_layers_are_refused(network: onnx.ModelProto, feeds: l
 def test_any_masked_tensor_has_the_pattern_also_as_int8(weights: np.ndarray) -> None:
     masked = weights * mask_2_4(weights, 1)
     assert is_2_4(masked, 1)
-    values, _ = quantize_weights(masked, 0)
+    values, _ = quantize_weights(masked, 0, "x86")
     assert is_2_4(values, 1) and not values[masked == 0].any()
     assert is_2_4(masked.astype(np.float16), 1)
 

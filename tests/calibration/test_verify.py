@@ -7,8 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
+from edged_calibration import fp16, verify
+from edged_calibration.fp16 import halve
 from edged_calibration.graph.index import Graph, copy_of
 from edged_calibration.int8.calibrate import ranges
 from edged_calibration.int8.verify import verify_qdq
@@ -45,7 +47,9 @@ def pair(model: onnx.ModelProto, tensor: str, *readers: tuple[str, int], scale: 
     ]
     for name, position in readers:
         node(model, name).input[position] = f"{key}_dq"
-    model.graph.node.extend(made)
+    behind = next(at for at, other in enumerate(model.graph.node, 1) if tensor in other.output)
+    for at, new in enumerate(made, behind):
+        model.graph.node.insert(at, new)
 
 
 @pytest.mark.parametrize("target", ["trt", "x86", "arm"])
@@ -59,6 +63,19 @@ def test_what_quantize_makes_is_clean(
     assert verify_qdq(good(network, feeds, target), target) == []
     assert verify_qdq(good(perceptron, vectors, target), target) == []
     assert verify_qdq(network, target) == []  # no pair, no rule
+
+
+def test_weights_that_saturate_without_vnni_are_found(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
+    targets: tuple[Target, ...] = ("x86", "arm")
+    for target in targets:
+        model = good(network, feeds, target)
+        values = Graph(model).array("down.weight_q").copy()
+        values.reshape(32, -1)[5, 1] = -65
+        constant(model, "down.weight_q", values)
+        found = [problem for problem in verify_qdq(model, target) if problem.rule == "saturation"]
+        assert [problem.node for problem in found] == (["down"] if target == "x86" else [])
 
 
 def test_the_processors_files_are_not_for_tensorrt(
@@ -128,7 +145,14 @@ def quantised_bias(model: onnx.ModelProto) -> None:
 def lone_quantiser(model: onnx.ModelProto) -> None:
     node(model, "e_Dequantize").input[0] = "e_other"
     grid = ["e_scale", "e_zero"]
-    model.graph.node.append(helper.make_node("QuantizeLinear", ["e", *grid], ["e_other"], name="other"))
+    at = list(model.graph.node).index(node(model, "e_Dequantize"))
+    model.graph.node.insert(at, helper.make_node("QuantizeLinear", ["e", *grid], ["e_other"], name="other"))
+
+
+def bytes_moved_between_a_pair(model: onnx.ModelProto) -> None:
+    at = list(model.graph.node).index(node(model, "e_Dequantize"))
+    model.graph.node.insert(at, helper.make_node("Identity", ["e_q"], ["e_moved"], name="moved"))
+    node(model, "e_Dequantize").input[0] = "e_moved"
 
 
 def different_scales_in_a_pair(model: onnx.ModelProto) -> None:
@@ -178,6 +202,7 @@ SEEDED: list[tuple[Callable[[onnx.ModelProto], None], str, str]] = [
     (float_weights, "both inputs", "down"),
     (quantised_bias, "float bias", "bias_DQ"),
     (lone_quantiser, "pairs", "e_Quantize"),
+    (bytes_moved_between_a_pair, "pairs", "e_Quantize"),
     (different_scales_in_a_pair, "pairs", "e_Dequantize"),
     (pair_before_the_relu, "fusion", "seeded_f_Q"),
     (both_branches, "residual", "add"),
@@ -187,6 +212,44 @@ SEEDED: list[tuple[Callable[[onnx.ModelProto], None], str, str]] = [
     (old_opset, "opset", ""),
     (half_scales, "opset", ""),
 ]
+
+
+# Halving raises the opset, and drops what nobody reads.
+IN_HALVES = [seed for seed in SEEDED if seed[1] != "opset" and seed[0] is not lone_quantiser]
+
+
+def test_what_is_halved_around_int8_is_clean_and_of_a_new_enough_opset(
+    network: onnx.ModelProto,
+    perceptron: onnx.ModelProto,
+    feeds: list[dict[str, np.ndarray]],
+    vectors: list[dict[str, np.ndarray]],
+) -> None:
+    for model, inputs in ((network, feeds), (perceptron, vectors)):
+        halved = halve(good(model, inputs))
+        assert verify_qdq(halved) == []
+        halved.opset_import[0].version = 18
+        assert [problem.text for problem in verify_qdq(halved)] == [
+            "the model is of opset 18; 19 is needed because its scales are FP16"
+        ]
+
+
+@pytest.mark.parametrize(("spoil", "rule", "where"), IN_HALVES, ids=[seed[0].__name__ for seed in IN_HALVES])
+def test_each_violation_is_found_where_fp16_is_around_int8(
+    network: onnx.ModelProto,
+    feeds: list[dict[str, np.ndarray]],
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[onnx.ModelProto], None],
+    rule: str,
+    where: str,
+) -> None:
+    model = copy_of(good(network, feeds))
+    spoil(model)
+    monkeypatch.setattr(fp16, "_checked", lambda model: model)  # some of them are no valid ONNX any more
+    halved = halve(model)
+    scales = {node.input[1] for node in halved.graph.node if node.op_type == "QuantizeLinear"}
+    kinds = {tensor.data_type for tensor in halved.graph.initializer if tensor.name in scales}
+    assert kinds == {TensorProto.FLOAT16}
+    assert (rule, where) in {(problem.rule, problem.node) for problem in verify_qdq(halved)}
 
 
 @pytest.mark.parametrize(("spoil", "rule", "where"), SEEDED, ids=[seed[0].__name__ for seed in SEEDED])
@@ -209,3 +272,20 @@ def test_the_int8_kernel_of_a_pair_is_a_dequantised_constant(
 ) -> None:
     graph = Graph(good(network, feeds))
     assert all(graph.producers[n.input[1]].op_type == "DequantizeLinear" for n in graph.nodes if n.op_type == "Conv")
+
+
+def test_a_layer_in_float_may_read_int8_on_processors(
+    network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
+) -> None:
+    """The layer before it is computed in INT8 only if all its readers get that."""
+    known = ranges(calibrate(network, feeds))
+    targets: tuple[Target, ...] = ("trt", "x86", "arm")
+    for target in targets:
+        assert verify_qdq(quantize(network, known, target, keep_float=["down", "last"]), target) == []
+    model = good(network, feeds)
+    node(model, "down").input[1] = constant(model, "floats", np.ones((32, 16, 3, 3), np.float32))
+    assert "both inputs" in {problem.rule for problem in verify_qdq(model, "trt")}
+
+
+def test_the_door_for_other_programs_is_the_same() -> None:
+    assert verify.verify_qdq is verify_qdq

@@ -53,11 +53,38 @@ def test_weights_keep_zeros_and_err_by_half_a_step() -> None:
     weights = np.random.default_rng(0).standard_normal((6, 8, 3, 3)).astype(np.float32)
     weights[:, ::2] = 0
     weights[2] = 0  # a dead channel
-    values, scales = quantize_weights(weights, axis=0)
-    assert values.dtype == np.int8 and values.min() >= -127
-    assert not values[weights == 0].any()
-    steps = scales.reshape(-1, 1, 1, 1)
-    assert (np.abs(values * steps - weights) <= 0.5001 * steps).all()
+    for target in TARGETS:
+        values, scales = quantize_weights(weights, 0, target)
+        assert values.dtype == np.int8 and values.min() >= -127
+        assert not values[weights == 0].any()
+        steps = scales.reshape(-1, 1, 1, 1)
+        assert (np.abs(values * steps - weights) <= 0.5001 * steps).all()
+    assert (quantize_weights(weights, 0, "trt")[0] == quantize_weights(weights, 0, "arm")[0]).all()
+
+
+def saturating_products(pixels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """[n, k] uint8 by [m, k] int8 as x86 without VNNI computes it: sums of two neighbouring products in 16 bits."""
+    products = pixels[:, None].astype(np.int64) * weights.astype(np.int64)
+    pairs = products.reshape(*products.shape[:2], -1, 2).sum(axis=3)
+    return np.clip(pairs, -(2**15), 2**15 - 1).sum(axis=2)
+
+
+@pytest.mark.parametrize("signs", [(1, 1), (-1, -1), (1, -1), (0, 1)])
+def test_weights_for_x86_cannot_saturate_whatever_the_pixels_and_the_order(signs: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    weights = (rng.uniform(0.5, 1, (16, 32)) * rng.choice(signs, (16, 32)) + 1e-9).astype(np.float32)
+    weights[3, 5:] = 0  # few inputs
+    weights[4, 7] *= 100  # one that stands out
+    pixels = rng.choice(np.array([0, 254, 255], np.uint8), (64, 32))
+    pixels[0] = 255
+    values, _ = quantize_weights(weights, 0, "x86")
+    for _ in range(20):
+        order = rng.permutation(32)
+        exact = pixels[:, order].astype(np.int64) @ values[:, order].T.astype(np.int64)
+        assert (saturating_products(pixels[:, order], values[:, order]) == exact).all()
+    if signs != (1, -1):
+        full, _ = quantize_weights(weights, 0, "arm")
+        assert (saturating_products(pixels, full) != pixels.astype(np.int64) @ full.T.astype(np.int64)).any()
 
 
 @pytest.mark.parametrize("method", METHODS)
