@@ -30,9 +30,10 @@ from edged_calibration.progress import QUIET, Advance, Stages
 WARM_RUNS: Final = 5
 TURNS: Final = 5
 """Of each variant and batch at a clock; between them the others have theirs."""
-IDLE_S: Final = 3.0
 SETTLE_S: Final = 0.2
 """A new ceiling acts within 0.1 s."""
+METER_LAG_S: Final = 1.0
+"""Power monitors average: before the idle power is read, the work before it must have left the average."""
 
 
 class ClockCeiling(Protocol):
@@ -48,11 +49,11 @@ class ClockCeiling(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """`seconds`: for each variant, batch and clock. `batches`: empty for 1 to the largest. `soak_s`: 0 for none."""
+    """`seconds`: for each variant, batch and clock, and for resting at each clock. `batches`: empty for 1 to the
+    largest. `soak_s`: 0 for none."""
 
     seconds: float
     batches: Sequence[int] = ()
-    idle_s: float = IDLE_S
     soak_s: float = 0.0
     power_mode: str | None = None
 
@@ -133,7 +134,8 @@ def _at_one_clock(
     """Fills the cases; returns the watts of the machine with the engines loaded and idle, None without a meter."""
     for case in cases:
         bench.run(case.variant, case.batch, WARM_RUNS)
-    idle_w = meter.mean_w(plan.idle_s)
+    clock.sleep_s(min(METER_LAG_S, plan.seconds))
+    idle_w = meter.mean_w(plan.seconds)
     for turn in range(TURNS):
         for number, case in enumerate(cases):
             _turn(bench, meter, idle_w, case, plan.seconds / TURNS)

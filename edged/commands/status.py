@@ -50,7 +50,7 @@ def _next_state(arguments: argparse.Namespace, after_seq: int | None) -> dict[st
         if clock.mono_ns() > end_ns:
             if state is not None:
                 return state
-            raise EdgedError("the daemon has not taken stock of itself yet", "try again in a second")
+            raise EdgedError("the daemon has not published its state yet", "try again in a second")
         clock.sleep_s(_POLL_S)
 
 
@@ -130,10 +130,10 @@ def _ran(state: State, before: State) -> str:
 
 def _recording(recording: Recording) -> Text:
     lost = f", {recording.dropped} records lost to a slow disk" if recording.dropped else ""
-    told = printable(f"{recording.path}, {recording.megabytes:.1f} MB{lost}")
+    text = printable(f"{recording.path}, {recording.megabytes:.1f} MB{lost}")
     if recording.problem is None:
-        return Text(told)
-    return Text(f"stopped: {printable(recording.problem)}; mend it, then start edged again", style="bold red")
+        return Text(text)
+    return Text(f"stopped: {printable(recording.problem)}; fix it, then restart edged", style="bold red")
 
 
 def _cameras(out: Console, state: State, before: State) -> Table:
