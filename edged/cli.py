@@ -15,8 +15,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-import argcomplete
-
 import edged
 from edged.errors import EdgedError, UsageError
 
@@ -64,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     found = parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions; see `edged completion`
+        import argcomplete
+
         argcomplete.autocomplete(found)
     return found.parse_args(arguments)
 

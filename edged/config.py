@@ -42,6 +42,7 @@ EnergyWh = Annotated[float, Meta(ge=1e-6, le=1e9, description="watt-hours, from 
 EnergyHorizonH = Annotated[float, Meta(ge=1e-4, le=24 * 366, description="hours, from 0.0001 to 8784")]
 TemperatureC = Annotated[float, Meta(ge=1, le=120, description="degrees Celsius, from 1 to 120")]
 ModeName = Annotated[str, Meta(min_length=1, max_length=64, description="the name of a power mode")]
+MinFps = Annotated[float, Meta(ge=0, le=60, description="frames per second, from 0 to 60")]
 MinAccuracy = Annotated[float, Meta(ge=0, le=1, description="a fraction from 0 to 1")]
 
 
@@ -59,6 +60,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     energy_horizon_h: EnergyHorizonH = 24.0
     temperature_c: TemperatureC | None = None
     min_accuracy: MinAccuracy = 0.0
+    min_fps: MinFps = 0.2
+    """frames per second that each camera gets whatever power, energy or heat say; 0: none"""
 
 
 class PowerConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -199,7 +199,7 @@ class BatchExecutor:
         oldest_ns = min([frame.mono_capture_ns for frame in batch.frames])
         wait_ms = max(0.0, (done_ns - oldest_ns) / NS_PER_MS - service_ms)
         self._governor.succeeded(batch.variant)
-        clock_index = self._governor.ceiling.clock
+        clock_index = self._governor.gpu_clock.clock
         self._governor.observe(BatchDone(batch.variant, size, service_ms, wait_ms, late, clock=clock_index), done_ns)
         self._reporter.batch_done(batch.variant, size, service_ms)
 

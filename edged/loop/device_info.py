@@ -1,4 +1,4 @@
-"""What the governor is told before the first frame: variants and device, from the warm pool and the device profile.
+"""What the governor starts with: variants and device, from the warm pool and the device profile.
 
 In: the pool, the bundle directory. Out: `DeviceInfo`, plain data. On the thread that starts, once.
 """
@@ -12,7 +12,7 @@ from edged.engines.bundle import Bundle
 from edged.engines.device_profile import Conditions, load_profile
 from edged.engines.pool import Pool
 from edged.errors import EdgedError
-from edged.governor import device as devices
+from edged.governor import profile as profiles
 from edged.governor.messages import Device, Variant
 from edged.power.nvpmodel import current_mode
 from edged.simulate import simulated_profile
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 class DeviceInfo:
     """`variants` that can run here. `device` is None while nothing measured is known of the machine's watts.
     `clocks_mhz`: what the numbers of clocks mean, empty where there is but one. `refused`: why there is a profile file
-    that is not used, and how to mend it."""
+    that is not used, and how to fix it."""
 
     variants: tuple[Variant, ...]
     device: Device | None = None
@@ -48,7 +48,7 @@ def what_is_known(pool: Pool, bundle: Bundle, power_mode: str | None = None, thr
         return DeviceInfo(variants, refused=error)
     if profile is None:
         return DeviceInfo(variants)
-    profiled, device = devices.from_profile(variants, profile)
+    profiled, device = profiles.from_profile(variants, profile)
     return DeviceInfo(tuple(profiled), device, tuple(profile.clocks_mhz) if len(profile.clocks_mhz) > 1 else ())
 
 
