@@ -130,9 +130,7 @@ def _recipe(
         lines.append(f"labels = {_toml(labels)}")
     else:
         count = class_count(output, {name: value.shape[1:] for name, value in probe.items()}) or 1
-        lines.append(
-            f"# labels = [...]  # guess: the file has none: class-0 to class-{count - 1}"
-        )
+        lines.append(f"# labels = [...]  # guess: the file has none: class-0 to class-{count - 1}")
     lines += ["", f"[input]      # guess: {preparation.reason}"]
     if not entry.pixels:
         lines += [f"mean = {_toml(list(preparation.mean))}", f"std = {_toml(list(preparation.std))}"]
