@@ -46,18 +46,19 @@ class SensorFeed:
         if sample.mono_ns > self._seen_ns:
             self._seen_ns = sample.mono_ns
             self.due_ns = max(sample.mono_ns + self._interval_ns + AFTER_NS, now_ns + LOOK_AGAIN_NS)
+            self._limit_monitor.sensed(sample, now_ns)
             observation = self._observation(sample, now_ns)
             if self._record is not None:
                 self._record(asdict(sample), now_ns)
         elif now_ns - self._fed_ns > 3 * self._interval_ns // 2:
             self.due_ns = now_ns + LOOK_AGAIN_NS
+            self._limit_monitor.sensed(sample, now_ns)
             observation = Sensed()
         else:
             self.due_ns = now_ns + LOOK_AGAIN_NS
             return
         self._fed_ns = now_ns
         self._governor.observe(observation, now_ns)
-        self._limit_monitor.sensed(sample, now_ns)
 
     def _observation(self, sample: Sample, now_ns: int) -> Sensed:
         gpu_clock = self._governor.gpu_clock
@@ -72,6 +73,7 @@ class SensorFeed:
             battery=_battery(sample),
             power_lag_s=sample.power_lag_s,
             power_mean_s=sample.power_mean_s,
+            energy=self._limit_monitor.energy_use(now_ns),
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edged.clock import NS_PER_S
-from edged.governor.messages import Battery, Sensed
+from edged.governor.messages import Battery, EnergyUse, Sensed
 from edged.loop.gpu_clock import GpuClock
 from edged.loop.sensor_feed import SensorFeed
 from edged.power.provider import BatteryReading, Sample
@@ -41,6 +41,9 @@ class Heard:
 
     def sensed(self, sample: Sample, now_ns: int) -> None:
         self.samples.append(sample)
+
+    def energy_use(self, now_ns: int) -> EnergyUse | None:
+        return EnergyUse(100.0 * len(self.samples), 60.0)
 
 
 def passed(seconds: float, samples: dict[float, Any]) -> Heard:
@@ -113,3 +116,9 @@ def test_throttling_and_the_clock_of_the_ceiling_are_told() -> None:
         senses.look(n * S)
     told = [(said.throttled, said.clock) for _, said in heard.said]
     assert told == [(False, None), (False, 1), (True, None), (True, 2)]
+
+
+def test_the_energy_used_is_that_of_the_same_sample() -> None:
+    heard = passed(4, {n + 0.3: 5.0 for n in range(4)})
+    used = [said.energy.spent_j for _, said in heard.said if said.energy is not None and said.power_w is not None]
+    assert used == [100.0 * n for n in range(1, 5)], "the monitor had each sample before the governor did"
