@@ -1,7 +1,7 @@
 """The command line `edged-calibrate`: arguments in, an exit code out. Thin: each command is imported when it runs.
 
 0: it went well. 1: it failed, or the gate refused. 2: wrong usage, recipe, model or pictures. 130: Ctrl-C or SIGTERM.
-What a user can mend is told in two lines, without a traceback.
+What a user can fix is reported in two lines, without a traceback.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from edged.errors import EdgedError, Interrupted, UsageError
 
 INTERRUPTED = 130
 _AGAIN_S = 0.5
-"""An interrupt that comes while a destructor or a library's callback runs is lost there: it is raised again so long
-after, until something handles it."""
+"""An interrupt that arrives while a destructor or a library's callback runs is lost there, so it is raised again after
+this time until something handles it."""
 _EXTRA = "install the extra: pip install 'edged[calibration]'"
 _EXTRA_MODULES = {"onnx": _EXTRA, "pycocotools": _EXTRA, "torch": "pip install 'edged[train]'", "matplotlib": _EXTRA}
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose errors read like all others of edged."""
+    """argparse with the error messages of edged."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"see `{self.prog} --help`")
@@ -37,23 +37,31 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background jobs do not heed Ctrl-C
+        if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background jobs ignore SIGINT
             signal.signal(number, _interrupt)
     try:
-        return _run(arguments)
+        try:
+            return _run(arguments)
+        finally:
+            interrupted = _was_interrupted()
+            _stop_repeating()
     except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, KeyboardInterrupt) or _was_interrupted():
-            print("edged-calibrate: interrupted; the same command goes on from the last finished step", file=sys.stderr)
+        _stop_repeating()  # once more: the signal may have come in the middle of the first time
+        if isinstance(error, KeyboardInterrupt) or interrupted:
+            print(
+                "edged-calibrate: interrupted; the same command continues after the last finished step", file=sys.stderr
+            )
             return INTERRUPTED
         return _explained(error)
-    finally:
-        if _was_interrupted():
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    parsed = parser().parse_args(arguments)
+    found = parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions; see `edged completion`
+        import argcomplete
+
+        argcomplete.autocomplete(found)
+    parsed = found.parse_args(arguments)
     try:
         command = importlib.import_module(f"edged_calibration.commands.{parsed.module}")
     except ModuleNotFoundError as error:
@@ -66,7 +74,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _explained(error: Exception) -> int:
-    """The exit code, after a sentence for whoever can mend it; a fault of ours is raised again."""
+    """Print what a user can fix, and return the exit code; a defect of edged is raised again."""
     if isinstance(error, EdgedError):
         print(f"edged-calibrate: {error.message}", file=sys.stderr)
         if error.hint:
@@ -85,8 +93,14 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
     signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
     if number == signal.SIGALRM and isinstance(sys.exc_info()[1], Interrupted):
-        return  # it was heard, and cleans up: that may take its time
+        return  # it was handled, and the clean-up may take time
     raise Interrupted
+
+
+def _stop_repeating() -> None:
+    if _was_interrupted():
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def _was_interrupted() -> bool:
@@ -170,12 +184,17 @@ def _add_recipe_commands(add: _Add) -> None:
 
 def _add_bundle_commands(add: _Add) -> None:
     profile = add("profile", "measure latency and energy of a bundle on this machine", "profile bundles/demo")
-    profile.add_argument("bundle", type=Path, metavar="BUNDLE")
-    profile.add_argument("--seconds", type=_positive, default=5, metavar="N", help="for each variant and batch (5)")
-    profile.add_argument("--batches", type=_numbers, default="1,2,4", metavar="N,N", help="(default %(default)s)")
-    profile.add_argument("--threads", type=_positive, default=1, metavar="N", help="of an inference on the CPU (1)")
+    profile.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="default: the configured one")
+    profile.add_argument("-c", "--config", metavar="FILE", help="default: $EDGED_CONFIG, else /etc/edged/edged.toml")
+    profile.add_argument(
+        "--seconds", type=_positive, default=3, metavar="N", help="for each variant, batch and clock (3)"
+    )
+    profile.add_argument("--batches", type=_numbers, metavar="N,N", help="default: 1 to [engine] max_batch")
+    profile.add_argument("--threads", type=_batch, metavar="N", help="default: [engine] threads")
     devices = ("auto", "cpu", "cuda", "tensorrt")
-    profile.add_argument("--device", choices=devices, default="auto", help="(default %(default)s)")
+    profile.add_argument("--device", choices=devices, help="default: [engine] device")
+    profile.add_argument("--keep-clock", action="store_true", help="measure at the present clock of the GPU alone")
+    profile.add_argument("--soak", type=_duration, metavar="TIME", help="thermal constants too: so long, as in 30m")
     profile.add_argument("--json", action="store_true", help="the profile on stdout")
     build = add("build", "build TensorRT engines of a bundle for this device", "build bundles/demo")
     build.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="default: the configured one")
@@ -209,10 +228,15 @@ def _batch(text: str) -> int:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    found = tuple(_positive(part) for part in text.split(","))
-    if max(found) > 64:
-        raise argparse.ArgumentTypeError(f"{text!r}: a batch is at most 64")
-    return found
+    return tuple(sorted({_batch(part) for part in text.split(",")}))
+
+
+def _duration(text: str) -> float:
+    """Seconds of "90s", "30m" or "2h"."""
+    unit_s = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    if unit_s is None or not text[:-1].isdecimal() or not 60 <= int(text[:-1]) * unit_s <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time from 60s to 24h, as in 90s, 30m or 2h")
+    return float(int(text[:-1]) * unit_s)
 
 
 def _channels(text: str) -> tuple[float, float, float]:

@@ -7,10 +7,9 @@ interrupted run goes on where it was. One thread.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import msgspec
 import onnx
@@ -27,7 +26,7 @@ from edged_calibration.evaluate.sensitivity import Sensitivity
 from edged_calibration.fp16 import HalveReport
 from edged_calibration.graph.index import matching
 from edged_calibration.int8.calibrate import Method, Range
-from edged_calibration.progress import Advance
+from edged_calibration.progress import Advance, Stages
 from edged_calibration.recipe.frame_check import FrameReport
 from edged_calibration.recipe.inputs import Inputs
 from edged_calibration.recipe.schema import RecipeFile, VariantOptions
@@ -37,14 +36,6 @@ from edged_calibration.steps import Choice
 Form = Literal["dense", "sparse"]
 T = TypeVar("T")
 P = ParamSpec("P")
-
-
-class Stages(Protocol):
-    """Where a job reports its progress."""
-
-    def stage(self, title: str) -> AbstractContextManager[Advance]: ...
-
-    def say(self, text: str) -> None: ...
 
 
 def form_of(variant: VariantOptions) -> Form:

@@ -1,6 +1,6 @@
 """The command line: arguments in, an exit code out. Thin: each command is imported when it runs.
 
-0: it went well. 1: it failed. 2: wrong usage or configuration. 130: Ctrl-C. What a user can mend is told in two lines,
+Exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 130 Ctrl-C. What a user can fix is reported in two lines,
 without a traceback.
 """
 
@@ -22,7 +22,7 @@ INTERRUPTED = 130
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose errors read like all others of edged."""
+    """argparse with the error messages of edged."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"see `{self.prog} --help`")
@@ -31,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command."""
     try:
-        parsed = parser().parse_args(arguments)
+        parsed = _parse(arguments)
         command = importlib.import_module(f"edged.commands.{parsed.command}")
         code: int = command.run(parsed)
         sys.stdout.flush()
@@ -42,14 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  hint: {error.hint}", file=sys.stderr)
         return error.exit_code
     except ImportError as error:
-        # A library that another one of the system has broken (NumPy's major version, most of the time).
+        # A library of the system that does not fit another one, usually by NumPy's major version.
         print(f"edged: {error.name or 'a library'} cannot be loaded: {' '.join(str(error).split())}", file=sys.stderr)
-        print("  hint: make the environment anew: sudo scripts/install, or a fresh venv", file=sys.stderr)
+        print("  hint: create the environment again: sudo scripts/install, or a new venv", file=sys.stderr)
         return EdgedError.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _discard_output()  # the reader (`| head`) has seen enough
+        _discard_output()  # the reader (`| head`) has closed the pipe
         return 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -59,8 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EdgedError.exit_code
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    found = parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions; see `edged completion`
+        import argcomplete
+
+        argcomplete.autocomplete(found)
+    return found.parse_args(arguments)
+
+
 def _discard_output() -> None:
-    """Python flushes stdout once more at exit: let that go nowhere."""
+    """Python flushes stdout once more at exit; send that to /dev/null."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -85,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
         )
 
     _add_daemon_commands(add)
+    _add_secret_commands(add)
     _add_client_commands(add)
     _add_desk_commands(add)
     return parser
@@ -94,51 +104,77 @@ _Add = Callable[[str, str, str], argparse.ArgumentParser]
 
 
 def _add_daemon_commands(add: _Add) -> None:
-    demo = add("demo", "show edged at work on rendered cameras", "edged demo --seconds 30 --out /tmp")
+    demo = add(
+        "demo", "run a real daemon on rendered cameras and show what it does", "edged demo --seconds 30 --out /tmp"
+    )
     demo.add_argument("--seconds", type=_seconds, default=30.0, metavar="N", help="how long (default 30, at least 3)")
     demo.add_argument("--cameras", type=int, choices=(1, 2, 3), default=3, metavar="N", help="1 to 3 (default 3)")
-    demo.add_argument("--out", default=".", metavar="DIR", help="where the picture and the clip go (default: here)")
-    demo.add_argument("--bundle", metavar="DIR", help="a bundle of your own (default: the shipped demo bundle)")
+    demo.add_argument("--out", default=".", metavar="DIR", help="directory for the picture and the clip (default: .)")
+    demo.add_argument("--bundle", metavar="DIR", help="another bundle (default: the shipped demo bundle)")
     demo.add_argument("--plain", action="store_true", help="plain lines instead of the live screen")
     demo.add_argument("--json", action="store_true", help="the summary as one JSON object; the lines go to stderr")
 
     run = add("run", "run the daemon until SIGTERM or Ctrl-C", "edged run -c /etc/edged/edged.toml")
     _add_config(run)
 
-    check = add("check", "try the whole start without running", "edged check -c /etc/edged/edged.toml")
+    check = add("check", "try the whole start without running the daemon", "edged check -c /etc/edged/edged.toml")
     _add_config(check)
     how = check.add_mutually_exclusive_group()
     how.add_argument(
         "--print-effective", action="store_true", help="print the configuration with all defaults, and stop"
     )
+    how.add_argument("--print-schema", action="store_true", help="print the configuration's JSON Schema, and stop")
     how.add_argument("--json", action="store_true", help="one JSON object: ok, findings")
 
     doctor = add("doctor", "test the hardware and write a report to send back", "edged doctor --out report.json")
     _add_config(doctor)
-    doctor.add_argument("--bundle", metavar="DIR", help="whose engines (default: the configured one, else the demo's)")
-    doctor.add_argument("--max-batch", type=_positive, default=4, metavar="N", help="up to which batch (default 4)")
-    doctor.add_argument("--out", metavar="FILE", help="also write the report there, as JSON")
+    doctor.add_argument(
+        "--bundle", metavar="DIR", help="the bundle to test (default: the configured one, else the demo's)"
+    )
+    doctor.add_argument("--max-batch", type=_positive, default=4, metavar="N", help="largest batch to test (default 4)")
+    doctor.add_argument("--out", metavar="FILE", help="also write the report to FILE, as JSON")
     doctor.add_argument("--json", action="store_true", help="the report as one JSON object")
 
+    completion = add("completion", "print shell code for completion", "source <(edged completion bash)")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def _add_secret_commands(add: _Add) -> None:
     credential = add(
-        "credential", "keep the cameras' passwords for the service, as root", "sudo edged credential set camera.gate"
+        "credential", "store camera passwords for the service, as root", "sudo edged credential set camera.gate"
     )
     verbs = credential.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for name, what in (
         ("set", "ask for a password, or read it from standard input"),
-        ("remove", "forget one"),
-        ("list", "the names there are"),
+        ("remove", "delete one"),
+        ("list", "list the names"),
     ):
         verb = verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         if name != "list":
-            verb.add_argument("name", metavar="NAME", help="camera.NAME, or what password_credential says")
+            verb.add_argument("name", metavar="NAME", help="camera.NAME, or the name in password_credential")
+
+    key = add("key", "make, list and revoke the keys of clients on the network", "edged key new dashboard --out /tmp")
+    verbs = key.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    for name, what in (
+        ("new", "make a client's key, and let it in"),
+        ("list", "list the clients that are let in"),
+        ("revoke", "let a client in no more"),
+    ):
+        verb = verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        if name != "list":
+            verb.add_argument("name", metavar="NAME", help="the client's name: lower-case letters, digits, . - or _")
+        if name == "new":
+            verb.add_argument("--out", default=".", metavar="DIR", help="where its secret key is written (default: .)")
+        if name == "list":
+            verb.add_argument("--json", action="store_true", help="one JSON object")
+        _add_config(verb)
 
 
 def _add_client_commands(add: _Add) -> None:
-    watch = add("watch", "print messages as they come", "edged watch result/gate decision --count 10")
+    watch = add("watch", "print messages as they arrive", "edged watch result/gate decision --count 10")
     watch.add_argument("topics", nargs="*", metavar="TOPIC", help="result, result/CAMERA, status, decision, event, "
                        "telemetry, state (default: all)")  # fmt: skip
-    watch.add_argument("--json", action="store_true", help="one JSON object a line")
+    watch.add_argument("--json", action="store_true", help="one JSON object per line")
     watch.add_argument("--count", type=_positive, metavar="N", help="stop after N messages")
     _add_endpoint(watch)
 
@@ -155,8 +191,8 @@ def _add_client_commands(add: _Add) -> None:
     verbs = ctl.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for name, what, example in (
         ("set", "change limits until the next reload or start; none removes one", "set deadline_ms=40 power_w=none"),
-        ("pin", "hold one variant; none lets the governor choose again", "pin int8-sparse"),
-        ("profile", "take up a power profile; without a name, list them", "profile night"),
+        ("pin", "always run one variant; none lets the governor choose again", "pin int8-sparse"),
+        ("profile", "activate a power profile; without a name, list them", "profile night"),
         ("reload", "read the configuration again; a wrong one changes nothing", "reload"),
         ("modes", "list the board's power modes, jetson_clocks and fan profiles", "modes"),
         ("mode", "set a power mode, jetson_clocks or the fan's profile, and verify it", "mode 15W"),
@@ -170,11 +206,15 @@ def _add_client_commands(add: _Add) -> None:
         if name == "pin":
             verb.add_argument("variant", metavar="NAME|none")
         if name == "profile":
-            verb.add_argument("profile", nargs="?", metavar="NAME|none", help="none: back to the configuration's own")
+            verb.add_argument(
+                "profile", nargs="?", metavar="NAME|none", help="none: back to the limits of the configuration"
+            )
         if name == "mode":
             one = verb.add_mutually_exclusive_group(required=True)
             one.add_argument("mode", nargs="?", metavar="NAME", help="a power mode, as `edged ctl modes` lists them")
-            one.add_argument("--clocks", choices=("on", "off"), help="hold all clocks at their highest, or let them go")
+            one.add_argument(
+                "--clocks", choices=("on", "off"), help="hold all clocks at their maximum, or release them"
+            )
             one.add_argument("--fan", metavar="PROFILE", help="a fan profile")
         if name != "snapshot":
             verb.add_argument("--json", action="store_true", help="the daemon's reply as one JSON object")
@@ -185,15 +225,15 @@ def _add_desk_commands(add: _Add) -> None:
     simulate = add("simulate", "try a power profile on a simulated device",
                    "edged simulate --scenario hot-noon --profile balanced --plot noon.png")  # fmt: skip
     simulate.add_argument("--device", choices=("orin-nano", "orin-nx", "agx-orin"), default="orin-nano",
-                          help="whose watts and degrees (default orin-nano)")  # fmt: skip
-    simulate.add_argument("--scenario", metavar="NAME|FILE", help="a shipped scenario, or a file of your own")
-    simulate.add_argument("--list", action="store_true", help="name the shipped scenarios, and stop")
-    simulate.add_argument("--seed", type=_positive, default=1, metavar="N", help="another run of chance (default 1)")
+                          help="device to simulate (default orin-nano)")  # fmt: skip
+    simulate.add_argument("--scenario", metavar="NAME|FILE", help="a shipped scenario, or a file")
+    simulate.add_argument("--list", action="store_true", help="list the shipped scenarios, and stop")
+    simulate.add_argument("--seed", type=_positive, default=1, metavar="N", help="random seed (default 1)")
     simulate.add_argument("--free-clock", action="store_true", help="let the governor choose the GPU clock too")
     _add_what_if(simulate, several=True)
-    simulate.add_argument("--record", metavar="FILE", help="write a log that `edged replay` takes")
+    simulate.add_argument("--record", metavar="FILE", help="write a log that `edged replay` reads")
 
-    replay = add("replay", "make every decision of a log again and compare",
+    replay = add("replay", "repeat every decision of a log and compare",
                  "edged replay /var/lib/edged/record --set power_w=8 --plot whatif.png")  # fmt: skip
     replay.add_argument("log", metavar="LOG", help="a file, or a directory of them as `[record] path` names it")
     _add_what_if(replay, several=False)
@@ -203,7 +243,7 @@ def _add_what_if(parser: argparse.ArgumentParser, several: bool) -> None:
     parser.add_argument("--profile", metavar="NAME", action="append",
                         help="under this power profile" + ("; several: side by side" if several else ""))  # fmt: skip
     parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", help="with these limits changed; none removes one")
-    parser.add_argument("--plot", metavar="FILE", help="draw it: .png or .html (needs matplotlib)")
+    parser.add_argument("--plot", metavar="FILE", help="plot to a .png or .html file (needs matplotlib)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     _add_config(parser)
 

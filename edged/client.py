@@ -2,11 +2,11 @@
 
 from edged.bus.client import Client, bgr
 from edged.bus.control import request
-from edged.bus.endpoint import CurveClient
-from edged.bus.schema import Decision, Detection, Event, Message, Result, State, Status, Telemetry
+from edged.bus.curve import CurveClient
+from edged.bus.schema import Decision, Detection, Event, Message, Result, State, Status, Telemetry, Track
 from edged.errors import EdgedError
 
 __all__ = [
     "Client", "CurveClient", "Decision", "Detection", "EdgedError", "Event", "Message", "Result", "State", "Status",
-    "Telemetry", "bgr", "request",
+    "Telemetry", "Track", "bgr", "request",
 ]  # fmt: skip

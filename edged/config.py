@@ -8,33 +8,25 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from edged.errors import UsageError
+from edged.errors import UsageError, encodable
+from edged.picture_view import Aspect, Crop, Rotation, check_view
+from edged.regions import Line, ObjectFilter, Polygon, Zone, check_regions
+from edged.toml_file import read_toml
 from edged.uri import is_plain_path, redact
 from edged.validate import convert
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
-
 DEFAULT_PATH = Path("/etc/edged/edged.toml")
-MAX_FILE_BYTES = 1 << 20
 
-Name = Annotated[
-    str,
-    Meta(
-        # \Z, since $ would let a line break in at the end
-        pattern=r"^[a-z0-9][a-z0-9_-]{0,31}\Z",
-        description="1 to 32 lower-case letters, digits, - or _, beginning with a letter or digit",
-    ),
-]
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,31}\Z"  # \Z, since $ would let a line break in at the end
+NAME_IS = "1 to 32 lower-case letters, digits, - or _, beginning with a letter or digit"
+MAX_NAME = 40  # characters of a wrong name that a message shows
+Name = Annotated[str, Meta(pattern=NAME_PATTERN, description=NAME_IS)]
 CredentialName = Annotated[
     str,
     Meta(
@@ -42,14 +34,15 @@ CredentialName = Annotated[
         description="the name of a credential: lower-case letters, digits, . - or _, at most 64",
     ),
 ]
-DeadlineMs = Annotated[float, Meta(gt=0, le=60_000, description="milliseconds, above 0 and at most 60000")]
+DeadlineMs = Annotated[float, Meta(ge=0.1, le=60_000, description="milliseconds, from 0.1 to 60000")]
 DeadlineQuantile = Annotated[float, Meta(ge=0.5, lt=1.0, description="a fraction from 0.5 to below 1")]
-PowerW = Annotated[float, Meta(gt=0, le=1000, description="watts, above 0 and at most 1000")]
-PowerWindowS = Annotated[float, Meta(gt=0, le=3600, description="seconds, above 0 and at most 3600")]
-EnergyWh = Annotated[float, Meta(gt=0, le=1e9, description="watt-hours, above 0 and at most 1e9")]
-EnergyHorizonH = Annotated[float, Meta(gt=0, le=24 * 366, description="hours, above 0 and at most 8784")]
-TemperatureC = Annotated[float, Meta(gt=0, le=120, description="degrees Celsius, above 0 and at most 120")]
+PowerW = Annotated[float, Meta(ge=0.001, le=1000, description="watts, from 0.001 to 1000")]
+PowerWindowS = Annotated[float, Meta(ge=0.1, le=3600, description="seconds, from 0.1 to 3600")]
+EnergyWh = Annotated[float, Meta(ge=1e-6, le=1e9, description="watt-hours, from 0.000001 to 1e9")]
+EnergyHorizonH = Annotated[float, Meta(ge=1e-4, le=24 * 366, description="hours, from 0.0001 to 8784")]
+TemperatureC = Annotated[float, Meta(ge=1, le=120, description="degrees Celsius, from 1 to 120")]
 ModeName = Annotated[str, Meta(min_length=1, max_length=64, description="the name of a power mode")]
+MinFps = Annotated[float, Meta(ge=0, le=60, description="frames per second, from 0 to 60")]
 MinAccuracy = Annotated[float, Meta(ge=0, le=1, description="a fraction from 0 to 1")]
 
 
@@ -67,6 +60,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     energy_horizon_h: EnergyHorizonH = 24.0
     temperature_c: TemperatureC | None = None
     min_accuracy: MinAccuracy = 0.0
+    min_fps: MinFps = 0.2
+    """frames per second that each camera gets whatever power, energy or heat say; 0: none"""
 
 
 class PowerConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,18 +100,39 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """`fps` caps the rate (None: every frame the camera gives). `weight` is how much its accuracy counts.
+    """`fps` caps the rate (None: every frame the camera gives), and says how slow a camera is that does not say so.
+    `weight` is how much its accuracy counts.
 
     `password_credential` is the name of the credential with the password of the user in `source`; None: camera.NAME,
-    if there is one.
+    if there is one. `transport` is that of RTSP. `aspect` is the shape of the camera's picture ("16:9"), `rotate` turns
+    it clockwise; None: as the camera signals. `crop` keeps a part of what is then shown: left, top, right, bottom as
+    shares. `poll_s`: the URL gives one JPEG, to be fetched that often.
     """
 
     name: Name
     source: Annotated[str, Meta(min_length=1, max_length=2000, description="a URI in quotes, at most 2000 characters")]
-    fps: Annotated[float, Meta(gt=0, le=1000, description="frames per second, above 0 and at most 1000")] | None = None
-    weight: Annotated[float, Meta(gt=0, le=1000, description="a number above 0 and at most 1000")] = 1.0
+    fps: Annotated[float, Meta(ge=0.001, le=1000, description="frames per second, from 0.001 to 1000")] | None = None
+    weight: Annotated[float, Meta(ge=0.001, le=1000, description="a number from 0.001 to 1000")] = 1.0
     decoder: Literal["software", "hardware"] = "software"
     password_credential: CredentialName | None = None
+    transport: Literal["tcp", "udp"] = "tcp"
+    aspect: Aspect | None = None
+    rotate: Rotation | None = None
+    crop: Crop | None = None
+    poll_s: Annotated[float, Meta(ge=0.1, le=3600, description="seconds, from 0.1 to 3600")] | None = None
+    track: bool = False
+    """follow objects; zones and lines do so too"""
+    zones: dict[Name, Zone] = {}
+    lines: dict[Name, Line] = {}
+    mask: list[Polygon] = []
+    """objects whose bottom centre lies in one of these do not count"""
+    objects: dict[str, ObjectFilter] = {}
+    """by label: which of its detections count"""
+
+    @property
+    def tracked(self) -> bool:
+        """Whether its objects get identities."""
+        return self.track or bool(self.zones) or bool(self.lines)
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -155,11 +171,23 @@ def load(path: Path) -> Config:
         return str(origins.get(key, path))
 
     tables = merged.pop("camera", [])
-    cameras = [convert(table, CameraConfig, str(path), locate, f"camera.{n}") for n, table in enumerate(tables, 1)]
+    cameras = [_camera(table, n, str(path), locate) for n, table in enumerate(tables, 1)]
     config = msgspec.structs.replace(convert(merged, Config, str(path), locate), camera=cameras)
     _check_cameras(config, locate, path)
     _check_bus(config.bus, locate)
     return _with_absolute_paths(config, path.parent)
+
+
+def _camera(table: dict[str, Any], n: int, path: str, locate: Any) -> CameraConfig:
+    """A `[[camera]]` table; its named tables one by one, so that a message can name them."""
+    for group, kind in (("zones", Zone), ("lines", Line), ("objects", ObjectFilter)):
+        named = table.get(group)
+        for name, inner in named.items() if isinstance(named, dict) else ():
+            key = f"camera.{n}.{group}.{name[:MAX_NAME]}"
+            if group != "objects" and not re.match(NAME_PATTERN, name):
+                raise UsageError(f"{locate(key)}: {key}: expected as a name {NAME_IS}", "rename it")
+            convert(inner, kind, path, locate, key)
+    return convert(table, CameraConfig, path, locate, f"camera.{n}")
 
 
 def files_of(path: Path) -> list[Path]:
@@ -174,7 +202,7 @@ def effective_toml(config: Config) -> str:
     for name in ("limits", "power", "bus", "engine", "record"):
         lines += ["", f"[{name}]", *_toml_lines(getattr(config, name))]
     for camera in config.camera:
-        shown = msgspec.structs.replace(camera, source=redact(camera.source))
+        shown = msgspec.structs.replace(camera, source=_shown(camera.source))
         lines += ["", "[[camera]]", *_toml_lines(shown)]
     return "\n".join(lines) + "\n"
 
@@ -191,7 +219,7 @@ def diff(old: Config, new: Config) -> tuple[list[str], list[str]]:
     changes += [f"camera {name}: removed" for name in before if name not in after]
     for name, camera in after.items():
         if name not in before:
-            changes.append(f"camera {name}: added, {redact(camera.source)}")
+            changes.append(f"camera {name}: added, {_shown(camera.source)}")
         else:
             changes += _changes(f"camera {name}", before[name], camera)
     restart = [] if old.bundle == new.bundle else [f"bundle: {_toml(old.bundle)} -> {_toml(new.bundle)}"]
@@ -210,11 +238,15 @@ def _changes(table: str, old: Struct, new: Struct) -> list[str]:
     for key in old.__struct_fields__:
         was, now = getattr(old, key), getattr(new, key)
         if was != now and key == "source":
-            was, now = redact(was), redact(now)
+            was, now = _shown(was), _shown(now)
             found.append(f"{table}: source " + (f"{was} -> {now}" if was != now else "has other credentials"))
         elif was != now:
             found.append(f"{table}: {key} {_toml(was)} -> {_toml(now)}")
     return found
+
+
+def _shown(source: str) -> str:
+    return encodable(redact(source))
 
 
 def _toml_lines(table: Struct) -> list[str]:
@@ -222,13 +254,26 @@ def _toml_lines(table: Struct) -> list[str]:
     return [f"# {key} is not set" if value is None else f"{key} = {_toml(value)}" for key, value in pairs]
 
 
-def _toml(value: str | float | None) -> str:
-    """A scalar as TOML writes it; JSON's text escapes are TOML's, but for DEL."""
+def _toml(value: Any) -> str:
+    """A value as TOML writes it, tables in one line; JSON's text escapes are TOML's, but for DEL."""
     if value is None:
         return "(not set)"
+    if isinstance(value, Struct):
+        names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
+        value = {key: inner for field, key in names if (inner := getattr(value, field)) is not None}
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
     if isinstance(value, bool):
         return str(value).lower()
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
+    if isinstance(value, str):
+        return json.dumps(encodable(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def _key(name: str) -> str:
+    return name if re.match(r"[A-Za-z0-9_-]+\Z", name) else _toml(name)
 
 
 def _drop_ins(path: Path) -> list[Path]:
@@ -238,30 +283,7 @@ def _drop_ins(path: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:
-        raise UsageError(f"{directory}: cannot be read: {_reason(error)}", "check its permissions") from error
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file; UsageError for what is none."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        raise UsageError(f"{path}: there is no such file", "name one with -c FILE, or set EDGED_CONFIG") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read: {_reason(error)}", "check the path and its permissions") from error
-    if len(raw) > MAX_FILE_BYTES:
-        raise UsageError(f"{path}: is larger than {MAX_FILE_BYTES} bytes", "is this the configuration?")
-    try:
-        tables: dict[str, Any] = tomllib.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise UsageError(f"{path}: is not UTF-8 text (line {line})", "save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: is not valid TOML: {error}", "texts need quotes, tables are [name]") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: is not usable TOML: {_reason(error)}", "is this the configuration?") from None
-    return tables
+        raise UsageError(f"{directory}: cannot be read: {error}", "check its permissions") from error
 
 
 def _merge(into: dict[str, Any], new: dict[str, Any], file: Path, origins: dict[str, Path]) -> None:
@@ -294,6 +316,13 @@ def _check_cameras(config: Config, locate: Any, path: Path) -> None:
             where = f"also in {seen[camera.name]}" if seen[camera.name] != place else "twice"
             raise UsageError(f"{place}: camera.{n}.name is {camera.name!r}, which is there {where}", "rename one")
         seen[camera.name] = place
+        check_regions(camera, f"{place}: camera.{n}")
+        check_view(camera.aspect, camera.crop, f"{place}: camera.{n}")
+        if camera.poll_s is not None and not camera.source.lower().startswith(("http://", "https://")):
+            raise UsageError(
+                f"{place}: camera.{n}.poll_s is set, and the source is no HTTP URL",
+                "poll_s is for the URL of a single JPEG; remove it",
+            )
 
 
 def _check_bus(bus: BusConfig, locate: Any) -> None:
@@ -314,8 +343,8 @@ def _check_bus(bus: BusConfig, locate: Any) -> None:
         if endpoint.startswith("tcp://") and missing:
             raise UsageError(
                 f"{locate('bus.' + key)}: bus.{key} opens the network, so bus.{' and bus.'.join(missing)} must be set",
-                "make the keys with python -c \"import zmq.auth as a; a.create_certificates('.', 'edged')\", keep "
-                "edged.key_secret here and put each client's .key file into the curve_clients directory",
+                'for example curve_secret_key = "edged.key_secret" and curve_clients = "clients"; then make the keys '
+                "with `edged key new NAME`",
             )
 
 
@@ -334,7 +363,3 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
     ]
     record = msgspec.structs.replace(config.record, path=absolute(config.record.path))
     return msgspec.structs.replace(config, bundle=absolute(config.bundle), bus=bus, camera=cameras, record=record)
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error) or type(error).__name__

@@ -26,10 +26,12 @@ import zmq
 
 from edged import clock, paths, profiles
 from edged.bus import schema
+from edged.bus.connections import raise_open_files_limit
 from edged.bus.control import ControlServer
-from edged.bus.endpoint import CurveServer, Socket, curve_server
+from edged.bus.curve import CurveServer, Socket, curve_server
 from edged.bus.publisher import Publisher
 from edged.config import Config
+from edged.crash_guard import state_directory
 from edged.engines.bundle import load_bundle
 from edged.engines.manifest import Manifest
 from edged.errors import EdgedError
@@ -38,13 +40,16 @@ from edged.health import Health, Notifier
 from edged.loop.build import Loop, Surroundings, build_loop
 from edged.loop.reconfiguration import Reconfiguration, Reloaded
 from edged.loop.request_handler import RequestHandler
+from edged.power.energy_meter import HorizonUse
+from edged.power.energy_store import EnergyStore
 from edged.power.host_paths import HERE, HostPaths
 from edged.power.modes import ModeControl
 from edged.power.power_mode_manager import PowerModeManager
 from edged.replay.recorder import Recorder, directory_of
+from edged.worker import Worker
 
 LOADING_AT_MOST_S: Final = 120.0
-GREET_EVERY_S: Final = 0.1
+GREET_EVERY_MS: Final = 100
 HEALTH_EVERY_NS: Final = clock.NS_PER_S // 2
 
 log = logging.getLogger("edged")
@@ -59,13 +64,14 @@ class Daemon:
         self._profile = None if config.profile is None else profiles.find(config.profile, path)
         self._notifier = Notifier()
         self._reload_wanted = threading.Event()
-        self._stopping = threading.Event()
 
     def run(self) -> None:
         """From start to the end of the drain after SIGTERM or SIGINT. EdgedError if it cannot start or go on."""
         faulthandler.enable()
+        raise_open_files_limit()
         cv2.setNumThreads(1)  # a frame is scaled in 0.1 ms: waking other threads for it costs more
         with contextlib.ExitStack() as stack:
+            stack.callback(self._notifier.close)
             loop = self._start(stack)
             stack.callback(self._notifier.stopping)
             gc.collect()
@@ -98,8 +104,11 @@ class Daemon:
             ModeControl(Path(config.power.jtop_socket), self._machine.tools),
             lambda text: _publish_event(publisher, "power_mode", text),
         )
-        around = self._surroundings(stack, publisher, bundle.manifest, modes, _instance(results))
+        energy_store = EnergyStore(state_directory())
+        around = self._surroundings(stack, publisher, bundle.manifest, modes, energy_store.load())
         loop = build_loop(stack, config, bundle, around)
+        energy_store.start(lambda: loop.limit_monitor.horizon)
+        stack.callback(energy_store.close)
         loop.sampler.start()
         loop.engine_loop.configure(config.camera)
         self._serve(stack, context, curve, loop, modes)
@@ -111,7 +120,7 @@ class Daemon:
         publisher: Publisher,
         manifest: Manifest,
         modes: PowerModeManager,
-        instance: str,
+        energy_used: HorizonUse | None,
     ) -> Surroundings:
         recorder, recording = _start_recorder(stack, self._config, manifest, publisher)
 
@@ -121,10 +130,11 @@ class Daemon:
 
         return Surroundings(
             publisher,
-            instance,
+            _instance(publisher.endpoint),
             self._profile,
+            energy_used,
             self._machine,
-            on_call=None if recorder is None else recorder.tap,
+            on_call=None if recorder is None else recorder.on_call,
             on_sample=None if recorder is None else recorder.sample,
             mode=mode,
             recording=recording,
@@ -142,7 +152,7 @@ class Daemon:
         reconfiguration = Reconfiguration(self._path, self._config, loop, modes)
 
         def reload() -> Reloaded:
-            return self._reload(reconfiguration, loop)
+            return self._reload(reconfiguration, loop, curve)
 
         endpoint = self._config.bus.control or paths.control_endpoint()
         handler = RequestHandler(loop, modes, reconfiguration, reload)
@@ -160,31 +170,40 @@ class Daemon:
                 except EdgedError as error:
                     log.error("%s", error)
 
-        housekeeping = threading.Thread(target=self._housekeeping, args=(loop, turn), name="housekeeping", daemon=True)
+        housekeeping = Worker("housekeeping", self._housekeeping(loop, turn))
         housekeeping.start()
-        stack.callback(housekeeping.join, 2.0)
-        stack.callback(self._stopping.set)
+        stack.callback(housekeeping.stop, 2.0)
+        curve_workers = () if curve is None else (curve.worker,)
+        loop.heartbeats.watch(*server.workers, *loop.publisher.workers, *curve_workers)
 
-    def _housekeeping(self, loop: Loop, reload_if_wanted: Callable[[], None]) -> None:
+    def _housekeeping(self, loop: Loop, reload_if_wanted: Callable[[], None]) -> Callable[[], None]:
         """Greets subscribers, feeds the watchdog, reloads on SIGHUP: what must go on while the engine loop is busy."""
         health = Health(loop.heartbeats, self._notifier)
+        readable = select.poll()
+        readable.register(loop.publisher.fd, select.POLLIN)
         health_due_ns = 0
-        while not self._stopping.is_set():
-            select.select([loop.publisher.fd], [], [], GREET_EVERY_S)
-            while loop.publisher.serve():
-                pass
+
+        def turn() -> None:
+            nonlocal health_due_ns
+            if not loop.publisher.serve():
+                readable.poll(GREET_EVERY_MS)
             now_ns = clock.mono_ns()
-            loop.reporter.housekeep(now_ns)
             if now_ns >= health_due_ns:
                 health_due_ns = now_ns + HEALTH_EVERY_NS
                 health.tick(now_ns)
+            loop.reporter.housekeep(now_ns)
             reload_if_wanted()
 
-    def _reload(self, reconfiguration: Reconfiguration, loop: Loop) -> Reloaded:
-        """A reload, with the service manager told; a refusal is published too."""
+        return turn
+
+    def _reload(self, reconfiguration: Reconfiguration, loop: Loop, curve: CurveServer | None) -> Reloaded:
+        """A reload, with notifications to the service manager; a refusal is published too."""
         self._notifier.reloading()
         try:
-            return reconfiguration.reload()
+            # first: a key that was removed is refused also where the configuration has a mistake
+            keys = [] if curve is None else curve.reload()
+            changes, needs_restart = reconfiguration.reload()
+            return Reloaded(changes + keys, needs_restart)
         except EdgedError as error:
             text = f"reload refused, the old configuration stays: {error.message}"
             _publish_event(loop.publisher, "reload_refused", text)
@@ -220,7 +239,7 @@ class Daemon:
 def _start_recorder(
     stack: contextlib.ExitStack, config: Config, manifest: Manifest, publisher: Publisher
 ) -> tuple[Recorder | None, Callable[[], schema.Recording | None]]:
-    """What keeps the log of decisions, None if nothing is or can be recorded; and what says how it stands."""
+    """The recorder of decisions, None if nothing is or can be recorded; and a function that returns its state."""
     digest = hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()
 
     def event(kind: str, text: str) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def encodable(text: str) -> str:
+    """`text` as it can be sent and written: a file's name may hold bytes that are no UTF-8, which are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class EdgedError(Exception):
     """A fault with its remedy.
 
@@ -13,9 +18,8 @@ class EdgedError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = encodable(message), encodable(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final, TextIO
 
 from edged import clock
+from edged.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,12 @@ class Notifier:
         self.watchdog_s = _watchdog_s(env)
         """The service manager's patience, None if it does not watch this process."""
         self._failing = False
+        self._socket: socket.socket | None = None
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def ready(self, status: str = "") -> None:
         """Started, or a reload is over."""
@@ -61,9 +68,10 @@ class Notifier:
         if self._address is None:
             return
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                sender.settimeout(SEND_TIMEOUT_S)
-                sender.sendto("\n".join(lines).encode(), self._address)
+            if self._socket is None:  # one for the process's life: later there may be no descriptor left
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+                self._socket.settimeout(SEND_TIMEOUT_S)
+            self._socket.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
             self._failing = False
         except OSError as error:
             if not self._failing:  # say it once, not twice a second
@@ -98,11 +106,13 @@ def _watchdog_s(env: Mapping[str, str]) -> float | None:
 
 @dataclass(frozen=True)
 class HealthReport:
-    """`stages`: seconds since each last made progress. `stuck`: those that have work and made none for their limit."""
+    """`stages`: seconds since each last made progress. `stuck`: those that have work and made none for their limit.
+    `ended`: threads that are there no more."""
 
     healthy: bool
     stages: dict[str, float]
     stuck: tuple[str, ...]
+    ended: tuple[str, ...] = ()
 
 
 class _Stage:
@@ -119,11 +129,16 @@ class Heartbeats:
     def __init__(self, limits_s: Mapping[str, float] | None = None) -> None:
         """`limits_s`: how long a stage with work may go without progress. Every stage begins idle."""
         self._stages: dict[str, _Stage] = {}
+        self._workers: tuple[Worker, ...] = ()
         for stage, limit_s in (limits_s or {}).items():
             self.add(stage, limit_s)
 
     def add(self, stage: str, limit_s: float) -> None:
         self._stages = {**self._stages, stage: _Stage(int(limit_s * clock.NS_PER_S), clock.mono_ns())}
+
+    def watch(self, *workers: Worker) -> None:
+        """Have a thread that has ended count as stuck: nothing does its work any more."""
+        self._workers += workers
 
     def beat(self, stage: str) -> None:
         """A step is completed and there is more, or work begins: the next step is due within the limit."""
@@ -142,7 +157,8 @@ class Heartbeats:
             ages[name] = age_ns / clock.NS_PER_S
             if not idle and age_ns > stage.limit_ns:
                 stuck.append(name)
-        return HealthReport(not stuck, ages, tuple(stuck))
+        ended = tuple(worker.name for worker in self._workers if not worker.alive)
+        return HealthReport(not stuck and not ended, ages, tuple(stuck), ended)
 
 
 class Health:
@@ -158,8 +174,8 @@ class Health:
     def tick(self, now_ns: int) -> HealthReport:
         """Feed the watchdog if every stage with work moves; else say once per hang which does not, with all stacks."""
         report = self._heartbeats.check(now_ns)
-        new = [stage for stage in report.stuck if stage not in self._reported]
-        self._reported = report.stuck  # a stage that recovered and hangs again is a new hang
+        new = [name for name in (*report.stuck, *report.ended) if name not in self._reported]
+        self._reported = report.stuck + report.ended  # a stage that recovered and hangs again is a new hang
         if report.healthy:
             if self._notifier.watchdog_s is not None:
                 self._notifier.watchdog()
@@ -167,11 +183,15 @@ class Health:
             self._dump(new, report)
         return report
 
-    def _dump(self, stages: list[str], report: HealthReport) -> None:
-        told = " and ".join(
-            f"{stage} has work but made no progress for {report.stages[stage]:.1f} s" for stage in stages
-        )
-        self._notifier.status(f"stuck: {told}")
-        self._stderr.write(f"edged: {told}; the stacks of all threads follow\n")
+    def _dump(self, names: list[str], report: HealthReport) -> None:
+        reasons = [
+            f"{name} has work but made no progress for {report.stages[name]:.1f} s"
+            if name in report.stuck
+            else f"the thread {name} has ended"
+            for name in names
+        ]
+        text = " and ".join(reasons)
+        self._notifier.status(f"stuck: {text}")
+        self._stderr.write(f"edged: {text}; the stacks of all threads follow\n")
         self._stderr.flush()
         faulthandler.dump_traceback(file=self._stderr, all_threads=True)

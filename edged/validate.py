@@ -22,6 +22,7 @@ T = TypeVar("T", bound=Struct)
 Describe = Callable[[str], str]
 
 MAX_SHOWN = 80
+MAX_DEPTH = 24
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.S)
 _UNKNOWN = re.compile(r"unknown field `(.*)`", re.S)
 _MISSING = re.compile(r"missing required field `(.*)`", re.S)
@@ -38,10 +39,9 @@ def convert(data: object, kind: type[T], where: str, locate: Describe | None = N
         place = locate(path) if locate else where
         return UsageError(f"{place}: {problem}", hint)
 
-    unfit = _non_finite(data, "")
-    if unfit is not None:
-        key = _join(prefix, unfit)
-        raise refuse(key, f"{key} must be a finite number", "nan and inf are not limits; leave the key out instead")
+    if unfit := _unfit(data):
+        key = _join(prefix, unfit[0])
+        raise refuse(key, f"{key or 'it'} {unfit[1]}", unfit[2])
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
@@ -83,7 +83,7 @@ def expectation(kind: Any) -> str:
         return next((words for arm in typing.get_args(kind) if (words := expectation(arm))), "")
     plain = {str: "a text in quotes", float: "a number", int: "a whole number", bool: "true or false"}
     if isinstance(kind, type) and issubclass(kind, Struct):
-        return "a table with the keys " + ", ".join(kind.__struct_fields__)
+        return "a table with the keys " + ", ".join(kind.__struct_encode_fields__)
     return plain.get(kind, "")
 
 
@@ -102,7 +102,7 @@ def _keys(kind: Any) -> list[str]:
     """The keys of a table; where several kinds of table may stand, of all of them."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return list(dict.fromkeys(key for arm in typing.get_args(kind) for key in _keys(arm)))
-    return list(getattr(kind, "__struct_fields__", ()))
+    return list(getattr(kind, "__struct_encode_fields__", ()))
 
 
 def _type_at(kind: Any, path: str) -> Any:
@@ -137,11 +137,27 @@ def _value_at(data: Any, path: str) -> Any:
     return data
 
 
-def _non_finite(data: object, path: str) -> str | None:
-    if isinstance(data, float) and not math.isfinite(data):
-        return path
-    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    return next((bad for key, value in items if (bad := _non_finite(value, _join(path, str(key)))) is not None), None)
+def _unfit(data: object) -> tuple[str, str, str] | None:
+    """(key path, problem, hint) of the first value that fits no type of ours, whatever it is meant for."""
+    waiting: list[tuple[object, str, int]] = [(data, "", 0)]
+    while waiting:
+        value, path, depth = waiting.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            return path, "must be a finite number", "nan and inf are not limits; leave the key out instead"
+        if isinstance(value, str) and "\0" in value:
+            return path, "holds a NUL character", "no name, path or address can have one: remove it"
+        if not isinstance(value, dict | list):
+            continue
+        if depth >= MAX_DEPTH:
+            return path[:MAX_SHOWN], f"is nested more than {MAX_DEPTH} deep", "remove what is in it"
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        waiting += [(inner, _join(path, _shown_key(key)), depth + 1) for key, inner in items][::-1]
+    return None
+
+
+def _shown_key(key: object) -> str:
+    text = str(key)[:MAX_SHOWN]
+    return text if text.isprintable() else repr(text)
 
 
 def _join(path: str, key: str) -> str:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from edged import clock
-from edged.config import EngineConfig, default_path, load
+from edged.config import Config, EngineConfig, default_path, load
 from edged.errors import UsageError
 from edged_calibration.tensorrt.build import BuiltVariant, build_bundle
 from edged_calibration.tensorrt.timing import Stopwatch
@@ -28,7 +28,8 @@ _OUTCOMES: Final = {"built": "built", "current": "up to date", "failed": "failed
 
 
 def run(arguments: argparse.Namespace) -> int:
-    directory, max_batch = _bundle(arguments)
+    directory, config = configured(arguments)
+    max_batch = arguments.max_batch or (EngineConfig() if config is None else config.engine).max_batch
     with TerminalWatcher(Console(stderr=True, highlight=False)) as watcher:
         done = build_bundle(directory, max_batch, watcher, arguments.again)
     if arguments.json:
@@ -38,17 +39,16 @@ def run(arguments: argparse.Namespace) -> int:
     return int(any(variant.outcome == "failed" for variant in done))
 
 
-def _bundle(arguments: argparse.Namespace) -> tuple[Path, int]:
-    """The one that is named, else that of the configuration; and for how large a batch."""
+def configured(arguments: argparse.Namespace) -> tuple[Path, Config | None]:
+    """The bundle that is named, else the configuration's; and the configuration, where one was needed or named."""
     path = default_path(arguments.config)
     config = None
     if arguments.config is not None or arguments.bundle is None:
         if not path.exists():
-            raise UsageError(f"there is no {path} that would name a bundle", "give the directory of one: build BUNDLE")
+            raise UsageError(f"there is no {path} that would name a bundle", "give the directory of one: BUNDLE")
         config = load(path)
-    engine = EngineConfig() if config is None else config.engine
     directory = arguments.bundle if config is None or arguments.bundle is not None else Path(config.bundle)
-    return directory, arguments.max_batch or engine.max_batch
+    return directory, config
 
 
 class TerminalWatcher:

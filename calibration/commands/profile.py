@@ -1,30 +1,37 @@
-"""`edged-calibrate profile`: latency and energy of a bundle on this machine, written beside its engines."""
+"""`edged-calibrate profile [BUNDLE]`: latency and energy of a bundle on this machine, written beside its engines.
+
+Measured as the daemon would run it: the configured device, threads, largest batch and power provider, the power mode in
+force, and every clock that the clock helper can set, where there is one.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
-from edged.config import EngineConfig, PowerConfig
+import msgspec
+
+from edged.config import Config, EngineConfig, PowerConfig
 from edged.engines.bundle import load_bundle
 from edged.engines.device_profile import DeviceProfile, profile_path
-from edged.power.telemetry import open_provider
+from edged.errors import EdgedError, UsageError
+from edged.power.clocks import HeldCeiling, held_ceiling
+from edged.power.host_paths import HERE, HostPaths
+from edged.power.nvpmodel import current_mode
+from edged.power.select_provider import open_provider
 from edged_calibration.cache import disk_faults_told, write_json
+from edged_calibration.commands.build import configured
 from edged_calibration.commands.terminal import TerminalStages, console, print_json, table
-from edged_calibration.profile.measure import measure
+from edged_calibration.profile.measure import Plan, measure
+from edged_calibration.progress import Stages
 
 
-def run(arguments: argparse.Namespace) -> int:
-    bundle = load_bundle(arguments.bundle)
-    config = EngineConfig(device=arguments.device, threads=arguments.threads, max_batch=min(max(arguments.batches), 64))
-    provider = open_provider(PowerConfig())
-    try:
-        with TerminalStages().stage(f"profile {bundle.manifest.name}") as advance:
-            found = measure(bundle, provider, config, arguments.batches, arguments.seconds, advance)
-    finally:
-        provider.close()
-    path = profile_path(bundle.directory, found.device)
-    with disk_faults_told(path):
-        write_json(path, found)
+def run(arguments: argparse.Namespace, board: HostPaths = HERE) -> int:
+    directory, config = configured(arguments)
+    stages = TerminalStages()
+    found, path = profile(arguments, directory, config, stages, board)
     if arguments.json:
         print_json(found)
     else:
@@ -33,10 +40,59 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def profile(
+    arguments: argparse.Namespace, directory: Path, config: Config | None, stages: Stages, board: HostPaths
+) -> tuple[DeviceProfile, Path]:
+    """Measured and written; returns it with its path."""
+    bundle = load_bundle(directory)
+    engine = _engine(arguments, EngineConfig() if config is None else config.engine)
+    power = PowerConfig() if config is None else config.power
+    if power.provider == "simulated":
+        raise UsageError(
+            "a device profile is measured, and the provider is simulated", "set [power] provider to what is here"
+        )
+    mode = current_mode(board.tools)
+    provider = open_provider(power, board.root)
+    try:
+        with _ceiling(arguments, board, stages) as ceiling:
+            plan = Plan(arguments.seconds, arguments.batches or (), soak_s=arguments.soak or 0.0, power_mode=mode)
+            found = measure(bundle, provider, engine, plan, ceiling, stages)
+    finally:
+        provider.close()
+    path = profile_path(bundle.directory, found.conditions)
+    with disk_faults_told(path):
+        write_json(path, found)
+    return found, path
+
+
+def _engine(arguments: argparse.Namespace, engine: EngineConfig) -> EngineConfig:
+    """The configuration's, with what the command line names in its place."""
+    given = {
+        "device": arguments.device,
+        "threads": arguments.threads,
+        "max_batch": max(arguments.batches) if arguments.batches else None,
+    }
+    return msgspec.structs.replace(engine, **{key: value for key, value in given.items() if value is not None})
+
+
+@contextlib.contextmanager
+def _ceiling(arguments: argparse.Namespace, board: HostPaths, stages: Stages) -> Iterator[HeldCeiling | None]:
+    """The GPU's ceiling, held until the end; None, and the reason reported, where it cannot be set."""
+    with contextlib.ExitStack() as stack:
+        ceiling = None
+        if not arguments.keep_clock:
+            try:
+                ceiling = stack.enter_context(held_ceiling(board.clock_helper))
+            except EdgedError as error:
+                stages.say(f"measured at the present clock alone: {error.message}")
+        yield ceiling
+
+
 def _show(found: DeviceProfile) -> None:
     rows = [
         (
             run.variant,
+            f"{found.clocks_mhz[run.clock]:.0f} MHz" if found.clocks_mhz else "as it was",
             str(run.batch),
             *(f"{value:.2f} ms" for value in (run.latency_p50_ms, run.latency_p90_ms, run.latency_p99_ms)),
             "unknown" if run.energy_j is None else f"{run.energy_j * 1000:.2f} mJ",
@@ -45,7 +101,15 @@ def _show(found: DeviceProfile) -> None:
         for run in found.runs
     ]
     out = console()
-    out.print(f"{found.device}; power by {found.power_provider}{', estimated' if found.estimated else ''}")
-    out.print(table(("variant", ">batch", ">p50", ">p90", ">p99", ">energy a frame", ">runs"), rows))
+    mode = f", power mode {found.power_mode}" if found.power_mode else ""
+    meter = f"power by {found.power_provider}{', estimated' if found.estimated else ''}"
+    out.print(f"{found.device}, {found.runtime}{mode}; {meter}")
+    out.print(table(("variant", ">clock", ">batch", ">p50", ">p90", ">p99", ">energy a frame", ">runs"), rows))
     if not found.idle_w:
         out.print("no power meter here: energy is unknown, and the governor works without it")
+    if (heat := found.thermal) is not None:
+        out.print(
+            f"junction {heat.junction_j_per_c:.1f} J/C, to sink {heat.junction_sink_c_per_w:.2f} C/W; "
+            f"sink {heat.sink_j_per_c:.1f} J/C, to air {heat.sink_air_c_per_w:.2f} C/W; "
+            f"leakage {heat.leakage_w_per_c:.3f} W/C"
+        )

@@ -7,7 +7,6 @@ recipe are relative to the recipe's own directory.
 from __future__ import annotations
 
 import hashlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,16 +14,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from edged.engines.decoder_spec import Decoder, Task, task_of
+from edged.engines.decoder_spec import Decoder
 from edged.engines.manifest import Name, Side
 from edged.errors import UsageError
+from edged.toml_file import read_toml
 from edged.validate import convert
 from edged_calibration.options import GateOptions, HalveOptions, Points, QuantizeOptions, SparsifyOptions
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 Target = Literal["x86", "arm", "trt"]
 Count = Annotated[int, Meta(ge=1, le=1_000_000, description="a whole number, at least 1")]
@@ -41,6 +36,12 @@ class InputOptions(Struct, frozen=True, forbid_unknown_fields=True):
     width: Side | None = None
     """only for a model whose input has no fixed size"""
     height: Side | None = None
+    name: str = ""
+    """of the picture's input, where the model has several that could be it"""
+    layout: Literal["NCHW", "NHWC"] | None = None
+    """only where the shape leaves it open"""
+    constants: dict[str, list[float]] = {}
+    """values of the inputs beside the picture; im_shape, scale_factor and orig_target_sizes are known"""
 
 
 class CalibrationOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,10 +89,6 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     halve: HalveOptions = HalveOptions()
     gate: GateOptions = GateOptions()
 
-    @property
-    def task(self) -> Task:
-        return task_of(self.output)
-
     def limit(self, variant: VariantOptions) -> float:
         """The points that a variant may lose."""
         if variant.points is not None:
@@ -114,16 +111,10 @@ class RecipeFile:
 
 def load_recipe(path: Path) -> RecipeFile:
     """Read and check a recipe. UsageError says what to mend."""
-    try:
-        content = path.read_bytes()
-        data: dict[str, Any] = tomllib.loads(content.decode())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", "give the path of a recipe, a .toml") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}", "mend the line; calibration/recipes has examples") from error
+    data = read_toml(path, "a recipe (calibration/recipes has examples)")
     recipe = convert(data, Recipe, str(path))
     _check(path, recipe)
-    return RecipeFile(path, recipe, hashlib.sha256(content).hexdigest())
+    return RecipeFile(path, recipe, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def _check(path: Path, recipe: Recipe) -> None:

@@ -19,7 +19,7 @@ from msgspec import structs
 
 from edged.engines import trt as engine_room
 from edged.engines.bundle import MANIFEST_NAME, Bundle, load_bundle, verify_file
-from edged.engines.cuda import Gpu
+from edged.engines.cuda import Gpu, device_of
 from edged.engines.manifest import Built, EngineFile, Layers, VariantSpec
 from edged.errors import EdgedError
 from edged_calibration.tensorrt import timing
@@ -76,7 +76,7 @@ def _build_all(bundle: Bundle, max_batch: int, watcher: Watcher, again: bool) ->
         check_memory(_available_bytes(), WORKSPACE_BYTES + NEEDED_BYTES)
         if not gpu.integrated:
             check_memory(gpu.free_bytes(), WORKSPACE_BYTES)
-        place = Place(engine_room.version(), ".".join(map(str, gpu.capability)), engine_room.device_of(gpu))
+        place = Place(engine_room.version(), ".".join(map(str, gpu.capability)), device_of(gpu))
         job = _Job(bundle, place, min(max_batch, bundle.manifest.max_batch), watcher, again)
         return [job.one(number, variant) for number, variant in enumerate(bundle.manifest.variants, 1)]
     finally:

@@ -7,21 +7,30 @@ The handler runs on this thread; it returns the reply, or raises EdgedError.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import zmq
 
-from edged.bus.endpoint import Binding, CurveClient, CurveServer, Socket
+from edged import clock
+from edged.bus.connections import full
+from edged.bus.curve import CurveClient, CurveServer, Socket, refusals
+from edged.bus.endpoint import Binding, ipc_path
 from edged.bus.replies import Refusal, Reply
 from edged.bus.requests import OPERATIONS, Request, parse_request
-from edged.errors import EdgedError
+from edged.errors import EdgedError, encodable
 from edged.paths import find_control_endpoint
+from edged.worker import Worker
 
 MAX_REQUEST_BYTES = 64 * 1024
-HIGH_WATER_MARK = 64
+REQUESTS_AHEAD = 8
+REPLIES_BEHIND = 16
+"""Messages kept for each client: they may be large, and the clients many."""
+MAX_CONNECTIONS = 64
+REQUESTS_PER_TURN = 100
+TURN_NS = clock.NS_PER_S // 10
+"""More than that waits for the next turn: a client that asks without end must not hold up the engine loop."""
 POLL_MS = 100
 STOP_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
@@ -40,31 +49,41 @@ class ControlServer:
         self, context: zmq.Context[Socket], endpoint: str, handle: Handler, curve: CurveServer | None = None
     ) -> None:
         self._handle = handle
-        self._stop = threading.Event()
         self._socket = context.socket(zmq.ROUTER)
-        self._socket.sndhwm = self._socket.rcvhwm = HIGH_WATER_MARK
+        self._socket.sndhwm, self._socket.rcvhwm = REPLIES_BEHIND, REQUESTS_AHEAD
         self._socket.linger = 0
         self._socket.maxmsgsize = MAX_REQUEST_BYTES
         try:
-            self._binding = Binding(self._socket, endpoint, curve)
+            self._binding = Binding(self._socket, endpoint, curve, MAX_CONNECTIONS)
         except BaseException:
             self._socket.close(linger=0)
             raise
-        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
-        self._thread.start()
+        self._served, self._turn_ns = 0, clock.mono_ns()
+        self.worker = Worker("control", self._turn)
+        self.worker.start()
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """Its threads."""
+        return self.worker, self._binding.worker
 
     def close(self) -> None:
         """Answer the request at hand, then stop. EdgedError if the handler does not come back."""
-        self._stop.set()
-        self._thread.join(STOP_TIMEOUT_S)
-        if self._thread.is_alive():
+        if not self.worker.stop(STOP_TIMEOUT_S):
             raise EdgedError("the control thread does not stop: a request is still being handled")
         self._binding.close()
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            if self._socket.poll(POLL_MS):
-                self._serve_one()
+    def _turn(self) -> None:
+        if not self._socket.poll(POLL_MS):
+            return
+        now_ns = clock.mono_ns()
+        if now_ns - self._turn_ns >= TURN_NS:
+            self._served, self._turn_ns = 0, now_ns
+        elif self._served >= REQUESTS_PER_TURN:
+            self.worker.stopping.wait((TURN_NS - (now_ns - self._turn_ns)) / clock.NS_PER_S)
+            return
+        self._served += 1
+        self._serve_one()
 
     def _serve_one(self) -> None:
         frames = self._socket.recv_multipart()
@@ -72,10 +91,7 @@ class ControlServer:
         envelope = frames[:2] if len(frames) > 2 and not frames[1] else frames[:1]
         payload = frames[len(envelope) :]
         reply = self._reply(payload[0]) if len(payload) == 1 else _refusal("a request is one MessagePack map")
-        try:
-            self._socket.send_multipart([*envelope, reply], zmq.DONTWAIT)
-        except zmq.Again:
-            log.warning("a control client does not read its replies; one was dropped")
+        self._socket.send_multipart([*envelope, reply], zmq.DONTWAIT)  # dropped for a client that reads none
 
     def _reply(self, payload: bytes) -> bytes:
         try:
@@ -88,8 +104,22 @@ class ControlServer:
 
 
 def _refusal(error: str, hint: str = "") -> bytes:
-    refusal = Refusal(error=error, hint=hint or "requests are maps with `op`: " + ", ".join(OPERATIONS))
-    return msgspec.msgpack.encode(refusal)
+    hint = hint or "requests are maps with `op`: " + ", ".join(OPERATIONS)
+    return msgspec.msgpack.encode(Refusal(error=encodable(error), hint=encodable(hint)))
+
+
+def _no_answer(endpoint: str, refused: bool) -> EdgedError:
+    if refused:
+        return EdgedError(
+            f"the daemon at {endpoint} refuses this client's key",
+            "have its public key put into the daemon's bus.curve_clients, then `edged ctl reload` there",
+        )
+    path = ipc_path(endpoint)
+    if path is not None and full(path).is_socket():
+        return EdgedError(f"the daemon at {endpoint} has as many connections as it may", "close some, then try again")
+    return EdgedError(
+        f"no daemon answers at {endpoint}: is edged running?", "start it with `edged run` or `systemctl start edged`"
+    )
 
 
 def request(
@@ -104,7 +134,7 @@ def request(
     `endpoint` None: this user's daemon, else the system service.
     """
     endpoint = endpoint or find_control_endpoint()
-    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket, refusals(socket) as refused:
         socket.linger = 0
         socket.immediate = True  # writable once there is a peer, and not before
         if curve is not None:
@@ -114,10 +144,7 @@ def request(
         except zmq.ZMQError as error:
             raise EdgedError(f"cannot connect to {endpoint}: {error.strerror}", "check the endpoint") from error
         if not socket.poll(round(min(timeout_s, CONNECT_TIMEOUT_S) * 1000), zmq.POLLOUT):
-            raise EdgedError(
-                f"no daemon answers at {endpoint}: is edged running?",
-                "start it with `edged run` or `systemctl start edged`",
-            )
+            raise _no_answer(endpoint, refused())
         socket.send(msgspec.msgpack.encode({"op": op, **arguments}), zmq.DONTWAIT)
         if not socket.poll(round(timeout_s * 1000)):
             raise EdgedError(

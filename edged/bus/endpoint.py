@@ -8,87 +8,32 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import zmq
-from zmq.auth import load_certificate
-from zmq.auth.thread import ThreadAuthenticator
 
 from edged import files
-from edged.config import BusConfig
+from edged.bus.connections import ConnectionLimiter, allowed
+from edged.bus.curve import CurveServer, Socket
 from edged.errors import EdgedError, UsageError
 from edged.paths import make_private
+from edged.worker import Worker
 
 MAX_IPC_PATH_BYTES = 107
 """What fits into the kernel's sockaddr_un."""
 
-ZAP_DOMAIN = "edged"
 SOCKET_MODE = 0o660
-
-Socket = zmq.Socket[bytes]
-
-
-class CurveServer:
-    """Lets only clients in whose public key lies in a directory. One for the whole context: ZAP knows one handler."""
-
-    def __init__(self, context: zmq.Context[Socket], secret_key: Path, clients: Path) -> None:
-        self._public, self._secret = _server_keys(secret_key)
-        if not clients.is_dir():
-            raise UsageError(
-                f"bus.curve_clients names {clients}, which is not a directory",
-                "create it and put the clients' public keys (*.key) into it",
-            )
-        self._authenticator = ThreadAuthenticator(context)
-        self._authenticator.start()
-        try:
-            # The domain must be the socket's own: "*" does not match a named one, and refuses good keys too.
-            self._authenticator.configure_curve(domain=ZAP_DOMAIN, location=clients)
-        except (OSError, ValueError) as error:
-            self._authenticator.stop()
-            raise UsageError(f"cannot read the keys in {clients}: {error}", "keep only *.key files in it") from error
-
-    def secure(self, socket: Socket) -> None:
-        socket.curve_server = True
-        socket.curve_publickey, socket.curve_secretkey = self._public, self._secret
-        socket.zap_domain = ZAP_DOMAIN.encode()
-
-    def close(self) -> None:
-        self._authenticator.stop()
-
-
-def curve_server(context: zmq.Context[Socket], bus: BusConfig) -> CurveServer | None:
-    """The CURVE keys of the configuration at work, or None where it names none. Close it after the sockets."""
-    if bus.curve_secret_key is None or bus.curve_clients is None:
-        return None
-    return CurveServer(context, Path(bus.curve_secret_key), Path(bus.curve_clients))
-
-
-def check_keys(bus: BusConfig) -> None:
-    """EdgedError if the daemon could not start with these keys."""
-    with zmq.Context() as context:
-        curve = curve_server(context, bus)
-        if curve is not None:
-            curve.close()
-
-
-@dataclass(frozen=True)
-class CurveClient:
-    """What a client needs on `tcp://`: its own NAME.key_secret and the daemon's public NAME.key."""
-
-    secret_key: Path
-    server_key: Path
-
-    def secure(self, socket: Socket) -> None:
-        public, secret = _server_keys(self.secret_key)
-        server, _ = _certificate(self.server_key)
-        socket.curve_publickey, socket.curve_secretkey, socket.curve_serverkey = public, secret, server
 
 
 class Binding:
-    """A bound socket and the lock that goes with it."""
+    """A bound socket, the lock that goes with it, and the bound on its connections."""
 
-    def __init__(self, socket: Socket, endpoint: str, curve: CurveServer | None) -> None:
+    def __init__(
+        self, socket: Socket, endpoint: str, curve: CurveServer | None, connections: int,
+        gone: Callable[[int], None] = lambda peer: None,
+    ) -> None:  # fmt: skip
+        """`connections`: how many at most; `gone` is told the descriptor of each that ends, on a thread of its own."""
         self._socket, self._endpoint = socket, endpoint
         self._path = ipc_path(endpoint)
         self._lock_fd: int | None = None
@@ -100,18 +45,32 @@ class Binding:
                 f"{endpoint} is open to the network, and there are no CURVE keys",
                 "set bus.curve_secret_key and bus.curve_clients",
             )
+        self._limiter = ConnectionLimiter(socket, endpoint, allowed(connections), gone)
         try:
             if curve is not None:
-                curve.secure(socket)
+                curve.secure(socket, self._limiter.cut_all)
             socket.bind(endpoint)
             if self._path is not None:
                 os.chmod(self._path, SOCKET_MODE)  # libzmq leaves it to the umask, which shuts the group out
         except (zmq.ZMQError, OSError) as error:
+            self._limiter.close()
             self._unlock()
             raise _cannot_bind(endpoint, error) from error
 
+    @property
+    def worker(self) -> Worker:
+        return self._limiter.worker
+
+    def cut(self, peer: int, why: str) -> None:
+        """Close the connection with this descriptor, see `connections.peer_of`. Any thread."""
+        self._limiter.cut(peer, why)
+
     def close(self) -> None:
-        """Close the socket and remove its path. The lock goes last, so that the path is never another daemon's."""
+        """Close the socket and remove its path. The lock goes last, so that the path is never another daemon's. Once
+        closed, it stays so."""
+        if self._socket.closed:
+            return
+        self._limiter.close()
         self._socket.close(linger=0)
         if self._path is not None:
             self._path.unlink(missing_ok=True)  # libzmq leaves it, and a client would take it for a living daemon
@@ -161,20 +120,3 @@ def _cannot_bind(endpoint: str, error: zmq.ZMQError | OSError) -> EdgedError:
     if error.errno == errno.EADDRINUSE:
         return EdgedError(f"{endpoint} is in use by another program", "stop it, or choose another port")
     return EdgedError(f"cannot open {endpoint}: {error.strerror}", "check bus.results and bus.control")
-
-
-def _server_keys(path: Path) -> tuple[bytes, bytes]:
-    public, secret = _certificate(path)
-    if secret is None:
-        raise UsageError(f"{path} holds no secret key", "give the file that ends in .key_secret")
-    return public, secret
-
-
-def _certificate(path: Path) -> tuple[bytes, bytes | None]:
-    try:
-        public, secret = load_certificate(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"cannot read the CURVE key {path}: {error}", "make one with zmq.auth.create_certificates(directory, name)"
-        ) from error
-    return public, secret

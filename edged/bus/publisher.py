@@ -15,12 +15,20 @@ import msgspec
 import zmq
 
 from edged import clock
-from edged.bus.endpoint import Binding, CurveServer, Socket
+from edged.bus.connections import peer_of
+from edged.bus.curve import CurveServer, Socket
+from edged.bus.endpoint import Binding
 from edged.bus.schema import TOPICS, M, Result, State, topic_of
-from edged.bus.subscriptions import MAX_PREFIX_BYTES, Subscriptions
+from edged.bus.subscriptions import MAX_PREFIX_BYTES, Peers, Subscriptions
+from edged.worker import Worker
 
 SEND_HIGH_WATER_MARK = 64
 """Messages kept for a subscriber that does not read: two seconds of one camera at 30 fps."""
+
+RECEIVE_HIGH_WATER_MARK = 16
+"""Subscriptions of one peer that libzmq reads ahead: with each call it takes all of them into memory without bound."""
+
+MAX_CONNECTIONS = 256
 
 GREET_PER_PUBLISH = 4
 GREET_PER_SERVE = 256
@@ -51,15 +59,16 @@ class Publisher:
         self._encoder = msgspec.msgpack.Encoder()
         self._channels: dict[str, _Channel] = {}
         self._retained: bytes | None = None
-        self._subscriptions = Subscriptions()
+        self._subscriptions, self._peers = Subscriptions(), Peers()
         self._socket = context.socket(zmq.XPUB)
         self._socket.sndhwm = SEND_HIGH_WATER_MARK
+        self._socket.rcvhwm = RECEIVE_HIGH_WATER_MARK
         self._socket.linger = 0
         # Only subscriptions come in; who sends more is disconnected before it costs memory.
         self._socket.maxmsgsize = MAX_PREFIX_BYTES if curve is None else CURVE_HANDSHAKE_BYTES
         self._socket.setsockopt(zmq.XPUB_MANUAL, 1)
         try:
-            self._binding = Binding(self._socket, endpoint, curve)
+            self._binding = Binding(self._socket, endpoint, curve, MAX_CONNECTIONS, self._peers.forget)
         except BaseException:
             self._socket.close(linger=0)
             raise
@@ -97,6 +106,11 @@ class Publisher:
             return self._answer_subscriptions(GREET_PER_SERVE)
 
     @property
+    def workers(self) -> tuple[Worker, ...]:
+        """Its threads."""
+        return (self._binding.worker,)
+
+    @property
     def refused_subscriptions(self) -> int:
         """Subscriptions that no topic of ours can match, or beyond the limit."""
         return self._subscriptions.refused
@@ -118,16 +132,23 @@ class Publisher:
         for _ in range(limit):
             if not self._events() & _READABLE:
                 return False
-            request = self._socket.recv(_LAST)
-            prefix = request[1:]
-            if request[:1] == b"\1" and self._subscriptions.accept(prefix):
-                self._socket.setsockopt(zmq.SUBSCRIBE, prefix)
-                self._greet(prefix)
-            elif request[:1] == b"\0" and self._subscriptions.release(prefix):
-                self._socket.setsockopt(zmq.UNSUBSCRIBE, prefix)
-            elif request[:1] not in (b"\0", b"\1"):
-                self._subscriptions.refused += 1  # talk where only subscriptions belong
+            frame = self._socket.recv(_LAST, copy=False)
+            self._take(frame.bytes, peer_of(frame))
         return True
+
+    def _take(self, request: bytes, peer: int) -> None:
+        """One message of a subscriber. `peer` is -1 for what libzmq says in the name of one that left."""
+        kind, prefix = request[:1], request[1:]
+        change = {b"\1": 1, b"\0": -1}.get(kind, 0)
+        if peer >= 0 and not self._peers.may(peer, change, clock.mono_ns()):
+            self._binding.cut(peer, "it sent more subscriptions than any program needs")
+        elif change > 0 and self._subscriptions.accept(prefix):
+            self._socket.setsockopt(zmq.SUBSCRIBE, prefix)
+            self._greet(prefix)
+        elif change < 0 and self._subscriptions.release(prefix):
+            self._socket.setsockopt(zmq.UNSUBSCRIBE, prefix)
+        elif change == 0:
+            self._subscriptions.refused += 1  # talk where only subscriptions belong
 
     def _events(self) -> int:
         return cast(int, self._socket.get(_EVENTS))

@@ -11,6 +11,30 @@ from typing import Literal, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType
 
+from edged.bus.state_parts import (
+    Agreement,
+    Battery,
+    BudgetState,
+    ClockControl,
+    Guard,
+    InputDrift,
+    ProfileMode,
+    Recording,
+    VariantState,
+)
+
+__all__ = [  # the parts of a state, for readers of this module
+    "Agreement",
+    "Battery",
+    "BudgetState",
+    "ClockControl",
+    "Guard",
+    "InputDrift",
+    "ProfileMode",
+    "Recording",
+    "VariantState",
+]
+
 SCHEMA_VERSION = 1
 
 
@@ -28,6 +52,7 @@ TOPICS: dict[str, Topic] = {
     "result": Topic("result/", True, "one per inferred frame", False),
     "status": Topic("status/", True, "on a change of state, and once a second while the camera gives no frames", True),
     "decision": Topic("decision", False, "when the choice changes", True),
+    "track": Topic("track/", True, "when an object enters, leaves, crosses, stays, ends", False),
     "event": Topic("event", False, "when something happened that a person should know", False),
     "telemetry": Topic("telemetry", False, "every sample", True),
     "state": Topic("state", False, "once a second, and to every new subscriber at once", True),
@@ -69,7 +94,8 @@ class Mask(Struct, frozen=True):
 class Detection(Struct, frozen=True, gc=False):
     """One object; `box` is x0, y0, x1, y1 in pixels of the source frame. Where the model gives them: `mask`,
     `keypoints` (x, y, confidence 0..1) and, of an oriented box, its four `corners` in order, of which `box` is the
-    upright hull."""
+    upright hull. Where the camera's objects are tracked: `track`, its identity, once it has one, and `zones`, the names
+    of those that hold the box's bottom centre."""
 
     label: str
     class_id: int
@@ -80,6 +106,8 @@ class Detection(Struct, frozen=True, gc=False):
     corners: tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]] | UnsetType = (
         UNSET
     )
+    track: int | UnsetType = UNSET
+    zones: tuple[str, ...] | UnsetType = UNSET
 
 
 class ClassMap(Struct, frozen=True):
@@ -132,7 +160,39 @@ class Result(Header, frozen=True, kw_only=True):
     embedding: list[float] | UnsetType = UNSET
 
 
+class Track(Header, frozen=True, kw_only=True):
+    """`track/<camera>`: what an object did. `enter`: it came into the picture, or into `zone`; `leave`: it left `zone`;
+    `cross`: it crossed `line` to its `direction`, looking along the line; `stay`: it has been in `zone` for its
+    `stay_s`; `end`: it is gone. `track` is its identity on this camera since the daemon started. `box` (pixels) and
+    `point` (the bottom centre, in shares of the picture) are those of its last sight, at `t_capture`. `duration_s`:
+    since it came into the picture, for a zone's events since it entered it."""
+
+    camera: str
+    kind: Literal["enter", "leave", "cross", "stay", "end"]
+    track: int
+    label: str
+    class_id: int
+    t_capture: float
+    box: tuple[float, float, float, float]
+    point: tuple[float, float]
+    duration_s: float
+    best_score: float
+    zone: str | None = None
+    line: str | None = None
+    direction: Literal["left", "right"] | None = None
+
+
 CameraState = Literal["opening", "live", "stalled", "backoff", "ended", "refused"]
+
+
+class Stream(Struct, frozen=True):
+    """What a camera's stream costs. `lost_packets` since it was opened; the others of the last second, null where they
+    are not known: `decode_ms` is CPU time for a picture, `keyframe_interval_s` lies between the last two keyframes."""
+
+    lost_packets: int
+    decode_ms: float | None
+    mbit_s: float | None
+    keyframe_interval_s: float | None
 
 
 class Status(Header, frozen=True, kw_only=True):
@@ -155,6 +215,7 @@ class Status(Header, frozen=True, kw_only=True):
     drops: dict[str, int]
     reconnects: int
     last_frame_age_ms: float | None
+    stream: Stream | None = None
 
 
 class Alternative(Struct, frozen=True):
@@ -190,13 +251,14 @@ class Number(Struct, frozen=True):
 
 
 class Decision(Header, frozen=True, kw_only=True):
-    """`decision`: what runs and why. `bound` names the constraint that decided.
+    """`decision`: what ran in the last second, and why. Each batch is chosen on its own; results name their variant.
 
-    While watts are known each batch is a choice of its own around this decision: results name the variant they got.
-    `clock_mhz`: the ceiling asked for, null where it is given. `price_per_j`: how many fully accurate frames a joule
-    must earn, 0 while nothing is scarce. `frame_share`: share of the frames expected to run. `yielded`: what gives way
-    just now (heat, deadline, power, energy, accuracy, frame_rate). `unheld`: limits that cannot be held, a sentence
-    each.
+    `variant`: the one that made most results; `shares`: of each that ran, its share of them (empty before the first
+    results). `bound` names the constraint that decided. `clock_mhz`: the ceiling asked for, null where it is fixed.
+    `price_per_j`: how many fully accurate frames a joule must gain, 0 while energy is not limited. `frame_share`: share
+    of the offered frames that ran. `yielded`: limits that give way now (heat, deadline, power, energy, accuracy,
+    frame_rate). `unheld`: limits that are unenforceable, a sentence each; they do not stop frames. `escalation`: always
+    null.
     """
 
     variant: str
@@ -212,6 +274,7 @@ class Decision(Header, frozen=True, kw_only=True):
     yielded: list[str] = []
     unheld: list[str] = []
     numbers: list[Number] = []
+    shares: dict[str, float] = {}
 
 
 class Event(Header, frozen=True, kw_only=True):
@@ -247,100 +310,8 @@ class Telemetry(Header, frozen=True, kw_only=True):
     energy_gap_s: float
     missing: list[str]
     """Why a value is null, one sentence each."""
-
-
-class VariantState(Struct, frozen=True):
-    """A variant of the bundle as loaded here; `refused` is the reason if it is not."""
-
-    name: str
-    precision: str
-    sparse: bool
-    accuracy: float | None
-    runtime: str | None
-    refused: str | None
-    results: int
-    latency_p50_ms: float | None
-
-
-class BudgetState(Struct, frozen=True):
-    """A limit beside what was measured. `limit` and `measured` are in `unit`; null: not set, not known. `estimated`: no
-    meter measured it. `note` says over what it was measured, or why it is not known."""
-
-    name: str
-    limit: float | None
-    measured: float | None
-    unit: str
-    estimated: bool
-    note: str
-
-
-class Agreement(Struct, frozen=True):
-    """How far a variant sees on a camera what the reference sees there, 0..1, over its last `samples` shadow runs
-    (after a veto: since then). `low` and `high` bound it at every look at once; null without a sample. A variant of
-    which it is proven to be below `gate` is `vetoed`."""
-
-    camera: str
-    variant: str
-    agreement: float | None
-    low: float | None
-    high: float | None
-    samples: int
-    gate: float
-    vetoed: bool
-
-
-class InputDrift(Struct, frozen=True):
-    """A camera's pictures against the calibration's: medians over two minutes, luma 0..255; null before a picture.
-    `reason` says how they differ, empty if they do not."""
-
-    camera: str
-    drifted: bool
-    reason: str
-    brightness: float | None
-    contrast: float | None
-    low: float | None
-    high: float | None
-
-
-class Guard(Struct, frozen=True):
-    """The accuracy guard since the start. `reference` is null if it does not run here: nothing is guarded then.
-    `shadow_share` is of the frames inferred; `passed_over` counts runs that were due and not made, by cause."""
-
-    reference: str | None
-    shadow_runs: int
-    shadow_share: float | None
-    shadow_ms: float
-    passed_over: dict[str, int]
-    agreement: list[Agreement]
-    drift: list[InputDrift]
-
-
-class ClockControl(Struct, frozen=True):
-    """The GPU's clock ceiling where `[power] clock_control` is set, in MHz: the one in force by the helper's word, and
-    from where to where it can be had. `clock_mhz` is null while edged does not control it; `problem` says why."""
-
-    clock_mhz: float | None
-    lowest_mhz: float
-    highest_mhz: float
-    problem: str | None
-
-
-class ProfileMode(Struct, frozen=True):
-    """The power mode that the profile in force names. `problem`: why it is not in force, "" when it was set and
-    verified, null while that is going on."""
-
-    mode: str
-    problem: str | None
-
-
-class Recording(Struct, frozen=True):
-    """The log for `edged replay`, see `[record]`. `megabytes` of all its files; `dropped`: records that the disk was
-    too slow for. `problem`: why nothing is recorded any more, null while it is."""
-
-    path: str
-    megabytes: float
-    dropped: int
-    problem: str | None
+    battery: Battery | None = None
+    """null where the device has none, or one that does not tell its charge"""
 
 
 class State(Header, frozen=True, kw_only=True):
@@ -368,18 +339,19 @@ class State(Header, frozen=True, kw_only=True):
     recording: Recording | None = None
 
 
-Message = Result | Status | Decision | Event | Telemetry | State
+Message = Result | Status | Track | Decision | Event | Telemetry | State
 
 MESSAGE_TYPES: dict[str, type[Struct]] = {
     "result": Result,
     "status": Status,
+    "track": Track,
     "decision": Decision,
     "event": Event,
     "telemetry": Telemetry,
     "state": State,
 }
 
-M = TypeVar("M", Result, Status, Decision, Event, Telemetry, State)
+M = TypeVar("M", Result, Status, Track, Decision, Event, Telemetry, State)
 """Any one message type: what goes in comes out."""
 
 _FIXED_TOPICS: dict[type[Struct], str] = {
@@ -396,4 +368,6 @@ def topic_of(message: Message) -> str:
         return TOPICS["result"].prefix + message.camera
     if isinstance(message, Status):
         return TOPICS["status"].prefix + message.camera
+    if isinstance(message, Track):
+        return TOPICS["track"].prefix + message.camera
     return _FIXED_TOPICS[type(message)]

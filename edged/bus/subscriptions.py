@@ -10,6 +10,7 @@ import re
 from collections import Counter
 
 from edged.bus.schema import TOPICS
+from edged.clock import NS_PER_S
 
 MAX_PREFIX_BYTES = 64
 """Longer than any subscription that can match: "status/", 32 characters of camera name, and ZeroMQ's own framing."""
@@ -18,6 +19,41 @@ MAX_UNKNOWN = 1024
 """Different prefixes kept that match no topic published so far."""
 
 _CAMERA_PREFIX = re.compile(rb"(?:[a-z0-9][a-z0-9_-]{0,31})?")
+
+
+MAX_PER_PEER = 2048
+"""Subscriptions of one connection at a time. Each costs libzmq memory, also one that is not let in."""
+
+MAX_MESSAGES = 8192
+MESSAGES_NS = 10 * NS_PER_S
+"""Subscribing and unsubscribing of one connection in that time."""
+
+
+class Peers:
+    """How much each connection sends; it is known by its descriptor."""
+
+    def __init__(self) -> None:
+        self._counts: dict[int, tuple[int, int, int]] = {}  # subscriptions, messages, since when
+        self._cut: set[int] = set()
+
+    def may(self, peer: int, change: int, now_ns: int) -> bool:
+        """Count a message that adds `change` subscriptions. False once it is too many, until the peer is gone."""
+        if peer in self._cut:
+            return False
+        held, messages, since_ns = self._counts.get(peer, (0, 0, now_ns))
+        if now_ns - since_ns > MESSAGES_NS:
+            messages, since_ns = 0, now_ns
+        held, messages = max(0, held + change), messages + 1
+        self._counts[peer] = held, messages, since_ns
+        if held <= MAX_PER_PEER and messages <= MAX_MESSAGES:
+            return True
+        self._cut.add(peer)
+        return False
+
+    def forget(self, peer: int) -> None:
+        """The connection has ended. Any thread."""
+        self._counts.pop(peer, None)
+        self._cut.discard(peer)
 
 
 class Subscriptions:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from edged import files, paths
 from edged.bus.control import request
-from edged.bus.endpoint import check_keys, ipc_path
+from edged.bus.curve import check_keys
+from edged.bus.endpoint import ipc_path
 from edged.checks.finding import Finding, failed
 from edged.commands.terminal import span
 from edged.config import BusConfig

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Generator, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -25,14 +24,16 @@ from edged.checks.sockets import try_sockets
 from edged.checks.system import try_system
 from edged.commands.terminal import console, progress
 from edged.config import Config, Limits, default_path, effective_toml, load
+from edged.config_schema import json_schema
 from edged.engines.bundle import Bundle, load_bundle
 from edged.engines.pool import Pool, PoolVariant
 from edged.errors import EdgedError
-from edged.governor import governor
+from edged.governor.governor import Governor
 from edged.governor.messages import BudgetChanged, Sensed, Workload
-from edged.loop.device_info import DeviceInfo, as_simulated, what_is_known
+from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, what_is_known
 from edged.loop.governor_client import budget_of
-from edged.power.telemetry import Sample
+from edged.power.host_paths import HERE
+from edged.power.provider import Sample
 from edged.vision.decoder import make_decoder
 
 _STYLES: Final = {"ok": "green", "warning": "yellow", "failed": "bold red"}
@@ -40,6 +41,9 @@ _UNHELD_FIX: Final = "give the machine a sensor that edged reads, or measure it:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.print_schema:
+        print(json.dumps(json_schema(), indent=2))
+        return 0
     path = default_path(arguments.config)
     try:
         config = load(path)
@@ -71,11 +75,11 @@ def check(path: Path, config: Config) -> Iterator[Finding]:
     yield Finding("ok", "config", f"{path}: {cameras} camera{'' if cameras == 1 else 's'}")
     yield from try_system(path, config)
     running = yield from try_sockets(config.bus)
-    known = yield from _bundle(config)
-    if config.power.clock_control and known is not None and not known.clock_matters:
-        text = "clock_control has no effect: there is no device profile that says what each clock costs"
-        yield Finding("warning", "GPU clock", text, "measure it: edged-calibrate profile")
     limits, mode = yield from _profiles(path, config)
+    known = yield from _bundle(config, mode)
+    if config.power.clock_control and known is not None and not known.clock_matters:
+        text = "clock_control has no effect: there is no device profile with the cost of each clock"
+        yield Finding("warning", "GPU clock", text, f"measure it: edged-calibrate profile {config.bundle}")
     sample = yield from try_power(config.power, mode)
     with progress(f"opening {cameras} cameras"):
         tried = try_cameras(config.camera)
@@ -109,8 +113,8 @@ def _profiles(path: Path, config: Config) -> Generator[Finding, None, tuple[Limi
     return limits, mode
 
 
-def _bundle(config: Config) -> Generator[Finding, None, DeviceInfo | None]:
-    """Returns what the governor would begin with; None if no variant runs here."""
+def _bundle(config: Config, mode: str | None) -> Generator[Finding, None, DeviceInfo | None]:
+    """Returns what the governor would begin with; None if no variant runs here. `mode`: that of the power profile."""
     try:
         bundle = load_bundle(config.bundle)
         make_decoder(bundle.manifest)
@@ -123,7 +127,7 @@ def _bundle(config: Config) -> Generator[Finding, None, DeviceInfo | None]:
     try:
         with progress("loading and warming the engines"), Pool.open(bundle, config.engine) as pool:
             variants, device = pool.variants, pool.device
-            known = what_is_known(pool, bundle)
+            known = what_is_known(pool, bundle, mode_in_force(mode, HERE.tools), config.engine.threads)
             if config.power.provider == "simulated":
                 known = as_simulated(known, pool, config.power.simulated_device)
     except EdgedError as error:
@@ -140,23 +144,23 @@ def _limits(limits: Limits, known: DeviceInfo, tried: list[Tried], sample: Sampl
     """What the governor would choose for the frames that the cameras gave just now, and what it cannot hold."""
     now_ns = clock.mono_ns()
     live = [camera for camera in tried if camera.problem is None]
-    load = Workload(len(live), sum(camera.fps or 0.0 for camera in live), late=0, apart=True)
+    load = Workload(len(live), sum(camera.fps or 0.0 for camera in live))
     budget = budget_of(limits)
     try:
         # a second ago: a reading of the very moment of the start says nothing of the time before it, and is not taken
-        state, _ = governor.start(known.variants, budget, now_ns - clock.NS_PER_S, known.device)
-        state, _ = governor.step(state, load, now_ns)
+        governor = Governor(known.variants, budget, now_ns - clock.NS_PER_S, known.device)
+        governor.observe(load, now_ns)
         if sample is not None:
             said = Sensed(sample.power_w, sample.temperature_c, power_estimated=sample.power_estimated)
-            state, _ = governor.step(state, said, now_ns)
-        _, decision = governor.step(state, BudgetChanged(budget), now_ns)  # has it say what it thinks of that load
+            governor.observe(said, now_ns)
+        decision = governor.observe(BudgetChanged(budget), now_ns)  # has it say what it thinks of that load
     except EdgedError as error:
         yield failed("limits", error)
         return
     fits = any(other.fits for other in decision.alternatives if other.variant == decision.variant)
     fix = "" if fits else "raise deadline_ms, lower the cameras' fps, or use a faster bundle"
     yield Finding("ok" if fits else "warning", "limits", f"would run {decision.reason}", fix)
-    for sentence in decision.unheld:
+    for sentence in decision.unenforceable:
         yield Finding("warning", "limits", sentence, _UNHELD_FIX)
 
 
@@ -197,4 +201,8 @@ def _runs(findings: list[Finding]) -> bool:
 
 
 def _print_json(findings: list[Finding]) -> None:
-    print(json.dumps({"ok": _runs(findings), "findings": [asdict(finding) for finding in findings]}, indent=2))
+    print(json.dumps({"ok": _runs(findings), "findings": [_json(finding) for finding in findings]}, indent=2))
+
+
+def _json(finding: Finding) -> dict[str, str]:
+    return {"level": finding.level, "subject": finding.subject, "text": finding.text, "fix": finding.fix}

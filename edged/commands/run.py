@@ -4,6 +4,7 @@ Ctrl-C."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
             if not journal.goes_to_journal(sys.stderr, os.environ):
                 raise  # a person looks: the command line says it
             log.error("%s", error)
-            Notifier().status(error.message)
+            with contextlib.closing(Notifier()) as notifier:
+                notifier.status(error.message)
             return error.exit_code
     return 0

@@ -16,11 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from edged import clock
-from edged.bus.schema import ClockControl, Decision, ProfileMode, Recording, State, Status, Telemetry
+from edged.bus.schema import Battery, ClockControl, Decision, ProfileMode, Recording, State, Status, Telemetry
 from edged.commands import guard_view
 from edged.commands.terminal import ask, causes, console, fitting_table, number, printable, progress, span
 from edged.commands.why import BOUNDS, consequences
 from edged.errors import EdgedError
+from edged.frames.ring import StreamFigures
 
 WAIT_S = 3.0
 BUDGETS = {"deadline": "on time", "power": "mean power", "energy": "energy", "frame_rate": "frames run"}
@@ -49,7 +50,7 @@ def _next_state(arguments: argparse.Namespace, after_seq: int | None) -> dict[st
         if clock.mono_ns() > end_ns:
             if state is not None:
                 return state
-            raise EdgedError("the daemon has not taken stock of itself yet", "try again in a second")
+            raise EdgedError("the daemon has not published its state yet", "try again in a second")
         clock.sleep_s(_POLL_S)
 
 
@@ -85,16 +86,30 @@ def _rest(state: State, before: State) -> Table:
         grid.add_row("ran", Text(ran))
     for name, sentence in guard_view.sentences(state.guard) if state.guard is not None else ():
         grid.add_row(name, Text(sentence))
-    for name, sentence in zip(("device", *[""] * 5), device(state.telemetry), strict=False):
-        grid.add_row(name, Text(sentence))
-    for reason in state.telemetry.missing if state.telemetry else ():
-        grid.add_row("", Text(printable(reason), style="dim"))
+    for row in [*_streams(state), *_device(state)]:
+        grid.add_row(*row)
     if state.clock is not None:
         grid.add_row("GPU clock", _clock(state.clock))
     if state.recording is not None:
         grid.add_row("recording", _recording(state.recording))
     grid.add_row("progress", ", ".join(f"{name} {age:.1f} s ago" for name, age in state.stages.items()))
     return grid
+
+
+def _streams(state: State) -> Iterator[tuple[str, Text]]:
+    """What each camera's stream costs, where that is known."""
+    name = "streams"
+    for camera in state.cameras:
+        if camera.stream is not None and (words := StreamFigures(*msgspec.structs.astuple(camera.stream)).words()):
+            yield name, Text(f"{camera.camera}: {words}")
+            name = ""
+
+
+def _device(state: State) -> Iterator[tuple[str, Text]]:
+    for name, sentence in zip(("device", *[""] * 5), device(state.telemetry), strict=False):
+        yield name, Text(sentence)
+    for reason in state.telemetry.missing if state.telemetry else ():
+        yield "", Text(printable(reason), style="dim")
 
 
 def _decision(decision: Decision) -> Iterator[tuple[str, str]]:
@@ -115,10 +130,10 @@ def _ran(state: State, before: State) -> str:
 
 def _recording(recording: Recording) -> Text:
     lost = f", {recording.dropped} records lost to a slow disk" if recording.dropped else ""
-    told = printable(f"{recording.path}, {recording.megabytes:.1f} MB{lost}")
+    text = printable(f"{recording.path}, {recording.megabytes:.1f} MB{lost}")
     if recording.problem is None:
-        return Text(told)
-    return Text(f"stopped: {printable(recording.problem)}; mend it, then start edged again", style="bold red")
+        return Text(text)
+    return Text(f"stopped: {printable(recording.problem)}; fix it, then restart edged", style="bold red")
 
 
 def _cameras(out: Console, state: State, before: State) -> Table:
@@ -192,6 +207,15 @@ def _budgets(out: Console, state: State) -> Table:
     return fitting_table(out, ("limit", ">set to", ">measured", "of what"), rows, wraps={"of what": 26}, expendable=())
 
 
+def battery_line(battery: Battery) -> str:
+    percent = f"battery {100 * battery.charge_j / battery.capacity_j:.0f} % of {_energy(battery.capacity_j)}"
+    if battery.discharge_w is None:
+        return f"{percent}, draw unknown"
+    if battery.discharge_w < 0:
+        return f"{percent}, charging at {-battery.discharge_w:.1f} W"
+    return f"{percent}, discharging at {battery.discharge_w:.1f} W" if battery.discharge_w else f"{percent}, not in use"
+
+
 def device(sample: Telemetry | None) -> list[str]:
     """What the sensors say, a line each: the whole, its rails, the GPU, the processor; then what throttles it."""
     if sample is None:
@@ -205,7 +229,9 @@ def device(sample: Telemetry | None) -> list[str]:
         gap = f" and what {span(sample.energy_gap_s)} took, not measured" if sample.energy_gap_s else ""
         whole += f", used {_energy(sample.energy_j)}{gap}"
     lines = [whole]
-    if len(sample.rails_w) > 1:
+    if (battery := sample.battery) is not None:
+        lines.append(battery_line(battery))
+    if len(sample.rails_w) > 1 or (sample.rails_w and sample.power_w is None):
         rails = (f"{printable(name)} {number(watts, 1, ' W')}" for name, watts in sample.rails_w.items())
         lines.append("rails: " + ", ".join(rails))
     if sample.gpu_percent is not None or sample.gpu_mhz is not None:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from edged import clock
 from edged.bus.control import request
-from edged.bus.endpoint import CurveClient
+from edged.bus.curve import CurveClient
 from edged.errors import EdgedError
 
 PLAIN_WIDTH = 132

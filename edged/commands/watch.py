@@ -1,6 +1,6 @@
-"""`edged watch`: messages as they come, one line each, typed for people or as JSON. Ends at --count or Ctrl-C.
+"""`edged watch`: messages as they arrive, one line each, for people or as JSON. Ends at --count or Ctrl-C.
 
-What it has to say of itself (no daemon, lost messages) goes to stderr, so that stdout carries messages alone.
+Its own reports (no daemon, lost messages) go to stderr, so that stdout carries only messages.
 """
 
 from __future__ import annotations
@@ -13,13 +13,25 @@ from typing import Any
 import msgspec
 
 from edged.bus.client import Client
-from edged.bus.schema import TOPICS, Decision, Event, Message, Result, State, Status, Telemetry, topic_of
+from edged.bus.schema import (
+    TOPICS,
+    Decision,
+    Detection,
+    Event,
+    Message,
+    Result,
+    State,
+    Status,
+    Telemetry,
+    Track,
+    topic_of,
+)
 from edged.commands.terminal import at, causes, curve_of, number, printable, span
 from edged.errors import UsageError
 from edged.paths import find_results_endpoint
 
 SILENCE_S = 3.0
-"""`state` comes once a second, so a daemon that says nothing for this long is not there."""
+"""`state` is published once a second, so after this silence there is no daemon."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -34,22 +46,22 @@ def run(arguments: argparse.Namespace) -> int:
             message = client.receive(SILENCE_S)
             if message is None:
                 if not silent:
-                    _say(f"no daemon answers at {client.endpoint}; waiting (start one with `edged run`)")
+                    _report(f"no daemon answers at {client.endpoint}; waiting (start one with `edged run`)")
                 silent = True
                 if arguments.endpoint is None and find_results_endpoint() != client.endpoint:
-                    client.close()  # one has started elsewhere meanwhile, the system service perhaps
+                    client.close()  # another daemon has started, such as the system service
                     client = _open(arguments, topics)
                 continue
             if silent:
-                _say(f"the daemon at {client.endpoint} answers")
+                _report(f"the daemon at {client.endpoint} answers")
                 silent = False
             topic = topic_of(message)
-            if topics and not any(_wanted(topic, asked) for asked in topics):
+            if topics and not any(_matches(topic, prefix) for prefix in topics):
                 continue
             lost = client.gaps[topic] - reported[topic]
             if lost > 0:
                 reported[topic] = client.gaps[topic]
-                _say(f"lost {lost} message{'' if lost == 1 else 's'} of {topic}: this program is too slow")
+                _report(f"lost {lost} message{'' if lost == 1 else 's'} of {topic}: this program is too slow")
             print(_json(encoder, topic, message) if arguments.json else line(message), flush=True)
             left = None if left is None else left - 1
     finally:
@@ -64,8 +76,10 @@ def line(message: Message) -> str:
             text = _result(message)
         case Status():
             text = _status(message)
+        case Track():
+            text = _track(message)
         case Decision():
-            yielded = f"; gives way: {', '.join(message.yielded).replace('_', ' ')}" if message.yielded else ""
+            yielded = f"; relaxed: {', '.join(message.yielded).replace('_', ' ')}" if message.yielded else ""
             text = f"decision  {message.reason} [bound: {message.bound}{yielded}]"
         case Event():
             about = message.camera or message.variant
@@ -83,21 +97,35 @@ def line(message: Message) -> str:
     return f"{at(message.t_publish)} {printable(text)}"
 
 
+def _object(seen: Detection) -> str:
+    identity = f" {seen.track}" if isinstance(seen.track, int) else ""
+    zones = f" in {', '.join(seen.zones)}" if isinstance(seen.zones, tuple) and seen.zones else ""
+    return f"{seen.label}{identity} {seen.score:.2f}{zones}"
+
+
 def _result(message: Result) -> str:
     late = "" if message.deadline_met else f" LATE (deadline {message.deadline_ms:g} ms)"
     if isinstance(message.detections, list):
         objects = message.detections
         seen = f"{len(objects)} object{'' if len(objects) == 1 else 's'}"
-        told = ", ".join(f"{o.label} {o.score:.2f}" for o in sorted(objects, key=lambda o: -o.score))
+        listed = ", ".join(_object(o) for o in sorted(objects, key=lambda o: -o.score))
     else:
         classes = message.classes if isinstance(message.classes, list) else []
-        seen, told = "classes", ", ".join(f"{c.label} {c.score:.2f}" for c in classes)
+        seen, listed = "classes", ", ".join(f"{c.label} {c.score:.2f}" for c in classes)
     again = " (run again)" if message.escalated else ""
     energy = "" if message.energy_mj is None else f" {message.energy_mj:.3g} mJ"
     return (
         f"result    {message.camera} #{message.frame} {message.age_ms:5.1f} ms{late} {message.variant}{again}{energy} "
-        f"{seen}{': ' if told else ''}{told}"
+        f"{seen}{': ' if listed else ''}{listed}"
     )
+
+
+def _track(message: Track) -> str:
+    did = {"enter": "entered", "leave": "left", "cross": "crossed", "stay": "stays in", "end": "is gone"}[message.kind]
+    where = message.zone or message.line or ("" if message.kind == "end" else "the picture")
+    to = f" to the {message.direction}" if message.direction else ""
+    after = "" if message.kind in ("enter", "cross") else f" after {span(message.duration_s)}"
+    return f"track     {message.camera} {message.label} {message.track} {did}{f' {where}' if where else ''}{to}{after}"
 
 
 def _status(message: Status) -> str:
@@ -121,21 +149,21 @@ def _telemetry(message: Telemetry) -> str:
 
 
 def _open(arguments: argparse.Namespace, topics: list[str]) -> Client:
-    # `state` is always asked for: it is how a daemon that has nothing to say differs from none.
+    # `state` is always subscribed: it tells a silent daemon from a missing one.
     return Client(arguments.endpoint, {*topics, "state"} if topics else ("",), curve=curve_of(arguments))
 
 
-def _wanted(topic: str, asked: str) -> bool:
-    return topic.startswith(asked) if asked.endswith("/") else topic == asked
+def _matches(topic: str, prefix: str) -> bool:
+    return topic.startswith(prefix) if prefix.endswith("/") else topic == prefix
 
 
-def _checked(asked: str) -> str:
-    """`result` -> `result/`: of every camera. UsageError for what no daemon sends."""
-    name, slash, camera = asked.partition("/")
+def _checked(given: str) -> str:
+    """`result` -> `result/`, of every camera. UsageError for an unknown topic."""
+    name, slash, camera = given.partition("/")
     topic = TOPICS.get(name)
     if topic is None or (slash and not topic.per_camera):
         names = ", ".join(f"{t}[/CAMERA]" if spec.per_camera else t for t, spec in TOPICS.items())
-        raise UsageError(f"there is no topic {asked!r}", f"topics are {names}")
+        raise UsageError(f"there is no topic {given!r}", f"topics are {names}")
     return topic.prefix + camera
 
 
@@ -144,5 +172,5 @@ def _json(encoder: msgspec.json.Encoder, topic: str, message: Message) -> str:
     return encoder.encode({"topic": topic, **fields}).decode()
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     print(f"edged: {text}", file=sys.stderr, flush=True)

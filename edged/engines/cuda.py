@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edged.engines.device_profile import device_name
 from edged.errors import EdgedError
 
 try:
@@ -62,6 +63,11 @@ def why_not() -> str | None:
     return None
 
 
+def device_of(gpu: Gpu) -> str:
+    """What plans and profiles are made for: the machine where the GPU is part of it, else the card."""
+    return device_name() if gpu.integrated else gpu.name
+
+
 def check(result: tuple[Any, ...]) -> Any:
     """The value of a call of the runtime API, or CudaError. Values come one alone, or as a tuple."""
     status = result[0]
@@ -90,7 +96,6 @@ class Gpu:
         self.integrated = bool(ask("cudaDevAttrIntegrated"))
         """Whether host and GPU share one memory, as on a Jetson: then a mapped picture is read where it lies."""
         self._registers = bool(ask("cudaDevAttrHostRegisterSupported"))
-        self.driver_version = int(check(runtime.cudaDriverGetVersion()))
         self.stream = int(check(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking)))
         self._memory: set[int] = set()
         self._rings: dict[int, int | None] = {}
@@ -200,11 +205,10 @@ class Gpu:
 
 
 class Event:
-    """A mark in the stream; waiting for it sleeps."""
+    """A mark in the stream with the time at which the GPU passed it; waiting for it sleeps."""
 
     def __init__(self, stream: int) -> None:
-        flags = runtime.cudaEventDisableTiming | runtime.cudaEventBlockingSync
-        self._event = check(runtime.cudaEventCreateWithFlags(flags))
+        self._event = check(runtime.cudaEventCreateWithFlags(runtime.cudaEventBlockingSync))
         self._stream = stream
 
     def record(self) -> None:
@@ -212,6 +216,10 @@ class Event:
 
     def wait(self) -> None:
         check(runtime.cudaEventSynchronize(self._event))
+
+    def since_ms(self, earlier: Event) -> float:
+        """The GPU's time between two marks that it has passed."""
+        return float(check(runtime.cudaEventElapsedTime(earlier._event, self._event)))
 
     def close(self) -> None:
         check(runtime.cudaEventDestroy(self._event))

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edged.engines.device_profile import RuntimeName
 from edged.engines.manifest import EngineFile, InputSpec
 from edged.engines.scaler import Scaler
 
@@ -128,6 +129,10 @@ class Engine(Protocol):
         """Wait for the lane and return its outputs."""
         ...
 
+    def took_ms(self, lane: int) -> float:
+        """How long the batch just collected was at work, without what it waited behind another lane's."""
+        ...
+
     def close(self) -> None:
         """Free everything. Never called from the frame path."""
         ...
@@ -142,8 +147,13 @@ class Runtime(Protocol):
         ...
 
     @property
-    def device(self) -> str:
-        """Where it computes, for people: "cpu", "cuda"."""
+    def device(self) -> RuntimeName:
+        """Where it computes, as `[engine] device` names it."""
+        ...
+
+    @property
+    def machine(self) -> str:
+        """The name of the device that a plan or a device profile is for: the board, or the GPU's card."""
         ...
 
     @property

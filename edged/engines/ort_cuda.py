@@ -33,7 +33,7 @@ class OrtCudaRuntime:
     """Loads ONNX files for the GPU. There is no silent fall-back: what cannot compute there is refused."""
 
     name: Literal["onnxruntime"] = "onnxruntime"
-    device = "cuda"
+    device: Literal["cuda"] = "cuda"
     lanes = LANES
 
     def __init__(self, threads: int) -> None:
@@ -41,6 +41,7 @@ class OrtCudaRuntime:
         ort.disable_telemetry_events()
         self._threads = threads
         self._gpu = Gpu()
+        self.machine = cuda.device_of(self._gpu)
 
     def refuses(self, file: EngineFile, max_batch: int) -> str | None:
         return None
@@ -125,7 +126,7 @@ class OrtCudaEngine(GpuEngine):
     def submit(self, lane: int, batch: int) -> None:
         """Put the batch on the stream and return."""
         bound = self._bound[lane][batch - 1]
-        self._memory.fill(lane, batch)
+        self._fill(lane, batch)
         try:
             self._session.run_with_iobinding(bound.binding, bound.options)
         except Exception as error:  # the binding raises a dozen unrelated types

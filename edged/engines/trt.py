@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from edged.engines import cuda
-from edged.engines.cuda import CudaError, Gpu, Graph
-from edged.engines.device_profile import device_name
+from edged.engines.cuda import CudaError, Gpu, Graph, device_of
 from edged.engines.engine import HostMemory, ModelTensors, Outputs, TensorSpec
 from edged.engines.gpu_memory import LANES, GpuEngine, GpuMemory
 from edged.engines.manifest import EngineFile, InputSpec
@@ -55,11 +54,6 @@ def why_not() -> str | None:
     return cuda.why_not()
 
 
-def device_of(gpu: Gpu) -> str:
-    """What a plan is built for: the machine where the GPU is part of it, else the card."""
-    return device_name() if gpu.integrated else gpu.name
-
-
 def version() -> str:
     """Of the library's Python package; a plan runs on exactly the version that built it."""
     return str(trt.__version__)
@@ -69,12 +63,13 @@ class TrtRuntime:
     """Loads plans. There is no silent fall-back: a plan of another version or device is refused unread."""
 
     name: Literal["tensorrt"] = "tensorrt"
-    device = "tensorrt"
+    device: Literal["tensorrt"] = "tensorrt"
     lanes = LANES
 
     def __init__(self, gpu: Gpu | None = None) -> None:
         """Ask `why_not` first. EdgedError, and the GPU closed, if TensorRT does not start."""
         self._gpu = gpu or Gpu()
+        self.machine = device_of(self._gpu)
         self._log = new_logger()
         try:
             self._runtime = trt.Runtime(self._log)
@@ -91,8 +86,8 @@ class TrtRuntime:
             return f"was built by TensorRT {built.tensorrt}; here is {version()}"
         if built.capability != here:
             return f"was built for compute capability {built.capability} ({built.device}); here is {here}"
-        if built.device != (device := device_of(self._gpu)):  # it would run, with kernels timed on another chip
-            return f"was built on {built.device}; this is {device}"
+        if built.device != self.machine:  # it would run, with kernels timed on another chip
+            return f"was built on {built.device}; this is {self.machine}"
         if built.max_batch < max_batch:
             return f"was built for batches up to {built.max_batch}; [engine] max_batch is {max_batch}"
         return None
@@ -165,7 +160,7 @@ class TrtEngine(GpuEngine):
         slot = self._slots.get((lane, batch))
         if slot is None:
             slot = self._slots[lane, batch] = self._slot(lane, batch)
-        self._memory.fill(lane, batch)
+        self._fill(lane, batch)
         slot.run()
         self._submitted(lane, slot.outputs)
 

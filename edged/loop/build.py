@@ -22,23 +22,25 @@ from edged.engines.engine import Runtime
 from edged.engines.pool import Pool
 from edged.frames.cameras import Cameras
 from edged.frames.schedule import Scheduler
-from edged.governor.helm import Tap
+from edged.governor.governor import OnCall
 from edged.health import Heartbeats
 from edged.loop import event_log
 from edged.loop.batch_executor import BatchExecutor
-from edged.loop.device_info import DeviceInfo, as_simulated, what_is_known
+from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, what_is_known
 from edged.loop.dispatcher import Dispatcher
 from edged.loop.engine_loop import STAGE, EngineLoop, Parts
 from edged.loop.governor_client import GovernorClient
-from edged.loop.gpu_clock import GpuClock
+from edged.loop.gpu_clock import CLOCK_DWELL_S, GpuClock
 from edged.loop.limit_layers import LimitControl, LimitLayers
 from edged.loop.limit_monitor import LimitMonitor
 from edged.loop.loop_calls import LoopCalls
+from edged.loop.object_tracks import ObjectTracks
 from edged.loop.result_publisher import ResultPublisher
 from edged.loop.sensor_feed import SensorFeed
 from edged.loop.shadow_runner import ShadowRunner
 from edged.loop.status_reporter import Sources, StatusReporter
 from edged.power.clocks import ClockActuator
+from edged.power.energy_meter import HorizonUse
 from edged.power.host_paths import HERE, HostPaths
 from edged.power.simulated import SimulatedProvider
 from edged.power.telemetry import Provider, Sampler, open_provider
@@ -55,14 +57,16 @@ log = logging.getLogger("edged")
 @dataclass(frozen=True)
 class Surroundings:
     """What a loop is built into. `instance` names its rings in shared memory; `profile` is the power profile to start
-    with; `on_call` and `on_sample` hear every call of the governor and every sample; `mode` and `recording` are asked
-    for the state. `provider`, `runtime` and `device_info` stand in for what the configuration and the bundle name."""
+    with, `energy_used` the energy horizon of an earlier run; `on_call` and `on_sample` hear every call of the governor
+    and every sample; `mode` and `recording` are asked for the state. `provider`, `runtime` and `device_info` stand in
+    for what the configuration and the bundle name."""
 
     publisher: Publisher
     instance: str
     profile: Profile | None = None
+    energy_used: HorizonUse | None = None
     machine: HostPaths = HERE
-    on_call: Tap | None = None
+    on_call: OnCall | None = None
     on_sample: Callable[[Mapping[str, Any], int], None] | None = None
     mode: Callable[[], schema.ProfileMode | None] = lambda: None
     recording: Callable[[], schema.Recording | None] = lambda: None
@@ -105,7 +109,7 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     provider = around.provider or open_provider(config.power, around.machine.root)
     sampler = Sampler(provider, config.power.interval_s)
     stack.callback(sampler.stop)
-    known = around.device_info(pool) if around.device_info else _device_info(pool, bundle, provider, publisher)
+    known = around.device_info(pool) if around.device_info else _device_info(pool, bundle, config, provider, around)
 
     selector = stack.enter_context(selectors.DefaultSelector())
     calls = LoopCalls(selector)
@@ -117,7 +121,7 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     ran = provider.ran if isinstance(provider, FollowsBatches) else None
     gpu_clock = _gpu_clock(stack, config, known, around, now_ns)
     governor = GovernorClient(pool, known, layers.in_force, publisher, now_ns, around.on_call, ran, gpu_clock)
-    monitor = LimitMonitor({variant.name: variant.accuracy for variant in pool.variants}, publisher, now_ns)
+    monitor = LimitMonitor({v.name: v.accuracy for v in pool.variants}, publisher, around.energy_used)
     feed = SensorFeed(sampler, governor, monitor, now_ns, around.on_sample)
 
     manifest, decode = bundle.manifest, make_decoder(bundle.manifest)
@@ -127,12 +131,26 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
         manifest, cameras, pool, governor, sampler, monitor, shadow, heartbeats, around.mode, around.recording
     )
     reporter = StatusReporter(sources, publisher)
-    result_publisher = ResultPublisher(publisher, decode, manifest.labels, cameras.ring_name)
+    tracks = ObjectTracks(publisher, manifest.labels)
+    result_publisher = ResultPublisher(publisher, decode, manifest.labels, cameras.ring_name, tracks)
     schedule = Scheduler()
     executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
-    dispatcher = Dispatcher(schedule, governor, pool.max_batch, executor.dropped)
+    dispatcher = Dispatcher(schedule, governor.governor, pool.max_batch, executor.dropped)
     engine_loop = EngineLoop(
-        Parts(selector, calls, cameras, schedule, dispatcher, executor, governor, feed, shadow, reporter, heartbeats)
+        Parts(
+            selector,
+            calls,
+            cameras,
+            schedule,
+            dispatcher,
+            executor,
+            governor,
+            feed,
+            shadow,
+            tracks,
+            reporter,
+            heartbeats,
+        )
     )
     engine_loop.put_in_force(layers)
     limits = LimitControl(layers, engine_loop.put_in_force)
@@ -155,13 +173,14 @@ def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:
     return pool
 
 
-def _device_info(pool: Pool, bundle: Bundle, provider: Provider, publisher: Publisher) -> DeviceInfo:
-    """What the governor starts with; an invalid device profile is reported and ignored."""
-    known = what_is_known(pool, bundle)
+def _device_info(pool: Pool, bundle: Bundle, config: Config, provider: Provider, around: Surroundings) -> DeviceInfo:
+    """What the governor starts with; a device profile that does not fit is reported and ignored."""
+    mode = mode_in_force(None if around.profile is None else around.profile.mode, around.machine.tools)
+    known = what_is_known(pool, bundle, mode, config.engine.threads)
     if known.refused is not None:
         text = f"the device profile is not used: {known.refused.message}"
         log.warning("%s; %s", text, known.refused.hint)
-        publisher.publish(schema.Event(kind="profile_refused", text=text))
+        around.publisher.publish(schema.Event(kind="profile_refused", text=text))
     if isinstance(provider, SimulatedProvider):
         known = as_simulated(known, pool, provider.device)
         provider.expect({variant.name: variant.active_w[0] for variant in known.variants})
@@ -171,7 +190,7 @@ def _device_info(pool: Pool, bundle: Bundle, provider: Provider, publisher: Publ
 def _gpu_clock(
     stack: contextlib.ExitStack, config: Config, known: DeviceInfo, around: Surroundings, now_ns: int
 ) -> GpuClock:
-    """The GPU's clock, under control where that was asked for and the cost of each clock is known."""
+    """The GPU's clock, controlled where that is configured and the cost of each clock is known."""
     if not config.power.clock_control:
         return GpuClock(known.clocks_mhz)
     if known.device is None or not known.clock_matters:
@@ -181,4 +200,4 @@ def _gpu_clock(
         return GpuClock(known.clocks_mhz)
     actuator = ClockActuator(known.clocks_mhz, around.machine.clock_helper)
     stack.callback(actuator.close)
-    return GpuClock(known.clocks_mhz, actuator, known.device.clock_dwell_s, now_ns)
+    return GpuClock(known.clocks_mhz, actuator, CLOCK_DWELL_S, now_ns)

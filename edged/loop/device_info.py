@@ -1,26 +1,30 @@
-"""What the governor is told before the first frame: variants and device, from the warm pool and the device profile.
+"""What the governor starts with: variants and device, from the warm pool and the device profile.
 
 In: the pool, the bundle directory. Out: `DeviceInfo`, plain data. On the thread that starts, once.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 from edged.engines.bundle import Bundle
-from edged.engines.device_profile import DeviceProfile, device_name, load_profile, profile_path
+from edged.engines.device_profile import Conditions, load_profile
 from edged.engines.pool import Pool
 from edged.errors import EdgedError
-from edged.governor import device as devices
+from edged.governor import profile as profiles
 from edged.governor.messages import Device, Variant
+from edged.power.nvpmodel import current_mode
 from edged.simulate import simulated_profile
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DeviceInfo:
     """`variants` that can run here. `device` is None while nothing measured is known of the machine's watts.
     `clocks_mhz`: what the numbers of clocks mean, empty where there is but one. `refused`: why there is a profile file
-    that is not used, and how to mend it."""
+    that is not used, and how to fix it."""
 
     variants: tuple[Variant, ...]
     device: Device | None = None
@@ -33,21 +37,31 @@ class DeviceInfo:
         return self.device is not None and len(self.device.idle_w) == len(self.clocks_mhz) > 1
 
 
-def what_is_known(pool: Pool, bundle: Bundle) -> DeviceInfo:
-    """The device's clock is taken as not controlled until an actuator has confirmed one."""
+def what_is_known(pool: Pool, bundle: Bundle, power_mode: str | None = None, threads: int = 1) -> DeviceInfo:
+    """`power_mode`: nvpmodel's name of the mode in force, `threads`: of an inference; a profile holds for one of each.
+    The clock counts as fixed until an actuator has proved that it can be set."""
     variants = warm_variants(pool)
     try:
-        profile = load_profile(bundle.directory, device_name(), list(_digests(pool, bundle)))
+        here = Conditions(pool.machine, pool.device, power_mode, threads)
+        profile = load_profile(bundle.directory, here, pool.digests)
     except EdgedError as error:
         return DeviceInfo(variants, refused=error)
     if profile is None:
         return DeviceInfo(variants)
-    if (missing := _without_runs(pool, bundle, profile)) is not None:
-        path = profile_path(bundle.directory, device_name())
-        text = f"{path}: has no measurement of {missing}"
-        return DeviceInfo(variants, refused=EdgedError(text, "measure it again: edged-calibrate profile"))
-    profiled, device = devices.from_profile(variants, profile)
+    profiled, device = profiles.from_profile(variants, profile)
     return DeviceInfo(tuple(profiled), device, tuple(profile.clocks_mhz) if len(profile.clocks_mhz) > 1 else ())
+
+
+def mode_in_force(wanted: str | None, tools: str) -> str | None:
+    """The power mode that the figures of this run hold for: the one that the power profile sets at the start, else the
+    one that is set; None where there is none, or where nvpmodel fails, which is logged."""
+    if wanted is not None:
+        return wanted
+    try:
+        return current_mode(tools)
+    except EdgedError as error:
+        log.warning("the power mode is unknown: %s", error.message)
+        return None
 
 
 def as_simulated(known: DeviceInfo, pool: Pool, device: str) -> DeviceInfo:
@@ -63,20 +77,3 @@ def as_simulated(known: DeviceInfo, pool: Pool, device: str) -> DeviceInfo:
 def warm_variants(pool: Pool) -> tuple[Variant, ...]:
     """Those that can run, with the latencies measured as they were warmed."""
     return tuple(Variant(v.name, v.accuracy, v.latency_ms) for v in pool.variants if v.refused is None)
-
-
-def _digests(pool: Pool, bundle: Bundle) -> dict[str, str]:
-    """SHA-256 of the file that runs -> its variant."""
-    running = {variant.name: variant.file for variant in pool.variants if variant.refused is None}
-    return {
-        file.sha256: spec.name
-        for spec in bundle.manifest.variants
-        for file in spec.files
-        if running.get(spec.name) == file.path
-    }
-
-
-def _without_runs(pool: Pool, bundle: Bundle, profile: DeviceProfile) -> str | None:
-    """A variant that runs and that the profile does not know: beside the others it would seem to cost nothing."""
-    known = {run.variant for run in profile.runs}
-    return next((name for name in _digests(pool, bundle).values() if name not in known), None)

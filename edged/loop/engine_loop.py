@@ -25,6 +25,7 @@ from edged.loop.dispatcher import Dispatcher
 from edged.loop.governor_client import GovernorClient
 from edged.loop.limit_layers import LimitLayers
 from edged.loop.loop_calls import LoopCalls
+from edged.loop.object_tracks import ObjectTracks, weights
 from edged.loop.sensor_feed import SensorFeed
 from edged.loop.shadow_runner import ShadowRunner
 from edged.loop.status_reporter import StatusReporter
@@ -51,6 +52,7 @@ class Parts:
     governor: GovernorClient
     sensor_feed: SensorFeed
     shadow: ShadowRunner
+    tracks: ObjectTracks
     reporter: StatusReporter
     heartbeats: Heartbeats
 
@@ -66,8 +68,10 @@ class EngineLoop:
         self._governor = parts.governor
         self._sensor_feed = parts.sensor_feed
         self._shadow = parts.shadow
+        self._tracks = parts.tracks
         self._reporter = parts.reporter
         self._heartbeats = parts.heartbeats
+        self._configured_weights: dict[str, float] = {}
         self._weights: dict[str, float] = {}
         self._stopping = False
 
@@ -80,12 +84,18 @@ class EngineLoop:
         self._cameras.configure(cameras, now_ns)
         for gone in self._weights.keys() - {camera.name for camera in cameras}:
             self._schedule.forget(gone)
-        mean = sum(camera.weight for camera in cameras) / max(1, len(cameras))
-        self._weights = {camera.name: camera.weight / mean for camera in cameras}
-        self._dispatcher.weights = self._executor.weights = self._weights
+            self._dispatcher.forget(gone)
+        self._configured_weights = {camera.name: camera.weight for camera in cameras}
+        self._tracks.configure(cameras)
+        self._weigh()
         self._shadow.configure(self._cameras.names(), now_ns)
         # Until the cameras are live and counted: as if each gave a frame at once, at no particular rate.
-        self._governor.observe(Workload(len(cameras), 0.0, 0, apart=True), now_ns)
+        self._governor.observe(Workload(len(cameras), 0.0), now_ns)
+
+    def _weigh(self) -> None:
+        """Put the weights in force: what is configured, and more where something happens."""
+        self._weights = weights(self._configured_weights, self._tracks.attention)
+        self._dispatcher.weights = self._weights
 
     def put_in_force(self, layers: LimitLayers) -> None:
         """UsageError, and nothing changed, if no variant could hold these limits."""
@@ -159,13 +169,16 @@ class EngineLoop:
     def _start_batch(self) -> None:
         now_ns = clock.mono_ns()
         probing = now_ns - self._executor.submitted_ns > PROBE_AFTER_NS
-        chosen = self._dispatcher.next(now_ns, self._executor.free_ns(now_ns), probing)
+        gpu_clock = self._governor.gpu_clock.clock
+        chosen = self._dispatcher.next(now_ns, self._executor.free_ns(now_ns), probing, gpu_clock)
         if chosen is not None:
             self._executor.start(*chosen, now_ns)
 
     def _do_due_work(self, now_ns: int) -> None:
         """What is due by the clock: the sensors, the reports, the plan."""
-        self._governor.tell_dropped(now_ns)
+        self._governor.report_drops(now_ns)
+        if self._tracks.attention_changed(now_ns):
+            self._weigh()
         if now_ns >= self._sensor_feed.due_ns:
             self._sensor_feed.look(now_ns)
         if now_ns >= self._reporter.due_ns:

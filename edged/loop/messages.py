@@ -10,7 +10,6 @@ from edged.governor.messages import Decision
 
 def decision_message(decision: Decision, clocks_mhz: Sequence[float]) -> schema.Decision:
     """`clocks_mhz`: what the numbers of the clocks mean; empty where there is but one."""
-    again = decision.escalation
     clock = decision.clock
     return schema.Decision(
         variant=decision.variant,
@@ -33,8 +32,8 @@ def decision_message(decision: Decision, clocks_mhz: Sequence[float]) -> schema.
         clock_mhz=clocks_mhz[clock] if clock is not None and clock < len(clocks_mhz) else None,
         price_per_j=decision.price_per_j,
         frame_share=decision.frame_share,
-        escalation=None if again is None else schema.Escalation(again.variant, again.confidence),
-        yielded=list(decision.yielded),
-        unheld=list(decision.unheld),
+        yielded=list(decision.relaxed),
+        unheld=list(decision.unenforceable),
+        shares={other.variant: other.share for other in decision.alternatives if other.share > 0},
         numbers=[schema.Number(n.name, n.value, n.unit, n.error, n.age_s, n.assumed) for n in decision.numbers],
     )

@@ -12,14 +12,14 @@ import logging
 import select
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from edged import clock
 from edged.errors import EdgedError
-from edged.power.clock_helper import LONGEST_LINE, SOCKET
+from edged.power.clock_helper import HELD, LONGEST_LINE, SOCKET
 from edged.power.gpu import HZ_PER_MHZ, MOST_CLOCKS
 
 ANSWER_S: Final = 2.0
@@ -157,17 +157,46 @@ class ClockActuator:
             raise EdgedError("the clock helper has gone")
 
 
-def ceilings_mhz(path: Path = SOCKET) -> list[float]:
-    """The clocks that the helper offers, ascending; EdgedError with the cure if there is none to be had."""
+class HeldElsewhereError(EdgedError):
+    """Another program, as the daemon that runs, has the clock helper to itself."""
+
+    def __init__(self, refusal: str) -> None:
+        super().__init__(f"the clock helper refuses: {refusal}", "stop that program first, as in: systemctl stop edged")
+
+
+class HeldCeiling:
+    """The ceiling for one thread that waits for it, as for a measurement; the helper restores it when this is closed.
+    `clocks_mhz` ascends: what the GPU has, up to the ceiling that the power mode leaves."""
+
+    def __init__(self, link: _Link) -> None:
+        self._link = link
+        self._settable = [hz for hz in link.table if hz <= link.old_hz]
+        self.clocks_mhz = [hz / HZ_PER_MHZ for hz in self._settable]
+
+    def set(self, index: int) -> None:
+        """EdgedError if that clock is not the ceiling in force afterwards."""
+        wanted, hz = self._settable[index], self._link.ask(f"set {self._settable[index]}")
+        if hz != wanted:
+            in_force = "unknown" if hz is None else f"{hz / HZ_PER_MHZ:g} MHz"
+            raise EdgedError(
+                f"the ceiling {wanted / HZ_PER_MHZ:g} MHz is not in force, it is {in_force}",
+                "the device may be too hot, or another power mode was set: try again",
+            )
+
+
+@contextlib.contextmanager
+def held_ceiling(path: Path = SOCKET) -> Iterator[HeldCeiling]:
+    """Through the clock helper at `path`; EdgedError with the cure if there is none that answers."""
     try:
-        with _Link(path) as link:
-            return [hz / HZ_PER_MHZ for hz in link.table]
+        link = _Link(path)
     except FileNotFoundError:
         raise EdgedError(f"there is no clock helper: {path} is missing", ENABLE) from None
     except PermissionError:
         raise EdgedError(f"this user may not talk to the clock helper at {path}", "run as the service's user") from None
     except OSError as error:
         raise EdgedError(f"the clock helper at {path} does not answer: {error.strerror or error}", ENABLE) from error
+    with link:
+        yield HeldCeiling(link)
 
 
 class _Link:
@@ -176,14 +205,21 @@ class _Link:
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.table: tuple[int, ...] = ()
+        """frequencies of the GPU in Hz, ascending"""
+        self.old_hz = 0
+        """the ceiling as others have set it"""
         try:
             self.socket.settimeout(FIRST_ANSWER_S)
             self.socket.connect(str(path))
             words = self._exchange("table").split()
-            numbers = [int(word) for word in words[2 : MOST_CLOCKS + 2] if word.isdecimal()]
-            if words[:1] != ["table"] or not numbers:
+            numbers = [int(word) for word in words[1 : MOST_CLOCKS + 2] if word.isdecimal()]
+            if words[:1] == ["no"]:
+                refusal = " ".join(words[1:])[:200]
+                held = refusal == HELD
+                raise HeldElsewhereError(refusal) if held else EdgedError(f"the clock helper refuses: {refusal}")
+            if words[:1] != ["table"] or len(numbers) < 2:
                 raise EdgedError(f"the clock helper says {' '.join(words)[:LONGEST_LINE]!r}")
-            self.table = tuple(numbers)
+            self.old_hz, self.table = numbers[0], tuple(numbers[1:])
             self.socket.settimeout(ANSWER_S)
         except BaseException:
             self.socket.close()

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Final
 
 from edged import clock
+from edged.power.battery import read_battery
 from edged.power.cpu_memory import CpuMemory
+from edged.power.provider import Sample
+from edged.power.rails import plausible_w
+from edged.power.stuck_sensors import Load, stuck_temperatures
 from edged.power.sysfs_reader import SysfsReader
-from edged.power.telemetry import Sample
 from edged.power.temperatures import hottest, read_temperatures, unique
 
+NO_POWER: Final = "no power: this machine has no power meter that edged knows (no RAPL in /sys/class/powercap)"
 RAPL_GAP_S: Final = 600.0
 """After a longer pause the counter may have wrapped more than once: no power from it."""
 RAPL_ZONE: Final = re.compile(r"intel-rapl:\d+(:\d+)?")
@@ -28,6 +32,7 @@ class HostProvider:
     def __init__(self, root: Path = Path("/")) -> None:
         self._files = SysfsReader(root)
         self._load = CpuMemory(self._files)
+        self._stuck = stuck_temperatures()
         self._energy: dict[str, tuple[int, int]] = {}  # rail -> (microjoules, when)
 
     @property
@@ -43,9 +48,11 @@ class HostProvider:
         temperatures = read_temperatures(self._files, missing)
         rails = self._rails(missing)
         power, estimated = _total(rails, missing)
+        now_ns = clock.mono_ns()
+        temperatures = self._stuck.check(temperatures, temperatures, Load(power, load.cpu_percent), now_ns, missing)
         return Sample(
             provider=self.name,
-            mono_ns=clock.mono_ns(),
+            mono_ns=now_ns,
             power_w=power,
             power_estimated=estimated,
             rails_w=rails,
@@ -54,6 +61,7 @@ class HostProvider:
             cpu_percent=load.cpu_percent,
             memory_available_mb=load.memory_available_mb,
             cpu_pressure_percent=load.cpu_pressure_percent,
+            battery=read_battery(self._files, missing),
             missing=tuple(missing),
         )
 
@@ -70,9 +78,7 @@ class HostProvider:
             names[zone.name] = unique(f"{parent}/{own}" if parent else own, rails)
             rails[names[zone.name]] = self._zone_w(zone, names[zone.name], missing)
         if not rails:
-            missing.append(
-                "no power: this machine has no power meter that edged knows (no RAPL in /sys/class/powercap)"
-            )
+            missing.append(NO_POWER)
         return rails
 
     def _zone_w(self, zone: Path, rail: str, missing: list[str]) -> float | None:
@@ -95,7 +101,10 @@ class HostProvider:
                 missing.append(f"power of {rail}: the energy counter ran backwards")
                 return None
             used_uj += span_uj
-        return used_uj / 1e6 / gap_s
+        if used_uj == 0 and "/" not in rail:  # a part may be powered off, a processor that reads its counter is not
+            missing.append(f"power of {rail}: the energy counter has not advanced for {gap_s:.1f} s")
+            return None
+        return plausible_w(rail, used_uj / 1e6 / gap_s, missing)
 
 
 def _total(rails: dict[str, float | None], missing: list[str]) -> tuple[float | None, bool]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edged.power.clock_helper import SOCKET
-from edged.power.modes import SYSTEM_PATH
+from edged.power.nvpmodel import SYSTEM_PATH
 
 
 @dataclass(frozen=True)

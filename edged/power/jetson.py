@@ -9,15 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from edged import clock
+from edged.power.battery import read_battery
 from edged.power.cpu_memory import CpuMemory
 from edged.power.gpu import GpuReading, find_gpu, read_gpu
+from edged.power.provider import Sample
 from edged.power.rails import find_module, module_named, plausible_w, read_rails, total_w
+from edged.power.stuck_sensors import Load, busy_percent, stuck_rails, stuck_temperatures
 from edged.power.sysfs_reader import SysfsReader
-from edged.power.telemetry import Sample
 from edged.power.temperatures import hottest, plausible_c, read_temperatures
 from edged.power.throttle import read_events, read_throttled
+
+JUDGED_W: Final = 1.0
+"""A rail of less power moves by less than its monitor's step."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class SysfsProvider:
         self._load = CpuMemory(self._files)
         self._module = find_module(self._files)
         self._seen: set[str] = set()
+        self._stuck_rails, self._stuck_temperatures = stuck_rails(), stuck_temperatures()
 
     @property
     def name(self) -> str:
@@ -58,10 +65,16 @@ class SysfsProvider:
             given = ExternalReadings(self.name, clock.mono_ns(), read_rails(self._files, missing), temperatures)
         else:
             temperatures = {name: plausible_c(name, c, missing) for name, c in given.temperatures_c.items()}
+        gpu = self._gpu(missing)
+        busy = busy_percent(load.cpu_percent, gpu.percent)
         sane = {name: plausible_w(name, watts, missing) for name, watts in given.rails_w.items()}
+        judged = [name for name in (self._module.total if self._module else ()) if (sane.get(name) or 0) >= JUDGED_W]
+        sane = self._stuck_rails.check(sane, judged, Load(None, busy), given.mono_ns, missing)
         rails = self._with_absent(sane, missing)
         power, estimated = total_w(self._module, rails, missing)
-        gpu = self._gpu(missing)
+        temperatures = self._stuck_temperatures.check(
+            temperatures, temperatures, Load(power, busy), given.mono_ns, missing
+        )
         return Sample(
             provider=given.provider,
             mono_ns=given.mono_ns,
@@ -78,6 +91,7 @@ class SysfsProvider:
             gpu_ceiling_mhz=gpu.ceiling_mhz,
             throttled=read_throttled(self._files),
             throttle_events=read_events(self._files, missing),
+            battery=read_battery(self._files, missing),
             missing=tuple(missing),
         )
 

@@ -24,7 +24,7 @@ from msgspec import Meta, Struct
 from edged import clock
 from edged.errors import EdgedError
 from edged.power.jetson import ExternalReadings, SysfsProvider
-from edged.power.telemetry import STALE_AFTER_INTERVALS, Sample
+from edged.power.provider import STALE_AFTER_INTERVALS, Sample
 
 LONGEST_LINE: Final = 1 << 16
 SILENT_S: Final = 10.0

@@ -12,9 +12,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-import re
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +20,13 @@ from typing import Final, Literal
 from edged import clock
 from edged.errors import EdgedError, UsageError
 from edged.power.jtop import JtopLink, Order, Reading
+from edged.power.nvpmodel import SYSTEM_PATH, Nvpmodel
 
 FIRST_READING_S: Final = 6.0
 """The child imports its library and connects."""
 VERIFY_S: Final = 7.0
 """A switch takes under half a second, with jetson_clocks on over one."""
 READINGS_EVERY_S: Final = 0.5
-TOOL_S: Final = 5.0
-SYSTEM_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 CLOCKS_ON: Final = ("running",)
 CLOCKS_OFF: Final = ("inactive",)
 
@@ -63,7 +59,7 @@ class ModeControl:
 
     def __init__(self, jtop_socket: Path, path: str = SYSTEM_PATH) -> None:
         self._socket = jtop_socket
-        self._tool = shutil.which("nvpmodel", path=path)
+        self._tool = Nvpmodel.find(path)
         self._link: JtopLink | None = None
         self._closed = False
 
@@ -75,7 +71,7 @@ class ModeControl:
         except EdgedError as no_jtop:
             if self._tool is None:
                 raise _no_modes(no_jtop) from no_jtop
-            return self._through_tool(no_jtop)
+            return self._through_tool(self._tool, no_jtop)
 
     def set(self, mode: str | None = None, clocks: bool | None = None, fan: str | None = None) -> Modes:
         """Set what is not None, and verify it. UsageError for an unknown name, EdgedError for what cannot be."""
@@ -85,7 +81,7 @@ class ModeControl:
             except EdgedError as no_jtop:
                 if self._tool is None:
                     raise _no_modes(no_jtop) from no_jtop
-                return self._set_by_tool(mode, clocks, fan, no_jtop)
+                return self._set_by_tool(self._tool, mode, clocks, fan, no_jtop)
             if mode is not None:
                 reading = self._switch(link, reading, mode)
             if clocks is not None:
@@ -122,7 +118,7 @@ class ModeControl:
     def _switch(self, link: JtopLink, reading: Reading, name: str) -> Reading:
         names = [mode.name for mode in reading.modes]
         number = _number_of(name, names)
-        if self._tool is not None and [mode.id for mode in self._listed()] != list(range(len(names))):
+        if self._tool is not None and [mode.id for mode in self._tool.modes()] != list(range(len(names))):
             raise EdgedError(
                 "the modes in /etc/nvpmodel.conf are not numbered 0, 1, 2...: jtop would set another one",
                 "number them without gaps, or set it yourself: sudo nvpmodel -m NUMBER",
@@ -143,8 +139,8 @@ class ModeControl:
 
     # --- through nvpmodel ---------------------------------------------------------------------------------------------
 
-    def _through_tool(self, no_jtop: EdgedError) -> Modes:
-        listed, current = self._listed(), self._current()
+    def _through_tool(self, tool: Nvpmodel, no_jtop: EdgedError) -> Modes:
+        listed, (current, _) = tool.modes(), tool.current()
         masks = {mode.id: mode.mask for mode in listed}
         modes = tuple(
             Mode(mode.id, mode.name, None if current is None else mode.mask != masks.get(current)) for mode in listed
@@ -153,8 +149,10 @@ class ModeControl:
         why = "" if os.geteuid() == 0 else f"only root may set it, and jtop cannot: {no_jtop.message}"
         return Modes("nvpmodel", modes, name, not_settable=why)
 
-    def _set_by_tool(self, mode: str | None, clocks: bool | None, fan: str | None, no_jtop: EdgedError) -> Modes:
-        before = self._through_tool(no_jtop)
+    def _set_by_tool(
+        self, tool: Nvpmodel, mode: str | None, clocks: bool | None, fan: str | None, no_jtop: EdgedError
+    ) -> Modes:
+        before = self._through_tool(tool, no_jtop)
         if clocks is not None or fan is not None:
             raise EdgedError(f"jetson_clocks and the fan are set through jtop: {no_jtop.message}", no_jtop.hint)
         if mode is None:
@@ -164,52 +162,12 @@ class ModeControl:
             return before
         if before.not_settable:
             raise EdgedError(before.not_settable, no_jtop.hint or f"or set it yourself: sudo nvpmodel -m {wanted.id}")
-        if wanted.needs_reboot:
+        if wanted.needs_reboot or not tool.set(wanted.id):
             raise _reboot(wanted.name, wanted.id)
-        told = self._run("-m", str(wanted.id))
-        if "Reboot required" in told:  # it was not answered
-            raise _reboot(wanted.name, wanted.id)
-        after = self._through_tool(no_jtop)
+        after = self._through_tool(tool, no_jtop)
         if after.current != wanted.name:
-            raise EdgedError(f"nvpmodel did not set {wanted.name}: it is {after.current}", f"it said: {told[-200:]}")
+            raise EdgedError(f"nvpmodel did not set {wanted.name}: the mode is still {after.current}")
         return after
-
-    def _listed(self) -> list[_Listed]:
-        """As the tool reads /etc/nvpmodel.conf."""
-        found: list[_Listed] = []
-        for line in self._run("-p", "--verbose").splitlines():
-            if named := re.search(r"POWER_MODEL: ID=(\d{1,3}) NAME=(\w{1,64})", line):
-                found.append(_Listed(int(named[1]), named[2], ()))
-            elif found and (gated := re.search(r"\b(\w*PG_MASK) (\w{1,32})", line)):
-                found[-1] = _Listed(found[-1].id, found[-1].name, (*found[-1].mask, f"{gated[1]}={gated[2]}"))
-        return found
-
-    def _current(self) -> int | None:
-        found = re.search(r"^NV Power Mode: \w+\s+(\d{1,3})\s*$", self._run("-q"), re.MULTILINE)
-        return int(found[1]) if found else None
-
-    def _run(self, *arguments: str) -> str:
-        """What the tool prints. It asks before a reboot; nobody answers."""
-        assert self._tool is not None
-        try:
-            done = subprocess.run(
-                [self._tool, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=TOOL_S, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise EdgedError(
-                f"nvpmodel {' '.join(arguments)} does not end", "see dmesg; a reboot may be needed"
-            ) from None
-        except OSError as error:
-            raise EdgedError(f"{self._tool} cannot be run: {error.strerror}") from error
-        return (done.stdout + done.stderr).decode("utf-8", "replace")
-
-
-@dataclass(frozen=True)
-class _Listed:
-    id: int
-    name: str
-    mask: tuple[str, ...]
-    """which parts of the GPU are off: it changes at boot alone"""
 
 
 def _first(link: JtopLink) -> Reading:

@@ -1,8 +1,8 @@
 """An NVIDIA GPU that is a card of its own, by NVML: power and energy counter, temperature, clocks, throttle reasons.
 
-In: the driver's management library. Out: a `Sample` of the GPU beside what any Linux machine says of the rest. Its
-power is the card's, not the machine's, so it is a rail and no total unless the host has a meter too; then the total is
-their sum. A Jetson is read through its own files instead. Runs on the sampler's thread.
+In: the driver's management library. Out: a `Sample` of the GPU beside what any Linux machine says of the rest. The
+total is the card's power and the host's; where the host has no meter it is the card's alone, marked as an estimate. A
+Jetson is read through its own files instead. Runs on the sampler's thread.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from edged import clock
 from edged.errors import EdgedError
-from edged.power.host import HostProvider
-from edged.power.telemetry import Sample
-from edged.power.temperatures import hottest
+from edged.power.host import NO_POWER, HostProvider
+from edged.power.provider import Sample
+from edged.power.stuck_sensors import Load, stuck_temperatures
+from edged.power.temperatures import NO_TEMPERATURES, hottest
 
 try:
     import pynvml
@@ -59,6 +60,7 @@ class NvmlProvider:
         self._bits = {reason: int(getattr(pynvml, name)) for reason, name in _SLOWDOWNS.items()}
         self._events = dict.fromkeys(_SLOWDOWNS, 0)
         self._slowed = 0
+        self._stuck = stuck_temperatures()
         self._energy: tuple[int, int] | None = None  # millijoules, when
 
     @property
@@ -70,17 +72,22 @@ class NvmlProvider:
         missing = list(sample.missing)
         now_ns = clock.mono_ns()
         celsius = self._ask(missing, "temperature", pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU)
-        temperatures = dict(sample.temperatures_c) | {RAIL: celsius}
+        temperatures = dict(sample.temperatures_c)
         watts = self._watts(missing, now_ns)
         usage = self._ask(missing, "utilisation", pynvml.nvmlDeviceGetUtilizationRates)
         mhz = self._ask(missing, "clock", pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM)
         ceiling = self._ask(missing, "highest clock", pynvml.nvmlDeviceGetMaxClockInfo, pynvml.NVML_CLOCK_SM)
         slowed = self._slowdowns(missing)
-        total = None if sample.power_w is None or watts is None else sample.power_w + watts
+        load = Load(watts, None if usage is None else float(usage.gpu))
+        temperatures |= self._stuck.check({RAIL: celsius}, (RAIL,), load, now_ns, missing)
+        power_w, estimated = _total(sample, watts, missing)
+        if temperatures[RAIL] is not None:
+            missing = [why for why in missing if why != NO_TEMPERATURES]  # that is said of the host, before the card
         return replace(
             sample,
             provider=self.name,
-            power_w=total,
+            power_w=power_w,
+            power_estimated=estimated,
             rails_w=dict(sample.rails_w) | {RAIL: watts},
             temperature_c=hottest(temperatures),
             temperatures_c=temperatures,
@@ -102,13 +109,16 @@ class NvmlProvider:
         return counted
 
     def _watts(self, missing: list[str], now_ns: int) -> float | None:
-        """The mean since the last reading, by the counter; where there is none, the driver's own recent mean."""
+        """The mean since the last reading, by the counter; the driver's own recent mean where the counter is missing or
+        does not advance."""
         energy, before = self.energy_mj(), self._energy
         self._energy = None if energy is None else (energy, now_ns)
-        if energy is not None and before is not None and now_ns > before[1] and energy >= before[0]:
+        if energy is not None and before is not None and now_ns > before[1] and energy > before[0]:
             return (energy - before[0]) / 1e3 / ((now_ns - before[1]) / clock.NS_PER_S)
         milliwatts = self._ask(missing, "power", pynvml.nvmlDeviceGetPowerUsage)
-        return None if milliwatts is None else milliwatts / 1e3
+        if milliwatts == 0:
+            missing.append("the GPU's power is unknown: it reads 0 W, and a card in use draws more")
+        return milliwatts / 1e3 if milliwatts else None
 
     def _slowdowns(self, missing: list[str]) -> bool | None:
         """Whether it is slowed now; each reason that begins is counted as an event since the start."""
@@ -127,3 +137,14 @@ class NvmlProvider:
         except pynvml.NVMLError as error:
             missing.append(f"the GPU's {what} is unknown: {error}")
             return None
+
+
+def _total(host: Sample, card_w: float | None, missing: list[str]) -> tuple[float | None, bool]:
+    """The machine's watts, and whether they are an estimate. What the host lacks is said anew, beside the card."""
+    if card_w is None:
+        return None, False
+    if host.power_w is not None:
+        return host.power_w + card_w, host.power_estimated
+    missing[:] = [why for why in missing if why != NO_POWER]
+    missing.append(f"the host's power is not measured: the power is that of the GPU's card alone ({RAIL})")
+    return card_w, True

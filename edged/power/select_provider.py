@@ -12,10 +12,10 @@ from edged.power.host import HostProvider
 from edged.power.jetson import SysfsProvider
 from edged.power.jtop import JtopProvider
 from edged.power.nvml import NvmlProvider
+from edged.power.provider import Provider
 from edged.power.rails import find_module, is_jetson, module_named
 from edged.power.simulated import SimulatedProvider
 from edged.power.sysfs_reader import SysfsReader
-from edged.power.telemetry import Provider
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ def choose(configured: str, root: Path = Path("/")) -> ProviderChoice:
         return ProviderChoice("sysfs", f"this is a {module.name if module else module_named(files)}")
     finally:
         files.close()
+
+
+def open_provider(config: PowerConfig, root: Path = Path("/")) -> Provider:
+    """The provider that the configuration names; "auto" takes what this machine has."""
+    return make(choose(config.provider, root), config, root)
 
 
 def make(choice: ProviderChoice, config: PowerConfig, root: Path = Path("/")) -> Provider:

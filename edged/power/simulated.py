@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from edged import clock
 from edged.power.host import HostProvider
-from edged.power.telemetry import Sample
+from edged.power.provider import Sample
 from edged.simulate.live_device import LiveDevice
 from edged.simulate.tables import NAMES, device_table
 

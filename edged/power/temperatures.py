@@ -9,6 +9,7 @@ from typing import Final
 
 from edged.power.sysfs_reader import SysfsReader
 
+NO_TEMPERATURES: Final = "no temperature: this machine has no thermal zones and no hwmon temperature sensors"
 PLAUSIBLE_C: Final = (-40.0, 150.0)
 """Sensors report absence as values like -256 degrees."""
 
@@ -33,7 +34,7 @@ def read_temperatures(files: SysfsReader, missing: list[str]) -> dict[str, float
     if asleep:
         missing.append(f"no temperature while their part of the chip is powered off: {', '.join(asleep)}")
     if not readings:
-        missing.append("no temperature: this machine has no thermal zones and no hwmon temperature sensors")
+        missing.append(NO_TEMPERATURES)
     return readings
 
 

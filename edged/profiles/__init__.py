@@ -17,8 +17,9 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from edged.config import Limits, ModeName, read_toml
-from edged.errors import EdgedError, UsageError
+from edged.config import Limits, ModeName
+from edged.errors import EdgedError, UsageError, encodable
+from edged.toml_file import read_toml
 from edged.validate import convert
 
 SHIPPED: Final = Path(__file__).parent
@@ -70,7 +71,7 @@ def find(name: str, config: Path) -> Profile:
 def names(config: Path) -> list[str]:
     """Of all profiles there are, right or wrong; bytes of a file name that are not UTF-8 are escaped."""
     found = {path.stem for directory in _directories(config) for path in directory.glob("*.toml")}
-    return sorted(name.encode("utf-8", "backslashreplace").decode() for name in found)
+    return sorted(map(encodable, found))
 
 
 def find_all(config: Path) -> list[tuple[str, Profile | EdgedError]]:
@@ -91,7 +92,7 @@ def checked_limits(limits: Mapping[str, Any], where: str) -> dict[str, float | N
 
 
 def _load(name: str, path: Path) -> Profile:
-    file = convert(read_toml(path), _File, str(path))
+    file = convert(read_toml(path, "a power profile"), _File, str(path))
     limits = checked_limits(file.limits, str(path))
     for key in file.lift:
         if key not in LIFTABLE:

@@ -1,8 +1,9 @@
-"""What passed the governor's door and what the sensors said, as a bounded ring of log files that replay.
+"""Every call to the governor and every sample of the sensors, as a bounded ring of log files that replay.
 
-The tap runs on the engine loop's thread and only puts a reference into a bounded queue; freezing, packing and writing
+`on_call` runs on the engine loop's thread and only puts a reference into a bounded queue; freezing, packing and writing
 are the thread "recorder"'s. A full queue costs records, which the log itself says; a full disk ends the recording with
-an event, never the daemon. Each file begins with the governor's whole state, so the last ones replay without the first.
+an event, never the daemon. Each file begins with the governor's whole state, so the last ones replay without the first:
+the recorder asks for a snapshot, and the next call brings one.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from edged import clock
 from edged.bus.schema import Recording
 from edged.config import RecordConfig
 from edged.errors import EdgedError, UsageError
-from edged.governor.helm import Answer, Asked
-from edged.governor.standing import State
+from edged.governor.governor import Governor
+from edged.governor.messages import Answer, Request
+from edged.governor.state import State
 from edged.replay import record
 from edged.replay.log import Packer
 from edged.replay.record import Gap, Header, Sampled, Snapshot
@@ -51,13 +53,14 @@ Event = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
-class _Passed:
+class _Call:
+    """`snapshot`: the state after it, if the recorder wants one. `lost`: records lost just before this one."""
+
     at_ns: int
-    asked: Asked | Sampled
+    request: Request | Sampled
     answer: Answer
-    state: State | None
+    snapshot: State | None
     lost: int
-    """records lost just before this one"""
 
 
 class Recorder:
@@ -65,13 +68,13 @@ class Recorder:
         """`bundle`: the manifest's digest. `event` is called with (kind, sentence), from the recorder's thread."""
         self._directory, self._max_bytes = directory, int(max_mb * 1e6)
         self._bundle, self._event, self._estimated = bundle, event, estimated
-        self._queue: queue.Queue[_Passed | None] = queue.Queue(QUEUE)
+        self._queue: queue.Queue[_Call | None] = queue.Queue(QUEUE)
         self._lost = self.dropped = 0
         self._said_ns = -SAY_EVERY_NS
         self._why: str | None = None
         self._file: RawIOBase | None = None
         self._packer = Packer()
-        self._state: State | None = None
+        self._wants_snapshot = False
         self._size = self._number = 0
         self._older = 0
         self._flushed_ns = self._synced_ns = 0
@@ -97,13 +100,15 @@ class Recorder:
     def start(self) -> None:
         self._thread.start()
 
-    def tap(self, now_ns: int, asked: Asked, answer: Answer, state: State) -> None:
-        """For the Helm, on its thread: never waits, never raises."""
-        self._put(_Passed(now_ns, asked, answer, state, self._lost))
+    def on_call(self, now_ns: int, request: Request, answer: Answer, governor: Governor) -> None:
+        """For the Governor, on its thread: never waits, never raises."""
+        snapshot = governor.snapshot() if self._wants_snapshot else None
+        if self._put(_Call(now_ns, request, answer, snapshot, self._lost)) and snapshot is not None:
+            self._wants_snapshot = False
 
     def sample(self, values: Mapping[str, Any], now_ns: int) -> None:
-        """A sample as published. On the Helm's thread too, so that records keep their order."""
-        self._put(_Passed(now_ns, Sampled(json.dumps(values)), None, None, self._lost))
+        """A sample as published. On the Governor's thread too, so that records keep their order."""
+        self._put(_Call(now_ns, Sampled(json.dumps(values)), None, None, self._lost))
 
     def close(self, timeout_s: float = 2.0) -> bool:
         """Write what waits and end; False if the disk hangs: the thread is left behind."""
@@ -122,15 +127,18 @@ class Recorder:
         megabytes = (self._older + self._size) / 1e6
         return Recording(str(self._directory), round(megabytes, 3), self.dropped, self._why)
 
-    def _put(self, passed: _Passed) -> None:
+    def _put(self, call: _Call) -> bool:
         if self._why is not None:
-            return
+            return False
         try:
-            self._queue.put_nowait(passed)
-            self._lost = 0
+            self._queue.put_nowait(call)
         except queue.Full:
             self._lost += 1
             self.dropped += 1
+            self._wants_snapshot = True
+            return False
+        self._lost = 0
+        return True
 
     # --- the recorder's thread ----------------------------------------------------------------------------------------
 
@@ -149,15 +157,15 @@ class Recorder:
     def _work(self) -> None:
         while True:
             try:
-                passed = self._queue.get(timeout=FLUSH_NS / clock.NS_PER_S)
+                call = self._queue.get(timeout=FLUSH_NS / clock.NS_PER_S)
             except queue.Empty:
                 self._write(clock.mono_ns())
                 continue
-            if passed is None:
+            if call is None:
                 self._write(clock.mono_ns())
                 self._sync()
                 return
-            self._take(passed)
+            self._take(call)
             now_ns = clock.mono_ns()
             if now_ns - self._flushed_ns >= FLUSH_NS or self._packer.waiting >= FLUSH_RECORDS:
                 self._write(now_ns)
@@ -165,20 +173,23 @@ class Recorder:
                 self._sync()
                 self._synced_ns = now_ns
 
-    def _take(self, passed: _Passed) -> None:
-        if self._file is None or self._size >= self._max_bytes / PARTS:
-            self._next_file(passed.at_ns)
-        if passed.lost:
-            self._packer.add(passed.at_ns, Gap(passed.lost))
-            self._tell_lost()
-        self._packer.add(passed.at_ns, passed.asked, passed.answer)
-        if passed.state is not None:
-            if passed.lost:
-                self._packer.add(passed.at_ns, Snapshot(passed.state))
-            self._state = passed.state
+    def _take(self, call: _Call) -> None:
+        if self._file is None:
+            self._next_file(call.at_ns)
+        if call.lost:
+            self._packer.add(call.at_ns, Gap(call.lost))
+            self._report_lost()
+        self._packer.add(call.at_ns, call.request, call.answer)
+        full = self._size >= self._max_bytes / PARTS
+        if call.snapshot is not None:
+            if full:
+                self._next_file(call.at_ns)
+            self._packer.add(call.at_ns, Snapshot(call.snapshot))
+        elif full:
+            self._wants_snapshot = True
 
     def _next_file(self, at_ns: int) -> None:
-        """Close this file, make room, and begin the next with the state so far."""
+        """Close this file, make room, and begin the next."""
         if self._file is not None:
             self._write(at_ns)
             self._sync()
@@ -188,8 +199,6 @@ class Recorder:
         self._file = path.open("xb", buffering=0)
         self._packer, self._size = Packer(), 0
         self._append(self._packer.begin(_header(self._bundle, at_ns, self._number, self._estimated)))
-        if self._state is not None:
-            self._packer.add(at_ns, Snapshot(self._state))
 
     def _make_room(self) -> None:
         """Remove the oldest files until one more part fits. Numbers, not dates: a device may not know the date."""
@@ -220,7 +229,7 @@ class Recorder:
         if self._file is not None:
             os.fdatasync(self._file.fileno())
 
-    def _tell_lost(self) -> None:
+    def _report_lost(self) -> None:
         now_ns = clock.mono_ns()
         if now_ns - self._said_ns >= SAY_EVERY_NS:
             self._said_ns = now_ns
@@ -240,9 +249,9 @@ class LogFile:
         self._packer = Packer()
         self._head = self._packer.begin(_header(bundle, 0, 1, estimated))
 
-    def tap(self, now_ns: int, asked: Asked, answer: Answer, state: State) -> None:
+    def on_call(self, now_ns: int, request: Request, answer: Answer, governor: Governor) -> None:
         """EdgedError if the disk takes no more."""
-        self._packer.add(now_ns, asked, answer)
+        self._packer.add(now_ns, request, answer)
         if self._packer.waiting >= FLUSH_RECORDS:
             self._append(self._packer.frame())
 
@@ -295,6 +304,7 @@ def machine() -> str:
 def governor_digest() -> str:
     """Of the governor's source: a log replays byte for byte on the governor that wrote it."""
     digest = hashlib.sha256()
-    for path in sorted((Path(__file__).parent / "governor").glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    room = Path(__file__).parents[1] / "governor"
+    for path in sorted(room.rglob("*.py")):
+        digest.update(path.relative_to(room).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

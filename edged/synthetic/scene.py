@@ -50,11 +50,13 @@ _NOISE_MARGIN = 64
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One part in a picture: its class, and its box (x0, y0, x1, y1) in pixels, clipped to the picture."""
+    """One part in a picture: its class, and its box (x0, y0, x1, y1) in pixels, clipped to the picture. `identity` is
+    that of the same part in every frame of the scene."""
 
     class_id: int
     label: str
     box: Box
+    identity: int
 
 
 # ---- independent pictures ----------------------------------------------------------------------------------------
@@ -152,6 +154,7 @@ class _Part:
     sprite: Sprite
     x: int
     y: int
+    identity: int
 
 
 class Scene:
@@ -204,7 +207,7 @@ class Scene:
             box = visible(moved(part.sprite.box, part.x - shift, part.y), self.width, self.height)
             if box is not None:
                 class_id = part.sprite.class_id
-                objects.append(SceneObject(class_id, LABELS[class_id], box))
+                objects.append(SceneObject(class_id, LABELS[class_id], box, part.identity))
         return objects
 
     def _shift(self, index: int) -> int:
@@ -236,5 +239,5 @@ class Scene:
             if occupied:
                 x = column * self._pitch - x0 + right * max(self._pitch - (x1 - x0), 0)
                 y = lane * lane_height - y0 + down * max(lane_height - (y1 - y0), 0)
-                parts.append(_Part(sprite, round(x), round(y)))
+                parts.append(_Part(sprite, round(x), round(y), (column + 1) * self._lanes + lane))
         return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,18 @@ class Detections:
     keypoints: Floats | None = None
     corners: Floats | None = None
 
+    def pick(self, rows: Sequence[int]) -> Detections:
+        """Only these objects, in this order."""
+        some = np.array(rows, np.intp)
+        return Detections(
+            self.boxes[some],
+            self.scores[some],
+            self.class_ids[some],
+            None if self.masks is None else tuple(self.masks[row] for row in rows),
+            None if self.keypoints is None else self.keypoints[some],
+            None if self.corners is None else self.corners[some],
+        )
+
 
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 """No object: the result of looking, not of failing."""
@@ -68,10 +81,3 @@ class Embedding:
 
 
 Seen = Detections | Classes | ClassMap | Embedding
-
-
-def best_score(seen: Seen) -> float | None:
-    """The best score, which is the first; None where nothing was seen, or where the task has no scores."""
-    if isinstance(seen, ClassMap | Embedding) or not len(seen.scores):
-        return None
-    return float(seen.scores[0])

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edged.bus.control import MAX_REQUEST_BYTES, ControlServer, request
-from edged.bus.endpoint import CurveClient, CurveServer
+from edged.bus.curve import CurveClient, CurveServer
 from edged.bus.replies import LimitsReply, Reply
 from edged.bus.requests import Pin, Reload, Request, Set, Snapshot, Why
 from edged.config import Limits
@@ -102,7 +102,7 @@ def test_a_fault_of_the_handler_is_a_refusal_and_the_next_request_is_served(endp
         ({"op": "snapshot", "x": 1}, "request snapshot: x is not a known key", ""),
         ({"op": "set"}, "names no limit", "deadline_ms"),
         ({"op": "set", "powr_w": 3}, "powr_w is not a known key", "did you mean power_w?"),
-        ({"op": "set", "power_w": -1}, "power_w is -1, expected watts, above 0", "power_w"),
+        ({"op": "set", "power_w": -1}, "power_w is -1, expected watts, from 0.001", "power_w"),
         ({"op": "set", "power_w": float("nan")}, "power_w must be a finite number", ""),
         ({"op": "set", "energy_wh": float("inf")}, "energy_wh must be a finite number", ""),
         ({"op": "set", "deadline_ms": None}, "deadline_ms is null, expected milliseconds", ""),
@@ -208,8 +208,9 @@ def test_over_tcp_a_key_is_needed(tmp_path: Path, handler: Handler) -> None:
         try:
             good = CurveClient(keys / "good.key_secret", keys / "edged.key")
             assert request("snapshot", address, curve=good)["ok"]
-            for intruder in (None, CurveClient(keys / "bad.key_secret", keys / "edged.key")):
-                with pytest.raises(EdgedError, match="no daemon answers"):
+            bad = CurveClient(keys / "bad.key_secret", keys / "edged.key")
+            for intruder, reason in ((None, "no daemon answers"), (bad, "refuses this client's key")):
+                with pytest.raises(EdgedError, match=reason):
                     request("snapshot", address, timeout_s=0.4, curve=intruder)
         finally:
             server.close()

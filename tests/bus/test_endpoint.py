@@ -8,7 +8,8 @@ import pytest
 import zmq
 import zmq.auth
 
-from edged.bus.endpoint import Binding, CurveServer, curve_server, ipc_path
+from edged.bus.curve import CurveServer, curve_server
+from edged.bus.endpoint import Binding, ipc_path
 from edged.config import BusConfig
 from edged.errors import EdgedError, UsageError
 from tests.support.bus import free_port
@@ -30,7 +31,7 @@ def test_closing_removes_the_socket_and_lets_the_next_one_in(tmp_path: Path) -> 
     path = tmp_path / "a.ipc"
     with zmq.Context() as context:
         for _ in range(3):
-            binding = Binding(context.socket(zmq.XPUB), f"ipc://{path}", None)
+            binding = Binding(context.socket(zmq.XPUB), f"ipc://{path}", None, 10)
             assert path.is_socket()
             binding.close()
             assert not path.exists()
@@ -41,7 +42,7 @@ def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     victim.write_text("precious")
     (tmp_path / "a.ipc.lock").symlink_to(victim)
     with zmq.Context() as context, context.socket(zmq.XPUB) as socket, pytest.raises(EdgedError, match="lock file"):
-        Binding(socket, f"ipc://{tmp_path}/a.ipc", None)
+        Binding(socket, f"ipc://{tmp_path}/a.ipc", None, 10)
     assert victim.read_text() == "precious"
 
 
@@ -56,9 +57,9 @@ def test_a_port_in_use_and_an_address_that_is_not_ours_are_said(tmp_path: Path) 
         try:
             first.bind(f"tcp://127.0.0.1:{port}")
             with pytest.raises(EdgedError, match="in use by another program"):
-                Binding(second, f"tcp://127.0.0.1:{port}", curve)
+                Binding(second, f"tcp://127.0.0.1:{port}", curve, 10)
             with pytest.raises(EdgedError, match=r"cannot open tcp://192\.0\.2\.1:1"):
-                Binding(second, "tcp://192.0.2.1:1", curve)
+                Binding(second, "tcp://192.0.2.1:1", curve, 10)
         finally:
             curve.close()
 
@@ -70,5 +71,5 @@ def test_keys_that_cannot_be_used_are_said(tmp_path: Path) -> None:
             CurveServer(context, tmp_path / "edged.key", tmp_path)
         with pytest.raises(UsageError, match="cannot read the CURVE key"):
             CurveServer(context, tmp_path / "none", tmp_path)
-        with pytest.raises(UsageError, match="not a directory"):
+        with pytest.raises(UsageError, match="not a readable directory"):
             CurveServer(context, tmp_path / "edged.key_secret", tmp_path / "none")

@@ -17,6 +17,7 @@ FILE = Path(schema.__file__).with_name("messages.schema.json")
 ALL = [
     messages.result(),
     messages.status(),
+    messages.track(),
     messages.decision(),
     messages.event(),
     messages.telemetry(),
@@ -41,7 +42,9 @@ def test_every_message_has_all_keys_its_schema_requires_and_no_other(message: sc
 
 def test_the_table_of_topics_is_the_documented_one() -> None:
     documented = json.loads(FILE.read_text())["topics"]
-    assert list(documented) == ["result/<camera>", "status/<camera>", "decision", "event", "telemetry", "state"]
+    assert list(documented) == [
+        "result/<camera>", "status/<camera>", "decision", "track/<camera>", "event", "telemetry", "state",
+    ]  # fmt: skip
     retained = [topic for topic, entry in documented.items() if entry["retained"]]
     assert retained == ["status/<camera>", "decision", "telemetry", "state"]
 

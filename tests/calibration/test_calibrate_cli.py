@@ -18,8 +18,11 @@ import onnx
 import pytest
 
 from edged.cli import main as edged_main
+from edged.config import EngineConfig
 from edged.engines.bundle import load_bundle, verify_file
-from edged.engines.device_profile import device_name, load_profile
+from edged.engines.device_profile import Conditions, profile_path
+from edged.engines.pool import Pool
+from edged.loop.device_info import what_is_known
 from edged_calibration.cli import main
 from edged_calibration.graph.index import Graph, session
 from edged_calibration.graph.model_file import check_model
@@ -106,9 +109,17 @@ def test_diff_and_profile_of_a_bundle(made: Path, capsys: pytest.CaptureFixture[
     assert main(["profile", bundle, "--seconds", "1", "--batches", "1,2"]) == 0
     assert "p99" in capsys.readouterr().out
     loaded = load_bundle(bundle)
-    digests = [file.sha256 for variant in loaded.manifest.variants for file in variant.files]
-    profile = load_profile(loaded.directory, device_name(), digests)
-    assert profile is not None and len(profile.runs) == 4
+    with Pool.open(loaded, EngineConfig(device="cpu")) as pool:
+        known = what_is_known(pool, loaded)
+        path = profile_path(loaded.directory, Conditions(pool.machine, "cpu"))
+    assert known.refused is None and len(json.loads(path.read_text())["runs"]) == 4
+    assert [len(variant.latency_ms) for variant in known.variants] == [2, 2]
+
+
+@pytest.mark.parametrize("option", [["--soak", "5"], ["--soak", "30d"], ["--soak", "1s"], ["--batches", "0"]])
+def test_profile_refuses_what_it_cannot_use(option: list[str], made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", str(made / "bundle"), *option]) == 2
+    assert "is not a" in capsys.readouterr().err
 
 
 def test_steps_work_alone_on_a_bare_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,7 +244,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
 # ---- interruptions
 
 
-def heeding_ctrl_c(*module: str, paths: str = str(ROOT)) -> subprocess.Popen[bytes]:
+def started_with_sigint(*module: str, paths: str = str(ROOT)) -> subprocess.Popen[bytes]:
     """`python -m ...`, which heeds Ctrl-C also where these tests run as a shell's background job."""
     return subprocess.Popen(
         [sys.executable, "-m", *module],
@@ -245,10 +256,10 @@ def heeding_ctrl_c(*module: str, paths: str = str(ROOT)) -> subprocess.Popen[byt
 
 
 def started(file: Path, out: Path) -> subprocess.Popen[bytes]:
-    return heeding_ctrl_c("calibration", "all", str(file), "--out", str(out))
+    return started_with_sigint("calibration", "all", str(file), "--out", str(out))
 
 
-def wait_for_a_step(work: Path, deadline_s: float = 60) -> None:
+def wait_for_a_step(work: Path, deadline_s: float = 100) -> None:
     end = time.monotonic() + deadline_s
     while not any(path.name.startswith("ranges-") and path.suffix != ".partial" for path in work.glob("*")):
         assert time.monotonic() < end, "no step was finished in time"
@@ -257,15 +268,15 @@ def wait_for_a_step(work: Path, deadline_s: float = 60) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, number: signal.Signals) -> None:
-    file, out, work = recipe(tmp_path, validation=3000), tmp_path / "bundle", tmp_path / "bundle.work"
+    file, out, work = recipe(tmp_path, validation=1000), tmp_path / "bundle", tmp_path / "bundle.work"
     with started(file, out) as run:
-        wait_for_a_step(work)  # to look at 3000 pictures takes seconds more
+        wait_for_a_step(work)  # to evaluate 1000 pictures takes a second or more
         run.send_signal(number)
-        _, said = run.communicate(timeout=30)
+        _, said = run.communicate(timeout=100)
     assert run.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), said
     assert b"Traceback" not in said and not out.exists()
     if number != signal.SIGKILL:
-        assert b"goes on from the last finished step" in said
+        assert b"continues after the last finished step" in said
         assert not list(work.glob("*.partial"))
     done = {path: path.stat().st_mtime_ns for path in work.iterdir() if path.is_dir() and path.suffix != ".partial"}
     with started(file, out) as again:
@@ -312,10 +323,10 @@ sys.exit(cli.main(["diff", "a", "b"]))
 )
 def test_an_interrupt_is_never_lost(tmp_path: Path, number: signal.Signals, library: str) -> None:
     (tmp_path / "as_installed.py").write_text(LIBRARY % library)
-    with heeding_ctrl_c("as_installed", paths=f"{tmp_path}:{ROOT}") as run:
+    with started_with_sigint("as_installed", paths=f"{tmp_path}:{ROOT}") as run:
         assert run.stdout is not None and run.stdout.readline() == b"ready\n"
         run.send_signal(number)
-        _, said = run.communicate(timeout=30)
+        _, said = run.communicate(timeout=100)
     assert run.returncode == 130 and b"interrupted" in said and b"Traceback" not in said
     assert (b"clean" in said) == (library == CLEANS_UP)
 

@@ -80,9 +80,9 @@ def test_two_variants_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_or_not_toml_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="there is no such file"):
         load_recipe(tmp_path / "none.toml")
-    with pytest.raises(UsageError, match="is not TOML"):
+    with pytest.raises(UsageError, match="is not valid TOML"):
         load_recipe(written(tmp_path, "name = "))
 
 

@@ -127,7 +127,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
 
 def test_only_declared_libraries_are_imported() -> None:
     """What happens to be installed on a developer's machine is not there on a device."""
-    declared = {"numpy", "cv2", "av", "onnxruntime", "zmq", "msgspec", "rich", "tomli"}  # the dependencies of edged
+    declared = {"numpy", "cv2", "av", "onnxruntime", "zmq", "msgspec", "rich", "lap", "argcomplete", "tomli"}
     # The system's: GStreamer's binding, refused with the fix where it is missing; systemd's, done without.
     system = {"gi", "systemd"}
     # What a GPU brings or needs, and jtop: their rooms say what is missing, and are done without.

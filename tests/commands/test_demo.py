@@ -1,4 +1,4 @@
-"""`edged demo`: once whole, with a real daemon; its counting, its programme and its pictures by themselves."""
+"""`edged demo`: once whole, with a real daemon; its statistics, its script and its pictures by themselves."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def seen(label: str, score: float, *box: float) -> Detection:
 
 
 def there(label: str, *box: float) -> SceneObject:
-    return SceneObject(0, label, (box[0], box[1], box[2], box[3]))
+    return SceneObject(0, label, (box[0], box[1], box[2], box[3]), 0)
 
 
 def test_iou() -> None:
@@ -150,30 +150,30 @@ def test_what_the_edge_cuts_off_counts_neither_way() -> None:
 
 
 def test_a_perfect_detector_has_precision_and_recall_1() -> None:
-    tally = Stats(CAMERAS[:1], measured=True)
+    stats = Stats(CAMERAS[:1], measured=True)
     scene = Scene(CAMERAS[0].seed, WIDTH, HEIGHT, FPS)
     for frame in range(0, 100, 10):
         detections = [Detection(o.label, o.class_id, 0.9, o.box) for o in scene.truth(frame)]
         result = messages.result(CAMERAS[0].name, frame)
-        tally.take(msgspec.structs.replace(result, detections=detections, age_ms=12.0, deadline_met=True), frame / FPS)
-    (variant,) = tally.variants.values()
+        stats.add(msgspec.structs.replace(result, detections=detections, age_ms=12.0, deadline_met=True), frame / FPS)
+    (variant,) = stats.variants.values()
     assert (variant.frames, variant.late, variant.precision, variant.recall) == (10, 0, 1.0, 1.0)
     assert variant.age_ms(0.5) == 12.0
 
 
 def test_a_change_of_variant_begins_a_new_run() -> None:
-    tally = Stats(CAMERAS[:1], measured=False)
+    stats = Stats(CAMERAS[:1], measured=False)
     for at_s, variant in ((0.0, "a"), (1.0, "a"), (2.0, "b"), (3.0, "a")):
-        tally.take(msgspec.structs.replace(messages.result(CAMERAS[0].name), variant=variant), at_s)
-    assert tally.runs == [(0.0, "a"), (2.0, "b"), (3.0, "a")]
-    assert tally.cameras["belt-1"].fps(3.5) == pytest.approx(1.0)
-    assert [v.precision for v in tally.variants.values()] == [None, None]
+        stats.add(msgspec.structs.replace(messages.result(CAMERAS[0].name), variant=variant), at_s)
+    assert stats.runs == [(0.0, "a"), (2.0, "b"), (3.0, "a")]
+    assert stats.cameras["belt-1"].fps(3.5) == pytest.approx(1.0)
+    assert [v.precision for v in stats.variants.values()] == [None, None]
 
 
-# --- its programme ------------------------------------------------------------------------------------------------
+# --- its script ---------------------------------------------------------------------------------------------------
 
 
-class Asked:
+class FakeControl:
     """A daemon's control socket whose variants need these milliseconds, the most accurate first."""
 
     def __init__(self, **predicted_ms: float) -> None:
@@ -191,22 +191,22 @@ class Asked:
 
 @pytest.mark.parametrize(("slow", "fast"), [(20.0, 5.0), (40.0, 21.0), (4.0, 2.0), (300.0, 200.0), (30.0, 26.0)])
 def test_pressure_lies_between_the_two_variants(slow: float, fast: float) -> None:
-    ask = Asked(fp16=slow, int8=fast)
-    programme = Script(9, 1000.0, ask)
-    normal = programme.advance(0.0)
+    ask = FakeControl(fp16=slow, int8=fast)
+    script = Script(9, 1000.0, ask)
+    normal = script.advance(0.0)
     assert normal is not None and normal.deadline_ms >= 2 * slow
-    assert programme.advance(1.0) is None
-    pressure = programme.advance(3.0)
+    assert script.advance(1.0) is None
+    pressure = script.advance(3.0)
     assert pressure is not None and fast < pressure.deadline_ms < slow
-    relief = programme.advance(6.0)
+    relief = script.advance(6.0)
     assert relief is not None and relief.deadline_ms == normal.deadline_ms == ask.deadlines[-1]
 
 
 def test_with_variants_alike_it_says_so_and_sets_nothing() -> None:
-    ask = Asked(fp16=10.0, int8=9.8)
-    programme = Script(9, 1000.0, ask)
-    programme.advance(0.0)
-    act = programme.advance(3.0)
+    ask = FakeControl(fp16=10.0, int8=9.8)
+    script = Script(9, 1000.0, ask)
+    script.advance(0.0)
+    act = script.advance(3.0)
     assert act is not None and "no variant is clearly faster" in act.caption
     assert set(ask.deadlines) == {1000.0, act.deadline_ms}
 
@@ -268,13 +268,13 @@ def test_the_video_shows_the_scene(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_the_live_screen_fits_a_terminal(width: int) -> None:
     state: State = msgspec.structs.replace(messages.state(), cameras=[messages.status("belt-1")])
-    tally = Stats(CAMERAS[:1], measured=False)
+    stats = Stats(CAMERAS[:1], measured=False)
     for n in range(200):
-        tally.take(msgspec.structs.replace(messages.result("belt-1", n), variant="fp32", age_ms=20.0), n / 20)
-    act = Script(30, 100.0, Asked(fp32=20.0, int8=5.0)).advance(0.0)
+        stats.add(msgspec.structs.replace(messages.result("belt-1", n), variant="fp32", age_ms=20.0), n / 20)
+    act = Script(30, 100.0, FakeControl(fp32=20.0, int8=5.0)).advance(0.0)
     assert act is not None
     console = Console(width=width, height=30, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(picture_of(View(10.0, 30.0, act, tally, state, messages.decision(), 2), console))
+    console.print(picture_of(View(10.0, 30.0, act, stats, state, messages.decision(), 2), console))
     console.file.close()
     text = console.export_text()
     assert len(text.splitlines()) <= 28 and max(len(line) for line in text.splitlines()) <= width

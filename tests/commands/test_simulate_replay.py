@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from edged.cli import main
 from edged.commands.simulate import SHIPPED
-from edged.config import read_toml
 from edged.errors import UsageError
 from edged.replay import record
 from edged.simulate import scenario_file as told
 from edged.simulate.scenario import Truth
 from edged.simulate.tables import NAMES
+from edged.toml_file import read_toml
 
 pytest.importorskip("matplotlib")
 

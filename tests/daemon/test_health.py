@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import monotonic_ns, perf_counter_ns
 
@@ -15,8 +16,10 @@ import pytest
 
 from edged import clock
 from edged.health import Health, Heartbeats, Notifier
+from edged.worker import Worker
 
 S = clock.NS_PER_S
+Notify = Callable[[Mapping[str, str]], Notifier]
 
 
 class Manager:
@@ -39,6 +42,13 @@ class Manager:
                 return told
 
 
+@pytest.fixture
+def notify() -> Iterator[Notify]:
+    """Makes notifiers, which are closed at the end."""
+    with contextlib.ExitStack() as stack:
+        yield lambda environ: stack.enter_context(contextlib.closing(Notifier(environ)))
+
+
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
     it = Manager(str(tmp_path / "notify") if request.param == "path" else f"@edged-test-{os.getpid()}")
@@ -46,8 +56,8 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
     it.socket.close()
 
 
-def test_every_message_on_a_real_socket(manager: Manager) -> None:
-    notifier = Notifier(manager.environ)
+def test_every_message_on_a_real_socket(notify: Notify, manager: Manager) -> None:
+    notifier = notify(manager.environ)
     assert notifier.watchdog_s == 2.0
     before_us = monotonic_ns() // 1000
     notifier.extend_timeout(1.5)
@@ -69,28 +79,30 @@ def test_every_message_on_a_real_socket(manager: Manager) -> None:
     assert told[5:] == ["READY=1", "STOPPING=1\nSTATUS=draining"]
 
 
-def test_a_status_cannot_smuggle_in_another_message(manager: Manager) -> None:
-    Notifier(manager.environ).status("camera 'x\nMAINPID=1\r\nREADY=1' is slow")
+def test_a_status_cannot_smuggle_in_another_message(notify: Notify, manager: Manager) -> None:
+    notify(manager.environ).status("camera 'x\nMAINPID=1\r\nREADY=1' is slow")
     assert manager.heard() == ["STATUS=camera 'x MAINPID=1 READY=1' is slow"]
 
 
-def test_without_a_manager_nothing_happens() -> None:
-    notifier = Notifier({})
+def test_without_a_manager_nothing_happens(notify: Notify) -> None:
+    notifier = notify({})
     notifier.ready("x")
     notifier.watchdog()
     assert notifier.watchdog_s is None
 
 
-def test_a_manager_that_is_gone_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")})
+def test_a_manager_that_is_gone_is_said_once(notify: Notify, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    notifier = notify({"NOTIFY_SOCKET": str(tmp_path / "gone")})
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             notifier.watchdog()
     assert len(caplog.records) == 1 and "does not take notifications" in caplog.text
 
 
-def test_a_full_socket_holds_the_caller_for_a_bounded_time(manager: Manager, caplog: pytest.LogCaptureFixture) -> None:
-    notifier = Notifier(manager.environ)
+def test_a_full_socket_holds_the_caller_for_a_bounded_time(
+    notify: Notify, manager: Manager, caplog: pytest.LogCaptureFixture
+) -> None:
+    notifier = notify(manager.environ)
     for _ in range(10_000):  # nobody reads: the socket is full long before
         begin = perf_counter_ns()
         notifier.watchdog()
@@ -111,12 +123,12 @@ def test_a_full_socket_holds_the_caller_for_a_bounded_time(manager: Manager, cap
         ({}, None),
     ],
 )
-def test_the_watchdog_is_for_this_process_only(environ: dict[str, str], expected: float | None) -> None:
-    assert Notifier(environ).watchdog_s == expected
+def test_the_watchdog_is_for_this_process_only(notify: Notify, environ: dict[str, str], expected: float | None) -> None:
+    assert notify(environ).watchdog_s == expected
 
 
-def test_a_socket_that_is_no_unix_socket_is_refused(caplog: pytest.LogCaptureFixture) -> None:
-    Notifier({"NOTIFY_SOCKET": "vsock:2:1234"}).ready()
+def test_a_socket_that_is_no_unix_socket_is_refused(notify: Notify, caplog: pytest.LogCaptureFixture) -> None:
+    notify({"NOTIFY_SOCKET": "vsock:2:1234"}).ready()
     assert "neither a path nor an abstract socket" in caplog.text
 
 
@@ -152,7 +164,7 @@ def _timed(beats: Heartbeats) -> int:
 
 
 def test_a_hung_thread_starves_the_watchdog_and_leaves_its_stack_once_per_hang(
-    manager: Manager, tmp_path: Path
+    notify: Notify, manager: Manager, tmp_path: Path
 ) -> None:
     beats = Heartbeats({"engine": 1.0, "housekeeping": 1.0})
     go_on, at_work = threading.Event(), threading.Event()
@@ -167,7 +179,7 @@ def test_a_hung_thread_starves_the_watchdog_and_leaves_its_stack_once_per_hang(
     assert at_work.wait(5)
     try:
         with (tmp_path / "stderr").open("w+") as stderr:
-            health = Health(beats, Notifier(manager.environ), stderr)
+            health = Health(beats, notify(manager.environ), stderr)
             now_ns = clock.mono_ns()
             assert health.tick(now_ns).healthy
             assert manager.heard() == ["WATCHDOG=1"]
@@ -188,7 +200,28 @@ def test_a_hung_thread_starves_the_watchdog_and_leaves_its_stack_once_per_hang(
         thread.join(5)
 
 
-def test_without_a_watchdog_health_is_still_reported(manager: Manager) -> None:
+def test_without_a_watchdog_health_is_still_reported(notify: Notify, manager: Manager) -> None:
     beats = Heartbeats({"engine": 1.0})
-    health = Health(beats, Notifier({"NOTIFY_SOCKET": manager.environ["NOTIFY_SOCKET"]}))
+    health = Health(beats, notify({"NOTIFY_SOCKET": manager.environ["NOTIFY_SOCKET"]}))
     assert health.tick(clock.mono_ns()).healthy and manager.heard() == []
+
+
+def test_a_thread_that_has_ended_ends_the_feeding_and_is_named(
+    notify: Notify, manager: Manager, tmp_path: Path
+) -> None:
+    beats = Heartbeats({"engine": 1.0})
+    worker = Worker("control", lambda: None)
+    beats.watch(worker)
+    with (tmp_path / "stderr").open("w+") as stderr:
+        health = Health(beats, notify(manager.environ), stderr)
+        assert health.tick(clock.mono_ns()).healthy
+        worker._run = lambda: None  # type: ignore[method-assign] # no exception can: this stands for what cannot be foreseen
+        worker._thread = threading.Thread(target=worker._run)
+        worker.start()
+        worker._thread.join(5)
+        report = health.tick(clock.mono_ns())
+    assert not report.healthy and report.ended == ("control",)
+    assert manager.heard() == ["WATCHDOG=1", "STATUS=stuck: the thread control has ended"]
+    assert (
+        (tmp_path / "stderr").read_text().startswith("edged: the thread control has ended; the stacks of all threads")
+    )

@@ -16,6 +16,7 @@ from onnx import TensorProto
 from edged.engines.engine import HostMemory, ModelTensors, TensorSpec
 from edged.engines.ort import OrtEngine, OrtRuntime, allocate, first_line, session_options
 from edged.errors import EdgedError
+from tests.support.heap import allocated_bytes
 from tests.support.models import CLASSES, HEIGHT, WIDTH, center_model, lying_model, model_with_external_weights
 
 MAX_BATCH = 4
@@ -97,11 +98,6 @@ def test_two_variants_share_input_and_output() -> None:
     assert np.shares_memory(a, b) and b[0, 0, 0, 0] == pytest.approx(105)
 
 
-def rss_bytes() -> int:
-    with open("/proc/self/statm") as stream:
-        return int(stream.read().split()[1]) * 4096
-
-
 def test_thousands_of_runs_allocate_nothing() -> None:
     engine = load(center_model())
 
@@ -111,7 +107,7 @@ def test_thousands_of_runs_allocate_nothing() -> None:
             engine.collect(0)
 
     run(500)
-    before_rss = rss_bytes()
+    held = allocated_bytes()
     tracemalloc.start()
     run(50)
     before, _ = tracemalloc.get_traced_memory()
@@ -122,7 +118,7 @@ def test_thousands_of_runs_allocate_nothing() -> None:
     frame_bytes = HEIGHT * WIDTH * 3
     assert after - before < 16 << 10
     assert peak - before < frame_bytes  # not even in passing
-    assert rss_bytes() - before_rss < 2 << 20
+    assert allocated_bytes() - held < 256 << 10
 
 
 @pytest.mark.parametrize(

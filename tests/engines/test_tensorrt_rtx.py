@@ -132,13 +132,13 @@ def small() -> onnx.ModelProto:
         helper.make_node("Relu", ["d"], ["e"], name="r1"),
         helper.make_node("Conv", ["e", "w2"], ["out"], name="c2", pads=[1] * 4),
     ]
-    ends = [
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", channels, 16, 16])]
+    entry, end = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", channels, 16, 16])
         for name, channels in (("pixels", 3), ("out", 16))
-    ]
+    )
     constants = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
     constants.append(numpy_helper.from_array(np.ones(16, np.float32), "bias"))
-    graph = helper.make_graph(nodes, "small", *ends, constants)
+    graph = helper.make_graph(nodes, "small", [entry], [end], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     table = {name: Range(-4.0, 4.0) for name in ("pixels", "a", "b", "c", "d", "e", "out")}
     return on_pictures(quantize(model, table, "trt"), NORMALISATION, "cast")

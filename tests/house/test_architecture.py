@@ -13,7 +13,10 @@ RECORDER = ROOT / "edged" / "replay" / "recorder.py"  # the one part of a pure r
 OFFLINE = sorted((ROOT / "calibration").rglob("*.py"))
 
 # What each room may import from the house: a frame goes frames -> engines -> vision -> bus, a watt power -> governor.
-COMMON = {"errors", "clock", "config", "files", "journal", "paths", "uri", "validate"}
+COMMON = {
+    "errors", "clock", "config", "files", "geometry", "journal", "paths", "regions", "toml_file", "uri", "validate",
+    "worker",
+}  # fmt: skip
 ROOMS = {
     "frames": {"frames", "synthetic"},
     "synthetic": {"synthetic"},
@@ -22,12 +25,13 @@ ROOMS = {
     "bus": {"bus", "frames"},
     "power": {"power", "simulate"},
     "governor": {"governor"},
+    "tracking": {"tracking"},
     "accuracy_guard": {"accuracy_guard", "governor"},
-    "simulate": {"simulate", "governor"},
+    "simulate": {"simulate", "governor", "frames", "loop"},
     "replay": {"replay", "governor"},
     "loop": {
         "loop", "frames", "engines", "vision", "bus", "power", "governor", "accuracy_guard", "simulate", "health",
-        "profiles",
+        "profiles", "tracking",
     },
 }  # fmt: skip
 DOORS = {
@@ -47,14 +51,15 @@ PURE = (
     "edged/governor/",
     "edged/simulate/",
     "edged/accuracy_guard/",
+    "edged/tracking/",
     "edged/replay/",
     "edged/frames/camera_state.py",
     "edged/frames/schedule.py",
     "edged/frames/frame.py",
 )
 PURE_MAY_IMPORT = {
-    "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "itertools", "math",
-    "msgspec", "numpy", "random", "statistics", "struct", "types", "typing", "zlib", "edged",
+    "__future__", "bisect", "collections", "copy", "dataclasses", "enum", "functools", "hashlib", "heapq", "itertools",
+    "lap", "math", "msgspec", "numpy", "random", "statistics", "struct", "types", "typing", "zlib", "edged",
 }  # fmt: skip
 
 

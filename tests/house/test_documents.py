@@ -17,7 +17,8 @@ import pytest
 
 import edged.cli
 import edged_calibration.cli
-from edged.config import Config, load, read_toml
+from edged.config import Config, load
+from edged.toml_file import read_toml
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -55,7 +56,7 @@ def commands(block: str) -> Iterator[list[str]]:
         here = re.search(r"<<'?(\w+)'?", line)
         ends_with = here[1] if here else None
         for command in re.split(r"[;&|]+ ", re.sub(r"(^|\s)#.*", "", line)):
-            words = shlex.split(command)
+            words = shlex.split(re.sub(r" > \S+", "", command))
             while words and (words[0] == "sudo" or re.fullmatch(r"[A-Z_]+=.*", words[0])):
                 words = words[1:]
             if words[:1] == ["-u"]:  # sudo -u USER
@@ -143,7 +144,7 @@ def test_every_command_of_the_program_is_documented() -> None:
 
 def test_the_configuration_page_has_every_key() -> None:
     (block, *_) = blocks(ROOT / "docs/configuration.md", "toml")
-    documented = set(re.findall(r"^(?:# )?(\w+) = ", block, re.MULTILINE))
+    documented = set(re.findall(r"^(?:# )?(\w+)(?:\.\w+)* = ", block, re.MULTILINE))
     sections = re.findall(r"^\[+(\w+)\]+", block, re.MULTILINE)
     keys = {field.encode_name: field for field in msgspec.structs.fields(Config)}
     for key, field in keys.items():

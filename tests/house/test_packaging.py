@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.config import read_toml
+from edged.toml_file import read_toml
 
 ROOT = Path(__file__).parents[2]
 

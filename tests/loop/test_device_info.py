@@ -11,9 +11,10 @@ import pytest
 
 from edged.config import EngineConfig
 from edged.engines.bundle import load_bundle
-from edged.engines.device_profile import device_name, profile_path
+from edged.engines.device_profile import Conditions, device_name, profile_path
 from edged.engines.pool import Pool
-from edged.loop.device_info import DeviceInfo, what_is_known
+from edged.loop.device_info import DeviceInfo, mode_in_force, what_is_known
+from tests.support.jetson_tree import JetsonTree
 from tests.support.models import center_model, write_bundle
 
 MODELS = {"fine": center_model(-100.0), "fast": center_model(-90.0)}
@@ -29,8 +30,9 @@ def run(variant: str, energy_j: float | None, **changes: Any) -> dict[str, Any]:
 def known_with(directory: Path, profile: dict[str, Any] | str | None) -> DeviceInfo:
     bundle = load_bundle(write_bundle(directory / "bundle", MODELS))
     if profile is not None:
-        text = profile if isinstance(profile, str) else json.dumps({"version": 1, "device": device_name()} | profile)
-        profile_path(bundle.directory, device_name()).write_text(text)
+        head = {"version": 2, "device": device_name(), "runtime": "cpu"}
+        text = profile if isinstance(profile, str) else json.dumps(head | profile)
+        profile_path(bundle.directory, Conditions(device_name(), "cpu")).write_text(text)
     with Pool.open(bundle, EngineConfig(device="cpu")) as pool:
         return what_is_known(pool, bundle)
 
@@ -43,7 +45,7 @@ def test_without_a_profile_there_are_the_warm_latencies(tmp_path: Path) -> None:
 
 def test_a_profile_brings_watts(tmp_path: Path) -> None:
     known = known_with(tmp_path, {"runs": [run("fine", 0.05), run("fast", 0.02)], "idle_w": [4.0]})
-    assert known.refused is None and known.device is not None and known.device.held
+    assert known.refused is None and known.device is not None and known.device.fixed_clock
     assert known.device.idle_w == (4.0,)
     assert {v.name: v.active_w for v in known.variants} == {"fine": (5.0,), "fast": (2.0,)}
     assert known.clocks_mhz == (), "nothing here can change the clock"
@@ -55,9 +57,11 @@ def test_a_profile_brings_watts(tmp_path: Path) -> None:
         ("{not json", "is not a device profile"),
         ({"runs": [run("fine", 0.05)], "idle_w": [4.0]}, "has no measurement of fast"),
         ({"runs": [run("fine", 0.05, clock=7), run("fast", 0.02)], "idle_w": [4.0]}, "do not fit clocks_mhz"),
+        ({"runs": [run("fine", 0.05, sha256="0" * 64), run("fast", 0.02)]}, "measured another file of fine"),
+        ('{"version": 1}', "is of an older form"),
     ],
 )
-def test_a_profile_that_is_none_is_done_without(profile: dict[str, Any] | str, says: str, tmp_path: Path) -> None:
+def test_a_profile_that_does_not_fit_is_refused(profile: dict[str, Any] | str, says: str, tmp_path: Path) -> None:
     known = known_with(tmp_path, profile)
     assert known.device is None and len(known.variants) == 2
     assert (
@@ -65,6 +69,26 @@ def test_a_profile_that_is_none_is_done_without(profile: dict[str, Any] | str, s
     )
 
 
-def test_a_profile_of_other_files_is_none_of_ours(tmp_path: Path) -> None:
-    known = known_with(tmp_path, {"runs": [run("fine", 0.05, sha256="0" * 64)], "idle_w": [4.0]})
-    assert known.device is None and known.refused is None
+@pytest.mark.parametrize(
+    ("power_mode", "threads", "says"),
+    [("15W", 1, "was measured in power mode unknown; the mode is 15W"), (None, 2, "was measured with 1 threads")],
+)
+def test_a_profile_of_another_power_mode_or_of_other_threads_is_refused(
+    tmp_path: Path, power_mode: str | None, threads: int, says: str
+) -> None:
+    known_with(tmp_path, {"runs": [run("fine", 0.05), run("fast", 0.02)], "idle_w": [4.0]})
+    bundle = load_bundle(tmp_path / "bundle")
+    with Pool.open(bundle, EngineConfig(device="cpu", threads=threads)) as pool:
+        known = what_is_known(pool, bundle, power_mode, threads)
+    assert known.device is None and known.refused is not None and says in known.refused.message
+
+
+def test_the_power_mode_is_that_of_the_power_profile_else_the_one_in_force(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = JetsonTree(tmp_path)
+    assert mode_in_force(None, str(tree.bin)) == "15W" and mode_in_force("25W", str(tree.bin)) == "25W"
+    assert mode_in_force(None, str(tmp_path)) is None and not caplog.text, "a machine without nvpmodel"
+    tree.make("state/nvpmodel.fail", 1)
+    assert mode_in_force(None, f"{tree.bin}:/usr/bin:/bin") is None
+    assert "the power mode is unknown: nvpmodel -q failed with exit code 255: NVPM ERROR" in caplog.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from edged.bus import schema
-from edged.governor.messages import Alternative, Decision, Escalation, Number
+from edged.governor.messages import Alternative, Decision, Number
 from edged.loop.messages import decision_message
 
 DECISION = Decision(
@@ -15,16 +15,15 @@ DECISION = Decision(
     "because",
     (
         Alternative("fine", 0.9, 18.7, False, "would draw 9 W", 0.1805, 9.01),
-        Alternative("fast", 0.8, 8.2, True, "runs"),
+        Alternative("fast", 0.8, 8.2, True, "made 80% of the results", share=0.8),
     ),
     False,
     clock=1,
     price_per_j=0.5,
     frame_share=0.62,
-    escalation=Escalation("fine", 0.4),
-    yielded=("frame_rate",),
+    relaxed=("frame_rate",),
     numbers=(Number("without frames", 3.2, "W", 0.1, 0.4), Number("fast", 0.02, "J", assumed=True)),
-    unheld=("temperature_c = 80 cannot be held",),
+    unenforceable=("temperature_c = 80 cannot be held",),
 )
 
 
@@ -34,7 +33,7 @@ def test_everything_is_carried_in_the_units_of_the_wire() -> None:
     fine, fast = told.alternatives
     assert fine.energy_mj == 180.5 and fine.power_w == 9.01
     assert fast.energy_mj is None and fast.power_w is None
-    assert told.escalation == schema.Escalation("fine", 0.4)
+    assert told.escalation is None and told.shares == {"fast": 0.8}
     assert told.yielded == ["frame_rate"] and told.unheld == ["temperature_c = 80 cannot be held"]
     assert told.numbers[0] == schema.Number("without frames", 3.2, "W", 0.1, 0.4, False)
     assert told.numbers[1].assumed and told.numbers[1].age_s is None

@@ -1,40 +1,47 @@
-"""What gives way is said when it changes, and not more often than a person reads."""
+"""What gives way or cannot be held is an event when it changes, and not more often than a person reads."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from edged.clock import NS_PER_S
-from edged.governor.messages import Decision
-from edged.governor.messages import Yielding as Name
-from edged.loop.relaxed_limits import SAY_EVERY_NS, RelaxedLimits
+from edged.governor.messages import Decision, Limit
+from edged.loop.relaxed_limits import EVERY_NS, RelaxedLimits
 
 CALM = Decision("fast", 1, "power", "fine would draw 9 W", (), False)
+BEGIN_NS = 100 * NS_PER_S
 
 
-def yields(*names: Name, share: float = 1.0) -> Decision:
-    return replace(CALM, yielded=names, frame_share=share)
+def relaxed(*names: Limit, share: float = 1.0) -> Decision:
+    return replace(CALM, relaxed=names, frame_share=share)
 
 
-def test_a_change_is_said_with_its_reason() -> None:
-    yielding = RelaxedLimits()
-    begin_ns = 100 * NS_PER_S
-    assert yielding.event(CALM, begin_ns) is None, "nothing gives way, as before"
-    event = yielding.event(yields("frame_rate", share=0.4), begin_ns)
-    assert event is not None and event.kind == "yields"
-    assert event.text == "the frame rate gives way, about 40% of the frames run: fine would draw 9 W"
-    assert yielding.event(yields("frame_rate", share=0.4), begin_ns + 2 * SAY_EVERY_NS) is None
-    over = yielding.event(CALM, begin_ns + 2 * SAY_EVERY_NS)
-    assert over is not None and over.text.startswith("nothing gives way any more")
+def texts(limits: RelaxedLimits, decision: Decision, now_ns: int) -> list[str]:
+    return [f"{event.kind}: {event.text}" for event in limits.events(decision, now_ns)]
 
 
-def test_flapping_is_said_once_in_a_while_and_ends_with_the_truth() -> None:
-    yielding = RelaxedLimits()
-    said = []
-    for second in range(60, 90):
-        decision = yields("deadline") if second % 2 else CALM
-        if yielding.event(decision, second * NS_PER_S) is not None:
-            said.append(second)
-    assert 2 <= len(said) <= 3
-    last = yielding.event(yields("heat"), 200 * NS_PER_S)
-    assert last is not None and "temperature limit" in last.text
+def test_a_change_is_an_event_with_its_reason() -> None:
+    limits = RelaxedLimits()
+    assert texts(limits, CALM, BEGIN_NS) == [], "nothing gives way, as before"
+    assert texts(limits, relaxed("frame_rate", share=0.4), BEGIN_NS) == [
+        "yields: the frame rate gives way, about 40% of the frames run: fine would draw 9 W"
+    ]
+    assert texts(limits, relaxed("frame_rate", share=0.4), BEGIN_NS + 2 * EVERY_NS) == []
+    assert texts(limits, CALM, BEGIN_NS + 2 * EVERY_NS) == ["yields: all limits hold again, on all frames"]
+
+
+def test_quick_changes_give_few_events_and_the_last_is_true() -> None:
+    limits = RelaxedLimits()
+    seconds = [
+        second for second in range(60, 90)
+        if texts(limits, relaxed("deadline") if second % 2 else CALM, second * NS_PER_S)
+    ]  # fmt: skip
+    assert 2 <= len(seconds) <= 3
+    assert "temperature limit" in texts(limits, relaxed("heat"), 200 * NS_PER_S)[0]
+
+
+def test_an_unenforceable_limit_is_an_event_at_once_and_so_is_its_end() -> None:
+    limits, sentence = RelaxedLimits(), "power_w = 4 cannot be held: the device draws more with no frame at all"
+    assert texts(limits, replace(CALM, unenforceable=(sentence,)), BEGIN_NS) == [f"unenforceable: {sentence}"]
+    assert texts(limits, replace(CALM, unenforceable=(sentence,)), BEGIN_NS + 1) == []
+    assert texts(limits, CALM, BEGIN_NS + 2) == ["unenforceable: every limit that is set can be held again"]

@@ -32,7 +32,7 @@ class Heard:
     """In the places of Steering and Budgets."""
 
     def __init__(self) -> None:
-        self.ceiling = GpuClock([300.0, 600.0, 900.0])
+        self.gpu_clock = GpuClock([300.0, 600.0, 900.0])
         self.said: list[tuple[float, Sensed]] = []
         self.samples: list[Sample] = []
 

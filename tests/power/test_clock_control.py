@@ -18,7 +18,7 @@ import pytest
 
 from edged.bus.schema import Event
 from edged.config import CameraConfig, Limits, PowerConfig
-from edged.engines.device_profile import device_name, profile_path
+from edged.engines.device_profile import Conditions, device_name, profile_path
 from edged.engines.pool import Pool
 from edged.governor.messages import Device, Variant
 from edged.loop.device_info import DeviceInfo
@@ -57,7 +57,7 @@ class Board(Plant):
         variants = [
             Variant(v.name, v.accuracy, v.latency_ms, (1.0,) * clocks, v.active_w * clocks) for v in told.variants
         ]
-        device = Device(IDLE_W, sensor_lag_s=0.0, sensor_mean_s=0.05, clock_dwell_s=0.5)
+        device = Device(IDLE_W)
         return DeviceInfo(tuple(variants), device, MHZ)
 
 
@@ -86,10 +86,10 @@ def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_makes_the_clock_a_give
         stack.enter_context(served(house.publisher))
         stack.enter_context(running(house, [camera]))
 
-        def economy() -> Any:
-            return house.calls.call(lambda: house.governor._helm.state.economy)
+        def state() -> Any:
+            return house.calls.call(lambda: house.governor.governor.state)
 
-        wait_for(lambda: not economy().device.held, 20)
+        wait_for(lambda: not state().device.fixed_clock, 20)
         assert helper.ceiling_mhz == TOP
 
         cap_w = 3.6  # at the highest clock the board draws more even at rest
@@ -104,13 +104,13 @@ def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_makes_the_clock_a_give
 
         held_mhz = helper.ceiling_mhz
         helper.kill()
-        wait_for(lambda: economy().device.held, 10)
-        assert economy().clock == MHZ.index(held_mhz), "killed like that it puts nothing back: the sensor says so"
-        report = house.governor.ceiling.report
+        wait_for(lambda: state().device.fixed_clock, 10)
+        assert state().clock == MHZ.index(held_mhz), "killed like that it puts nothing back: the sensor says so"
+        report = house.governor.gpu_clock.report
         assert report is not None and report.clock_mhz is None and report.problem
         helper.start()
         assert helper.ceiling_mhz == TOP
-        wait_for(lambda: not economy().device.held, 20)
+        wait_for(lambda: not state().device.fixed_clock, 20)
         wait_for(lambda: helper.ceiling_mhz < 800, 20)
     wait_for(lambda: helper.ceiling_mhz == TOP, 20)
 
@@ -128,7 +128,10 @@ def profile(models: dict[str, bytes]) -> dict[str, Any]:
         for name, model in models.items()
         for n in range(len(MHZ))
     ]  # fmt: skip
-    return {"version": 1, "device": device_name(), "runs": runs, "clocks_mhz": MHZ, "idle_w": [4 + w for w in IDLE_W]}
+    return {
+        "version": 2, "device": device_name(), "runtime": "cpu", "power_mode": "15W", "runs": runs, "clocks_mhz": MHZ,
+        "idle_w": [4 + w for w in IDLE_W],
+    }  # fmt: skip
 
 
 CONFIG = """
@@ -145,7 +148,7 @@ clock_control = true
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     bundle = write_bundle(tmp_path / "bundle", MODELS)
-    profile_path(bundle, device_name()).write_text(json.dumps(profile(MODELS)))
+    profile_path(bundle, Conditions(device_name(), "cpu", "15W")).write_text(json.dumps(profile(MODELS)))
     return write_config(tmp_path, bundle, {"gate": SMALL}, CONFIG)
 
 
@@ -197,7 +200,7 @@ def test_without_a_helper_the_daemon_runs_and_says_what_is_missing(helper: Helpe
 
 def test_without_a_profile_of_clocks_there_is_nothing_to_choose_by(helper: Helper, config: Path) -> None:
     bundle = config.parent / "bundle"
-    profile_path(bundle, device_name()).unlink()
+    profile_path(bundle, Conditions(device_name(), "cpu", "15W")).unlink()
     with on_board(helper, config) as daemon:
         wait_for(lambda: daemon.camera("gate")["captured"] > 5, 20)
         assert daemon.state()["clock"] is None and helper.ceiling_mhz == TOP

@@ -75,6 +75,21 @@ def test_an_empty_tree_is_all_unknown(tmp_path: Path) -> None:
     assert len(sample.missing) == 5
 
 
+def test_an_energy_counter_that_stands_still_or_was_reset_is_no_power(machine: Machine) -> None:
+    machine.rapl("intel-rapl:0", "package-0", 5_000_000_000)
+    machine.rapl("intel-rapl:0:0", "dram", 7_000_000)
+    machine.read()
+    sample = machine.read()
+    assert sample.power_w is None and sample.rails_w == {"package-0": None, "package-0/dram": 0.0}, "a part may be off"
+    assert "power of package-0: the energy counter has not advanced for 1.0 s" in sample.missing
+    machine.rapl("intel-rapl:0", "package-0", 1_000_000)  # its driver was loaded anew: this is no wrap
+    sample = machine.read()
+    assert sample.power_w is None
+    assert any("which no working monitor does" in why for why in sample.missing)
+    machine.rapl("intel-rapl:0", "package-0", 16_000_000)
+    assert machine.read().power_w == pytest.approx(15.0)
+
+
 def test_counters_that_stand_still_are_not_an_idle_machine(machine: Machine) -> None:
     machine.read()
     sample = machine.read()

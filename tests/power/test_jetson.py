@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 from time import perf_counter
 
@@ -95,9 +96,117 @@ def test_a_rail_that_vanishes_takes_the_total_with_it_and_comes_back(nano: Read)
     sample = nano()
     assert sample.power_w is None and sample.rails_w["VDD_IN"] is None
     assert sample.rails_w["VDD_SOC"] == pytest.approx(1.351, abs=0.001)
-    assert "no total power: Jetson Orin Nano has it on VDD_IN; VDD_IN is not there" in sample.missing
+    assert "no total power: Jetson Orin Nano has it on VDD_IN; VDD_IN is unknown" in sample.missing
     current.write_text("1408\n")
     assert nano().power_w == pytest.approx(7.006, abs=0.001)
+
+
+def chip_of(board: Read, rail: str) -> tuple[Path, str]:
+    """The monitor of a rail and its channel."""
+    current = board.tree.root / board.tree.rail(rail)
+    return current.parent, current.name.removeprefix("curr").removesuffix("_input")
+
+
+@pytest.mark.parametrize(
+    ("board", "rail"),
+    [("orin_nano", "VDD_IN"), ("orin_nx", "VDD_IN"), ("agx_orin", "VIN_SYS_5V0"), ("agx_orin", "VDDQ_VDD2_1V8AO")],
+)
+@pytest.mark.parametrize("mv", [0, -8])
+def test_a_rail_stuck_at_0_v_is_no_power_of_0_w(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: str, rail: str, mv: int
+) -> None:
+    it = Read(tmp_path, board, monkeypatch)
+    chip, channel = chip_of(it, rail)
+    (chip / f"in{channel}_input").write_text(f"{mv}\n")
+    sample = it()
+    assert sample.rails_w[rail] is None and sample.power_w is None
+    assert any(why.startswith(f"no power of rail {rail}: its voltage reads") for why in sample.missing)
+
+
+def test_a_monitor_that_multiplies_by_itself_is_judged_by_its_voltage_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = Read(tmp_path, "thor", monkeypatch)
+    (chip,) = (name.parent for name in it.tree.root.glob("sys/devices/platform/i2c/*/hwmon/*/power1_input"))
+    assert it().power_w == pytest.approx(23.364)
+    (chip / "in1_input").write_text("0\n")
+    assert it().power_w is None
+
+
+@pytest.mark.parametrize("ma", [0, 20])
+def test_a_module_that_seems_to_draw_nothing_has_no_total(nano: Read, ma: int) -> None:
+    nano.tree.write(nano.tree.rail("VDD_IN"), ma)
+    sample = nano()
+    assert sample.power_w is None
+    assert any("VDD_IN reads 0." in why and "a running device draws more" in why for why in sample.missing)
+
+
+@pytest.mark.parametrize(("shunt_uohm", "ma"), [(5000, 32_760), (5000, -32_760), (10_000, 16_380), (20_000, 8190)])
+def test_a_current_at_the_end_of_its_monitor_s_range_is_unknown(nano: Read, shunt_uohm: int, ma: int) -> None:
+    chip, channel = chip_of(nano, "VDD_IN")
+    (chip / f"shunt{channel}_resistor").write_text(f"{shunt_uohm}\n")
+    nano.tree.write(nano.tree.rail("VDD_IN"), ma)
+    sample = nano()
+    assert sample.rails_w["VDD_IN"] is None and sample.power_w is None
+    assert any("the end of the monitor's range" in why for why in sample.missing)
+    nano.tree.write(nano.tree.rail("VDD_IN"), 2000)
+    assert nano().power_w == pytest.approx(9.952)
+
+
+def test_more_than_a_module_can_draw_is_no_total(nano: Read) -> None:
+    nano.tree.write(nano.tree.rail("VDD_IN"), 15_000)  # as a program that multiplies for us would report it
+    sample = nano()
+    assert sample.power_w is None
+    assert "no total power: VDD_IN reads 75 W, more than Jetson Orin Nano can draw" in sample.missing
+
+
+def test_a_voltage_at_the_end_of_its_monitor_s_range_is_unknown(nano: Read) -> None:
+    chip, channel = chip_of(nano, "VDD_IN")
+    (chip / f"in{channel}_input").write_text("32760\n")
+    assert nano().power_w is None
+
+
+def minutes(board: Read, count: int, *moving: str) -> Sample:
+    """A reading every five seconds while the load changes each minute; the zones `moving` follow it."""
+    for second in range(0, 60 * count, 5):
+        busy = second // 60 % 2
+        board.tree.write(board.tree.rail("VDD_IN"), 2400 + second if busy else 1200 + second)
+        for zone in moving:
+            board.tree.write(f"sys/class/thermal/{zone}/temp", 60_000 + 5 * second + 9000 * busy)
+        sample = board(5)
+    return sample
+
+
+def test_a_temperature_that_keeps_its_value_under_changing_load_is_unknown(nano: Read) -> None:
+    assert minutes(nano, 2).temperature_c == 48.093, "not long enough to tell"
+    sample = minutes(nano, 4)
+    assert sample.temperature_c is None and sample.power_w is not None
+    assert any(
+        re.fullmatch(r"tj-thermal has read 48.093 C for \d minutes while the load changed: the sensor is stuck", why)
+        for why in sample.missing
+    )
+    nano.tree.write("sys/class/thermal/thermal_zone8/temp", 50_000)
+    assert nano(1).temperature_c == 50.0, "it lives again"
+
+
+def test_the_hottest_is_the_hottest_of_the_sensors_that_work(nano: Read) -> None:
+    sample = minutes(nano, 6, "thermal_zone0", "thermal_zone1")
+    assert sample.temperatures_c["tj-thermal"] is None
+    assert sample.temperature_c == sample.temperatures_c["cpu-thermal"] and sample.temperature_c is not None
+
+
+def test_a_temperature_under_an_even_load_may_keep_its_value(nano: Read) -> None:
+    for _ in range(120):
+        sample = nano(5)
+    assert sample.temperature_c == 48.093
+
+
+def test_a_power_that_keeps_its_value_while_the_gpu_s_use_changes_is_unknown(nano: Read) -> None:
+    for second in range(0, 600, 5):
+        nano.tree.write(f"{nano.tree.gpu}/load", 900 if second // 60 % 2 else 50)
+        sample = nano(5)
+    assert sample.power_w is None and sample.rails_w["VDD_IN"] is None
+    assert any(why.startswith("VDD_IN has read 7.00621 W for") for why in sample.missing)
 
 
 def test_a_monitor_that_comes_back_under_another_number(nano: Read) -> None:

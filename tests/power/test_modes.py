@@ -16,7 +16,7 @@ from edged.bus.schema import Event
 from edged.cli import main
 from edged.client import Client
 from edged.errors import EdgedError, UsageError
-from edged.power import modes as modes_module
+from edged.power import nvpmodel
 from edged.power.modes import Mode, ModeControl
 from tests.support.daemon import RunningDaemon, write_config
 from tests.support.jetson_tree import JetsonTree
@@ -234,11 +234,12 @@ def test_root_sets_it_with_the_tool_but_never_through_a_reboot(
 def test_a_tool_that_fails_or_hangs(bare: tuple[JetsonTree, ModeControl], monkeypatch: pytest.MonkeyPatch) -> None:
     tree, control = bare
     tree.make("state/nvpmodel.fail", 1)
-    modes = control.read()
-    assert modes.modes == () and modes.current is None
+    with pytest.raises(EdgedError, match="failed with exit code 255: NVPM ERROR: Error opening") as refused:
+        control.read()
+    assert refused.value.hint
     (tree.root / "state/nvpmodel.fail").unlink()
     tree.make("state/nvpmodel.delay", 30)
-    monkeypatch.setattr(modes_module, "TOOL_S", 0.2)
+    monkeypatch.setattr(nvpmodel, "TIMEOUT_S", 0.2)
     with pytest.raises(EdgedError, match="does not end"):
         control.read()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -93,9 +95,42 @@ def test_power_is_the_mean_of_the_energy_counter_between_two_readings(
     assert provider.read().rails_w["gpu"] == 70.0
 
 
-def test_the_card_s_power_is_no_total_where_the_host_has_no_meter(fake: FakeNvml) -> None:
-    sample = NvmlProvider(Host(None)).read()
-    assert sample.power_w is None and sample.rails_w["gpu"] == 70.0
+def test_where_the_host_has_no_meter_the_power_is_the_card_s_and_an_estimate(fake: FakeNvml, tmp_path: Path) -> None:
+    sample = NvmlProvider(HostProvider(tmp_path)).read()  # a host without any sensor
+    assert (sample.power_w, sample.power_estimated, sample.rails_w["gpu"]) == (70.0, True, 70.0)
+    assert sample.temperature_c == 61
+    assert "the host's power is not measured: the power is that of the GPU's card alone (gpu)" in sample.missing
+    assert not [why for why in sample.missing if why.startswith(("no power", "no temperature"))], "they are known"
+
+
+def test_a_counter_that_does_not_advance_and_a_card_of_0_w_are_no_power(
+    fake: FakeNvml, now: Callable[[float], None]
+) -> None:
+    provider = NvmlProvider(Host(20.0))
+    provider.read()
+    now(1.0)
+    assert provider.read().rails_w["gpu"] == 70.0, "the driver's own mean"
+    fake.answers["nvmlDeviceGetPowerUsage"] = 0
+    now(1.0)
+    sample = provider.read()
+    assert sample.rails_w["gpu"] is None and sample.power_w is None
+    assert "the GPU's power is unknown: it reads 0 W, and a card in use draws more" in sample.missing
+
+
+def test_a_card_whose_temperature_keeps_its_value_under_changing_load_is_unknown(
+    fake: FakeNvml, now: Callable[[float], None]
+) -> None:
+    provider = NvmlProvider(Host(20.0))
+    for minute in range(6):
+        for _ in range(60):
+            now(1.0)
+            fake.answers["nvmlDeviceGetTotalEnergyConsumption"] += 300_000 if minute % 2 else 70_000
+            sample = provider.read()
+    assert sample.temperatures_c["gpu"] is None and sample.temperature_c is None
+    assert any(re.match(r"gpu has read 61 C for [56] minutes while the load changed", why) for why in sample.missing)
+    fake.answers["nvmlDeviceGetTemperature"] = 62
+    now(1.0)
+    assert provider.read().temperature_c == 62
 
 
 def test_each_slowdown_that_begins_is_one_event_and_idleness_is_none(fake: FakeNvml) -> None:

@@ -11,7 +11,7 @@ from time import monotonic
 from edged import clock
 from edged.bus import schema
 from edged.config import PowerConfig
-from edged.power.telemetry import EnergyMeter, Sample, Sampler, open_provider
+from edged.power.telemetry import Sample, Sampler, open_provider
 
 S = clock.NS_PER_S
 
@@ -129,26 +129,6 @@ def test_the_configured_provider_opens_and_reads_this_machine() -> None:
     provider.close()
     assert provider.name == sample.provider == "host"
     assert sample.memory_available_mb is not None and sample.memory_available_mb > 10
-
-
-def test_energy_is_the_trapezoid_and_what_is_not_known_is_a_gap() -> None:
-    meter = EnergyMeter(interval_s=1.0)
-    told = []
-    for at_s, power_w in [(0, 4.0), (1, 6.0), (2, None), (3, 8.0), (4, 10.0), (14, 10.0), (14.5, 10.0)]:
-        sample = meter.add(Sample("scripted", int(at_s * S), power_w=power_w))
-        told.append((sample.energy_j, sample.energy_gap_s))
-    assert told == [
-        (None, 0.0), (5.0, 0.0), (5.0, 1.0), (5.0, 2.0), (14.0, 2.0),
-        (14.0, 12.0),  # ten seconds without a reading are not guessed
-        (19.0, 12.0),
-    ]  # fmt: skip
-
-
-def test_energy_does_not_run_backwards_with_a_stuck_clock() -> None:
-    meter = EnergyMeter(1.0)
-    assert [meter.add(Sample("scripted", at * S, power_w=5.0)).energy_j for at in (10, 11, 11, 9, 10)] == [
-        None, 5.0, 5.0, 5.0, 10.0,
-    ]  # fmt: skip
 
 
 def test_the_samplers_samples_carry_the_energy_even_when_stale() -> None:

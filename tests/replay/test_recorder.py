@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from edged.config import RecordConfig
 from edged.errors import EdgedError
-from edged.governor.helm import Helm
+from edged.governor.governor import Governor
 from edged.governor.messages import Device, Sensed, Tick
 from edged.replay import log
 from edged.replay import recorder as recorders
@@ -19,6 +18,7 @@ from edged.replay.record import Entry, Sampled
 from edged.replay.recorder import PATTERN, LogFile, Recorder, directory_of
 from edged.replay.replayer import Outcome, replay
 from tests.replay.test_replay import BUDGET, VARIANTS, drive
+from tests.support.bus import wait_for
 
 
 class Events(list[tuple[str, str]]):
@@ -33,13 +33,6 @@ def opened(path: Path, max_mb: float = 100.0) -> tuple[Recorder, Events]:
     return recorder, events
 
 
-def until(condition: object, timeout_s: float = 10.0) -> None:
-    begun = time.monotonic()
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() - begun < timeout_s
-        time.sleep(0.01)
-
-
 def replayed(path: Path) -> Outcome:
     with path.open("rb") as source:
         return replay(log.read(source, log.header(source, str(path))))
@@ -48,16 +41,18 @@ def replayed(path: Path) -> Outcome:
 def test_what_was_decided_replays_and_samples_are_there(tmp_path: Path) -> None:
     recorder, events = opened(tmp_path / "record")
     recorder.start()
-    helm = Helm(VARIANTS, BUDGET, 0, Device((4.0,)), recorder.tap)
+    governor = Governor(VARIANTS, BUDGET, 0, Device((4.0,)), recorder.on_call)
     recorder.sample({"power_w": 5.5, "temperature_c": None}, 0)
-    drive(helm)
+    drive(governor)
     assert recorder.close(10.0) and not events
     (file,) = (tmp_path / "record").glob(PATTERN)
     outcome = replayed(file)
     assert outcome.exact and outcome.choices == 80 and not outcome.broken
     with file.open("rb") as source:
         found = [e for e in log.read(source, log.header(source, "x")) if isinstance(e, Entry)]
-    assert [e.asked.json for e in found if isinstance(e.asked, Sampled)] == ['{"power_w": 5.5, "temperature_c": null}']
+    assert [e.request.json for e in found if isinstance(e.request, Sampled)] == [
+        '{"power_w": 5.5, "temperature_c": null}'
+    ]
     assert recorder.status.problem is None
     assert recorder.status.megabytes == pytest.approx(file.stat().st_size / 1e6, abs=0.001)
 
@@ -68,10 +63,10 @@ def test_the_ring_keeps_its_size_and_each_file_replays_by_itself(
     monkeypatch.setattr(recorders, "FLUSH_RECORDS", 50)
     recorder, _ = opened(tmp_path, max_mb=0.06)
     recorder.start()
-    helm = Helm(VARIANTS, BUDGET, 0, Device((4.0,)), recorder.tap)
+    governor = Governor(VARIANTS, BUDGET, 0, Device((4.0,)), recorder.on_call)
     for k in range(24):
-        drive(helm, 4, k * 5_000_000_000)
-        until(recorder._queue.empty)
+        drive(governor, 4, k * 5_000_000_000)
+        wait_for(recorder._queue.empty)
     assert recorder.close(10.0)
     files = sorted(tmp_path.glob(PATTERN))
     assert 3 <= len(files) <= recorders.PARTS + 1
@@ -82,7 +77,7 @@ def test_the_ring_keeps_its_size_and_each_file_replays_by_itself(
         assert outcome.exact and outcome.unchecked == 0 and not outcome.broken, file
     again, _ = opened(tmp_path, max_mb=0.06)  # the next run goes on counting
     again.start()
-    Helm(VARIANTS, BUDGET, 0, None, again.tap)
+    Governor(VARIANTS, BUDGET, 0, None, again.on_call)
     assert again.close(10.0)
     assert sorted(tmp_path.glob(PATTERN))[-1].name > files[-1].name
 
@@ -94,7 +89,7 @@ def test_what_is_not_its_own_is_left_alone(tmp_path: Path) -> None:
     for number in (1, 2):
         recorder, events = opened(tmp_path, max_mb=0.05)
         recorder.start()
-        drive(Helm(VARIANTS, BUDGET, 0, None, recorder.tap))
+        drive(Governor(VARIANTS, BUDGET, 0, None, recorder.on_call))
         assert recorder.close(10.0) and not events and recorder.status.problem is None
         assert (tmp_path / f"edged-{number:08d}.log").stat().st_size > 1000
     assert all(path.stat().st_size == 200_000 for path in strangers)
@@ -105,13 +100,13 @@ def test_a_full_queue_is_counted_in_the_log_and_exact_again_after_it(
 ) -> None:
     monkeypatch.setattr(recorders, "QUEUE", 50)
     recorder, events = opened(tmp_path)
-    helm = Helm(VARIANTS, BUDGET, 0, Device((4.0,)), recorder.tap)
-    drive(helm)  # nobody takes anything out yet
+    governor = Governor(VARIANTS, BUDGET, 0, Device((4.0,)), recorder.on_call)
+    drive(governor)  # nobody takes anything out yet
     assert recorder.dropped > 100
     recorder.start()
-    until(recorder._queue.empty)
+    wait_for(recorder._queue.empty)
     for i in range(10):
-        helm.observe(Tick(), 10_000_000_000 + i * 500_000_000)
+        governor.observe(Tick(), 10_000_000_000 + i * 500_000_000)
     assert recorder.close(10.0)
     (file,) = tmp_path.glob(PATTERN)
     outcome = replayed(file)
@@ -134,17 +129,17 @@ def small_files() -> Iterator[None]:
 def test_a_full_disk_ends_the_recording_with_an_event_and_nothing_else(tmp_path: Path, small_files: None) -> None:
     recorder, events = opened(tmp_path)
     recorder.start()
-    helm = Helm(VARIANTS, BUDGET, 0, Device((4.0,)), recorder.tap)
+    governor = Governor(VARIANTS, BUDGET, 0, Device((4.0,)), recorder.on_call)
     for k in range(60):
-        drive(helm, 4, k * 5_000_000_000)
+        drive(governor, 4, k * 5_000_000_000)
         if recorder.status.problem:
             break
-        until(lambda: recorder._queue.empty() or recorder.status.problem)
-    until(lambda: bool(events))
+        wait_for(lambda: recorder._queue.empty() or recorder.status.problem)
+    wait_for(lambda: bool(events))
     ((kind, text),) = events
     assert kind == "recording_stopped" and "File too large" in text
     assert recorder.status.problem
-    helm.observe(Sensed(5.0), 10**12)  # the governor goes on
+    governor.observe(Sensed(5.0), 10**12)  # the governor goes on
     assert recorder.close()
     (file,) = tmp_path.glob(PATTERN)
     outcome = replayed(file)
@@ -165,7 +160,7 @@ def test_where_it_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_single_file_for_those_who_have_the_time(tmp_path: Path) -> None:
     with LogFile(tmp_path / "one.log", "simulated", estimated=True) as file:
-        drive(Helm(VARIANTS, BUDGET, 0, Device((4.0,)), file.tap))
+        drive(Governor(VARIANTS, BUDGET, 0, Device((4.0,)), file.on_call))
     assert replayed(tmp_path / "one.log").choices == 80
     with pytest.raises(EdgedError, match="cannot be written"):
         LogFile(tmp_path / "none" / "one.log", "simulated")

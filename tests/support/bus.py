@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import zmq
 import zmq.auth
 
-from edged.bus.endpoint import CurveServer
+from edged.bus.curve import CurveServer
 from edged.bus.publisher import Publisher
+
+PATIENCE: Final = 6.0
+"""A deadline in a test says how long an idle machine may take; a busy or slow one gets so many times that."""
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-    end = time.monotonic() + timeout_s
+    """Until the condition holds; fails after `timeout_s` times PATIENCE."""
+    end = time.monotonic() + timeout_s * PATIENCE
     while not condition():
         assert time.monotonic() < end, "the condition did not come true in time"
         time.sleep(0.002)
@@ -33,10 +39,11 @@ def served(publisher: Publisher) -> Iterator[Publisher]:
     stop = threading.Event()
 
     def run() -> None:
+        readable = select.poll()
+        readable.register(publisher.fd, select.POLLIN)
         while not stop.is_set():
-            select.select([publisher.fd], [], [], 0.05)
-            while publisher.serve():
-                pass
+            if not publisher.serve():
+                readable.poll(50)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -60,25 +67,55 @@ def publishing(endpoint: str, curve: CurveServer | None = None) -> Iterator[Publ
 
 @contextlib.contextmanager
 def subscribed(endpoint: str, *topics: bytes, kind: int = zmq.SUB) -> Iterator[zmq.Socket[bytes]]:
-    with zmq.Context() as context, context.socket(kind) as socket:
-        socket.linger = 0
+    with zmq.Context() as context, context.socket(kind) as subscriber:
+        subscriber.linger = 0
         for topic in topics:
-            socket.setsockopt(zmq.SUBSCRIBE, topic)
-        socket.connect(endpoint)
-        yield socket
+            subscriber.setsockopt(zmq.SUBSCRIBE, topic)
+        subscriber.connect(endpoint)
+        yield subscriber
 
 
-def drain(socket: zmq.Socket[bytes], quiet_ms: int = 150) -> list[list[bytes]]:
+@contextlib.contextmanager
+def raw_peer(path: Path, kind: bytes = b"SUB") -> Iterator[socket.socket]:
+    """A peer at a local socket that has done ZMTP 3.1's handshake and follows no rule after it."""
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(5)
+        peer.connect(str(path))
+        peer.sendall(b"\xff" + bytes(7) + b"\x01\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32))
+        missing = 64
+        while missing:
+            received = len(peer.recv(missing))
+            assert received, "the other end closed the connection"
+            missing -= received
+        body = b"\x05READY\x0bSocket-Type" + len(kind).to_bytes(4, "big") + kind
+        peer.sendall(b"\x04" + bytes([len(body)]) + body)
+        yield peer
+
+
+def is_closed(peer: socket.socket, timeout_s: float = 5.0) -> bool:
+    """Whether the other end closes the connection in that time; what it says first is passed over."""
+    peer.settimeout(timeout_s)
+    try:
+        while peer.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def drain(subscriber: zmq.Socket[bytes], quiet_ms: int = 150) -> list[list[bytes]]:
     """Everything that comes until it is quiet."""
     found = []
-    while socket.poll(quiet_ms):
-        found.append(socket.recv_multipart())
+    while subscriber.poll(quiet_ms):
+        found.append(subscriber.recv_multipart())
     return found
 
 
 def free_port() -> int:
-    with zmq.Context() as context, context.socket(zmq.PUB) as socket:
-        return socket.bind_to_random_port("tcp://127.0.0.1")
+    with zmq.Context() as context, context.socket(zmq.PUB) as probe:
+        return probe.bind_to_random_port("tcp://127.0.0.1")
 
 
 def curve_keys(directory: Path) -> tuple[Path, Path]:

@@ -16,8 +16,8 @@ from edged.bus.control import request
 from edged.client import Client
 from edged.errors import EdgedError
 
-START_S = 30.0
-STOP_S = 10.0
+START_S = 100.0
+STOP_S = 60.0
 
 
 def write_config(
@@ -54,7 +54,7 @@ class RunningDaemon:
         return (self.directory / "log").read_text()
 
     def ask(self, op: str, **arguments: object) -> dict[str, Any]:
-        return request(op, self.control, 5.0, None, **arguments)
+        return request(op, self.control, 30.0, None, **arguments)
 
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = self.ask("snapshot")["state"]
@@ -64,7 +64,7 @@ class RunningDaemon:
         return next(camera for camera in self.state()["cameras"] if camera["camera"] == name)
 
     def client(self, *topics: str) -> Client:
-        return Client(self.results, topics or ("",), timeout_s=10.0)
+        return Client(self.results, topics or ("",), timeout_s=60.0)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

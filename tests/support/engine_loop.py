@@ -14,6 +14,7 @@ from edged.config import CameraConfig
 from edged.frames import ring as rings
 from edged.frames.cameras import Cameras, CameraStatus
 from edged.frames.frame import Frame
+from tests.support.bus import PATIENCE
 
 
 class EngineLoop:
@@ -65,10 +66,10 @@ class EngineLoop:
         self._changed.clear()
 
     def until(self, condition: Callable[[], bool], within_s: float) -> float:
-        """Turn until it holds; returns how long that took. Fails after the deadline."""
+        """Turn until it holds; returns how long that took. Fails after `within_s` times PATIENCE."""
         begin = time.monotonic()
         while not condition():
-            assert time.monotonic() - begin < within_s, f"not within {within_s} s; {self.changes}"
+            assert time.monotonic() - begin < within_s * PATIENCE, f"not within {within_s} s; {self.changes}"
             self.turn()
         return time.monotonic() - begin
 
@@ -104,4 +105,4 @@ def child_pid(name: str = "cam") -> int:
 
 
 def ring_files(loop: EngineLoop) -> list[str]:
-    return sorted(path.name for path in rings.SHM.glob(f"edged-{loop.instance}-*"))
+    return sorted(path.name for path in rings.SHM.glob(f"edged-{loop.cameras._names.token}-*"))

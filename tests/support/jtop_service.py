@@ -28,7 +28,7 @@ REDIRECTED = (
     "/sys/", "/proc/device-tree/", "/proc/stat", "/proc/driver/nvidia/", "/etc/nv_tegra_release",
     "/etc/nvfancontrol.conf", "/etc/systemd/system/nvfancontrol.service", "/var/lib/nvfancontrol/",
 )  # fmt: skip
-START_S = 30.0
+START_S = 100.0
 
 
 class JtopService:
@@ -92,7 +92,7 @@ def namespaces_allowed() -> bool:
             "mount -t overlay overlay -o lowerdir=/etc,upperdir=a,workdir=b c"
         )
         try:
-            tried = subprocess.run([*NAMESPACES, "sh", "-c", script], capture_output=True, timeout=20, check=False)
+            tried = subprocess.run([*NAMESPACES, "sh", "-c", script], capture_output=True, timeout=100, check=False)
         except OSError:
             return False
         return tried.returncode == 0

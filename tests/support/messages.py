@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from edged import clock
-from edged.bus.schema import Alternative, Decision, Detection, Event, Latency, Result, RingRef, State, Status, Telemetry
+from edged.bus.schema import (
+    Alternative,
+    Decision,
+    Detection,
+    Event,
+    Latency,
+    Result,
+    RingRef,
+    State,
+    Status,
+    Telemetry,
+    Track,
+)
 from edged.bus.schema import VariantState as Variant
 
 
@@ -40,6 +52,23 @@ def status(camera: str = "gate") -> Status:
         drops={"superseded": 1},
         reconnects=0,
         last_frame_age_ms=5.0,
+    )
+
+
+def track(camera: str = "gate") -> Track:
+    return Track(
+        camera=camera,
+        kind="cross",
+        track=7,
+        label="gear",
+        class_id=2,
+        t_capture=1.7e9,
+        box=(1.5, 2.5, 100.25, 200.125),
+        point=(0.04, 0.28),
+        duration_s=3.5,
+        best_score=0.9,
+        line="door",
+        direction="left",
     )
 
 

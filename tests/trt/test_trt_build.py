@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edged.engines import trt
+from edged.engines import cuda, trt
 from edged.engines.bundle import load_bundle
 from edged.engines.manifest import InputSpec, Layers
 from edged.errors import EdgedError, UsageError
@@ -149,7 +149,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "Gpu", HostGpu)
     monkeypatch.setattr(HostGpu, "integrated", True)
     monkeypatch.setattr(trt, "why_not", lambda: None)
-    monkeypatch.setattr(trt, "device_name", lambda: "NVIDIA Jetson Orin Nano")
+    monkeypatch.setattr(cuda, "device_name", lambda: "NVIDIA Jetson Orin Nano")
 
 
 @pytest.fixture(autouse=True)
@@ -309,7 +309,7 @@ def test_a_builder_that_does_not_start_is_one_sentence(tmp_path: Path, monkeypat
 def test_plans_of_other_devices_stay_in_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = bundle(tmp_path / "b")
     build_bundle(directory, 4, SILENT)
-    monkeypatch.setattr(trt, "device_name", lambda: "NVIDIA Jetson AGX Orin")
+    monkeypatch.setattr(cuda, "device_name", lambda: "NVIDIA Jetson AGX Orin")
     build_bundle(directory, 4, SILENT)
     devices = [f.built.device for f in load_bundle(directory).manifest.variants[0].files if f.built is not None]
     assert devices == ["NVIDIA Jetson Orin Nano", "NVIDIA Jetson AGX Orin"]
@@ -384,7 +384,7 @@ def test_the_command_takes_bundle_and_batch_from_the_configuration(tmp_path: Pat
     assert [one.max_batch for one in built] == [2]
     with pytest.raises(UsageError, match="that would name a bundle") as caught:
         command.run(arguments(None, config=str(tmp_path / "none.toml")))
-    assert "build BUNDLE" in caught.value.hint
+    assert "give the directory of one: BUNDLE" in caught.value.hint
 
 
 BUILD = """

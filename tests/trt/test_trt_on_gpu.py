@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edged.engines.cuda import CudaError, Gpu
+from edged.engines.cuda import CudaError, Gpu, device_of
 from edged.engines.pool import Pool
-from edged.engines.trt import TrtEngine, TrtRuntime, device_of
+from edged.engines.trt import TrtEngine, TrtRuntime
 from edged.frames.frame import PixelFormat
 from edged.vision.letterbox import Letterboxer, open_letterboxer
 from tests.support.models import CLASSES, HEIGHT, WIDTH

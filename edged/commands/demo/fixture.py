@@ -1,7 +1,7 @@
-"""What the demo is played on: a private directory, rendered cameras, and a real daemon as a child process.
+"""The demo's environment: a private directory, rendered cameras, and a real daemon as a child process.
 
-The cameras: rendered scenes by the `test` source, whose truth is known frame by frame, and a video file encoded on the
-spot from another such scene. The daemon is `edged run`, in a runtime directory of its own, so it meets no other.
+The cameras are rendered scenes of the `test` source, whose objects are known in every frame, and a video file that is
+encoded at start from another such scene. The daemon is `edged run` with a private runtime directory.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ WIDTH, HEIGHT, FPS = 1280, 720, 10
 VIDEO_SEED: Final = 30
 VIDEO_FRAMES: Final = 80
 FIRST_DEADLINE_MS: Final = 1000.0
-"""Until the programme sets one that suits this machine, so that nothing is late while the cameras open."""
+"""Until the script sets one that fits this machine, so that nothing is late while the cameras open."""
 STOP_S: Final = 10.0
 LOG_TAIL_BYTES: Final = 2000
 _DAEMON: Final = (
-    "import signal, sys; from edged.cli import main; from edged.frames.forkserver import die_with_parent; "
+    "import signal, sys; from edged.cli import main; from edged.frames.prctl import die_with_parent; "
     "die_with_parent(signal.SIGTERM); sys.exit(main())"
 )
-"""`edged`, but it ends in order when the demo is killed: there is nobody else to stop it."""
+"""`edged`, which also stops when the demo is killed."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ CAMERAS: Final = (
 
 
 class Fixture:
-    """The daemon and all it needs, from entry to exit; nothing is left behind."""
+    """The daemon and its directory, from entry to exit; nothing is left behind."""
 
     def __init__(self, cameras: int, bundle: Path) -> None:
         self.cameras = CAMERAS[:cameras]
         self._bundle = bundle
-        with _room("temporary files"):
+        with _reporting_full_disk("temporary files"):
             self._directory = Path(tempfile.mkdtemp(prefix="edged-demo-"))
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -85,7 +85,7 @@ class Fixture:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def prepare(self) -> None:
-        """Encode the video, where a camera wants one, and write the configuration."""
+        """Encode the video, if a camera uses it, and write the configuration."""
         video = self._directory / "belt.mp4"
         if any(camera.kind == "file" for camera in self.cameras):
             encode_scene(video, VIDEO_SEED, VIDEO_FRAMES)
@@ -95,16 +95,16 @@ class Fixture:
             source = scene if camera.kind == "test" else f"file://{video}"
             lines += ["[[camera]]", f'name = "{camera.name}"', f'source = "{source}"']
         file = self._directory / "demo.toml"
-        with _room(file):
+        with _reporting_full_disk(file):
             file.write_text("\n".join(lines) + "\n")
 
     def start(self) -> None:
-        """Start the daemon. In a session of its own: Ctrl-C is for the demo, which then stops the daemon in order."""
+        """Start the daemon in its own session: Ctrl-C reaches the demo alone, which then stops the daemon."""
         with (self._directory / "daemon.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _DAEMON, "run", "-c", str(self._directory / "demo.toml")],
                 env={**os.environ, "RUNTIME_DIRECTORY": str(self._directory)},
-                cwd=self._directory,  # where Python looks for modules first: nobody else's
+                cwd=self._directory,  # Python imports from the current directory first: a private one
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -112,7 +112,7 @@ class Fixture:
             )
 
     def require_alive(self) -> None:
-        """EdgedError with the end of its log if the daemon is gone."""
+        """EdgedError with the end of its log if the daemon has exited."""
         if self._process is None or self._process.poll() is not None:
             code = None if self._process is None else self._process.returncode
             tail = (self._directory / "daemon.log").read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace").strip()
@@ -130,8 +130,8 @@ class Fixture:
 
 
 @contextlib.contextmanager
-def _room(what: str | Path) -> Iterator[None]:
-    """A file system that is full, or shut, is told in a sentence."""
+def _reporting_full_disk(what: str | Path) -> Iterator[None]:
+    """A full or read-only file system becomes an EdgedError."""
     try:
         yield
     except OSError as error:
@@ -141,7 +141,7 @@ def _room(what: str | Path) -> Iterator[None]:
 
 
 def encode_scene(path: Path, seed: int, frames: int) -> None:
-    """`frames` pictures of a scene as H.264. Encoded in memory: FFmpeg crashes on a file system that is full."""
+    """`frames` pictures of a scene as H.264. Encoded in memory, since FFmpeg crashes on a full file system."""
     encoded = io.BytesIO()
     scene = Scene(seed, WIDTH, HEIGHT, FPS)
     picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
@@ -152,5 +152,5 @@ def encode_scene(path: Path, seed: int, frames: int) -> None:
             scene.render(index, picture)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
         container.mux(stream.encode(None))
-    with _room(path):
+    with _reporting_full_disk(path):
         path.write_bytes(encoded.getvalue())

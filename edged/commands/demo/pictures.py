@@ -1,7 +1,7 @@
-"""What a person can look at: the very frames that results were made from, with boxes, labels, variant and age.
+"""Pictures for people: the frames that results were made from, with boxes, labels, variant and age.
 
 In: results and the pixels a client mapped from the ring. Out: edged-demo.png (every camera under every variant) and
-edged-demo.mp4 (the cameras side by side as time goes by). On the demo's main thread, a few times a second.
+edged-demo.mp4 (the cameras side by side over time). On the demo's main thread, a few times a second.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Gallery:
         self._due_s = dict.fromkeys(self.cameras, 0.0)
 
     def offer(self, client: Client, result: Result, now_s: float) -> None:
-        """Take its picture out of the ring if it is time for one, and the camera has not overwritten it."""
+        """Copy its picture from the ring if one is due and the camera has not overwritten it."""
         if now_s < self._due_s[result.camera]:
             return
         pixels = client.frame(result)
@@ -89,16 +89,16 @@ class Gallery:
 
 
 class Clip:
-    """An H.264 file to which one composed picture is added at a time; closed, it can be played.
+    """An H.264 file to which composed pictures are added one at a time.
 
-    Encoded in memory (some MB at most) and written at the end: FFmpeg crashes on a file system that is full.
+    Encoded in memory (some MB at most) and written at the end, since FFmpeg crashes on a full file system.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stream: Any = None
         self._frames = 0
-        write(path, b"")  # refused now, not after all the acts
+        write(path, b"")  # fail now, not after all the acts
         self._encoded = io.BytesIO()
         self._container = av.open(self._encoded, "w", format="mp4")
 
@@ -115,7 +115,7 @@ class Clip:
             self._path.unlink(missing_ok=True)
 
     def add(self, gallery: Gallery, panel: Sequence[str], now_s: float) -> None:
-        """The picture of this moment, if it is time for one. `panel`: a heading, then sentences."""
+        """Add the current picture, if one is due. `panel`: a heading, then sentences."""
         if self._frames > now_s * CLIP_FPS or now_s > CLIP_LONGEST_S or not gallery.last:
             return
         picture = _compose([tile(gallery.last.get(name), name, CLIP_TILE) for name in gallery.cameras], panel)
@@ -129,7 +129,7 @@ class Clip:
 
 
 def write(path: Path, content: bytes) -> None:
-    """All of it or EdgedError; of what does not fit, nothing is left."""
+    """Write all of it or raise EdgedError; no partial file is left."""
     try:
         path.write_bytes(content)
     except OSError as error:
@@ -139,7 +139,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def tile(shot: Shot | None, camera: str, size: tuple[int, int]) -> Image:
-    """One camera: its picture in `size` (width, height) with what was seen, under a line that says how."""
+    """One camera: its picture in `size` (width, height) with the detections, under a line with variant and age."""
     if shot is None:
         blank = np.full((size[1], size[0], 3), _DARK, np.uint8)
         _text(blank, f"{camera}: no picture under this variant", (12, 26), 0.6, _WHITE)

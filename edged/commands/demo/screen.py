@@ -1,6 +1,6 @@
-"""What the demo shows while it runs: a live screen on a terminal, a few plain lines elsewhere.
+"""What the demo shows while it runs: a live screen on a terminal, plain lines elsewhere.
 
-In: a View of the moment, a few times a second. Out: the terminal (rich), or lines on the given stream.
+In: a View of the current state, a few times a second. Out: the terminal (rich), or lines on the given stream.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _COLOURS: Final = ("cyan", "yellow", "magenta", "blue")
 
 @dataclass(frozen=True)
 class View:
-    """All that may be shown, at `now_s` of `seconds`."""
+    """Everything that may be shown, at `now_s` of `seconds`."""
 
     now_s: float
     seconds: float
     act: Act
-    tally: Stats
+    stats: Stats
     state: State | None
     decision: Decision | None
     lost: int
@@ -52,24 +52,24 @@ class Screen(Protocol):
 
 
 class PlainScreen:
-    """A line for each act and decision, and one every two seconds with what the cameras give."""
+    """A line for each act and decision, and one every two seconds with the state of the cameras."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._due_s = PLAIN_EVERY_S
 
     def begin(self, act: Act, now_s: float) -> None:
-        self._say(now_s, f"act {act.number} of 3, {act.name}: {act.caption}")
+        self._print(now_s, f"act {act.number} of 3, {act.name}: {act.caption}")
 
     def decided(self, decision: Decision, now_s: float) -> None:
-        self._say(now_s, f"decision: {decision.reason}")
+        self._print(now_s, f"decision: {decision.reason}")
 
     def show(self, view: View) -> None:
         if view.now_s < self._due_s:
             return
         self._due_s += PLAIN_EVERY_S
         parts = []
-        for name, camera in view.tally.cameras.items():
+        for name, camera in view.stats.cameras.items():
             age = (
                 ""
                 if camera.last is None
@@ -77,17 +77,17 @@ class PlainScreen:
             )
             parts.append(f"{name} {camera.fps(view.now_s):.0f} fps{age}")
         variant = view.decision.variant if view.decision else "-"
-        self._say(view.now_s, f"{variant}: " + " | ".join(parts))
+        self._print(view.now_s, f"{variant}: " + " | ".join(parts))
 
     def close(self) -> None:
-        """Nothing to tidy up."""
+        """Nothing to do."""
 
-    def _say(self, now_s: float, text: str) -> None:
+    def _print(self, now_s: float, text: str) -> None:
         print(f"{now_s:5.1f} s  {text}", file=self._stream, flush=True)
 
 
 class LiveScreen:
-    """The whole terminal, until `close` gives it back."""
+    """Uses the whole terminal until `close`."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, screen=True, auto_refresh=False)
@@ -133,7 +133,7 @@ def picture_of(view: View, out: Console) -> Group:
 def _cameras(view: View, out: Console) -> Table:
     rows: list[tuple[str | Text, ...]] = []
     states = {camera.camera: camera for camera in view.state.cameras} if view.state else {}
-    for name, camera in view.tally.cameras.items():
+    for name, camera in view.stats.cameras.items():
         status, last = states.get(name), camera.last
         state = status.state if status else "starting"
         late = last is not None and not last.deadline_met
@@ -158,7 +158,7 @@ def _variants(view: View, out: Console) -> Table:
     predicted = {o.variant: o.predicted_ms for o in view.decision.alternatives} if view.decision else {}
     running = view.decision.variant if view.decision else None
     for index, variant in enumerate(view.state.variants if view.state else ()):
-        tally = view.tally.variants.get(variant.name)
+        counted = view.stats.variants.get(variant.name)
         mark = "> " if variant.name == running else "  "
         ms = predicted.get(variant.name)
         rows.append(
@@ -166,7 +166,7 @@ def _variants(view: View, out: Console) -> Table:
                 Text(mark + variant.name, style=f"bold {_COLOURS[index % 4]}" if mark.strip() else _COLOURS[index % 4]),
                 number(variant.accuracy, 3),
                 "-" if ms is None else f"{ms:.1f} ms",
-                *(variant_cells(tally) if tally else ("0", "-", "-", "-", "-", "-")),
+                *(variant_cells(counted) if counted else ("0", "-", "-", "-", "-", "-")),
             )
         )
     columns = "variant", ">accuracy", ">predicted", ">frames", ">age p50", ">p99", ">late", ">precision", ">recall"
@@ -174,27 +174,27 @@ def _variants(view: View, out: Console) -> Table:
     return fitting_table(out, columns, rows, wraps={}, expendable=expendable, gap=3, header_style="dim")
 
 
-def variant_cells(tally: VariantStats) -> tuple[str, ...]:
+def variant_cells(counted: VariantStats) -> tuple[str, ...]:
     """frames, p50 and p99 age, late, precision, recall."""
-    p50, p99 = tally.age_ms(0.5), tally.age_ms(0.99)
+    p50, p99 = counted.age_ms(0.5), counted.age_ms(0.99)
     return (
-        str(tally.frames),
+        str(counted.frames),
         "-" if p50 is None else f"{p50:.1f} ms",
         "-" if p99 is None else f"{p99:.1f} ms",
-        str(tally.late),
-        "-" if tally.precision is None else f"{tally.precision:.3f}",
-        "-" if tally.recall is None else f"{tally.recall:.3f}",
+        str(counted.late),
+        "-" if counted.precision is None else f"{counted.precision:.3f}",
+        "-" if counted.recall is None else f"{counted.recall:.3f}",
     )
 
 
 def _timeline(view: View) -> Text:
-    """One block for each slice of the time gone by, in the colour of the variant that ran."""
+    """One block per slice of elapsed time, in the colour of the variant that ran."""
     names = [variant.name for variant in view.state.variants] if view.state else []
     text = Text()
-    runs = view.tally.runs
+    runs = view.stats.runs
     for block in range(int(STRIP * min(1.0, view.now_s / view.seconds))):
         until_s = (block + 1) * view.seconds / STRIP
-        name = next((name for begun_s, name in reversed(runs) if begun_s <= until_s), None)
+        name = next((name for started_s, name in reversed(runs) if started_s <= until_s), None)
         text.append("█" if name else " ", style=_COLOURS[names.index(name) % 4] if name in names else "")
     text.append(" " * (STRIP - len(text)))
     for index, name in enumerate(names):
@@ -205,7 +205,7 @@ def _timeline(view: View) -> Text:
 def _ages(view: View) -> Text:
     """The last results, newest to the right: a full block is the deadline in force, red is late."""
     text = Text()
-    recent = list(view.tally.recent)[-STRIP:]
+    recent = list(view.stats.recent)[-STRIP:]
     for result in recent:
         height = min(8, max(1, round(8 * result.age_ms / result.deadline_ms)))
         text.append(_BARS[height], style="green" if result.deadline_met else "red")

@@ -1,7 +1,7 @@
-"""The demo's three acts, played through the control socket as an operator would: what to set when, and what to say.
+"""The demo's three acts, run through the control socket as an operator would: what to set when, and the captions.
 
 In: the time, and the daemon's own predictions. Out: `set` requests and captions. The limits are chosen from what this
-machine measured, so the governor has a real reason to change; nothing is pinned and nothing is acted.
+machine measured, so the governor has a real reason to change; nothing is pinned or faked.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import msgspec
 from edged.bus.schema import Alternative, Decision
 
 COMFORT: Final = 2.0
-"""Act 1 gives the most accurate variant this much more time than it is predicted to need."""
+"""The deadline of act 1, as a multiple of the time that the most accurate variant is predicted to need."""
 CLEAR_GAP: Final = 0.9
-"""Below this ratio of predicted times a deadline can be put between two variants."""
+"""Below this ratio of predicted times a deadline fits between two variants."""
 
-Ask = Callable[..., dict[str, Any]]
-"""`ask(op, **arguments)`: the daemon's reply; raises EdgedError when it refuses."""
+Request = Callable[..., dict[str, Any]]
+"""`request(op, **arguments)`: the daemon's reply; raises EdgedError when it refuses."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Act:
 class Script:
     """`advance` until `seconds` are over; one act each third."""
 
-    def __init__(self, seconds: float, deadline_ms: float, ask: Ask) -> None:
+    def __init__(self, seconds: float, deadline_ms: float, request: Request) -> None:
         self._third_s = seconds / 3
-        self._ask = ask
+        self._request = request
         self._first_ms = deadline_ms
         self.act = Act(0, "start", "the daemon starts: it loads and warms every variant of the bundle", deadline_ms)
 
     def advance(self, now_s: float) -> Act | None:
-        """The act that begins now, or None while one goes on."""
+        """The act that begins now, or None while one continues."""
         number = min(3, 1 + int(now_s / self._third_s))
         if number == self.act.number:
             return None
@@ -74,7 +74,7 @@ class Script:
         self._set(tight_ms)
         caption = (
             f"the deadline is set to {tight_ms:g} ms. For 99 in 100 frames {best.variant} needs {_ms(best)} here and "
-            f"{fast.variant} {_ms(fast)}: each frame gets the better one that still comes in time"
+            f"{fast.variant} {_ms(fast)}: each frame gets the better one that still meets the deadline"
         )
         return Act(2, "pressure", caption, tight_ms)
 
@@ -84,17 +84,17 @@ class Script:
         return Act(3, "relief", caption, self._first_ms)
 
     def _predictions(self) -> list[Alternative]:
-        """How every variant stands now, the most accurate first. Setting the limit anew has the governor look again."""
+        """Every variant's predicted time now, the most accurate first. Setting the limit causes a new decision."""
         self._set(self.act.deadline_ms)
-        (decision,) = msgspec.convert(self._ask("why", n=1)["decisions"], list[Decision])
+        (decision,) = msgspec.convert(self._request("why", n=1)["decisions"], list[Decision])
         return decision.alternatives
 
     def _set(self, deadline_ms: float) -> None:
-        self._ask("set", deadline_ms=deadline_ms)
+        self._request("set", deadline_ms=deadline_ms)
 
 
 def _between(fast_ms: float, slow_ms: float) -> float:
-    """Nearer to the slow one, so that the fast one has room; far enough from it that not all frames may have it."""
+    """Nearer to the slow one, so that the fast one fits; far enough below it that it does not fit every frame."""
     return round(max(math.sqrt(fast_ms * slow_ms), min(1.5 * fast_ms, 0.9 * slow_ms)), 1)
 
 

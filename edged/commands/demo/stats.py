@@ -1,7 +1,7 @@
 """Counts what a subscriber of the demo receives: results in, numbers per camera and variant out, and against truth.
 
-Nothing here is taken from the daemon's word: ages, late frames and the objects found are counted from its results, and
-what is in the picture is asked of the scene that was rendered. On the demo's main thread.
+The daemon's own counters are not used: ages, late frames and objects found are counted from its results, and the
+objects in each picture are known from the rendered scene. On the demo's main thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edged.synthetic.scene import LABELS, Scene, SceneObject
 
 MATCH_IOU: Final = 0.5
 EDGE_PX: Final = 12.0
-"""A part nearer than this to the left or right edge may be cut off: a detector's box is a few pixels uncertain."""
+"""A part nearer than this to the left or right edge may be cut off; a detector's box is uncertain by a few pixels."""
 RATE_WINDOW_S: Final = 2.0
 AGES_KEPT: Final = 100_000
 
@@ -51,7 +51,7 @@ class VariantStats:
 
 @dataclass
 class CameraStats:
-    """`arrivals_s`: when results came, within the last RATE_WINDOW_S."""
+    """`arrivals_s`: arrival times of results within the last RATE_WINDOW_S."""
 
     results: int = 0
     arrivals_s: deque[float] = field(default_factory=deque)
@@ -71,7 +71,7 @@ class Stats:
         self.cameras = {camera.name: CameraStats() for camera in cameras}
         self.variants: dict[str, VariantStats] = {}
         self.runs: list[tuple[float, str]] = []
-        """when results of another variant than before began to come"""
+        """(time of the first result, variant) of each run of results from one variant"""
         self.recent: deque[Result] = deque(maxlen=120)
         self._scenes = {c.name: Scene(c.seed, WIDTH, HEIGHT, FPS) for c in cameras if measured and c.kind == "test"}
 
@@ -79,7 +79,7 @@ class Stats:
     def results(self) -> int:
         return sum(camera.results for camera in self.cameras.values())
 
-    def take(self, result: Result, now_s: float) -> None:
+    def add(self, result: Result, now_s: float) -> None:
         camera = self.cameras[result.camera]
         camera.results += 1
         camera.arrivals_s.append(now_s)

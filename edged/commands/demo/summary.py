@@ -1,4 +1,4 @@
-"""What the demo has shown, at its end: tables for people, or one object for programs. Tally and last state in."""
+"""The summary at the end of the demo: tables for people, or one object for programs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edged.commands.demo.screen import variant_cells
 from edged.commands.demo.stats import Stats
 from edged.commands.terminal import causes
 
-TOLD_CHANGES: Final = 6
-"""As many runs of a variant are told one by one; of more only the number."""
+LISTED_CHANGES: Final = 6
+"""Up to so many runs are listed; of more, only the number is printed."""
 
 
-def as_object(tally: Stats, state: State, seconds: float, lost: int, files: list[str]) -> dict[str, Any]:
+def as_object(stats: Stats, state: State, seconds: float, lost: int, files: list[str]) -> dict[str, Any]:
     """Per camera `captured` = `results` + the sum of `drops` + `on_its_way`; ages in ms."""
     cameras = []
     for camera in state.cameras:
@@ -43,21 +43,21 @@ def as_object(tally: Stats, state: State, seconds: float, lost: int, files: list
             "precision": counted.precision,
             "recall": counted.recall,
         }
-        for name, counted in tally.variants.items()
+        for name, counted in stats.variants.items()
     ]
     return {
         "seconds": seconds,
         "cameras": cameras,
         "variants": variants,
-        "runs": [{"at_s": round(at_s, 2), "variant": name} for at_s, name in tally.runs],
+        "runs": [{"at_s": round(at_s, 2), "variant": name} for at_s, name in stats.runs],
         "messages_lost": lost,
         "files": files,
     }
 
 
-def show(out: Console, tally: Stats, state: State, seconds: float, lost: int) -> None:
+def show(out: Console, stats: Stats, state: State, seconds: float, lost: int) -> None:
     out.print(
-        f"\n{tally.results} results in {seconds:.0f} s, counted by a subscriber; {lost} messages lost on the way.\n"
+        f"\n{stats.results} results in {seconds:.0f} s, counted by a subscriber; {lost} messages lost on the way.\n"
     )
     out.print("Frames since the daemon started:")
     cameras = _table(
@@ -73,21 +73,19 @@ def show(out: Console, tally: Stats, state: State, seconds: float, lost: int) ->
     out.print()
     out.print("Results since the acts began:")
     variants = _table("variant", ">frames", ">age p50", ">age p99", ">late", ">precision", ">recall")
-    for name, counted in tally.variants.items():
+    for name, counted in stats.variants.items():
         variants.add_row(name, *variant_cells(counted))
     out.print(variants)
-    out.print(f"\n{_changes(tally.runs)}")
-    if any(counted.precision is not None for counted in tally.variants.values()):
+    out.print(f"\n{_changes(stats.runs)}")
+    if any(counted.precision is not None for counted in stats.variants.values()):
         out.print("Precision and recall: whole objects with the right label at IoU 0.5, on the rendered cameras.")
 
 
 def _changes(runs: Sequence[tuple[float, str]]) -> str:
-    if len(runs) <= TOLD_CHANGES:
+    if len(runs) <= LISTED_CHANGES:
         return f"The variant that ran: {' -> '.join(f'{name} at {at_s:.1f} s' for at_s, name in runs)}."
     changes, first_s, last_s = len(runs) - 1, runs[1][0], runs[-1][0]
-    return (
-        f"The variant changed {changes} times from {first_s:.1f} to {last_s:.1f} s: every batch is a choice of its own."
-    )
+    return f"The variant changed {changes} times from {first_s:.1f} to {last_s:.1f} s: the variant is chosen per batch."
 
 
 def _table(*columns: str) -> Table:

@@ -1,0 +1,1 @@
+"""Identity over time: detections in, tracks, zones and their events out. Pure."""
