@@ -21,6 +21,7 @@ from edged.commands import guard_view
 from edged.commands.terminal import ask, causes, console, fitting_table, number, printable, progress, span
 from edged.commands.why import BOUNDS, consequences
 from edged.errors import EdgedError
+from edged.frames.ring import StreamFigures
 
 WAIT_S = 3.0
 BUDGETS = {"deadline": "on time", "power": "mean power", "energy": "energy", "frame_rate": "frames run"}
@@ -85,16 +86,30 @@ def _rest(state: State, before: State) -> Table:
         grid.add_row("ran", Text(ran))
     for name, sentence in guard_view.sentences(state.guard) if state.guard is not None else ():
         grid.add_row(name, Text(sentence))
-    for name, sentence in zip(("device", *[""] * 5), device(state.telemetry), strict=False):
-        grid.add_row(name, Text(sentence))
-    for reason in state.telemetry.missing if state.telemetry else ():
-        grid.add_row("", Text(printable(reason), style="dim"))
+    for row in [*_streams(state), *_device(state)]:
+        grid.add_row(*row)
     if state.clock is not None:
         grid.add_row("GPU clock", _clock(state.clock))
     if state.recording is not None:
         grid.add_row("recording", _recording(state.recording))
     grid.add_row("progress", ", ".join(f"{name} {age:.1f} s ago" for name, age in state.stages.items()))
     return grid
+
+
+def _streams(state: State) -> Iterator[tuple[str, Text]]:
+    """What each camera's stream costs, where that is known."""
+    name = "streams"
+    for camera in state.cameras:
+        if camera.stream is not None and (words := StreamFigures(*msgspec.structs.astuple(camera.stream)).words()):
+            yield name, Text(f"{camera.camera}: {words}")
+            name = ""
+
+
+def _device(state: State) -> Iterator[tuple[str, Text]]:
+    for name, sentence in zip(("device", *[""] * 5), device(state.telemetry), strict=False):
+        yield name, Text(sentence)
+    for reason in state.telemetry.missing if state.telemetry else ():
+        yield "", Text(printable(reason), style="dim")
 
 
 def _decision(decision: Decision) -> Iterator[tuple[str, str]]:

@@ -208,10 +208,10 @@ class StreamMeter:
             return
         before, self._before = self._before, replace(cost)
         first, self._since_ns = self._since_ns == 0, now_ns
+        if first:  # nothing to compare with
+            return
         pictures = cost.pictures - before.pictures
         bits = 8 * (cost.bytes - before.bytes)
-        if first or min(pictures, bits) < 0:  # nothing to compare with, or the file began anew
-            return
         decode_us = (cost.decode_ns - before.decode_ns) // pictures // 1000 if pictures else 0
         bitrate = bits * clock.NS_PER_S // elapsed_ns
         ring.figures(cost.lost_packets, decode_us, bitrate, cost.keyframe_interval_ns // clock.NS_PER_MS)

@@ -188,6 +188,15 @@ class StreamFigures:
     mbit_s: float | None
     keyframe_interval_s: float | None
 
+    def words(self) -> str:
+        """For people."""
+        known = [] if self.decode_ms is None else [f"{self.decode_ms:.1f} ms to decode a picture"]
+        known += [] if self.mbit_s is None else [f"{self.mbit_s:.1f} Mbit/s"]
+        if self.keyframe_interval_s is not None:
+            known.append(f"a keyframe every {self.keyframe_interval_s:.1f} s")
+        known += [f"{self.lost_packets} packets lost"] if self.lost_packets else []
+        return ", ".join(known)
+
 
 class RingWriter(_Ring):
     """The child's side. `begin`, fill the array, then `commit`; a frame begun again and not committed is lost."""

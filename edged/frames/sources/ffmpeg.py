@@ -5,6 +5,7 @@ In: a path or URL. Out: NV12 frames, the damaged ones marked. Runs in the camera
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,11 +70,16 @@ class _Stream:
     """An open container and its first video stream that is no cover picture."""
 
     def __init__(
-        self, url: str, shown: SourceUri, options: dict[str, str], timeout: tuple[float, float] | None
+        self,
+        url: str,
+        shown: SourceUri,
+        options: dict[str, str],
+        timeout: tuple[float, float] | None,
+        cost: StreamCost,
     ) -> None:
         self._uri = shown
         self.begun_ns = clock.mono_ns()
-        self.cost = StreamCost()
+        self.cost = cost
         self._damage = DamageTracker()
         self._tags: dict[int, _Tag] = {}
         self._before_ns: int | None = None
@@ -196,7 +202,8 @@ class NetworkSource:
 
     def __init__(self, uri: SourceUri, transport: str, read_s: float) -> None:
         options = {**_RTSP, "rtsp_transport": transport} if uri.kind == "rtsp" else dict(_HTTP)
-        self._stream = _Stream(uri.url(), uri, options, (_OPEN_S, read_s))
+        self.cost = StreamCost()
+        self._stream = _Stream(uri.url(), uri, options, (_OPEN_S, read_s), self.cost)
         self._frames = self._stream.decoded()
         self._picture = Picture()
         self._anchor_ns: int | None = None
@@ -213,10 +220,6 @@ class NetworkSource:
     def info(self) -> SourceInfo:
         assert self._picture.info is not None, "the constructor waits for the first picture"
         return self._picture.info
-
-    @property
-    def cost(self) -> StreamCost:
-        return self._stream.cost
 
     def grab(self) -> Grabbed:
         grabbed, self._next = self._next, None
@@ -256,13 +259,32 @@ class NetworkSource:
         self._stream.close()
 
 
+def _check_path(path: str) -> None:
+    """EdgedError for the paths that users write by mistake and FFmpeg has no words for."""
+    if os.path.isdir(path):
+        raise EdgedError(f"cannot play {path}: it is a directory", "name one video file, in a [[camera]] table each")
+    if os.path.lexists(path):
+        return
+    if any(character in path for character in "*[") or (path.count("?") and "=" not in path):
+        raise EdgedError(
+            f"cannot play {path}: a pattern names no file", "name one video file, in a [[camera]] table each"
+        )
+    plain, question, options = path.partition("?")
+    if question and os.path.isfile(plain):
+        raise EdgedError(
+            f"cannot play {path}: a path takes no options", f"write file://{os.path.abspath(plain)}?{options}"
+        )
+
+
 class FileSource:
     """A video file, at its own pace or (pace=0) unpaced, over and over or (loop=0) once."""
 
     def __init__(self, uri: SourceUri) -> None:
+        _check_path(uri.target)
         self._uri = uri
         self._paced, self._loop = uri.options["pace"] == 1, uri.options["loop"] == 1
         self._picture = Picture()
+        self.cost = StreamCost()
         self._reopen()
         self._fps = self._stream.fps or 25.0
         self._period_ns = round(NS_PER_S / self._fps)
@@ -279,13 +301,9 @@ class FileSource:
         assert self._picture.info is not None, "the constructor looks at the first picture"
         return self._picture.info
 
-    @property
-    def cost(self) -> StreamCost:
-        return self._stream.cost
-
     def _reopen(self) -> None:
         try:
-            self._stream = _Stream("file:" + self._uri.target, self._uri, dict(_FILE), None)
+            self._stream = _Stream("file:" + self._uri.target, self._uri, dict(_FILE), None, self.cost)
         except EdgedError as error:
             raise EdgedError(f"cannot play {self._uri.target}: {error.message}") from None
         self._frames = self._stream.decoded()
