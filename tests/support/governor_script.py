@@ -81,14 +81,17 @@ class GovernorScript:
         slow: float = 1.0,
         celsius: float | None = 50.0,
         fps: float = 30.0,
+        idle_w: float | None = None,
     ) -> list[str | None]:
-        """What was chosen, frame by frame."""
+        """What was chosen, frame by frame. The meter shows `watts`, or what frames and `idle_w` really draw."""
         chosen: list[str | None] = []
-        every = max(1, round(fps / 5))
+        every, joules = max(1, round(fps / 5)), 0.0
         for i in range(int(seconds * fps)):
             self.t_s += 1 / fps
             if i % every == 0:
-                self.tell(Sensed(watts, celsius))
+                drawn_w = watts if idle_w is None else idle_w + joules * fps / every
+                self.tell(Sensed(drawn_w, celsius, power_lag_s=0.0, power_mean_s=0.1))
+                joules = 0.0
             if i % max(1, round(fps / 2)) == 0:
                 self.tell(Tick())
             clock = self.state.clock if self.state.device.fixed_clock else self.state.plan.clock
@@ -100,6 +103,7 @@ class GovernorScript:
             variant = self.variants[choice.variant]
             factor = variant.clock_factor[clock] if variant.clock_factor else 1.0
             ms = variant.latency_ms[0] * factor * slow
+            joules += ms / 1000 * (variant.active_w[clock] if variant.active_w else 0.0)
             self.tell(BatchDone(choice.variant, 1, ms, 2.0, int(ms + 2.0 > self.state.budget.deadline_ms), clock))
             self.last = choice.variant
         return chosen
