@@ -10,9 +10,8 @@ import pytest
 from edged.governor.messages import Battery, BatteryBudget, Budget, Device, Sensed, Tick
 from edged.governor.planner.replan import CERTAIN_S
 from edged.governor.state import State
-from tests.support.governor_script import DEVICE, VARIANTS, GovernorScript
+from tests.support.governor_script import AT_ONE_CLOCK, DEVICE, GovernorScript
 
-AT_ONE_CLOCK = tuple(replace(v, clock_factor=(1.0,), active_w=v.active_w[-1:]) for v in VARIANTS)
 OPEN = Budget(60.0, 0.99, 0.0)
 FIXED = replace(DEVICE, fixed_clock=True)
 NIGHT = replace(OPEN, battery=BatteryBudget(3600.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from edged.clock import NS_PER_S
@@ -27,6 +28,7 @@ FP16 = Variant("fp16", 0.80, (20.0, 37.0), (2.0, 1.0), (5.0, 14.0))
 INT8 = Variant("int8", 0.73, (13.0, 24.0), (2.0, 1.0), (4.6, 13.0))
 SPARSE = Variant("int8-sparse", 0.70, (10.0, 18.0), (2.0, 1.0), (4.7, 13.0))
 VARIANTS = (FP16, INT8, SPARSE)
+AT_ONE_CLOCK = tuple(replace(v, clock_factor=(1.0,), active_w=v.active_w[-1:]) for v in VARIANTS)
 DEVICE = Device((4.6, 5.9), fixed_clock=False, leakage_w_per_c=0.015)
 BUDGET = Budget(60.0, 0.99, 0.0, 7.5, 10.0, temperature_c=85.0)
 
