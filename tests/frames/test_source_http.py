@@ -118,9 +118,9 @@ def test_a_single_picture_is_fetched_again_and_again() -> None:
         assert time.monotonic() - begin > 0.3 and camera.requests == 5
         assert source.info.fps == 10
         source.close()
-        with pytest.raises(EdgedError, match="the URL gives no JPEG picture"):
-            with HttpCamera(single("video/mp2t", b"G" * 1000)) as other:
-                opened(other.url, poll_s=1)
+    none = single("video/mp2t", b"G" * 1000)
+    with HttpCamera(none) as camera, pytest.raises(EdgedError, match="the URL gives no JPEG picture"):
+        opened(camera.url, poll_s=1)
 
 
 def test_redirects_basic_authentication_and_refusals() -> None:
@@ -138,13 +138,13 @@ def test_redirects_basic_authentication_and_refusals() -> None:
         source.close()
         with pytest.raises(EdgedError, match="refuses the user or the password"):
             opened(camera.url.replace("://", "://root:no@"))
-        with HttpCamera(single("text/plain", b"", 302, Location=camera.url)) as elsewhere:
-            with pytest.raises(EdgedError, match="refuses the user or the password"):
-                opened(elsewhere.url)
+        moved = single("text/plain", b"", 302, Location=camera.url)
+        with HttpCamera(moved) as elsewhere, pytest.raises(EdgedError, match="refuses the user or the password"):
+            opened(elsewhere.url)
     for status, says in ((404, "HTTP 404"), (302, "redirects to something that is not HTTP")):
-        with HttpCamera(single("text/plain", b"", status, Location="file:///etc/passwd")) as camera:
-            with pytest.raises(EdgedError, match=says):
-                opened(camera.url)
+        answer = single("text/plain", b"", status, Location="file:///etc/passwd")
+        with HttpCamera(answer) as camera, pytest.raises(EdgedError, match=says):
+            opened(camera.url)
 
 
 def transport_stream(path: Path, count: int) -> bytes:
