@@ -8,7 +8,7 @@ without a meter it is None. One thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
@@ -117,7 +117,7 @@ def measure(
             version=2,
             device=pool.machine,
             runtime=pool.device,
-            runs=_runs(bundle, pool, cases),
+            runs=_runs(pool.digests, cases),
             power_mode=plan.power_mode,
             threads=config.threads if pool.device == "cpu" else 1,
             clocks_mhz=clocks_mhz,
@@ -157,14 +157,7 @@ def _turn(bench: Bench, meter: PowerMeter, idle_w: float | None, case: _Case, se
         case.energy_j += joules - idle_w * meter.spent_s
 
 
-def _runs(bundle: Bundle, pool: Pool, cases: Sequence[_Case]) -> list[ProfiledRun]:
-    ran = {variant.name: variant.file for variant in pool.variants}
-    digests = {
-        spec.name: file.sha256
-        for spec in bundle.manifest.variants
-        for file in spec.files
-        if file.path == ran[spec.name]
-    }
+def _runs(digests: Mapping[str, str], cases: Sequence[_Case]) -> list[ProfiledRun]:
     runs = []
     for case in cases:
         p50, p90, p99 = (round(float(value), 4) for value in np.percentile(case.latencies_ms, (50, 90, 99)))

@@ -57,8 +57,11 @@ class Client:
             name: msgspec.msgpack.Decoder(kind) for name, kind in MESSAGE_TYPES.items()
         }
         self._rings: OrderedDict[str, RingReader] = OrderedDict()
+        self.refused = False
+        """whether the daemon refused this client's key while nothing arrived; it may let it in later"""
         self._pid: int | None = None
         self._timeout_ms = -1  # as libzmq begins: for ever
+        self._refusals: zmq.Socket[bytes] | None = None
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.rcvhwm = RECEIVE_HIGH_WATER_MARK
@@ -67,6 +70,7 @@ class Client:
         try:
             if curve is not None:
                 curve.secure(self._socket)
+                self._refusals = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
             for topic in topics:
                 self._socket.subscribe(topic)
             self._socket.connect(self.endpoint)
@@ -96,6 +100,7 @@ class Client:
             try:
                 parts = self._socket.recv_multipart()
             except zmq.Again:
+                self._note_refusals()
                 return None
             message = self._decode(parts)
             if message is not None and self._count(message):
@@ -120,8 +125,18 @@ class Client:
 
     def close(self) -> None:
         self._rings.clear()
+        if self._refusals is not None:
+            self._socket.disable_monitor()
+            self._refusals.close(linger=0)
+            self._refusals = None
         self._socket.close(linger=0)
         self._context.term()
+
+    def _note_refusals(self) -> None:
+        self.refused = False
+        while self._refusals is not None and self._refusals.poll(0):
+            self._refusals.recv_multipart()
+            self.refused = True
 
     def _decode(self, parts: list[bytes]) -> Message | None:
         if len(parts) != 2:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Generator, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -202,4 +201,8 @@ def _runs(findings: list[Finding]) -> bool:
 
 
 def _print_json(findings: list[Finding]) -> None:
-    print(json.dumps({"ok": _runs(findings), "findings": [asdict(finding) for finding in findings]}, indent=2))
+    print(json.dumps({"ok": _runs(findings), "findings": [_json(finding) for finding in findings]}, indent=2))
+
+
+def _json(finding: Finding) -> dict[str, str]:
+    return {"level": finding.level, "subject": finding.subject, "text": finding.text, "fix": finding.fix}

@@ -24,7 +24,6 @@ from edged.frames.cameras import Cameras
 from edged.frames.schedule import Scheduler
 from edged.governor.governor import OnCall
 from edged.health import Heartbeats
-from edged.loop import event_log
 from edged.loop.batch_executor import BatchExecutor
 from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, what_is_known
 from edged.loop.dispatcher import Dispatcher
@@ -34,6 +33,7 @@ from edged.loop.gpu_clock import CLOCK_DWELL_S, GpuClock
 from edged.loop.limit_layers import LimitControl, LimitLayers
 from edged.loop.limit_monitor import LimitMonitor
 from edged.loop.loop_calls import LoopCalls
+from edged.loop.messages import log_event
 from edged.loop.object_tracks import ObjectTracks
 from edged.loop.result_publisher import ResultPublisher
 from edged.loop.sensor_feed import SensorFeed
@@ -169,7 +169,7 @@ def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:
         if variant.refused is not None:
             text = f"variant {variant.name} is refused: {variant.refused}"
             event = schema.Event(kind="engine_refused", text=text, variant=variant.name)
-            event_log.happened(around.publisher.publish(event))
+            log_event(around.publisher.publish(event))
     return pool
 
 

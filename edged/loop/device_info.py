@@ -43,7 +43,7 @@ def what_is_known(pool: Pool, bundle: Bundle, power_mode: str | None = None, thr
     variants = warm_variants(pool)
     try:
         here = Conditions(pool.machine, pool.device, power_mode, threads)
-        profile = load_profile(bundle.directory, here, _digests(pool, bundle))
+        profile = load_profile(bundle.directory, here, pool.digests)
     except EdgedError as error:
         return DeviceInfo(variants, refused=error)
     if profile is None:
@@ -77,14 +77,3 @@ def as_simulated(known: DeviceInfo, pool: Pool, device: str) -> DeviceInfo:
 def warm_variants(pool: Pool) -> tuple[Variant, ...]:
     """Those that can run, with the latencies measured as they were warmed."""
     return tuple(Variant(v.name, v.accuracy, v.latency_ms) for v in pool.variants if v.refused is None)
-
-
-def _digests(pool: Pool, bundle: Bundle) -> dict[str, str]:
-    """Variant -> SHA-256 of the file that runs."""
-    running = {variant.name: variant.file for variant in pool.variants if variant.refused is None}
-    return {
-        spec.name: file.sha256
-        for spec in bundle.manifest.variants
-        for file in spec.files
-        if running.get(spec.name) == file.path
-    }

@@ -18,11 +18,9 @@ from edged.errors import EdgedError
 from edged.frames.frame import DropCause
 from edged.governor.governor import Governor, OnCall
 from edged.governor.messages import Budget, BudgetChanged, Decision, Observation, Pinned, Skipped, Tick, VariantLost
-from edged.loop import event_log
 from edged.loop.device_info import DeviceInfo
 from edged.loop.gpu_clock import GpuClock
-from edged.loop.messages import decision_message
-from edged.loop.relaxed_limits import RelaxedLimits
+from edged.loop.messages import RelaxedLimits, decision_message, log_decision, log_event
 
 REMEMBERED: Final = 1000
 RETIRE_AFTER: Final = 3
@@ -95,13 +93,13 @@ class GovernorClient:
         self._energy_mj.clear()
         ranged, event = self.gpu_clock.news()
         if event is not None:
-            event_log.happened(self._publisher.publish(event))
+            log_event(self._publisher.publish(event))
         if ranged is not None:
             self.observe(ranged, now_ns)
         self.observe(Tick(), now_ns)
         self.gpu_clock.ask(self.governor.state.plan.clock, now_ns)
         for event in self._relaxed.events(self._decision, now_ns):
-            self._publisher.publish(event)
+            log_event(self._publisher.publish(event))
 
     def set_limits(self, limits: Limits, now_ns: int) -> None:
         """UsageError, and nothing changed, if no variant could hold them."""
@@ -167,13 +165,13 @@ class GovernorClient:
         return self._energy_mj[variant, batch]
 
     def _event(self, kind: str, error: VariantError) -> None:
-        event_log.happened(self._publisher.publish(schema.Event(kind=kind, text=error.message, variant=error.variant)))
+        log_event(self._publisher.publish(schema.Event(kind=kind, text=error.message, variant=error.variant)))
 
     def _adopt(self, decision: Decision) -> None:
         self._pool.select(decision.variant)
         self._decision = decision
         message = decision_message(decision, self.gpu_clock.clocks_mhz)
-        event_log.decided(message, self._history[-1] if self._history else None)
+        log_decision(message, self._history[-1] if self._history else None)
         self._history.append(self._publisher.publish(message))
 
 

@@ -11,17 +11,13 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from edged.clock import NS_PER_MS, NS_PER_S
-from edged.governor.messages import Sensed
+from edged.governor.messages import Battery, Sensed
 from edged.loop.governor_client import GovernorClient
 from edged.loop.limit_monitor import LimitMonitor
 from edged.power.telemetry import Sample, Sampler
 
 AFTER_NS: Final = 20 * NS_PER_MS
 """A reading takes a moment: the next sample is expected so long after its time."""
-POWER_SENSORS: Final = {"sysfs": (0.2, 0.4), "jtop": (0.2, 0.4), "nvml": (0.0, 1.0)}
-"""Provider -> seconds by which its power is late and over which it is averaged: an INA3221 as Jetson boards set it up
-(measured on them by others), a data-centre GPU by NVML's documentation. Every other provider gives the mean since the
-sample before."""
 LOOK_AGAIN_NS: Final = 100 * NS_PER_MS
 
 
@@ -44,34 +40,29 @@ class SensorFeed:
         self._fed_ns = now_ns
         self.due_ns = now_ns
 
-    def _power_sensor(self, provider: str) -> tuple[float, float]:
-        """(lag, averaging time) in seconds; an averaging time of half an interval is that of a mean over it."""
-        return POWER_SENSORS.get(provider, (0.0, self._sampler.interval_s / 2))
-
     def look(self, now_ns: int) -> None:
         """Tell the governor of a new sample, or that for one and a half intervals there was none."""
         sample = self._sampler.latest(now_ns)
         if sample.mono_ns > self._seen_ns:
             self._seen_ns = sample.mono_ns
             self.due_ns = max(sample.mono_ns + self._interval_ns + AFTER_NS, now_ns + LOOK_AGAIN_NS)
+            self._limit_monitor.sensed(sample, now_ns)
             observation = self._observation(sample, now_ns)
             if self._record is not None:
                 self._record(asdict(sample), now_ns)
         elif now_ns - self._fed_ns > 3 * self._interval_ns // 2:
             self.due_ns = now_ns + LOOK_AGAIN_NS
-            lag_s, mean_s = self._power_sensor(sample.provider)
-            observation = Sensed(power_lag_s=lag_s, power_mean_s=mean_s)
+            self._limit_monitor.sensed(sample, now_ns)
+            observation = Sensed()
         else:
             self.due_ns = now_ns + LOOK_AGAIN_NS
             return
         self._fed_ns = now_ns
         self._governor.observe(observation, now_ns)
-        self._limit_monitor.sensed(sample, now_ns)
 
     def _observation(self, sample: Sample, now_ns: int) -> Sensed:
         gpu_clock = self._governor.gpu_clock
         gpu_clock.sensed(sample.gpu_ceiling_mhz, now_ns)
-        lag_s, mean_s = self._power_sensor(sample.provider)
         return Sensed(
             sample.power_w,
             sample.temperature_c,
@@ -79,6 +70,18 @@ class SensorFeed:
             clock=gpu_clock.at(sample.gpu_ceiling_mhz) if gpu_clock.clock is None else gpu_clock.clock,
             throttled=sample.throttled is True,
             power_estimated=sample.power_estimated,
-            power_lag_s=lag_s,
-            power_mean_s=mean_s,
+            battery=_battery(sample),
+            power_lag_s=sample.power_lag_s,
+            power_mean_s=sample.power_mean_s,
+            energy=self._limit_monitor.energy_use(now_ns),
         )
+
+
+def _battery(sample: Sample) -> Battery | None:
+    """What does not come from the battery is harvested; that needs a measured power beside the battery's own."""
+    if (read := sample.battery) is None:
+        return None
+    harvest_w = None
+    if read.discharge_w is not None and sample.power_w is not None and not sample.power_estimated:
+        harvest_w = max(0.0, sample.power_w - read.discharge_w)
+    return Battery(read.charge_j, read.capacity_j, harvest_w)

@@ -27,9 +27,9 @@ from edged.engines.pool import Pool
 from edged.frames.cameras import Cameras, CameraStatus
 from edged.governor.messages import Workload
 from edged.health import Heartbeats
-from edged.loop import event_log
 from edged.loop.governor_client import GovernorClient
 from edged.loop.limit_monitor import LimitMonitor
+from edged.loop.messages import log_camera
 from edged.loop.shadow_runner import ShadowRunner
 from edged.power.telemetry import Sample, Sampler
 from edged.power.throttle import Alarms
@@ -110,7 +110,7 @@ class StatusReporter:
         if self._changed:
             for camera in self._changed.keys() & set(self._cameras.names()):
                 status = self._publisher.publish(self._status(self._cameras.status(camera, now_ns)))
-                event_log.camera_changed(status)
+                log_camera(status)
             self._changed.clear()
 
     def workload(self, now_ns: int) -> Workload:
@@ -189,7 +189,7 @@ class StatusReporter:
             log.warning("%s", alarm.text)
             self._publisher.publish(schema.Event(kind=alarm.kind, text=alarm.text))
         values = asdict(sample)
-        del values["mono_ns"]
+        del values["mono_ns"], values["power_lag_s"], values["power_mean_s"]
         values |= {"missing": list(sample.missing), "battery": sample.battery and schema.Battery(**values["battery"])}
         self._telemetry = self._publisher.publish(schema.Telemetry(**values))
 

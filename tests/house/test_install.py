@@ -87,7 +87,7 @@ def requirements(served: str, jtop: str = "0") -> list[str]:
     functions = re.findall(r"(?ms)^(?:extras|requirements)\(\) \{.*?^\}", SCRIPT.read_text())
     assert len(functions) == 2
     script = "\n".join([*functions, f'jtop="{jtop}"', f'requirements "{sys.executable}" "$1"'])
-    done = subprocess.run(["bash", "-c", script, "-", served], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(["bash", "-c", script, "-", served], capture_output=True, text=True, timeout=100, check=True)
     return done.stdout.splitlines()
 
 
@@ -150,7 +150,7 @@ def test_without_root_it_says_so(system_python: Path) -> None:
     env = {"PATH": "/usr/bin:/bin"}
     text = SCRIPT.read_text().replace('cd "$(dirname "$0")/.."', "cd /")  # a checkout may lie where nobody may look
     done = subprocess.run(
-        [*command, "bash", "-s"], input=text, env=env, capture_output=True, text=True, timeout=30, check=False
+        [*command, "bash", "-s"], input=text, env=env, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 1 and "needs root" in done.stderr and "sudo scripts/install" in done.stderr
 

@@ -159,7 +159,7 @@ def _letterbox(job: Any, count: int, kind: str) -> None:
         source = (p.height * 3 // 2, p.width) if p.nv12 else (p.height, p.width, 3)
         pixels = np.ctypeslib.as_array((ctypes.c_uint8 * math.prod(source)).from_address(p.pixels)).reshape(source)
         box = Letterbox(p.width, p.height, p.left, p.top, p.scaled_width, p.scaled_height)
-        letterboxer.fill(box, pixels, PixelFormat.NV12 if p.nv12 else PixelFormat.BGR24, 0, index)
+        letterboxer.fill(box, pixels, PixelFormat(PixelFormat.BGR24 + p.nv12), 0, index)
     if kind != "uint8":
         scale, bias = (np.array(list(of), np.float32).reshape(3, 1, 1) for of in (job.scale, job.bias))
         values = (out[..., ::-1] if job.swap else out).transpose(0, 3, 1, 2) * scale + bias
