@@ -28,7 +28,7 @@ LIMITS: Final[dict[str, str]] = {"heat": "heat", "power": "the mean power", "ene
 
 
 class _Ran(NamedTuple):
-    """Of the last second: by variant the share of the results; results; frames dropped for want of time, to save."""
+    """Of the last second: by variant the share of the results; results; frames dropped as late, to save."""
 
     shares: tuple[float, ...]
     results: int
@@ -260,7 +260,7 @@ def _reason(state: State, ran: _Ran, main: int, bound: Bound) -> str:
     if ran.saved and state.price > 0:
         text += f", {ran.saved} frames dropped to save energy"
     if ran.late:
-        text += f", {ran.late} dropped for want of time"
+        text += f", {ran.late} dropped as late"
     if bound == "pin":
         return f"{text}: pinned by an operator"
     if bound == "none":

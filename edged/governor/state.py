@@ -32,7 +32,7 @@ UNKNOWN: Final = Device((0.0,))
 
 @dataclass(slots=True)
 class Activity:
-    """What became of the frames since the last tick: by variant those that ran; dropped for want of time, for a
+    """What became of the frames since the last tick: by variant those that ran; dropped as late, for a
     budget or a newer frame."""
 
     ran: list[int]
