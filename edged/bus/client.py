@@ -51,7 +51,7 @@ class Client:
         self.gaps: Counter[str] = Counter()
         """messages lost, by topic: this program, or the way to it, was too slow"""
         self.restarts = 0
-        """times the daemon began to count anew"""
+        """times the daemon restarted its counts"""
         self.garbage = 0
         """payloads that were not what their topic says"""
         self._seqs: dict[str, int] = {}
@@ -63,7 +63,7 @@ class Client:
         """whether the daemon has refused this client's key; it asks again each second, and when a message arrives this
         is False"""
         self._pid: int | None = None
-        self._timeout_ms = -1  # as libzmq begins: for ever
+        self._timeout_ms = -1  # libzmq's default: forever
         self._refusals: zmq.Socket[bytes] | None = None
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
@@ -95,7 +95,7 @@ class Client:
             yield message
 
     def receive(self, timeout_s: float | None = None) -> Message | None:
-        """The next message; None when `timeout_s` passes without one (None: wait for ever)."""
+        """The next message; None when `timeout_s` passes without one (None: wait forever)."""
         deadline_ns = None if timeout_s is None else clock.mono_ns() + int(timeout_s * clock.NS_PER_S)
         while True:
             left_ns = None if deadline_ns is None else max(0, deadline_ns - clock.mono_ns())
@@ -175,7 +175,7 @@ class Client:
         other_pid = isinstance(message, State) and self._pid not in (None, message.pid)
         if other_pid or (last is not None and message.seq <= last):
             self.restarts += 1
-            self._seqs.clear()  # every topic counts anew
+            self._seqs.clear()  # every topic starts at 1 again
             self._pid = None
         elif last is not None:
             self.gaps[topic] += message.seq - last - 1

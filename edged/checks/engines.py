@@ -113,7 +113,7 @@ def _layers(bundle: Bundle, variant: PoolVariant) -> Finding:
     file = next((f for f in bundle.variant(variant.name).files if f.path == variant.file), None)
     layers = None if file is None or file.built is None else file.built.layers
     if layers is None:
-        return Finding("untested", subject, "nothing is known of them: build it anew, edged-calibrate build --again")
+        return Finding("untested", subject, "nothing is known of them: build it again, edged-calibrate build --again")
     figures: Figures = {
         "with weights": layers.weighted, "int8": layers.int8, "sparse possible": layers.sparse_eligible,
         "sparse used": layers.sparse_used,

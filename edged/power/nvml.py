@@ -150,7 +150,7 @@ class NvmlProvider:
 
 
 def _total(host: Sample, card_w: float | None, missing: list[str]) -> tuple[float | None, bool]:
-    """The machine's watts, and whether they are an estimate. What the host lacks is said anew, beside the card."""
+    """The machine's watts, and whether they are an estimate. What the host lacks is reported with it."""
     if card_w is None:
         return None, False
     if host.power_w is not None:
