@@ -1,8 +1,8 @@
 """A power failure at every step of a change: `python -m tests.support.power_failure SCENARIO DIRECTORY`.
 
 A child of this process makes the change and ends, without any clean-up, before its n-th step on the file system; what
-it wrote and had not synced is lost. Then the state is checked as the next start would find it, for every n. No thread is
-started before the fork. Prints how many failures there were.
+it wrote and had not synced is lost. Then the state is checked as the next start would find it, for every n. No thread
+is started before the fork. Prints how many failures there were.
 """
 
 from __future__ import annotations
