@@ -134,7 +134,9 @@ class Governor:
 
     def choose(self, waiting: Waiting, now_ns: int) -> Choice:
         """The next batch of the frames that wait. Report what came of it as BatchDone, or as Skipped."""
-        choice = dispatch.choose(self.state, self._checked(waiting), self.state.seconds(now_ns))
+        checked = self._checked(waiting)
+        self.state.seen_waiting(checked.frames)
+        choice = dispatch.choose(self.state, checked, self.state.seconds(now_ns))
         if self._on_call is not None:
             self._on_call(now_ns, waiting, choice, self)
         return choice

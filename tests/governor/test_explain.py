@@ -65,7 +65,7 @@ def test_frames_dropped_for_want_of_time_are_told_apart() -> None:
     late.run(2, watts=None)
     for _ in range(4):
         late.at(late.t_s + 0.5, *[Skipped(1, True)] * 8, Tick())
-    assert "8 dropped for want of time" in late.decision.reason or "16 dropped for want of time" in late.decision.reason
+    assert "dropped as late" in late.decision.reason
     assert "frame_rate" in late.decision.relaxed
 
 
