@@ -49,7 +49,7 @@ class Client:
         self.gaps: Counter[str] = Counter()
         """messages lost, by topic: this program, or the way to it, was too slow"""
         self.restarts = 0
-        """times the daemon began to count anew"""
+        """times the daemon restarted its counts"""
         self.garbage = 0
         """payloads that were not what their topic says"""
         self._seqs: dict[str, int] = {}
@@ -57,8 +57,11 @@ class Client:
             name: msgspec.msgpack.Decoder(kind) for name, kind in MESSAGE_TYPES.items()
         }
         self._rings: OrderedDict[str, RingReader] = OrderedDict()
+        self.refused = False
+        """whether the daemon refused this client's key while nothing arrived; it may let it in later"""
         self._pid: int | None = None
-        self._timeout_ms = -1  # as libzmq begins: for ever
+        self._timeout_ms = -1  # libzmq's default: forever
+        self._refusals: zmq.Socket[bytes] | None = None
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.rcvhwm = RECEIVE_HIGH_WATER_MARK
@@ -67,6 +70,7 @@ class Client:
         try:
             if curve is not None:
                 curve.secure(self._socket)
+                self._refusals = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
             for topic in topics:
                 self._socket.subscribe(topic)
             self._socket.connect(self.endpoint)
@@ -88,7 +92,7 @@ class Client:
             yield message
 
     def receive(self, timeout_s: float | None = None) -> Message | None:
-        """The next message; None when `timeout_s` passes without one (None: wait for ever)."""
+        """The next message; None when `timeout_s` passes without one (None: wait forever)."""
         deadline_ns = None if timeout_s is None else clock.mono_ns() + int(timeout_s * clock.NS_PER_S)
         while True:
             left_ns = None if deadline_ns is None else max(0, deadline_ns - clock.mono_ns())
@@ -96,6 +100,7 @@ class Client:
             try:
                 parts = self._socket.recv_multipart()
             except zmq.Again:
+                self._note_refusals()
                 return None
             message = self._decode(parts)
             if message is not None and self._count(message):
@@ -120,8 +125,18 @@ class Client:
 
     def close(self) -> None:
         self._rings.clear()
+        if self._refusals is not None:
+            self._socket.disable_monitor()
+            self._refusals.close(linger=0)
+            self._refusals = None
         self._socket.close(linger=0)
         self._context.term()
+
+    def _note_refusals(self) -> None:
+        self.refused = False
+        while self._refusals is not None and self._refusals.poll(0):
+            self._refusals.recv_multipart()
+            self.refused = True
 
     def _decode(self, parts: list[bytes]) -> Message | None:
         if len(parts) != 2:
@@ -149,7 +164,7 @@ class Client:
         other_pid = isinstance(message, State) and self._pid not in (None, message.pid)
         if other_pid or (last is not None and message.seq <= last):
             self.restarts += 1
-            self._seqs.clear()  # every topic counts anew
+            self._seqs.clear()  # every topic starts at 1 again
             self._pid = None
         elif last is not None:
             self.gaps[topic] += message.seq - last - 1

@@ -118,7 +118,7 @@ def _layers(bundle: Bundle, variant: PoolVariant) -> Finding:
         "with weights": layers.weighted, "int8": layers.int8, "sparse possible": layers.sparse_eligible,
         "sparse used": layers.sparse_used,
     }  # fmt: skip
-    wrong = (variant.precision == "int8" and not layers.int8) or (variant.sparse and not layers.sparse_used)
+    wrong = (variant.precision == "int8" and not layers.int8) or (variant.sparse and layers.sparse_used == 0)
     text = "not what it is called" if wrong else "as called"
     return Finding("failed" if wrong else "ok", subject, text, figures=figures)
 
