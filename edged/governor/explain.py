@@ -140,7 +140,7 @@ def _misfit(state: State, i: int) -> tuple[Bound, str] | None:
     if needs_ms is None:
         return "deadline", "has no known latency"
     if needs_ms > state.budget.deadline_ms:
-        return "deadline", f"would need {human_ms(needs_ms)} of {deadline(state)}"
+        return "deadline", f"would need {human_ms(needs_ms)} of {deadline(state)} {load(state)}"
     rate = state.cameras / state.offered_s
     known = state.tables.times[i]
     busy = min([times / k for k, times in enumerate(known, start=1)]) * state.service_s(i, state.plan.clock) * rate
