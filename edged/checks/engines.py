@@ -113,12 +113,12 @@ def _layers(bundle: Bundle, variant: PoolVariant) -> Finding:
     file = next((f for f in bundle.variant(variant.name).files if f.path == variant.file), None)
     layers = None if file is None or file.built is None else file.built.layers
     if layers is None:
-        return Finding("untested", subject, "nothing is known of them: build it anew, edged-calibrate build --again")
+        return Finding("untested", subject, "nothing is known of them: build it again, edged-calibrate build --again")
     figures: Figures = {
         "with weights": layers.weighted, "int8": layers.int8, "sparse possible": layers.sparse_eligible,
         "sparse used": layers.sparse_used,
     }  # fmt: skip
-    wrong = (variant.precision == "int8" and not layers.int8) or (variant.sparse and not layers.sparse_used)
+    wrong = (variant.precision == "int8" and not layers.int8) or (variant.sparse and layers.sparse_used == 0)
     text = "not what it is called" if wrong else "as called"
     return Finding("failed" if wrong else "ok", subject, text, figures=figures)
 

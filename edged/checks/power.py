@@ -123,7 +123,7 @@ def power_modes(config: PowerConfig, wanted: str | None, path: str) -> Finding:
     mode = next((mode for mode in modes.modes if wanted is not None and mode.name.lower() == wanted.lower()), None)
     if wanted is not None and mode is None:
         return Finding(
-            "warning", "power modes", f"{told}the profile's mode {wanted} is none of them", "mend the profile"
+            "warning", "power modes", f"{told}the profile's mode {wanted} is none of them", "fix the profile"
         )
     if mode is not None and mode.needs_reboot:
         return Finding(

@@ -1,6 +1,6 @@
 """The machine around edged, tried for `edged check`: the service, its user's rights, passwords, JetPack's parts.
 
-A configuration in, findings out, each with the command that mends it; nothing to say is no finding. Reads files and
+A configuration in, findings out, each with the command that fixes it; nothing to say is no finding. Reads files and
 asks systemctl, with a deadline. What belongs to the cameras, the engines or the sensors themselves is tried elsewhere.
 """
 
@@ -52,7 +52,7 @@ def _service() -> Iterator[Finding]:
     state = shown.get("ActiveState", "unknown")
     if state == "failed":
         why = shown.get("StatusText") or f"result {shown.get('Result', 'unknown')}"
-        fix = "mend that, then: sudo systemctl reset-failed edged; sudo systemctl start edged (journalctl -u edged)"
+        fix = "fix that, then: sudo systemctl reset-failed edged; sudo systemctl start edged (journalctl -u edged)"
         yield Finding("warning", "service", f"{SERVICE} has failed: {why}", fix)
     elif shown.get("NeedDaemonReload") == "yes":
         fix = "sudo systemctl daemon-reload; sudo systemctl restart edged"

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if changes and outcome.exact and recorded.first is not None:
         stories.append(_what_if(files, recorded, changes, name))
     _tell(arguments, heads, outcome, stories)
-    return 0 if outcome.exact else 1
+    return 0 if outcome.healthy else 1
 
 
 def _what_if(files: list[Path], recorded: Recorded, changes: Mapping[str, float | None], name: str) -> RunSummary:
@@ -122,7 +122,7 @@ def _verdict(outcome: Outcome, heads: list[Header]) -> Iterator[str]:
     elif outcome.exact:
         yield f"the same, byte for byte: {told}"
     else:
-        yield f"nothing could be compared: {told}"
+        yield f"nothing differs, and nothing could be compared: {told}"
     if outcome.gaps:
         yield (
             f"{outcome.lost:,} records were never written, in {outcome.gaps} gaps: exact up to each, and again after it"

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from edged.clock import NS_PER_MS, NS_PER_S
-from edged.governor.messages import Sensed
+from edged.governor.messages import Battery, Sensed
 from edged.loop.governor_client import GovernorClient
 from edged.loop.limit_monitor import LimitMonitor
 from edged.power.telemetry import Sample, Sampler
@@ -70,5 +70,18 @@ class SensorFeed:
             clock=gpu_clock.at(sample.gpu_ceiling_mhz) if gpu_clock.clock is None else gpu_clock.clock,
             throttled=sample.throttled is True,
             power_estimated=sample.power_estimated,
+            battery=_battery(sample),
+            power_lag_s=sample.power_lag_s,
+            power_mean_s=sample.power_mean_s,
             energy=self._limit_monitor.energy_use(now_ns),
         )
+
+
+def _battery(sample: Sample) -> Battery | None:
+    """What does not come from the battery is harvested; that needs a measured power beside the battery's own."""
+    if (read := sample.battery) is None:
+        return None
+    harvest_w = None
+    if read.discharge_w is not None and sample.power_w is not None and not sample.power_estimated:
+        harvest_w = max(0.0, sample.power_w - read.discharge_w)
+    return Battery(read.charge_j, read.capacity_j, harvest_w)

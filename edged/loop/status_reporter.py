@@ -189,7 +189,7 @@ class StatusReporter:
             log.warning("%s", alarm.text)
             self._publisher.publish(schema.Event(kind=alarm.kind, text=alarm.text))
         values = asdict(sample)
-        del values["mono_ns"]
+        del values["mono_ns"], values["power_lag_s"], values["power_mean_s"]
         values |= {"missing": list(sample.missing), "battery": sample.battery and schema.Battery(**values["battery"])}
         self._telemetry = self._publisher.publish(schema.Telemetry(**values))
 

@@ -1,4 +1,4 @@
-"""jetson-stats, kept at arm's length: a child process talks to jtop.service, this side reads its lines.
+"""jetson-stats, isolated: a child process talks to jtop.service, this side reads its lines.
 
 The library blocks without a time-out, cannot connect again after its service restarted, changes multiprocessing and
 loads half of CUDA where it is imported: so a child (jtop_child.py) imports it, and is killed and started again when it
@@ -149,7 +149,7 @@ class JtopLink:
         if len(self._buffer) > LONGEST_LINE:
             raise EdgedError("the jtop process sent a line without an end")
         if not data and not lines:
-            raise EdgedError("the jtop process ended without a word")
+            raise EdgedError("the jtop process ended without a message")
         return lines
 
 

@@ -1,7 +1,7 @@
 """Small files of the kernel under one root: a path in, its text or number out, or None with a sentence that says why.
 
 A file stays open between readings and is read again from its beginning, which is how sysfs and procfs give fresh
-values at the least cost; one that vanished or was replaced is opened anew. For one thread.
+values at the least cost; one that vanished or was replaced is opened again. For one thread.
 """
 
 from __future__ import annotations

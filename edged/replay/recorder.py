@@ -1,20 +1,20 @@
 """Every call to the governor and every sample of the sensors, as a bounded ring of log files that replay.
 
 `on_call` runs on the engine loop's thread and only puts a reference into a bounded queue; freezing, packing and writing
-are the thread "recorder"'s. A full queue costs records, which the log itself says; a full disk ends the recording with
-an event, never the daemon. Each file begins with the governor's whole state, so the last ones replay without the first:
-the recorder asks for a snapshot, and the next call brings one.
+are the thread "recorder"'s. A full queue costs records, which the log itself says. While the disk takes no more,
+records are counted and dropped, with an event at its beginning and its end. Each file begins with the governor's whole
+state, so the last ones replay without the first: the recorder asks for a snapshot, and the next call brings one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import platform
 import queue
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import RawIOBase
@@ -27,13 +27,14 @@ import edged
 from edged import clock
 from edged.bus.schema import Recording
 from edged.config import RecordConfig
-from edged.errors import EdgedError, UsageError
+from edged.errors import EdgedError, UsageError, encodable
 from edged.governor.governor import Governor
 from edged.governor.messages import Answer, Request
 from edged.governor.state import State
 from edged.replay import record
 from edged.replay.log import Packer
 from edged.replay.record import Gap, Header, Sampled, Snapshot
+from edged.worker import Worker
 
 QUEUE: Final = 4096
 """Some ten seconds of four fast cameras: longer than a flash card holds its breath."""
@@ -42,7 +43,12 @@ PARTS: Final = 8
 FLUSH_NS: Final = clock.NS_PER_S
 FLUSH_RECORDS: Final = 2000
 SYNC_NS: Final = 5 * clock.NS_PER_S
-"""What a power cut may cost."""
+"""What is lost at most on a power failure."""
+RETRY_NS: Final = 5 * clock.NS_PER_S
+RETRY_AT_MOST_NS: Final = 300 * clock.NS_PER_S
+"""After the disk took no more; twice as long after each attempt that fails soon."""
+MIN_BYTES: Final = 30_000
+"""Of the whole ring: less would hold little but the governor's state."""
 SAY_EVERY_NS: Final = 60 * clock.NS_PER_S
 PATTERN: Final = f"edged-{'[0-9]' * 8}.log"
 """Nothing else in the directory is ever read or removed."""
@@ -66,19 +72,22 @@ class _Call:
 class Recorder:
     def __init__(self, directory: Path, max_mb: float, bundle: str, event: Event, estimated: bool = False) -> None:
         """`bundle`: the manifest's digest. `event` is called with (kind, sentence), from the recorder's thread."""
-        self._directory, self._max_bytes = directory, int(max_mb * 1e6)
+        self._directory, self._max_bytes = directory, max(MIN_BYTES, int(max_mb * 1e6))
         self._bundle, self._event, self._estimated = bundle, event, estimated
-        self._queue: queue.Queue[_Call | None] = queue.Queue(QUEUE)
+        self._queue: queue.Queue[_Call] = queue.Queue(QUEUE)
         self._lost = self.dropped = 0
         self._said_ns = -SAY_EVERY_NS
-        self._why: str | None = None
+        self._problem: str | None = None
+        self._gap = 0  # records that the recorder's thread has lost since the last one written
+        self._retry_ns = self._resumed_ns = 0
+        self._pause_ns = RETRY_NS
         self._file: RawIOBase | None = None
         self._packer = Packer()
         self._wants_snapshot = False
-        self._size = self._number = 0
+        self._size = self._number = self._head_bytes = 0
         self._older = 0
         self._flushed_ns = self._synced_ns = 0
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self.worker = Worker("recorder", self._turn)
 
     @classmethod
     def open(cls, config: RecordConfig, bundle: str, event: Event, estimated: bool = False) -> Recorder | None:
@@ -98,7 +107,7 @@ class Recorder:
         return cls(directory, config.max_mb, bundle, event, estimated)
 
     def start(self) -> None:
-        self._thread.start()
+        self.worker.start()
 
     def on_call(self, now_ns: int, request: Request, answer: Answer, governor: Governor) -> None:
         """For the Governor, on its thread: never waits, never raises."""
@@ -112,25 +121,29 @@ class Recorder:
 
     def close(self, timeout_s: float = 2.0) -> bool:
         """Write what waits and end; False if the disk hangs: the thread is left behind."""
-        if self._thread.ident is None:
-            return True
-        try:
-            self._queue.put(None, timeout=timeout_s)
-        except queue.Full:
+        if not self.worker.stop(timeout_s):
             return False
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        if self._problem is None:
+            with contextlib.suppress(OSError):  # what the disk does not take now is lost with the process
+                while not self._queue.empty():
+                    self._take(self._queue.get_nowait())
+                self._write(clock.mono_ns())
+                self._sync()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        return True
 
     @property
     def status(self) -> Recording:
         """Any thread."""
         megabytes = (self._older + self._size) / 1e6
-        return Recording(str(self._directory), round(megabytes, 3), self.dropped, self._why)
+        return Recording(encodable(str(self._directory)), round(megabytes, 3), self.dropped, self._problem)
 
     def _put(self, call: _Call) -> bool:
-        if self._why is not None:
-            return False
         try:
+            if self._problem is not None:
+                raise queue.Full
             self._queue.put_nowait(call)
         except queue.Full:
             self._lost += 1
@@ -142,49 +155,76 @@ class Recorder:
 
     # --- the recorder's thread ----------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _turn(self) -> None:
         try:
-            self._work()
-        except Exception as error:  # whatever the disk does, the daemon lives; what it was is told
+            if self._problem is None:
+                self._record()
+            elif clock.mono_ns() >= self._retry_ns:
+                self._resume()
+            else:
+                self.worker.stopping.wait(min(FLUSH_NS, RETRY_NS) / clock.NS_PER_S)
+        except Exception as error:  # whatever the disk does, the daemon lives; what it was is reported
             reason = error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-            self._why = f"cannot write to {self._directory}: {reason}"
-            log.error("recording stopped: %s", self._why)
-            self._event("recording_stopped", f"recording stopped: {self._why}; the daemon goes on without")
-        finally:
-            if self._file is not None:
-                self._file.close()
+            self._fail(encodable(f"cannot write to {self._directory}: {reason}"))
 
-    def _work(self) -> None:
-        while True:
-            try:
-                call = self._queue.get(timeout=FLUSH_NS / clock.NS_PER_S)
-            except queue.Empty:
-                self._write(clock.mono_ns())
-                continue
-            if call is None:
-                self._write(clock.mono_ns())
-                self._sync()
-                return
-            self._take(call)
-            now_ns = clock.mono_ns()
-            if now_ns - self._flushed_ns >= FLUSH_NS or self._packer.waiting >= FLUSH_RECORDS:
-                self._write(now_ns)
-            if now_ns - self._synced_ns >= SYNC_NS:
-                self._sync()
-                self._synced_ns = now_ns
+    def _record(self) -> None:
+        """The next call in the queue, or a second without one."""
+        with contextlib.suppress(queue.Empty):
+            self._take(self._queue.get(timeout=FLUSH_NS / clock.NS_PER_S))
+        now_ns = clock.mono_ns()
+        if now_ns - self._flushed_ns >= FLUSH_NS or self._packer.waiting >= FLUSH_RECORDS:
+            self._write(now_ns)
+        if now_ns - self._synced_ns >= SYNC_NS:
+            self._sync()
+            self._synced_ns = now_ns
+
+    def _fail(self, problem: str) -> None:
+        """Give up this file; records are counted and dropped until `_resume`."""
+        first, self._problem = self._problem is None, problem
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
+        self._gap += self._packer.waiting
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._gap += 1 + self._queue.get_nowait().lost
+        self._packer = Packer()
+        now_ns = clock.mono_ns()
+        soon = now_ns - self._resumed_ns < RETRY_AT_MOST_NS
+        self._pause_ns = min(2 * self._pause_ns, RETRY_AT_MOST_NS) if soon else RETRY_NS
+        self._retry_ns = now_ns + self._pause_ns
+        if first:
+            self.dropped += self._gap
+            log.error("recording stopped: %s", problem)
+            self._event("recording_stopped", f"recording stopped until the disk takes more: {problem}")
+
+    def _resume(self) -> None:
+        """Begin a new file: with a gap, and the state that the next call brings."""
+        self._next_file(clock.mono_ns())
+        self._sync()
+        self._resumed_ns = clock.mono_ns()
+        self._wants_snapshot = True
+        self._problem = None
+        log.info("recording again; %d records were not written so far", self.dropped)
+        self._event("recording_resumed", f"recording again; {self.dropped} records were not written so far")
 
     def _take(self, call: _Call) -> None:
         if self._file is None:
             self._next_file(call.at_ns)
-        if call.lost:
-            self._packer.add(call.at_ns, Gap(call.lost))
+        if lost := call.lost + self._gap:
+            self._gap = 0
+            self._packer.add(call.at_ns, Gap(lost))
             self._report_lost()
         self._packer.add(call.at_ns, call.request, call.answer)
-        full = self._size >= self._max_bytes / PARTS
+        full = self._size >= max(self._max_bytes / PARTS, 2 * self._head_bytes)
         if call.snapshot is not None:
             if full:
                 self._next_file(call.at_ns)
             self._packer.add(call.at_ns, Snapshot(call.snapshot))
+            if full:
+                self._append(self._packer.frame())
+                self._head_bytes = self._size
         elif full:
             self._wants_snapshot = True
 

@@ -49,6 +49,12 @@ class Outcome:
         """Nothing differed, and there was something to compare."""
         return self.difference is None and self.compared > 0
 
+    @property
+    def healthy(self) -> bool:
+        """Nothing differed, and there was something to compare, or a whole log that holds nothing of the kind: a file
+        that has just begun has the governor's state alone."""
+        return self.exact or (self.difference is None and self.records > 0 and not self.broken)
+
 
 class Timeline:
     """Recorded times as ones that never go back: after a boot they go on from the last before it."""

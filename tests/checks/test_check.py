@@ -230,7 +230,7 @@ def test_a_daemon_that_runs_already_is_news_for_check_and_a_fault_for_run(
         for name in ("results", "control"):
             assert f"the daemon that runs now (pid {daemon.process.pid}" in found[f"bus {name}"][0]["text"]
         second_daemon = [sys.executable, "-m", "edged", "run", "-c", str(config)]
-        done = subprocess.run(second_daemon, stderr=subprocess.PIPE, text=True, timeout=30)
+        done = subprocess.run(second_daemon, stderr=subprocess.PIPE, text=True, timeout=100)
         assert done.returncode == 1
         first, second = done.stderr.splitlines()
         assert first == f"edged: another edged (pid {daemon.process.pid}) already serves {daemon.results}"

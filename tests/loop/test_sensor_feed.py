@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from edged.clock import NS_PER_S
-from edged.governor.messages import EnergyUse, Sensed
+from edged.governor.messages import Battery, EnergyUse, Sensed
 from edged.loop.gpu_clock import GpuClock
 from edged.loop.sensor_feed import SensorFeed
-from edged.power.telemetry import Sample
+from edged.power.provider import BatteryReading, Sample
 
 S = NS_PER_S
 
@@ -60,6 +60,33 @@ def passed(seconds: float, samples: dict[float, Any]) -> Heard:
     return heard
 
 
+@pytest.mark.parametrize(
+    ("power_w", "estimated", "discharge_w", "harvest_w"),
+    [
+        (8.0, False, 8.0, 0.0),  # all from the battery
+        (8.0, False, 3.0, 5.0),
+        (8.0, False, -4.0, 12.0),  # it charges: the panel supplies the device too
+        (8.0, False, 9.5, 0.0),  # what the battery's own electronics take is no harvest
+        (8.0, True, 3.0, None),
+        (None, False, 3.0, None),
+        (8.0, False, None, None),
+    ],
+)
+def test_a_battery_is_fed_to_the_governor_with_what_is_harvested(
+    power_w: float | None, estimated: bool, discharge_w: float | None, harvest_w: float | None
+) -> None:
+    sensor, heard = Sensor(), Heard()
+    feed = SensorFeed(sensor, heard, heard, 0)  # type: ignore[arg-type]
+    battery = BatteryReading(7200.0, 18000.0, discharge_w)
+    sensor.sample = Sample(
+        "test", S, power_w, power_estimated=estimated, battery=battery, power_lag_s=0.1, power_mean_s=0.5
+    )
+    feed.look(S)
+    (_, said), = heard.said  # fmt: skip
+    assert said.battery == Battery(7200.0, 18000.0, harvest_w)
+    assert (said.power_lag_s, said.power_mean_s) == (0.1, 0.5)
+
+
 def test_each_sample_is_told_once_and_soon() -> None:
     heard = passed(10, {n + 0.3: 5.0 + n for n in range(10)})
     told = [(at, said.power_w) for at, said in heard.said if said.power_w is not None]
@@ -70,7 +97,7 @@ def test_each_sample_is_told_once_and_soon() -> None:
 
 def test_silence_is_told_at_even_intervals() -> None:
     heard = passed(10, {0.5: 7.0})
-    quiet = [at for at, said in heard.said if said == Sensed()]
+    quiet = [at for at, said in heard.said if said.power_w is None and said.temperature_c is None]
     assert len(quiet) >= 5
     gaps = [b - a for a, b in pairwise(quiet)]
     assert all(gap == pytest.approx(1.6, abs=0.11) for gap in gaps)

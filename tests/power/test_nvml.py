@@ -91,7 +91,7 @@ def test_power_is_the_mean_of_the_energy_counter_between_two_readings(
     assert (sample.power_w, sample.provider, sample.temperature_c) == (115.0, "nvml", 61)
     assert (sample.gpu_percent, sample.gpu_mhz, sample.gpu_ceiling_mhz) == (35.0, 1200.0, 1980.0)
     now(1.0)
-    fake.answers["nvmlDeviceGetTotalEnergyConsumption"] = 5  # the driver was loaded anew
+    fake.answers["nvmlDeviceGetTotalEnergyConsumption"] = 5  # the driver was loaded again
     assert provider.read().rails_w["gpu"] == 70.0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edged.cli import main
 from edged.config import RecordConfig
 from edged.errors import EdgedError
 from edged.governor.governor import Governor
@@ -126,7 +127,41 @@ def small_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_ends_the_recording_with_an_event_and_nothing_else(tmp_path: Path, small_files: None) -> None:
+def test_while_the_disk_is_full_records_are_counted_and_afterwards_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorders, "RETRY_NS", 10_000_000)
+    monkeypatch.setattr(recorders, "RETRY_AT_MOST_NS", 20_000_000)
+    recorder, events = opened(tmp_path / "record")
+    recorder.start()
+    governor = Governor(VARIANTS, BUDGET, 0, Device((4.0,)), recorder.on_call)
+    drive(governor)
+    wait_for(recorder._queue.empty)
+    full = monkeypatch.context()
+    with full as disk:
+
+        def no_space(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        disk.setattr(recorders, "_write_all", no_space)
+        wait_for(lambda: recorder.status.problem)
+        for k in range(1, 5):
+            drive(governor, 4, k * 5_000_000_000)
+        assert recorder.dropped > 100 and recorder._queue.empty()
+    wait_for(lambda: recorder.status.problem is None)
+    drive(governor, 4, 50_000_000_000)
+    assert recorder.close(10.0)
+    assert [kind for kind, _ in events if kind != "recording_dropped"] == ["recording_stopped", "recording_resumed"]
+    assert "No space left" in events[0][1]
+    before, after = sorted((tmp_path / "record").glob(PATTERN))[0], sorted((tmp_path / "record").glob(PATTERN))[-1]
+    for file in (before, after):
+        outcome = replayed(file)
+        assert outcome.difference is None and not outcome.broken, file
+    assert outcome.gaps == 1 and outcome.lost == recorder.dropped and outcome.choices > 20
+    assert main(["replay", str(tmp_path / "record")]) == 0
+
+
+def test_a_disk_that_fills_up_leaves_a_whole_file(tmp_path: Path, small_files: None) -> None:
     recorder, events = opened(tmp_path)
     recorder.start()
     governor = Governor(VARIANTS, BUDGET, 0, Device((4.0,)), recorder.on_call)
@@ -136,14 +171,29 @@ def test_a_full_disk_ends_the_recording_with_an_event_and_nothing_else(tmp_path:
             break
         wait_for(lambda: recorder._queue.empty() or recorder.status.problem)
     wait_for(lambda: bool(events))
-    ((kind, text),) = events
+    kind, text = events[0]
     assert kind == "recording_stopped" and "File too large" in text
-    assert recorder.status.problem
     governor.observe(Sensed(5.0), 10**12)  # the governor goes on
     assert recorder.close()
-    (file,) = tmp_path.glob(PATTERN)
-    outcome = replayed(file)
+    outcome = replayed(sorted(tmp_path.glob(PATTERN))[0])
     assert outcome.exact and outcome.choices > 0 and not outcome.broken  # a frame is there whole or not at all
+
+
+@pytest.mark.parametrize("max_mb", [0.2, 0.06, 0.03, 0.001, 5e-324])
+@pytest.mark.parametrize("rounds", [1, 2, 5, 12])
+def test_a_ring_of_any_size_replays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_mb: float, rounds: int
+) -> None:
+    monkeypatch.setattr(recorders, "FLUSH_RECORDS", 20)
+    recorder, _ = opened(tmp_path, max_mb)
+    recorder.start()
+    governor = Governor(VARIANTS, BUDGET, 0, Device((4.0,)), recorder.on_call)
+    for k in range(rounds):
+        drive(governor, 4, k * 5_000_000_000)
+        wait_for(recorder._queue.empty)
+        recorder.sample({"power_w": 5.5}, k * 5_000_000_000)
+    assert recorder.close(10.0)
+    assert main(["replay", str(tmp_path)]) == 0
 
 
 def test_where_it_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
