@@ -1,4 +1,4 @@
-"""The published Decision is what ran: shares, what bound it, how each variant stands, what gives way."""
+"""The published Decision is what ran: shares, what bound it, how each variant stands, what is relaxed."""
 
 from __future__ import annotations
 
