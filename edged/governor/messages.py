@@ -17,8 +17,8 @@ the energy that must last; the accuracy floor; an operator; or none, when the mo
 Limit = Literal["heat", "deadline", "power", "energy", "accuracy", "frame_rate"]
 
 RELAX_ORDER: tuple[Limit, ...] = ("heat", "deadline", "power", "energy", "accuracy", "frame_rate")
-"""When not all limits can be held, later ones are relaxed before earlier ones: frames are dropped first, then accuracy falls
-(below the floor only when no working variant reaches it), then energy, power and the deadline. Heat is relaxed
+"""When not all limits can be held, later ones are relaxed first: frames are dropped first, then accuracy
+falls (below the floor only when no working variant reaches it), then energy, power and the deadline. Heat is relaxed
 only when no action avoids it. `Decision.relaxed` names what is relaxed now."""
 
 
