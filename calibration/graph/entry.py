@@ -89,17 +89,15 @@ def check_float(model: onnx.ModelProto, name: str) -> None:
 
 
 def fixed_size(entry: Entry, name: str, width: int | None, height: int | None) -> tuple[int, int]:
-    """(width, height), from the file or, where it leaves them open, from the recipe."""
+    """(width, height), from the recipe or else from the file."""
     found = []
     for own, wanted, key in ((entry.width, width, "width"), (entry.height, height, "height")):
-        if own and wanted not in (None, own):
-            raise UsageError(f"{name}: its {key} is {own}, not {wanted}", f"leave out input.{key}")
         if not own and wanted is None:
             raise UsageError(
                 f"{name}: the {key} of its input is open",
                 "give input.width and input.height in the recipe (--size on the command line)",
             )
-        found.append(own or wanted or 0)
+        found.append(wanted or own or 0)
     return found[0], found[1]
 
 

@@ -21,6 +21,7 @@ from onnx import TensorProto, external_data_helper, numpy_helper
 
 from edged.errors import UsageError
 from edged_calibration.graph.entry import (
+    Entry,
     Layout,
     check_float,
     find_entry,
@@ -109,19 +110,17 @@ def check_model(model: onnx.ModelProto, name: str, wanted: Wanted | None = None)
     lift_constants(plain)
     entry = find_entry(plain, name, wanted.name, wanted.layout)
     size = fixed_size(entry, name, wanted.width, wanted.height)
-    if entry.batch not in (None, 1):
-        raise UsageError(f"{name}: its batch is fixed to {entry.batch}", "export it with batch 1, or a dynamic batch")
     with_constants(plain, name, entry, size, wanted.constants)
     to_planes(plain, entry, size, None)
     plain = without_reserved_names(plain)
     del plain.graph.value_info[:]
     _declare_batch(plain, None)
     _check_weights(plain, name)
-    batches = _batches(plain, name)
+    batches = _batches(plain, name, entry, size)
     _declare_batch(plain, None if len(batches) > 1 else 1)
     plain = simplified(folded(plain, batches, _named(plain, wanted.keep)), keep=_named(plain, wanted.keep))
     _check_control_flow(plain, name, {"If"})
-    plain = plain_outputs(plain, run(plain, batches[0]))
+    plain = plain_outputs(plain, run(plain, batches[0]), None if len(batches) > 1 else 1)
     try:
         onnx.checker.check_model(plain, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -213,7 +212,9 @@ def _declare_batch(model: onnx.ModelProto, batch: int | None) -> None:
                 sides[0].dim_param = "N"
 
 
-def _batches(model: onnx.ModelProto, name: str) -> list[dict[str, NDArray[Any]]]:
+def _batches(
+    model: onnx.ModelProto, name: str, declared: Entry, size: tuple[int, int]
+) -> list[dict[str, NDArray[Any]]]:
     """Feeds of one and of two pictures; of one alone where two do not go through it, or come out otherwise."""
     width, height = input_size(model)
     planes = np.random.default_rng(0).uniform(0, 1, (2, 3, height, width)).astype(np.float32)
@@ -225,6 +226,12 @@ def _batches(model: onnx.ModelProto, name: str) -> list[dict[str, NDArray[Any]]]
     try:
         one = running.run(None, {entry: planes[1:]})
     except Exception as error:
+        for own, asked, key in zip((declared.width, declared.height), size, ("width", "height"), strict=True):
+            if own not in (None, asked):
+                raise UsageError(f"{name}: its {key} is {own}, not {asked}", f"leave out input.{key}") from error
+        if declared.batch not in (None, 1):
+            hint = "export it with batch 1, or a dynamic batch"
+            raise UsageError(f"{name}: its batch is fixed to {declared.batch}", hint) from error
         raise UsageError(f"{name}: it does not run: {_first_line(error)}", _EXPORT) from error
     try:
         both = running.run(None, {entry: planes})
