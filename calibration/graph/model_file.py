@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+import onnxruntime
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, external_data_helper, numpy_helper
@@ -202,14 +203,15 @@ def _check_lengths(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _declare_batch(model: onnx.ModelProto, batch: int | None) -> None:
-    for value in (*model.graph.input, *model.graph.output):
-        sides = value.type.tensor_type.shape.dim
-        if sides:
-            sides[0].Clear()
-            if batch:
-                sides[0].dim_value = batch
-            else:
-                sides[0].dim_param = "N"
+    """Of the input; what the outputs declare is forgotten: it may be the exporter's example."""
+    side = model.graph.input[0].type.tensor_type.shape.dim[0]
+    side.Clear()
+    if batch:
+        side.dim_value = batch
+    else:
+        side.dim_param = "N"
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
 
 
 def _batches(
@@ -224,7 +226,7 @@ def _batches(
     except Exception as error:  # the binding raises a dozen unrelated types
         raise UsageError(f"{name}: ONNX Runtime does not take it: {_first_line(error)}", _EXPORT) from error
     try:
-        one = running.run(None, {entry: planes[1:]})
+        one = running.run(None, {entry: planes[1:]}, _quiet())
     except Exception as error:
         for own, asked, key in zip((declared.width, declared.height), size, ("width", "height"), strict=True):
             if own not in (None, asked):
@@ -234,7 +236,7 @@ def _batches(
             raise UsageError(f"{name}: its batch is fixed to {declared.batch}", hint) from error
         raise UsageError(f"{name}: it does not run: {_first_line(error)}", _EXPORT) from error
     try:
-        both = running.run(None, {entry: planes})
+        both = running.run(None, {entry: planes}, _quiet())
     except Exception:  # its batch is fixed inside
         return [{entry: planes[:1]}]
     follows = all(
@@ -243,6 +245,13 @@ def _batches(
         for single, pair in zip(one, both, strict=True)
     )  # fmt: skip
     return [{entry: planes[:1]}, {entry: planes}] if follows else [{entry: planes[:1]}]
+
+
+def _quiet() -> onnxruntime.RunOptions:
+    """For runs that may fail: the exception tells why, the log need not."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    return options
 
 
 def _first_line(error: Exception) -> str:
