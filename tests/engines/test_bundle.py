@@ -196,7 +196,7 @@ def test_a_link_a_pipe_and_a_directory_are_no_engine_files(bundle: Bundle, tmp_p
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(UsageError, match="not a regular file"):
-        verify_file(bundle, file)  # nobody writes to it: to open it would block for ever
+        verify_file(bundle, file)  # nobody writes to it: to open it would block forever
     path.unlink()
     path.mkdir()
     with pytest.raises(UsageError, match="not a regular file"):

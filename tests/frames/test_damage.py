@@ -39,7 +39,7 @@ def run(script: str, fps: float = 15) -> str:
         ("KPPkPPKP", "...xxx.."),  # a damaged keyframe ends nothing
         ("KP!KPP", "....."),  # what was missing belonged to the pictures before
         ("KPpRPPPP", "..xxxx.."),
-        ("KPpRpPRPPPP", "..xxxxxxx.."),  # a further loss begins the count anew
+        ("KPpRpPRPPPP", "..xxxxxxx.."),  # a further loss restarts the count
         ("KPpPSPPPSPP", "..xxxxxx..."),
         ("KPpKLLPP", "..x.xx.."),  # leading pictures refer to what was lost
     ],

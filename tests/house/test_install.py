@@ -79,7 +79,7 @@ def test_another_system_or_another_source_is_another_release(system_python: Path
     first = name()
     assert name() == first, "the same again is the same release"
     put_package(system_python, "tensorrt", "10.7.0")
-    assert name() != first, "JetPack was upgraded: the environment is made anew"
+    assert name() != first, "JetPack was upgraded: the environment is made again"
 
 
 def requirements(served: str, jtop: str = "0") -> list[str]:
