@@ -256,7 +256,7 @@ class Decision(Header, frozen=True, kw_only=True):
     `variant`: the one that made most results; `shares`: of each that ran, its share of them (empty before the first
     results). `bound` names the constraint that decided. `clock_mhz`: the ceiling asked for, null where it is fixed.
     `price_per_j`: how many fully accurate frames a joule must gain, 0 while energy is not limited. `frame_share`: share
-    of the offered frames that ran. `yielded`: limits that give way now (heat, deadline, power, energy, accuracy,
+    of the offered frames that ran. `yielded`: limits that are relaxed now (heat, deadline, power, energy, accuracy,
     frame_rate). `unheld`: limits that are unenforceable, a sentence each; they do not stop frames. `escalation`: always
     null.
     """
@@ -311,7 +311,7 @@ class Telemetry(Header, frozen=True, kw_only=True):
     missing: list[str]
     """Why a value is null, one sentence each."""
     battery: Battery | None = None
-    """null where the device has none, or one that does not tell its charge"""
+    """null where the device has none, or one that does not report its charge"""
 
 
 class State(Header, frozen=True, kw_only=True):
