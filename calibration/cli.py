@@ -16,8 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import argcomplete
-
 import edged
 from edged.errors import EdgedError, Interrupted, UsageError
 
@@ -60,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     found = parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions; see `edged completion`
+        import argcomplete
+
         argcomplete.autocomplete(found)
     parsed = found.parse_args(arguments)
     try:

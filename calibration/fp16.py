@@ -20,7 +20,8 @@ from edged_calibration.progress import Advance, silent
 
 _LARGEST = float(np.finfo(np.float16).max)
 _HEADROOM = 2.0  # a tensor that comes within this factor of the largest FP16 stays float: other frames may go beyond
-_FLOAT_POSITIONS = {"Resize": (1, 2, 3), "Upsample": (1,), "Range": (0, 1, 2)}  # inputs that have to stay float
+_FLOAT_POSITIONS = {"Resize": (1, 2, 3), "Upsample": (1,)}  # inputs that have to stay float
+_FLOAT_ONLY = ("Range", "NonMaxSuppression")  # ONNX has no FP16 form of them
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 _HALF_SCALES_OPSET = 19
 
@@ -86,8 +87,10 @@ def halve(model: onnx.ModelProto, keep_float: Collection[str] = ()) -> onnx.Mode
         _raise_opset(halved)
     graph = halved.graph
     index = Graph(halved)
+    floats = {name for node in graph.node for name in (*node.input, *node.output) if name and index.is_float(name)}
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    kept_outputs = {name for node in graph.node if node.name in keep_float for name in node.output}
+    keep_float = {*keep_float, *(node.name for node in graph.node if node.op_type in _FLOAT_ONLY)}
+    kept_outputs = {name for node in graph.node if node.name in keep_float for name in node.output if name in floats}
     float_inputs = {v.name for v in graph.input if v.type.tensor_type.elem_type == TensorProto.FLOAT}
     float_tensors = (float_inputs | kept_outputs) - set(constants)
     casts: dict[str, onnx.NodeProto] = {}
@@ -97,7 +100,7 @@ def halve(model: onnx.ModelProto, keep_float: Collection[str] = ()) -> onnx.Mode
         new: list[onnx.NodeProto] = []
         for position, name in enumerate(node.input):
             if node.name in keep_float:
-                if name and name not in constants and name not in float_tensors and index.is_float(name):
+                if name and name not in constants and name not in float_tensors and name in floats:
                     node.input[position] = _cast(name, TensorProto.FLOAT, casts, new)
             elif name in float_tensors:
                 node.input[position] = _cast(name, TensorProto.FLOAT16, casts, new)

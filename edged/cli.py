@@ -15,8 +15,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-import argcomplete
-
 import edged
 from edged.errors import EdgedError, UsageError
 
@@ -64,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     found = parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions; see `edged completion`
+        import argcomplete
+
         argcomplete.autocomplete(found)
     return found.parse_args(arguments)
 
@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
         )
 
     _add_daemon_commands(add)
+    _add_secret_commands(add)
     _add_client_commands(add)
     _add_desk_commands(add)
     return parser
@@ -137,6 +138,8 @@ def _add_daemon_commands(add: _Add) -> None:
     completion = add("completion", "print shell code for completion", "source <(edged completion bash)")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
 
+
+def _add_secret_commands(add: _Add) -> None:
     credential = add(
         "credential", "store camera passwords for the service, as root", "sudo edged credential set camera.gate"
     )
@@ -149,6 +152,22 @@ def _add_daemon_commands(add: _Add) -> None:
         verb = verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         if name != "list":
             verb.add_argument("name", metavar="NAME", help="camera.NAME, or the name in password_credential")
+
+    key = add("key", "make, list and revoke the keys of clients on the network", "edged key new dashboard --out /tmp")
+    verbs = key.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    for name, what in (
+        ("new", "make a client's key, and let it in"),
+        ("list", "list the clients that are let in"),
+        ("revoke", "let a client in no more"),
+    ):
+        verb = verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        if name != "list":
+            verb.add_argument("name", metavar="NAME", help="the client's name: lower-case letters, digits, . - or _")
+        if name == "new":
+            verb.add_argument("--out", default=".", metavar="DIR", help="where its secret key is written (default: .)")
+        if name == "list":
+            verb.add_argument("--json", action="store_true", help="one JSON object")
+        _add_config(verb)
 
 
 def _add_client_commands(add: _Add) -> None:

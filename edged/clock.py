@@ -24,5 +24,10 @@ def cpu_ns() -> int:
     return time.process_time_ns()
 
 
+def thread_cpu_ns() -> int:
+    """CPU nanoseconds the calling thread has used."""
+    return time.thread_time_ns()
+
+
 def sleep_s(seconds: float) -> None:
     time.sleep(seconds)

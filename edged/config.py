@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edged.errors import UsageError, encodable
+from edged.picture_view import Aspect, Crop, Rotation, check_view
 from edged.regions import Line, ObjectFilter, Polygon, Zone, check_regions
 from edged.toml_file import read_toml
 from edged.uri import is_plain_path, redact
@@ -41,6 +42,7 @@ EnergyWh = Annotated[float, Meta(ge=1e-6, le=1e9, description="watt-hours, from 
 EnergyHorizonH = Annotated[float, Meta(ge=1e-4, le=24 * 366, description="hours, from 0.0001 to 8784")]
 TemperatureC = Annotated[float, Meta(ge=1, le=120, description="degrees Celsius, from 1 to 120")]
 ModeName = Annotated[str, Meta(min_length=1, max_length=64, description="the name of a power mode")]
+MinFps = Annotated[float, Meta(ge=0, le=60, description="frames per second, from 0 to 60")]
 MinAccuracy = Annotated[float, Meta(ge=0, le=1, description="a fraction from 0 to 1")]
 
 
@@ -58,6 +60,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     energy_horizon_h: EnergyHorizonH = 24.0
     temperature_c: TemperatureC | None = None
     min_accuracy: MinAccuracy = 0.0
+    min_fps: MinFps = 0.2
+    """frames per second that each camera gets whatever power, energy or heat say; 0: none"""
 
 
 class PowerConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,10 +100,13 @@ class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """`fps` caps the rate (None: every frame the camera gives). `weight` is how much its accuracy counts.
+    """`fps` caps the rate (None: every frame the camera gives), and says how slow a camera is that does not say so.
+    `weight` is how much its accuracy counts.
 
     `password_credential` is the name of the credential with the password of the user in `source`; None: camera.NAME,
-    if there is one.
+    if there is one. `transport` is that of RTSP. `aspect` is the shape of the camera's picture ("16:9"), `rotate` turns
+    it clockwise; None: as the camera signals. `crop` keeps a part of what is then shown: left, top, right, bottom as
+    shares. `poll_s`: the URL gives one JPEG, to be fetched that often.
     """
 
     name: Name
@@ -108,6 +115,11 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
     weight: Annotated[float, Meta(ge=0.001, le=1000, description="a number from 0.001 to 1000")] = 1.0
     decoder: Literal["software", "hardware"] = "software"
     password_credential: CredentialName | None = None
+    transport: Literal["tcp", "udp"] = "tcp"
+    aspect: Aspect | None = None
+    rotate: Rotation | None = None
+    crop: Crop | None = None
+    poll_s: Annotated[float, Meta(ge=0.1, le=3600, description="seconds, from 0.1 to 3600")] | None = None
     track: bool = False
     """follow objects; zones and lines do so too"""
     zones: dict[Name, Zone] = {}
@@ -305,6 +317,12 @@ def _check_cameras(config: Config, locate: Any, path: Path) -> None:
             raise UsageError(f"{place}: camera.{n}.name is {camera.name!r}, which is there {where}", "rename one")
         seen[camera.name] = place
         check_regions(camera, f"{place}: camera.{n}")
+        check_view(camera.aspect, camera.crop, f"{place}: camera.{n}")
+        if camera.poll_s is not None and not camera.source.lower().startswith(("http://", "https://")):
+            raise UsageError(
+                f"{place}: camera.{n}.poll_s is set, and the source is no HTTP URL",
+                "poll_s is for the URL of a single JPEG; remove it",
+            )
 
 
 def _check_bus(bus: BusConfig, locate: Any) -> None:
@@ -325,8 +343,8 @@ def _check_bus(bus: BusConfig, locate: Any) -> None:
         if endpoint.startswith("tcp://") and missing:
             raise UsageError(
                 f"{locate('bus.' + key)}: bus.{key} opens the network, so bus.{' and bus.'.join(missing)} must be set",
-                "make the keys with python -c \"import zmq.auth as a; a.create_certificates('.', 'edged')\", keep "
-                "edged.key_secret here and put each client's .key file into the curve_clients directory",
+                'for example curve_secret_key = "edged.key_secret" and curve_clients = "clients"; then make the keys '
+                "with `edged key new NAME`",
             )
 
 

@@ -134,7 +134,7 @@ class Daemon:
             self._profile,
             energy_used,
             self._machine,
-            on_call=None if recorder is None else recorder.tap,
+            on_call=None if recorder is None else recorder.on_call,
             on_sample=None if recorder is None else recorder.sample,
             mode=mode,
             recording=recording,
@@ -197,7 +197,7 @@ class Daemon:
         return turn
 
     def _reload(self, reconfiguration: Reconfiguration, loop: Loop, curve: CurveServer | None) -> Reloaded:
-        """A reload, with the service manager told; a refusal is published too."""
+        """A reload, with notifications to the service manager; a refusal is published too."""
         self._notifier.reloading()
         try:
             # first: a key that was removed is refused also where the configuration has a mistake
@@ -239,7 +239,7 @@ class Daemon:
 def _start_recorder(
     stack: contextlib.ExitStack, config: Config, manifest: Manifest, publisher: Publisher
 ) -> tuple[Recorder | None, Callable[[], schema.Recording | None]]:
-    """What keeps the log of decisions, None if nothing is or can be recorded; and what says how it stands."""
+    """The recorder of decisions, None if nothing is or can be recorded; and a function that returns its state."""
     digest = hashlib.sha256(msgspec.json.encode(manifest)).hexdigest()
 
     def event(kind: str, text: str) -> None:

@@ -8,18 +8,21 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from edged import files as file_system
 from edged.engines.bundle import MANIFEST_NAME
+from edged.engines.decoder_spec import task_of
 from edged.engines.manifest import EngineFile, Manifest, VariantSpec
 from edged.errors import EdgedError, UsageError
 from edged_calibration.bundle.provenance import provenance
 from edged_calibration.evaluate.gate import refusal
 from edged_calibration.evaluate.metrics import Evaluation
 from edged_calibration.job import Job
+
+MAX_BATCH: Final = 8
 
 
 def package(job: Job, directory: Path) -> Manifest:
@@ -66,13 +69,14 @@ def _manifest(job: Job, contents: Mapping[str, bytes]) -> Manifest:
     return Manifest(
         version=1,
         name=recipe.name,
-        task=recipe.task,
+        task=task_of(task.output),
         labels=list(task.labels),
         input=task.input,
         output=task.output,
         metric=job.whole.metric,
         reference=floats[0].name,
         variants=variants,
+        max_batch=job.inputs.batch or MAX_BATCH,
         drift=job.frames.drift,
         provenance=provenance(job),
     )

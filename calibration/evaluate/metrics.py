@@ -33,7 +33,6 @@ from edged_calibration.recipe.labels import Truth
 
 DRAWS: Final = 200
 _SEED: Final = 20
-_BATCH: Final = 4
 _MEASURING: Final = {"score_threshold": 0.05, "max_detections": 100}  # average precision wants the tail too
 
 Run = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
@@ -63,6 +62,8 @@ class Task:
     input: InputSpec
     output: Decoder
     labels: tuple[str, ...]
+    batch: int = 4
+    """pictures that are run at once"""
 
     def decoder(self, measuring: bool) -> Decode:
         """The daemon's decoder; for measuring average precision with a low threshold and many detections."""
@@ -93,8 +94,8 @@ def answers(
     decode = task.decoder(measuring)
     said: list[Answer] = []
     truth: list[Truth | None] = []
-    for start in range(0, len(frames), _BATCH):
-        pictures = [frames.read(number) for number in range(start, min(start + _BATCH, len(frames)))]
+    for start in range(0, len(frames), task.batch):
+        pictures = [frames.read(number) for number in range(start, min(start + task.batch, len(frames)))]
         outputs = run(np.stack([picture.image for picture in pictures]))
         said += [_answer(decode, outputs, index, picture) for index, picture in enumerate(pictures)]
         truth += [picture.truth for picture in pictures]

@@ -1,40 +1,75 @@
-"""A float ONNX model from disk, checked for all that the passes rely on; every fault is one sentence with its remedy.
+"""A float ONNX model from disk, as it comes, in the form that the passes work on; every fault is one sentence.
 
-In: a path, or `zoo://NAME?size=96&seed=0` for a generated model of a public architecture. Out: the model in plain form
-(`simplify.py`): one float input [N, 3, height, width] with N free, all weights inside and finite.
+In: a path, or `zoo://NAME?size=96&seed=0` for a generated model of a public architecture. Out: the same function with
+one float input [N, 3, height, width] (1 for N where the graph takes single pictures only), shape arithmetic folded, all
+weights inside and finite, float outputs with the batch in front.
 """
 
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 from onnx import TensorProto, external_data_helper, numpy_helper
 
 from edged.errors import UsageError
-from edged_calibration.graph.index import session
-from edged_calibration.graph.simplify import simplified
+from edged_calibration.graph.entry import (
+    Layout,
+    check_float,
+    find_entry,
+    fixed_size,
+    to_planes,
+    with_constants,
+    without_reserved_names,
+)
+from edged_calibration.graph.fold import folded
+from edged_calibration.graph.index import copy_of, session
+from edged_calibration.graph.opset import standard
+from edged_calibration.graph.outputs import plain_outputs
+from edged_calibration.graph.simplify import lift_constants, simplified
 
-MIN_OPSET, MAX_OPSET = 13, 20  # per-channel DequantizeLinear; the newest that TensorRT 10 parses
-_CONTROL_FLOW = {"If", "Loop", "Scan"}
-_EXPORT = "export the model again, for inference, with opset_version=17"
+MAX_FILE_BYTES: Final = 2 << 30
+"""A protobuf message is no larger; larger models have their weights beside them."""
+
+_EXPORT: Final = "export the model again, for inference, with opset_version=17"
+_TOLERANCE: Final = 1e-3  # of the largest value: by how much two pictures in one batch may differ from one by one
 
 
-def load_model(source: str | Path, width: int | None = None, height: int | None = None) -> onnx.ModelProto:
-    """Read and check a model; `width` and `height` fix the input of one that leaves them open."""
+@dataclass(frozen=True)
+class Wanted:
+    """What a recipe says of a model's inputs, and which nodes have to be there under their names."""
+
+    width: int | None = None
+    height: int | None = None
+    name: str = ""
+    layout: Layout | None = None
+    constants: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    keep: Collection[str] = ()
+
+
+def load_model(source: str | Path, wanted: Wanted | None = None) -> onnx.ModelProto:
+    """Read and check a model."""
     text = str(source)
     if text.startswith("zoo:/"):
         return from_zoo(text)
     path = Path(source)
-    return check_model(read_model(path), str(path), width, height)
+    return check_model(read_model(path), str(path), wanted)
 
 
 def read_model(path: Path) -> onnx.ModelProto:
     """The model as it lies on disk, external weights included, not yet checked."""
     try:
+        if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
+            raise UsageError(
+                f"{path} has {path.stat().st_size / 2**30:.1f} GiB; an ONNX file has at most 2", "give the ONNX file"
+            )
         model = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", "give the path of an ONNX file") from error
@@ -55,24 +90,42 @@ def read_model(path: Path) -> onnx.ModelProto:
                 )
     try:
         external_data_helper.load_external_data_for_model(model, str(path.parent))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: its external weights cannot be read: {error}", "copy the model again") from error
+        _check_lengths(model, path)
+    except UsageError:
+        raise
+    except Exception as error:  # the checker has its own types for links and lengths
+        raise UsageError(
+            f"{path}: its external weights cannot be read: {_first_line(error)}", "copy the model and its weights again"
+        ) from error
     return model
 
 
-def check_model(
-    model: onnx.ModelProto, name: str, width: int | None = None, height: int | None = None
-) -> onnx.ModelProto:
+def check_model(model: onnx.ModelProto, name: str, wanted: Wanted | None = None) -> onnx.ModelProto:
     """The model in plain form, or UsageError beginning with `name`."""
-    _check_operators(model, name)
-    plain = simplified(model)
+    wanted = wanted or Wanted()
+    check_float(model, name)
+    plain = standard(copy_of(model), name)
+    _check_control_flow(plain, name, {"Loop", "Scan"})
+    lift_constants(plain)
+    entry = find_entry(plain, name, wanted.name, wanted.layout)
+    size = fixed_size(entry, name, wanted.width, wanted.height)
+    if entry.batch not in (None, 1):
+        raise UsageError(f"{name}: its batch is fixed to {entry.batch}", "export it with batch 1, or a dynamic batch")
+    with_constants(plain, name, entry, size, wanted.constants)
+    to_planes(plain, entry, size, None)
+    plain = without_reserved_names(plain)
+    del plain.graph.value_info[:]
+    _declare_batch(plain, None)
     _check_weights(plain, name)
-    _fix_input(plain, name, width, height)
+    batches = _batches(plain, name)
+    _declare_batch(plain, None if len(batches) > 1 else 1)
+    plain = simplified(folded(plain, batches, _named(plain, wanted.keep)), keep=_named(plain, wanted.keep))
+    _check_control_flow(plain, name, {"If"})
+    plain = plain_outputs(plain, run(plain, batches[0]))
     try:
         onnx.checker.check_model(plain, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise UsageError(f"{name} is not a valid ONNX model: {_first_line(error)}", _EXPORT) from error
-    _check_runs(plain, name)
     return plain
 
 
@@ -97,18 +150,37 @@ def input_size(model: onnx.ModelProto) -> tuple[int, int]:
     return sides[3], sides[2]
 
 
-def _check_operators(model: onnx.ModelProto, name: str) -> None:
-    for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx") and not MIN_OPSET <= entry.version <= MAX_OPSET:
-            raise UsageError(f"{name} has opset {entry.version}; {MIN_OPSET} to {MAX_OPSET} can be worked on", _EXPORT)
+def fixed_batch(model: onnx.ModelProto) -> int | None:
+    """The batch of a checked model, if it takes no other; None if it takes any."""
+    return model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
+
+
+def run(model: onnx.ModelProto, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """All outputs of a model for one feed, by name."""
+    names = [value.name for value in model.graph.output]
+    return dict(zip(names, session(model).run(names, dict(feed)), strict=True))
+
+
+def output_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """The shape of every output of a checked model as it really comes out, without the batch."""
+    width, height = input_size(model)
+    planes = np.zeros((1, 3, height, width), np.float32)
+    return {name: value.shape[1:] for name, value in run(model, {model.graph.input[0].name: planes}).items()}
+
+
+def _named(model: onnx.ModelProto, patterns: Collection[str]) -> set[str]:
+    """Names of the nodes that patterns name; a pattern of none is refused later, where it is used."""
+    from fnmatch import fnmatchcase
+
+    return {n.name for n in model.graph.node for p in patterns if n.name == p or fnmatchcase(n.name, p)}
+
+
+def _check_control_flow(model: onnx.ModelProto, name: str, kinds: set[str]) -> None:
     for node in model.graph.node:
-        if node.op_type in _CONTROL_FLOW:
-            raise UsageError(f"{name}: {node.op_type} ({node.name or 'unnamed'}) decides at run time what is computed",
-                             "export the model without control flow")  # fmt: skip
-        if node.domain not in ("", "ai.onnx"):
+        if node.op_type in kinds:
             raise UsageError(
-                f"{name}: the operator {node.op_type} of {node.domain} is not a standard one",
-                "export the model without custom operators; leave decoding and NMS to edged",
+                f"{name}: {node.op_type} ({node.name or 'unnamed'}) decides at run time what is computed",
+                "export the model without control flow, or simplify it with onnxslim",
             )
 
 
@@ -118,52 +190,52 @@ def _check_weights(model: onnx.ModelProto, name: str) -> None:
             raise UsageError(f"{name}: the weights {tensor.name} hold NaN or infinity", "train or export it again")
 
 
-def _fix_input(model: onnx.ModelProto, name: str, width: int | None, height: int | None) -> None:
-    """Check the one input, fix its sides where they are open, and free its batch."""
-    inputs = model.graph.input
-    if len(inputs) != 1:
-        told = ", ".join(value.name for value in inputs) or "none"
-        raise UsageError(f"{name} has the inputs {told}; expected one, the picture", "export it with one input")
-    kind = inputs[0].type.tensor_type
-    if kind.elem_type != TensorProto.FLOAT:
-        told = TensorProto.DataType.Name(kind.elem_type).lower()
-        raise UsageError(f"{name}: its input is {told}, expected float", "give the float model, not one made from it")
-    sides = kind.shape.dim
-    if len(sides) != 4 or sides[1].dim_value != 3:
-        told = " x ".join(side.dim_param or str(side.dim_value or "?") for side in sides) or "of unknown shape"
-        raise UsageError(f"{name}: its input is {told}, expected N x 3 x height x width", "export it in that layout")
-    for side, wanted, key in ((sides[2], height, "height"), (sides[3], width, "width")):
-        if side.dim_value and wanted not in (None, side.dim_value):
-            raise UsageError(f"{name}: its {key} is {side.dim_value}, not {wanted}", f"leave out input.{key}")
-        if not side.dim_value:
-            if wanted is None:
-                raise UsageError(
-                    f"{name}: the {key} of its input is open ({side.dim_param or '?'})",
-                    "give input.width and input.height in the recipe (--size on the command line)",
-                )
-            side.dim_value = wanted
-    sides[0].dim_param = "N"
-    for output in model.graph.output:
-        if output.type.tensor_type.shape.dim:
-            output.type.tensor_type.shape.dim[0].dim_param = "N"
+def _check_lengths(model: onnx.ModelProto, path: Path) -> None:
+    """UsageError for weights that do not fill their shape: the file is cut short, or made to do harm."""
+    for tensor in model.graph.initializer:
+        try:
+            numpy_helper.to_array(tensor)
+        except Exception as error:  # the helper raises several unrelated types
+            raise UsageError(
+                f"{path}: the weights {tensor.name} do not fit their shape {list(tensor.dims)}",
+                "copy the model again, or export it again",
+            ) from error
 
 
-def _check_runs(model: onnx.ModelProto, name: str) -> None:
-    """Run one and two pictures: what ONNX Runtime cannot do, and batches that are fixed inside."""
+def _declare_batch(model: onnx.ModelProto, batch: int | None) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        sides = value.type.tensor_type.shape.dim
+        if sides:
+            sides[0].Clear()
+            if batch:
+                sides[0].dim_value = batch
+            else:
+                sides[0].dim_param = "N"
+
+
+def _batches(model: onnx.ModelProto, name: str) -> list[dict[str, NDArray[Any]]]:
+    """Feeds of one and of two pictures; of one alone where two do not go through it, or come out otherwise."""
     width, height = input_size(model)
+    planes = np.random.default_rng(0).uniform(0, 1, (2, 3, height, width)).astype(np.float32)
+    entry = model.graph.input[0].name
     try:
         running = session(model)
     except Exception as error:  # the binding raises a dozen unrelated types
         raise UsageError(f"{name}: ONNX Runtime does not take it: {_first_line(error)}", _EXPORT) from error
-    for batch in (1, 2):
-        try:
-            outputs = running.run(None, {model.graph.input[0].name: np.zeros((batch, 3, height, width), np.float32)})
-        except Exception as error:
-            what = "a batch of 2 does not go through it" if batch == 2 else "it does not run"
-            hint = "export it with a dynamic batch axis" if batch == 2 else _EXPORT
-            raise UsageError(f"{name}: {what}: {_first_line(error)}", hint) from error
-        if any(len(output) != batch for output in outputs if output.ndim):
-            raise UsageError(f"{name}: an output does not follow the batch", "export it with a dynamic batch axis")
+    try:
+        one = running.run(None, {entry: planes[1:]})
+    except Exception as error:
+        raise UsageError(f"{name}: it does not run: {_first_line(error)}", _EXPORT) from error
+    try:
+        both = running.run(None, {entry: planes})
+    except Exception:  # its batch is fixed inside
+        return [{entry: planes[:1]}]
+    follows = all(
+        pair.shape[:1] == (2,) and pair.shape[1:] == single.shape[1:] and single.shape[:1] == (1,)
+        and np.allclose(pair[1:], single, rtol=0, atol=_TOLERANCE * max(float(np.abs(single).max(initial=0)), 1e-6))
+        for single, pair in zip(one, both, strict=True)
+    )  # fmt: skip
+    return [{entry: planes[:1]}, {entry: planes}] if follows else [{entry: planes[:1]}]
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ In: an ONNX model from any exporter. Out: the same function, with fewer nodes.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -15,26 +16,28 @@ from onnx import numpy_helper
 from edged_calibration.graph.index import Graph, attribute, copy_of, drop_unused
 
 
-def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without Constant and Identity nodes, Dropout, and batch norms that follow a convolution."""
+def simplified(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """The model without Constant and Identity nodes, Dropout, and batch norms that follow a convolution. Nodes named in
+    `keep` stay."""
     result = copy_of(model)
-    _lift_constants(result)
-    _bypass(result)
+    lift_constants(result)
+    _bypass(result, keep)
     _fold_batch_norms(result)
     _own_biases(result)
     drop_unused(result)
     return result
 
 
-def _lift_constants(model: onnx.ModelProto) -> None:
+def lift_constants(model: onnx.ModelProto) -> None:
+    """Constant nodes as initializers, in place; initializers that are listed as inputs are inputs no more."""
     graph = model.graph
     known = {tensor.name: tensor for tensor in graph.initializer}
     kept = []
     for node in graph.node:
-        values = [item.t for item in node.attribute if item.name == "value"]
-        if node.op_type == "Constant" and values:
+        value = _constant_value(node) if node.op_type == "Constant" else None
+        if value is not None and node.output[0] not in _outputs(model):
             tensor = onnx.TensorProto()
-            tensor.CopyFrom(values[0])
+            tensor.CopyFrom(value)
             tensor.name = node.output[0]
         elif node.op_type == "Identity" and node.input[0] in known and node.output[0] not in _outputs(model):
             tensor = onnx.TensorProto()
@@ -53,13 +56,32 @@ def _lift_constants(model: onnx.ModelProto) -> None:
     graph.input.extend(inputs)
 
 
-def _bypass(model: onnx.ModelProto) -> None:
+def _constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """What a Constant node holds; None for sparse values and strings."""
+    for item in node.attribute:
+        match item.name:
+            case "value":
+                found: onnx.TensorProto = item.t
+                return found
+            case "value_float" | "value_floats":
+                return numpy_helper.from_array(np.array(onnx.helper.get_attribute_value(item), np.float32))
+            case "value_int" | "value_ints":
+                return numpy_helper.from_array(np.array(onnx.helper.get_attribute_value(item), np.int64))
+    return None
+
+
+def _bypass(model: onnx.ModelProto, keep: Collection[str]) -> None:
     """Let readers of an Identity or a Dropout read its input; those that make an output of the graph stay."""
     renamed: dict[str, str] = {}
     for node in model.graph.node:
         for position, name in enumerate(node.input):
             node.input[position] = renamed.get(name, name)
-        if node.op_type in ("Identity", "Dropout") and node.output[0] not in _outputs(model):
+        if (
+            node.op_type in ("Identity", "Dropout")
+            and node.output[0] not in _outputs(model)
+            and node.name not in keep
+            and not any(node.output[1:])
+        ):
             renamed[node.output[0]] = node.input[0]
 
 

@@ -8,7 +8,7 @@ without a meter it is None. One thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
@@ -30,9 +30,10 @@ from edged_calibration.progress import QUIET, Advance, Stages
 WARM_RUNS: Final = 5
 TURNS: Final = 5
 """Of each variant and batch at a clock; between them the others have theirs."""
-IDLE_S: Final = 3.0
 SETTLE_S: Final = 0.2
 """A new ceiling acts within 0.1 s."""
+METER_LAG_S: Final = 1.0
+"""Power monitors average: before the idle power is read, the work before it must have left the average."""
 
 
 class ClockCeiling(Protocol):
@@ -48,11 +49,11 @@ class ClockCeiling(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """`seconds`: for each variant, batch and clock. `batches`: empty for 1 to the largest. `soak_s`: 0 for none."""
+    """`seconds`: for each variant, batch and clock, and for resting at each clock. `batches`: empty for 1 to the
+    largest. `soak_s`: 0 for none."""
 
     seconds: float
     batches: Sequence[int] = ()
-    idle_s: float = IDLE_S
     soak_s: float = 0.0
     power_mode: str | None = None
 
@@ -116,7 +117,7 @@ def measure(
             version=2,
             device=pool.machine,
             runtime=pool.device,
-            runs=_runs(bundle, pool, cases),
+            runs=_runs(pool.digests, cases),
             power_mode=plan.power_mode,
             threads=config.threads if pool.device == "cpu" else 1,
             clocks_mhz=clocks_mhz,
@@ -133,7 +134,8 @@ def _at_one_clock(
     """Fills the cases; returns the watts of the machine with the engines loaded and idle, None without a meter."""
     for case in cases:
         bench.run(case.variant, case.batch, WARM_RUNS)
-    idle_w = meter.mean_w(plan.idle_s)
+    clock.sleep_s(min(METER_LAG_S, plan.seconds))
+    idle_w = meter.mean_w(plan.seconds)
     for turn in range(TURNS):
         for number, case in enumerate(cases):
             _turn(bench, meter, idle_w, case, plan.seconds / TURNS)
@@ -155,14 +157,7 @@ def _turn(bench: Bench, meter: PowerMeter, idle_w: float | None, case: _Case, se
         case.energy_j += joules - idle_w * meter.spent_s
 
 
-def _runs(bundle: Bundle, pool: Pool, cases: Sequence[_Case]) -> list[ProfiledRun]:
-    ran = {variant.name: variant.file for variant in pool.variants}
-    digests = {
-        spec.name: file.sha256
-        for spec in bundle.manifest.variants
-        for file in spec.files
-        if file.path == ran[spec.name]
-    }
+def _runs(digests: Mapping[str, str], cases: Sequence[_Case]) -> list[ProfiledRun]:
     runs = []
     for case in cases:
         p50, p90, p99 = (round(float(value), 4) for value in np.percentile(case.latencies_ms, (50, 90, 99)))

@@ -94,7 +94,9 @@ def on_pictures(model: onnx.ModelProto, normalisation: Normalisation, form: Form
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
     del graph.node[:], graph.input[:]
     graph.node.extend([*nodes, *copies])
-    graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["N", shape[2], shape[3], 3]))
+    graph.input.append(
+        helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [shape[0] or "N", shape[2], shape[3], 3])
+    )
     graph.initializer.extend(constants)
     drop_unused(result)
     onnx.checker.check_model(result, full_check=True)

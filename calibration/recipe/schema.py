@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from edged.engines.decoder_spec import Decoder, Task, task_of
+from edged.engines.decoder_spec import Decoder
 from edged.engines.manifest import Name, Side
 from edged.errors import UsageError
 from edged.toml_file import read_toml
@@ -36,6 +36,12 @@ class InputOptions(Struct, frozen=True, forbid_unknown_fields=True):
     width: Side | None = None
     """only for a model whose input has no fixed size"""
     height: Side | None = None
+    name: str = ""
+    """of the picture's input, where the model has several that could be it"""
+    layout: Literal["NCHW", "NHWC"] | None = None
+    """only where the shape leaves it open"""
+    constants: dict[str, list[float]] = {}
+    """values of the inputs beside the picture; im_shape, scale_factor and orig_target_sizes are known"""
 
 
 class CalibrationOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,10 +88,6 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     quantize: QuantizeOptions = QuantizeOptions()
     halve: HalveOptions = HalveOptions()
     gate: GateOptions = GateOptions()
-
-    @property
-    def task(self) -> Task:
-        return task_of(self.output)
 
     def limit(self, variant: VariantOptions) -> float:
         """The points that a variant may lose."""

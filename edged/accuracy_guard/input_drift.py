@@ -8,10 +8,8 @@ flash say nothing of the scene. Drift is a reason to look more closely at what t
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
-
-from edged.governor.fast_replace import replace
 
 REMEMBERED: Final = 120
 """Pictures that the medians are taken over; one a second."""

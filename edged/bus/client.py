@@ -174,6 +174,10 @@ def bgr(pixels: NDArray[np.uint8], pixel_format: PixelFormat) -> NDArray[np.uint
     """Pixels as a ring holds them -> rows x columns x 3, blue first. BGR24 comes back as it is."""
     if pixel_format is PixelFormat.BGR24:
         return pixels
-    import cv2  # only programs that look at NV12 pictures pay for loading it
+    from edged.frames.colour import Nv12ToBgr  # only programs that look at NV12 pictures pay for loading OpenCV
 
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_YUV2BGR_NV12), dtype=np.uint8)
+    height, width = pixels.shape[0] * 2 // 3, pixels.shape[1]
+    picture = np.empty((height, width, 3), np.uint8)
+    chroma = pixels[height:].reshape(height // 2, width // 2, 2)
+    Nv12ToBgr(width, height).convert(pixels[:height], chroma, pixel_format, picture)
+    return picture

@@ -90,7 +90,9 @@ class ConnectionLimiter:
         self.worker.start()
 
     def close(self) -> None:
-        """Before the watched socket is closed."""
+        """Before the watched socket is closed; a second time it does nothing."""
+        if self._watched.closed:
+            return
         self._watched.disable_monitor()  # while we still read: libzmq waits for room for its events
         if self.worker.stop(STOP_TIMEOUT_S):
             self._events.close(linger=0)

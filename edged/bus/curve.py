@@ -196,6 +196,20 @@ def certificate(path: Path) -> tuple[bytes, bytes | None]:
     return public, secret
 
 
+def new_key_pair() -> tuple[bytes, bytes]:
+    """A public and a secret key, as Z85 text."""
+    return zmq.curve_keypair()
+
+
+def key_file(public: bytes, secret: bytes | None = None) -> str:
+    """The content of a file that `certificate` and ZeroMQ's own tools read."""
+    lines = ["# A CURVE key for edged's sockets on the network.", "metadata", "curve"]
+    lines.append(f'    public-key = "{public.decode()}"')
+    if secret is not None:
+        lines.append(f'    secret-key = "{secret.decode()}"')
+    return "\n".join(lines) + "\n"
+
+
 def _both_keys(path: Path) -> tuple[bytes, bytes]:
     public, secret = certificate(path)
     if secret is None:

@@ -1,4 +1,4 @@
-"""What may be asked of the daemon: one type per `op`, and the only way from bytes to one of them. Pure, any thread.
+"""The requests that the daemon answers: one type per `op`, and the one parser of them. Pure, any thread.
 
 Budget keys obey the same rules as in the configuration. Unknown operations and keys are refused, never ignored.
 """
@@ -17,6 +17,7 @@ from edged.config import (
     EnergyHorizonH,
     EnergyWh,
     MinAccuracy,
+    MinFps,
     ModeName,
     PowerW,
     PowerWindowS,
@@ -41,6 +42,7 @@ class Set(Struct, frozen=True, forbid_unknown_fields=True, tag="set", tag_field=
     energy_horizon_h: EnergyHorizonH | UnsetType = UNSET
     temperature_c: TemperatureC | UnsetType | None = UNSET
     min_accuracy: MinAccuracy | UnsetType = UNSET
+    min_fps: MinFps | UnsetType = UNSET
 
     def changes(self) -> dict[str, float | None]:
         """The limits it names."""
@@ -55,7 +57,7 @@ class Pin(Struct, frozen=True, forbid_unknown_fields=True, tag="pin", tag_field=
 
 
 class Profile(Struct, frozen=True, forbid_unknown_fields=True, tag="profile", tag_field="op"):
-    """Take up a power profile; null takes back the configuration's own limits; without a name, list what there is."""
+    """Put a power profile in force; null: the configuration's own limits; without a name, list the profiles."""
 
     name: Annotated[str, Meta(min_length=1, max_length=63, description="the name of a profile, or null")] | (
         UnsetType | None

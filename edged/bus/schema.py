@@ -185,6 +185,16 @@ class Track(Header, frozen=True, kw_only=True):
 CameraState = Literal["opening", "live", "stalled", "backoff", "ended", "refused"]
 
 
+class Stream(Struct, frozen=True):
+    """What a camera's stream costs. `lost_packets` since it was opened; the others of the last second, null where they
+    are not known: `decode_ms` is CPU time for a picture, `keyframe_interval_s` lies between the last two keyframes."""
+
+    lost_packets: int
+    decode_ms: float | None
+    mbit_s: float | None
+    keyframe_interval_s: float | None
+
+
 class Status(Header, frozen=True, kw_only=True):
     """`status/<camera>`: what the camera is doing and why. `clock` says whose time `t_capture` is; None before a frame.
 
@@ -205,6 +215,7 @@ class Status(Header, frozen=True, kw_only=True):
     drops: dict[str, int]
     reconnects: int
     last_frame_age_ms: float | None
+    stream: Stream | None = None
 
 
 class Alternative(Struct, frozen=True):
@@ -240,13 +251,14 @@ class Number(Struct, frozen=True):
 
 
 class Decision(Header, frozen=True, kw_only=True):
-    """`decision`: what runs and why. `bound` names the constraint that decided.
+    """`decision`: what ran in the last second, and why. Each batch is chosen on its own; results name their variant.
 
-    While watts are known each batch is a choice of its own around this decision: results name the variant they got.
-    `clock_mhz`: the ceiling asked for, null where it is given. `price_per_j`: how many fully accurate frames a joule
-    must earn, 0 while nothing is scarce. `frame_share`: share of the frames expected to run. `yielded`: what gives way
-    just now (heat, deadline, power, energy, accuracy, frame_rate). `unheld`: limits that cannot be held, a sentence
-    each.
+    `variant`: the one that made most results; `shares`: of each that ran, its share of them (empty before the first
+    results). `bound` names the constraint that decided. `clock_mhz`: the ceiling asked for, null where it is fixed.
+    `price_per_j`: how many fully accurate frames a joule must gain, 0 while energy is not limited. `frame_share`: share
+    of the offered frames that ran. `yielded`: limits that give way now (heat, deadline, power, energy, accuracy,
+    frame_rate). `unheld`: limits that are unenforceable, a sentence each; they do not stop frames. `escalation`: always
+    null.
     """
 
     variant: str
@@ -262,6 +274,7 @@ class Decision(Header, frozen=True, kw_only=True):
     yielded: list[str] = []
     unheld: list[str] = []
     numbers: list[Number] = []
+    shares: dict[str, float] = {}
 
 
 class Event(Header, frozen=True, kw_only=True):

@@ -18,7 +18,8 @@ from edged.frames.cameras import Cameras, CameraStatus
 
 FIRST_FRAME_S: Final = 12.0
 """More than the daemon gives a camera to open, so that its own reason is heard."""
-MEASURE_S: Final = 1.0
+MEASURE_S: Final = 2.2
+"""Two of the seconds in which a camera's process counts what its stream costs."""
 _LONGEST_WAIT_S: Final = 0.1
 
 
@@ -108,5 +109,10 @@ def _verdict(camera: _Watched, config: CameraConfig) -> Tried:
     if camera.done_ns is not None and camera.done_ns > camera.begun_ns:
         fps = (status.captured - camera.first) * NS_PER_S / (camera.done_ns - camera.begun_ns)
         text += f", {fps:.1f} fps"
-    told = {"camera": "the camera's own clock", "arrival": "arrival at this machine"}.get(status.clock or "", "unknown")
-    return Tried(config.name, f"{text}, capture time by {told}", fps)
+    source = {"camera": "the camera's own clock", "arrival": "arrival at this machine"}.get(
+        status.clock or "", "unknown"
+    )
+    text += f", capture time by {source}"
+    if status.stream is not None and (cost := status.stream.words()):
+        text += f"; {cost}"
+    return Tried(config.name, text, fps)

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged import clock
-from edged.checks.doctor_finding import Figures, Finding
+from edged.checks.finding import Figures, Finding
 from edged.config import EngineConfig
 from edged.engines import ort_cuda, trt
 from edged.engines.bundle import Bundle
+from edged.engines.device_profile import Conditions, load_profile, measure_hint
 from edged.engines.pool import NothingRunsError, Pool, PoolVariant
 from edged.errors import EdgedError
 from edged.frames.frame import PixelFormat
@@ -32,8 +33,8 @@ MOST_DB: Final = 200.0
 ROUNDS: Final = 50
 
 
-def engines(bundle: Bundle, max_batch: int) -> Iterator[Finding]:
-    """One runtime after the other; each finding is told as soon as it is there."""
+def engines(bundle: Bundle, max_batch: int, power_mode: str | None = None) -> Iterator[Finding]:
+    """One runtime after the other; each finding is yielded as soon as it is there."""
     spec = bundle.manifest.input
     pictures = _pictures(spec.width, spec.height, max_batch)
     wanted: dict[str, dict[str, NDArray[Any]]] = {}
@@ -51,6 +52,7 @@ def engines(bundle: Bundle, max_batch: int) -> Iterator[Finding]:
                 box = letterboxer.geometry(spec.width, spec.height)
                 for index in range(pool.max_batch):
                     letterboxer.fill(box, pictures[index], PixelFormat.BGR24, 0, index)
+                yield _profile(bundle, pool, power_mode)
                 for variant in pool.variants:
                     yield _variant(pool, variant, device, wanted)
                     if device == "tensorrt" and variant.refused is None:
@@ -59,6 +61,23 @@ def engines(bundle: Bundle, max_batch: int) -> Iterator[Finding]:
             yield from (_refused(variant, device) for variant in error.variants)
         except EdgedError as error:
             yield Finding("failed", f"engines on {device}", error.message)
+
+
+def _profile(bundle: Bundle, pool: Pool, power_mode: str | None) -> Finding:
+    """The device profile that the daemon would use with these engines."""
+    subject = f"device profile on {pool.device}"
+    here = Conditions(pool.machine, pool.device, power_mode)
+    try:
+        profile = load_profile(bundle.directory, here, pool.digests)
+    except EdgedError as error:
+        return Finding("failed", subject, f"not used: {error.message}", error.hint)
+    if profile is None:
+        return Finding("untested", subject, "the bundle has none of this device", measure_hint(bundle.directory, here))
+    figures: Figures = {"runs": len(profile.runs), "batches": len({run.batch for run in profile.runs})}
+    figures |= {"clocks": max(1, len(profile.clocks_mhz)), "power mode": profile.power_mode}
+    figures |= {"idle_w": profile.idle_w[-1] if profile.idle_w else None}
+    figures["thermal constants"] = None if profile.thermal is None else "measured"
+    return Finding("ok", subject, "fits the engines", figures=figures)
 
 
 def _refused(variant: PoolVariant, device: str) -> Finding:
@@ -78,13 +97,14 @@ def _variant(pool: Pool, variant: PoolVariant, device: str, wanted: dict[str, di
     figures: Figures = {f"batch {n}_ms": round(_median_ms(pool, n), 3) for n in range(1, pool.max_batch + 1)}
     if device == "cpu":
         wanted[variant.name] = outputs
-        return Finding("ok", subject, "runs", figures)
+        return Finding("ok", subject, "runs", figures=figures)
     if variant.name not in wanted:
-        return Finding("untested", subject, "runs; there is nothing to compare it with", figures)
+        return Finding("untested", subject, "runs; there is nothing to compare it with", figures=figures)
     worst_db = min(_snr_db(wanted[variant.name][name], array) for name, array in outputs.items())
     figures["against the cpu_db"] = round(worst_db, 1)
     right = worst_db >= LEAST_DB[variant.precision]
-    return Finding("ok" if right else "failed", subject, "agrees with the CPU" if right else "does not agree", figures)
+    text = "agrees with the CPU" if right else "does not agree"
+    return Finding("ok" if right else "failed", subject, text, figures=figures)
 
 
 def _layers(bundle: Bundle, variant: PoolVariant) -> Finding:
@@ -99,7 +119,8 @@ def _layers(bundle: Bundle, variant: PoolVariant) -> Finding:
         "sparse used": layers.sparse_used,
     }  # fmt: skip
     wrong = (variant.precision == "int8" and not layers.int8) or (variant.sparse and not layers.sparse_used)
-    return Finding("failed" if wrong else "ok", subject, "not what it is called" if wrong else "as called", figures)
+    text = "not what it is called" if wrong else "as called"
+    return Finding("failed" if wrong else "ok", subject, text, figures=figures)
 
 
 def _median_ms(pool: Pool, batch: int) -> float:

@@ -1,14 +1,16 @@
-"""What `edged check` finds: pure data, any thread. No command."""
+"""What `edged check` and `edged doctor` find: pure data, any thread. No command."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from edged.errors import EdgedError
 
-Level = Literal["ok", "warning", "failed"]
-"""A warning is what edged would run with all the same."""
+Level = Literal["ok", "warning", "failed", "untested"]
+"""A warning is what edged would run with all the same; `untested`: the text says what is missing for the test."""
+Figures = dict[str, float | int | str | None]
+"""Measured, with the unit in the name; None is unknown."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Finding:
     subject: str
     text: str
     fix: str = ""
+    figures: Figures = field(default_factory=dict)
 
 
 def failed(subject: str, error: EdgedError) -> Finding:

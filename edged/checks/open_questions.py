@@ -1,7 +1,6 @@
-"""What only a device can tell: each by its name, open until a report answers it.
+"""What only a device can answer: each question by its name, open until a report answers it.
 
-These are statements that the sources of edged could not prove where it was made, since neither a Jetson nor TensorRT's
-core library was there. `edged doctor` prints those that its run did not answer, so that whoever has the device can.
+`edged doctor` prints those that its run did not answer, so that whoever has the device can.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from edged.checks.doctor_finding import Finding
+from edged.checks.finding import Finding
 
 
 @dataclass(frozen=True)
@@ -36,17 +35,18 @@ QUESTIONS: Final = (
 
 def open_questions(findings: Sequence[Finding], is_jetson: bool) -> Finding:
     """One finding that names them; on a device it asks for the report."""
-    answered = [finding.subject for finding in findings if is_jetson and finding.outcome != "untested"]
+    answered = [finding.subject for finding in findings if is_jetson and finding.level != "untested"]
     left = {
         question.name: question.text
         for question in QUESTIONS
         if not (question.answered_by and any(subject.endswith(question.answered_by) for subject in answered))
     }
     if is_jetson:
-        text = "send this report to edged's issue tracker: it answers what only a device can tell"
+        text = "send this report to edged's issue tracker, made with --out: only a device can answer these"
+
     else:
-        text = "this is no Jetson: what only one can tell stays open"
-    untested = [finding.subject for finding in findings if finding.outcome == "untested"]
+        text = "this is no Jetson: what only one can answer stays open"
+    untested = [finding.subject for finding in findings if finding.level == "untested"]
     if untested:
         text += f"; untested here: {', '.join(untested)}"
-    return Finding("untested", "open questions", text, dict(left))
+    return Finding("untested", "open questions", text, figures=dict(left))

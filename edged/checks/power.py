@@ -15,7 +15,7 @@ from edged.checks.finding import Finding, failed
 from edged.commands.terminal import number, progress
 from edged.config import PowerConfig
 from edged.errors import EdgedError
-from edged.power.clocks import held_ceiling
+from edged.power.clocks import HeldElsewhereError, held_ceiling
 from edged.power.host_paths import HERE, HostPaths
 from edged.power.modes import ModeControl
 from edged.power.provider import Sample
@@ -61,11 +61,11 @@ def try_power(
     jetson = is_jetson(files)
     files.close()
     if jetson:
-        yield _modes(config, mode, machine.tools)
+        yield power_modes(config, mode, machine.tools)
     elif mode is not None:
         yield Finding("warning", "power modes", f"the profile's mode {mode} cannot be set: this is no Jetson", "")
     if config.clock_control:
-        yield _clock(machine.clock_helper)
+        yield gpu_clock(machine.clock_helper)
     return sample
 
 
@@ -108,7 +108,8 @@ def _cure(reason: str) -> str:
     return cure or "none needed: it is published as unknown"
 
 
-def _modes(config: PowerConfig, wanted: str | None, path: str) -> Finding:
+def power_modes(config: PowerConfig, wanted: str | None, path: str) -> Finding:
+    """Which there are, which is in force, and whether the one that is `wanted` can be set."""
     try:
         with progress("asking for the power modes"):
             modes = ModeControl(Path(config.jtop_socket), path).read()
@@ -132,10 +133,13 @@ def _modes(config: PowerConfig, wanted: str | None, path: str) -> Finding:
     return Finding("ok", "power modes", f"{told}set through {modes.way}")
 
 
-def _clock(helper: Path) -> Finding:
+def gpu_clock(helper: Path) -> Finding:
+    """Whether the GPU's clock ceiling can be set."""
     try:
         with held_ceiling(helper) as ceiling:
             mhz = ceiling.clocks_mhz
+    except HeldElsewhereError:
+        return Finding("ok", "GPU clock", f"held through {helper} by another program, as the daemon that runs")
     except EdgedError as error:
         return Finding("warning", "GPU clock", error.message, error.hint)
     return Finding("ok", "GPU clock", f"{len(mhz)} ceilings from {mhz[0]:.0f} to {mhz[-1]:.0f} MHz through {helper}")

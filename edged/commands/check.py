@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Generator, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +28,7 @@ from edged.config_schema import json_schema
 from edged.engines.bundle import Bundle, load_bundle
 from edged.engines.pool import Pool, PoolVariant
 from edged.errors import EdgedError
-from edged.governor import governor
+from edged.governor.governor import Governor
 from edged.governor.messages import BudgetChanged, Sensed, Workload
 from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, what_is_known
 from edged.loop.governor_client import budget_of
@@ -145,23 +144,23 @@ def _limits(limits: Limits, known: DeviceInfo, tried: list[Tried], sample: Sampl
     """What the governor would choose for the frames that the cameras gave just now, and what it cannot hold."""
     now_ns = clock.mono_ns()
     live = [camera for camera in tried if camera.problem is None]
-    load = Workload(len(live), sum(camera.fps or 0.0 for camera in live), late=0, apart=True)
+    load = Workload(len(live), sum(camera.fps or 0.0 for camera in live))
     budget = budget_of(limits)
     try:
         # a second ago: a reading of the very moment of the start says nothing of the time before it, and is not taken
-        state, _ = governor.start(known.variants, budget, now_ns - clock.NS_PER_S, known.device)
-        state, _ = governor.step(state, load, now_ns)
+        governor = Governor(known.variants, budget, now_ns - clock.NS_PER_S, known.device)
+        governor.observe(load, now_ns)
         if sample is not None:
             said = Sensed(sample.power_w, sample.temperature_c, power_estimated=sample.power_estimated)
-            state, _ = governor.step(state, said, now_ns)
-        _, decision = governor.step(state, BudgetChanged(budget), now_ns)  # has it say what it thinks of that load
+            governor.observe(said, now_ns)
+        decision = governor.observe(BudgetChanged(budget), now_ns)  # has it say what it thinks of that load
     except EdgedError as error:
         yield failed("limits", error)
         return
     fits = any(other.fits for other in decision.alternatives if other.variant == decision.variant)
     fix = "" if fits else "raise deadline_ms, lower the cameras' fps, or use a faster bundle"
     yield Finding("ok" if fits else "warning", "limits", f"would run {decision.reason}", fix)
-    for sentence in decision.unheld:
+    for sentence in decision.unenforceable:
         yield Finding("warning", "limits", sentence, _UNHELD_FIX)
 
 
@@ -202,4 +201,8 @@ def _runs(findings: list[Finding]) -> bool:
 
 
 def _print_json(findings: list[Finding]) -> None:
-    print(json.dumps({"ok": _runs(findings), "findings": [asdict(finding) for finding in findings]}, indent=2))
+    print(json.dumps({"ok": _runs(findings), "findings": [_json(finding) for finding in findings]}, indent=2))
+
+
+def _json(finding: Finding) -> dict[str, str]:
+    return {"level": finding.level, "subject": finding.subject, "text": finding.text, "fix": finding.fix}

@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import getpass
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
-from edged import paths
+from edged import files, paths
 from edged.errors import EdgedError, UsageError
 
 DROP_IN: Final = Path("/etc/systemd/system/edged.service.d/credentials.conf")
@@ -50,7 +49,9 @@ class Store:
 
     def names(self) -> list[str]:
         try:
-            return sorted(entry.name for entry in self.directory.iterdir() if _NAME.fullmatch(entry.name))
+            return sorted(
+                entry.name for entry in self.directory.iterdir() if _NAME.fullmatch(entry.name) and entry.is_file()
+            )
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -63,40 +64,38 @@ class Store:
             )
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(self.directory / name, password + "\n", 0o600)
+            files.write_atomic(self.directory / name, password + "\n", 0o600)
         except OSError as error:
             raise EdgedError(
                 f"cannot write to {self.directory}: {error.strerror}", "only root may: use sudo"
             ) from error
-        self._write_drop_in()
+        self._write_drop_in(self.names())
 
     def remove(self, name: str) -> None:
         if name not in self.names():
             raise UsageError(f"there is no credential {name}", "edged credential list")
-        (self.directory / name).unlink()
-        self._write_drop_in()
+        # the drop-in first: a unit that names a file which is not there does not start
+        self._write_drop_in([other for other in self.names() if other != name])
+        try:
+            files.remove(self.directory / name)
+        except OSError as error:
+            text = f"cannot remove {self.directory / name}: {error.strerror}"
+            raise EdgedError(text, "only root may: use sudo") from error
 
-    def _write_drop_in(self) -> None:
-        names = self.names()
-        if not names:
-            self._drop_in.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # others may have put something beside it
-                self._drop_in.parent.rmdir()
-            return
-        lines = [f"LoadCredential={name}:{self.directory / name}" for name in names]
-        self._drop_in.parent.mkdir(parents=True, exist_ok=True)
-        _write(self._drop_in, "\n".join(["# Made by `edged credential`.", "[Service]", *lines, ""]), 0o644)
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    """Whole or not at all; nobody else can read it in between."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    def _write_drop_in(self, names: list[str]) -> None:
+        try:
+            if names:
+                lines = [f"LoadCredential={name}:{self.directory / name}" for name in names]
+                self._drop_in.parent.mkdir(parents=True, exist_ok=True)
+                files.write_atomic(
+                    self._drop_in, "\n".join(["# Made by `edged credential`.", "[Service]", *lines, ""]), 0o644
+                )
+            elif self._drop_in.exists():
+                files.remove(self._drop_in)
+                with contextlib.suppress(OSError):  # others may have put something beside it
+                    self._drop_in.parent.rmdir()
+        except OSError as error:
+            raise EdgedError(f"cannot write {self._drop_in}: {error.strerror}", "only root may: use sudo") from error
 
 
 def _read(name: str) -> str:

@@ -11,7 +11,7 @@ from edged.commands.terminal import ask, printable, progress
 from edged.errors import UsageError
 
 MODES_TIMEOUT_S: Final = 18.0
-"""A board takes up to some ten seconds to change its power mode, and is asked until it has."""
+"""A board takes about ten seconds to change its power mode."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -19,52 +19,52 @@ def run(arguments: argparse.Namespace) -> int:
         case "set":
             changes = changes_of(arguments.changes)
             reply = ask(arguments, "set", **changes)
-            told = [f"{key} = {_shown(reply['limits'].get(key))}" for key in changes]
+            lines = [f"{key} = {_shown(reply['limits'].get(key))}" for key in changes]
         case "pin":
             variant = None if arguments.variant == "none" else arguments.variant
             reply = ask(arguments, "pin", variant=variant)
-            told = [f"{variant} is pinned" if variant else "the governor chooses again"]
+            lines = [f"{variant} is pinned" if variant else "the governor chooses again"]
         case "profile":
-            reply, told = _profile(arguments)
+            reply, lines = _profile(arguments)
         case "reload":
             reply = ask(arguments, "reload")
-            told = [*reply["changes"], *(f"needs a restart: {key}" for key in reply["needs_restart"])]
-            told = told or ["nothing changed"]
+            lines = [*reply["changes"], *(f"needs a restart: {key}" for key in reply["needs_restart"])]
+            lines = lines or ["nothing changed"]
         case "modes":
             reply = ask(arguments, "modes", timeout_s=MODES_TIMEOUT_S)
-            told = _told(reply["modes"])
+            lines = _mode_lines(reply["modes"])
         case "mode":
             clocks = None if arguments.clocks is None else arguments.clocks == "on"
             wanted = {"mode": arguments.mode, "clocks": clocks, "fan": arguments.fan}
-            with progress("setting it, and waiting until it holds"):
+            with progress("setting the mode and verifying it"):
                 reply = ask(arguments, "set_mode", timeout_s=MODES_TIMEOUT_S, **wanted)
-            told = _told(reply["modes"])[:3]
+            lines = _mode_lines(reply["modes"])[:3]
         case _:
             print(json.dumps(ask(arguments, "snapshot")["state"], indent=2))
             return 0
-    print(json.dumps(reply) if arguments.json else "\n".join(told))
+    print(json.dumps(reply) if arguments.json else "\n".join(lines))
     return 0
 
 
 def _profile(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    """Take up a profile and say what that changed; without a name, what there is."""
+    """Put a profile in force and report what that changed; without a name, list the profiles."""
     if arguments.profile is None:
         reply = ask(arguments, "profile")
         width = max((len(one["name"]) for one in reply["profiles"]), default=0)
-        told = [
+        lines = [
             f"{'>' if one['name'] == reply['profile'] else ' '} {one['name']:{width}}  "
             + (one["description"] if one["problem"] is None else f"cannot be used: {one['problem']}")
             for one in reply["profiles"]
         ]
-        return reply, told if reply["profile"] else ["> no profile: the configuration's own limits", *told]
+        return reply, lines if reply["profile"] else ["> no profile: the configuration's own limits", *lines]
     name = None if arguments.profile == "none" else arguments.profile
-    with progress("taking it up"):
+    with progress("putting the profile in force"):
         reply = ask(arguments, "profile", timeout_s=MODES_TIMEOUT_S, name=name)
     head = f"profile {name} is in force" if name else "no profile: the configuration's own limits are in force"
     return reply, [head, *(f"  {change}" for change in reply["changes"] or ["no limit changed"])]
 
 
-def _told(modes: dict[str, Any]) -> list[str]:
+def _mode_lines(modes: dict[str, Any]) -> list[str]:
     """The three settings, and then what else there is."""
     lines = [
         f"power mode     {printable(modes['current'] or 'unknown')}",

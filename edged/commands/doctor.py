@@ -6,11 +6,9 @@ Exit 0 if nothing failed, 1 if something did. What could not be tested says what
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import textwrap
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -18,24 +16,26 @@ from rich.console import Console
 from rich.text import Text
 
 from edged import clock
-from edged.checks.doctor_finding import Figures, Finding
+from edged.checks.device import L4T, machine, sensors
 from edged.checks.engines import engines
+from edged.checks.finding import Figures, Finding, failed
 from edged.checks.gpu import gpu
-from edged.checks.machine import L4T, machine
 from edged.checks.open_questions import open_questions
-from edged.checks.sensors import sensors
+from edged.checks.power import gpu_clock, power_modes
 from edged.commands.terminal import console, printable, progress
 from edged.config import Config, PowerConfig, default_path, load
 from edged.engines.bundle import load_bundle
 from edged.errors import EdgedError, UsageError
+from edged.loop.device_info import mode_in_force
+from edged.power.host_paths import HERE, HostPaths
 
 DEMO: Final = Path(__file__).parent.parent / "bundles" / "demo"
-_UNITS: Final = {"ms": "ms", "us": "us", "w": "W", "c": "C", "mhz": "MHz", "mib": "MiB", "db": "dB"}
+_UNITS: Final = {"ms": "ms", "us": "us", "w": "W", "c": "C", "mhz": "MHz", "mib": "MiB", "db": "dB", "percent": "%"}
 INDENT: Final = 10
 SENTENCE: Final = 40
 """A figure that is longer is one."""
 NO_BREAK: Final = "\N{NO-BREAK SPACE}"
-_STYLES: Final = {"ok": "green", "failed": "bold red", "untested": "yellow"}
+_STYLES: Final = {"ok": "green", "warning": "yellow", "failed": "bold red", "untested": "yellow"}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,33 +48,45 @@ def run(arguments: argparse.Namespace) -> int:
             findings.append(finding)
             if not arguments.json:
                 _show(out, finding)
-    report = json.dumps({"at": clock.wall_ns() // clock.NS_PER_S, "findings": [asdict(f) for f in findings]}, indent=2)
+    report = json.dumps({"at": clock.wall_ns() // clock.NS_PER_S, "findings": [_json(f) for f in findings]}, indent=2)
     if arguments.json:
         print(report)
     if arguments.out:
         _write(Path(arguments.out), report)
         if not arguments.json:
             out.print(f"the report is in {arguments.out}")
-    return int(any(finding.outcome == "failed" for finding in findings))
+    return int(any(finding.level == "failed" for finding in findings))
 
 
-def examine(bundle: Path, power: PowerConfig, max_batch: int) -> Iterator[Finding]:
+def examine(bundle: Path, power: PowerConfig, max_batch: int, board: HostPaths = HERE) -> Iterator[Finding]:
     """Every test there is, in the order of the report."""
-    told = [machine()]
-    yield told[0]
-    for finding in sensors(power):
-        told.append(finding)
+    found: list[Finding] = []
+    for finding in _tests(bundle, power, max_batch, board):
+        found.append(finding)
         yield finding
+    yield open_questions(found, (board.root / L4T).exists())
+
+
+def _tests(bundle: Path, power: PowerConfig, max_batch: int, board: HostPaths) -> Iterator[Finding]:
+    yield machine(board.root)
+    yield from sensors(power, board.root)
+    if (board.root / L4T).exists():
+        yield power_modes(power, None, board.tools)
+        yield gpu_clock(board.clock_helper)
     try:
         loaded = load_bundle(bundle)
     except EdgedError as error:
-        told.append(Finding("failed", "bundle", error.message))
-        yield told[-1]
-    else:
-        for finding in itertools.chain(gpu(loaded.manifest.input), engines(loaded, max_batch)):
-            told.append(finding)
-            yield finding
-    yield open_questions(told, L4T.exists())
+        yield failed("bundle", error)
+        return
+    yield from gpu(loaded.manifest.input)
+    yield from engines(loaded, max_batch, mode_in_force(None, board.tools))
+
+
+def _json(finding: Finding) -> dict[str, object]:
+    return {
+        "outcome": finding.level, "subject": finding.subject, "text": finding.text, "fix": finding.fix,
+        "figures": finding.figures,
+    }  # fmt: skip
 
 
 def _config(given: str | None) -> Config | None:
@@ -88,13 +100,14 @@ def _config(given: str | None) -> Config | None:
 def _show(out: Console, finding: Finding) -> None:
     head, *rest = _wrapped(f"{finding.subject}: {finding.text}", out.width)
     subject = len(finding.subject) + 1
-    outcome = (f"{finding.outcome:{INDENT}}", _STYLES[finding.outcome])
+    outcome = (f"{finding.level:{INDENT}}", _STYLES[finding.level])
     out.print(
         Text.assemble(outcome, (head[:subject], "bold"), head[subject:]),
         *(Text(" " * INDENT + more) for more in rest),
         sep="\n",
     )
-    for text in figures(finding.figures):
+    fix = [f"fix: {finding.fix}"] if finding.fix else []
+    for text in fix + figures(finding.figures):
         for more in _wrapped(text, out.width):
             out.print(Text(" " * INDENT + more, "dim"))
 

@@ -170,8 +170,7 @@ def _variants(axes: Axes, story: RunSummary, unit_s: float) -> None:
     axes.set_ylabel("share of frames, %")
     edges = np.linspace(0, max(story.end_s, 1e-3), min(BINS, 160) + 1)
     names = [variant.name for variant in story.variants]
-    firsts = [run for run in story.runs if not run.again]
-    counts = [_count(edges, [(r.at_s, r.frames) for r in firsts if r.variant == name]) for name in names]
+    counts = [_count(edges, [(r.at_s, r.frames) for r in story.runs if r.variant == name]) for name in names]
     counts += [_count(edges, [(g.at_s, g.frames) for g in story.given_up if g.late == late]) for late in (False, True)]
     told = [*((name, COLOURS[i % len(COLOURS)]) for i, name in enumerate(names)), *LEFT_OUT]
     total = np.sum(counts, axis=0)

@@ -27,9 +27,8 @@ from edged.commands.plot import check_plot
 from edged.commands.terminal import at, console, printable, span
 from edged.config import default_path
 from edged.errors import UsageError
-from edged.governor.helm import Answer, Asked
-from edged.governor.messages import Budget
-from edged.governor.standing import State
+from edged.governor.governor import Governor
+from edged.governor.messages import Answer, Budget, Request
 from edged.replay import log, replayer
 from edged.replay.counterfactual import Counterfactual, Recorded
 from edged.replay.record import Entry, Gap, Header, Sampled, Snapshot
@@ -46,19 +45,19 @@ def run(arguments: argparse.Namespace) -> int:
     estimated = any(head.estimated for head in heads)
     story, recorded = RunSummary("recorded", estimated), Recorded()
 
-    def tap(now_ns: int, asked: Asked, answer: Answer, state: State) -> None:
-        story.see(now_ns, asked, answer, state)
+    def on_call(now_ns: int, request: Request, answer: Answer, governor: Governor) -> None:
+        story.on_call(now_ns, request, answer, governor)
         if changes:
-            recorded.see(now_ns, asked, answer, state)
+            recorded.on_call(now_ns, request, answer, governor)
 
     with _progress("replaying", files) as advance:
-        outcome = replayer.replay(_entries(files, advance), tap)
+        outcome = replayer.replay(_entries(files, advance), on_call)
     outcome.broken += strange
     stories = [story]
     if changes and outcome.exact and recorded.first is not None:
         stories.append(_what_if(files, recorded, changes, name))
     _tell(arguments, heads, outcome, stories)
-    return 0 if outcome.exact else 1
+    return 0 if outcome.healthy else 1
 
 
 def _what_if(files: list[Path], recorded: Recorded, changes: Mapping[str, float | None], name: str) -> RunSummary:
@@ -68,14 +67,14 @@ def _what_if(files: list[Path], recorded: Recorded, changes: Mapping[str, float 
     def change(budget: Budget) -> Budget:
         return replace(budget, **limits)
 
-    whatif, times = Counterfactual(recorded, change, story.see), Timeline()
+    whatif, times = Counterfactual(recorded, change, story.on_call), Timeline()
     with _progress(name, files) as advance:
         for entry in _entries(files, advance):
             if isinstance(entry, str):
                 continue
             at_ns = times.at(entry.at_ns)
-            if not isinstance(entry.asked, Snapshot | Gap | Sampled):
-                whatif.see(at_ns, entry.asked, entry.answer)
+            if not isinstance(entry.request, Snapshot | Gap | Sampled):
+                whatif.see(at_ns, entry.request, entry.answer)
     return story
 
 
@@ -114,8 +113,8 @@ def _tell(arguments: argparse.Namespace, heads: list[Header], outcome: Outcome, 
 
 def _verdict(outcome: Outcome, heads: list[Header]) -> Iterator[str]:
     told = (
-        f"{outcome.choices:,} choices, {outcome.decisions:,} decisions, {outcome.escalations:,} results weighed for a "
-        f"second look in {outcome.records:,} records of {len(heads)} file{'' if len(heads) == 1 else 's'}"
+        f"{outcome.choices:,} choices, {outcome.decisions:,} decisions in {outcome.records:,} records of "
+        f"{len(heads)} file{'' if len(heads) == 1 else 's'}"
     )
     if outcome.difference is not None:
         yield f"NOT the same after {outcome.seconds:.3f} s: {outcome.difference}"
@@ -123,7 +122,7 @@ def _verdict(outcome: Outcome, heads: list[Header]) -> Iterator[str]:
     elif outcome.exact:
         yield f"the same, byte for byte: {told}"
     else:
-        yield f"nothing could be compared: {told}"
+        yield f"nothing differs, and nothing could be compared: {told}"
     if outcome.gaps:
         yield (
             f"{outcome.lost:,} records were never written, in {outcome.gaps} gaps: exact up to each, and again after it"

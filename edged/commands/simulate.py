@@ -25,8 +25,8 @@ from edged.commands.plot import check_plot
 from edged.commands.terminal import console, printable
 from edged.config import default_path
 from edged.errors import UsageError
-from edged.governor.helm import Answer, Asked, Tap
-from edged.governor.standing import State
+from edged.governor.governor import Governor, OnCall
+from edged.governor.messages import Answer, Budget, Request
 from edged.replay.recorder import LogFile
 from edged.replay.run_summary import RunSummary
 from edged.simulate import scenario_file
@@ -68,21 +68,21 @@ def _drive(
     story = RunSummary(name, estimated=True)
     with _recording(arguments.record) as recorded, _progress(name, truth) as advance:
 
-        def tap(now_ns: int, asked: Asked, answer: Answer, state: State) -> None:
-            story.see(now_ns, asked, answer, state)
+        def on_call(now_ns: int, request: Request, answer: Answer, governor: Governor) -> None:
+            story.on_call(now_ns, request, answer, governor)
             if recorded is not None:
-                recorded(now_ns, asked, answer, state)
+                recorded(now_ns, request, answer, governor)
 
-        pilot = _Watched(arguments.free_clock, scenario_file.budget(limits), tap, advance)
-        score = run_arena(truth, pilot, not arguments.free_clock)
+        policy = _Watched(arguments.free_clock, scenario_file.budget(limits), on_call, advance)
+        score = run_arena(truth, policy, not arguments.free_clock)
     return story, score
 
 
 class _Watched(GovernorPolicy):
-    """A Pilot that says how far it has come."""
+    """The governor's policy, with a progress bar."""
 
-    def __init__(self, free_clock: bool, limits: Any, tap: Tap, advance: Callable[[float], None]) -> None:
-        super().__init__(not free_clock, limits=limits, tap=tap)
+    def __init__(self, free_clock: bool, limits: Budget, on_call: OnCall, advance: Callable[[float], None]) -> None:
+        super().__init__(not free_clock, limits=limits, on_call=on_call)
         self._advance = advance
 
     def sense(self, reading: Reading) -> None:
@@ -148,12 +148,12 @@ def _trouble(score: Score) -> str:
 
 
 @contextlib.contextmanager
-def _recording(path: str | None) -> Iterator[Tap | None]:
+def _recording(path: str | None) -> Iterator[OnCall | None]:
     if path is None:
         yield None
         return
     with LogFile(Path(path), "simulated", estimated=True) as log:
-        yield log.tap
+        yield log.on_call
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from edged.commands import guard_view
 from edged.commands.terminal import ask, causes, console, fitting_table, number, printable, progress, span
 from edged.commands.why import BOUNDS, consequences
 from edged.errors import EdgedError
+from edged.frames.ring import StreamFigures
 
 WAIT_S = 3.0
 BUDGETS = {"deadline": "on time", "power": "mean power", "energy": "energy", "frame_rate": "frames run"}
@@ -49,7 +50,7 @@ def _next_state(arguments: argparse.Namespace, after_seq: int | None) -> dict[st
         if clock.mono_ns() > end_ns:
             if state is not None:
                 return state
-            raise EdgedError("the daemon has not taken stock of itself yet", "try again in a second")
+            raise EdgedError("the daemon has not published its state yet", "try again in a second")
         clock.sleep_s(_POLL_S)
 
 
@@ -85,16 +86,30 @@ def _rest(state: State, before: State) -> Table:
         grid.add_row("ran", Text(ran))
     for name, sentence in guard_view.sentences(state.guard) if state.guard is not None else ():
         grid.add_row(name, Text(sentence))
-    for name, sentence in zip(("device", *[""] * 5), device(state.telemetry), strict=False):
-        grid.add_row(name, Text(sentence))
-    for reason in state.telemetry.missing if state.telemetry else ():
-        grid.add_row("", Text(printable(reason), style="dim"))
+    for row in [*_streams(state), *_device(state)]:
+        grid.add_row(*row)
     if state.clock is not None:
         grid.add_row("GPU clock", _clock(state.clock))
     if state.recording is not None:
         grid.add_row("recording", _recording(state.recording))
     grid.add_row("progress", ", ".join(f"{name} {age:.1f} s ago" for name, age in state.stages.items()))
     return grid
+
+
+def _streams(state: State) -> Iterator[tuple[str, Text]]:
+    """What each camera's stream costs, where that is known."""
+    name = "streams"
+    for camera in state.cameras:
+        if camera.stream is not None and (words := StreamFigures(*msgspec.structs.astuple(camera.stream)).words()):
+            yield name, Text(f"{camera.camera}: {words}")
+            name = ""
+
+
+def _device(state: State) -> Iterator[tuple[str, Text]]:
+    for name, sentence in zip(("device", *[""] * 5), device(state.telemetry), strict=False):
+        yield name, Text(sentence)
+    for reason in state.telemetry.missing if state.telemetry else ():
+        yield "", Text(printable(reason), style="dim")
 
 
 def _decision(decision: Decision) -> Iterator[tuple[str, str]]:
@@ -115,10 +130,10 @@ def _ran(state: State, before: State) -> str:
 
 def _recording(recording: Recording) -> Text:
     lost = f", {recording.dropped} records lost to a slow disk" if recording.dropped else ""
-    told = printable(f"{recording.path}, {recording.megabytes:.1f} MB{lost}")
+    text = printable(f"{recording.path}, {recording.megabytes:.1f} MB{lost}")
     if recording.problem is None:
-        return Text(told)
-    return Text(f"stopped: {printable(recording.problem)}; mend it, then start edged again", style="bold red")
+        return Text(text)
+    return Text(f"stopped: {printable(recording.problem)}; fix it, then restart edged", style="bold red")
 
 
 def _cameras(out: Console, state: State, before: State) -> Table:

@@ -27,7 +27,7 @@ BOUNDS = {
     "none": "no limit binds",
 }
 YIELDS = {
-    "heat": "the temperature limit gives way: nothing that can be done is cool enough",
+    "heat": "the temperature limit gives way: the device is hotter than it even when idle",
     "deadline": "the deadline gives way: frames are late",
     "power": "the power limit gives way",
     "energy": "the energy that must last gives way",
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def show(out: Console, decision: Decision) -> None:
-    """One decision: its line, its sentence, what gives way, how every variant stood, and the numbers used."""
+    """One decision: what ran, why, what gives way, how every variant stood, and the numbers used."""
     batch = f", batches of up to {decision.max_batch}" if decision.max_batch > 1 else ""
     bound = BOUNDS.get(decision.bound, decision.bound)
     head = Text.assemble(at(decision.t_publish), "  ", (decision.variant, "bold"), f"  {bound}{batch}")
@@ -70,14 +70,12 @@ def consequences(decision: Decision) -> list[str]:
         share = f": about {decision.frame_share:.0%} of the frames are run" if decision.frame_share < 1 else ""
         told.insert(0, f"the frame rate gives way{share}")
     told += decision.unheld
-    if decision.escalation is not None:
-        again = decision.escalation
-        told.append(f"a frame whose best score is below {again.confidence:g} may run again on {again.variant}")
     if decision.clock_mhz is not None:
         told.append(f"the clock may go up to {decision.clock_mhz:g} MHz")
     if decision.price_per_j > 0:
         told.append(
-            f"watts are scarce: a joule must earn {decision.price_per_j:.2g} accurate frames, or it is not spent"
+            "energy-limited: a frame runs only if it gains more than "
+            f"{decision.price_per_j:.2g} accurate frames per joule"
         )
     return told
 

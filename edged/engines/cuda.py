@@ -205,11 +205,10 @@ class Gpu:
 
 
 class Event:
-    """A mark in the stream; waiting for it sleeps."""
+    """A mark in the stream with the time at which the GPU passed it; waiting for it sleeps."""
 
     def __init__(self, stream: int) -> None:
-        flags = runtime.cudaEventDisableTiming | runtime.cudaEventBlockingSync
-        self._event = check(runtime.cudaEventCreateWithFlags(flags))
+        self._event = check(runtime.cudaEventCreateWithFlags(runtime.cudaEventBlockingSync))
         self._stream = stream
 
     def record(self) -> None:
@@ -217,6 +216,10 @@ class Event:
 
     def wait(self) -> None:
         check(runtime.cudaEventSynchronize(self._event))
+
+    def since_ms(self, earlier: Event) -> float:
+        """The GPU's time between two marks that it has passed."""
+        return float(check(runtime.cudaEventElapsedTime(earlier._event, self._event)))
 
     def close(self) -> None:
         check(runtime.cudaEventDestroy(self._event))

@@ -98,7 +98,8 @@ def fits(shape: Shape, expected: Shape) -> bool:
 
 
 def _yolo(output: spec.YoloDecoder, classes: int) -> dict[str, Shape]:
-    values = (6 if output.layout == "end_to_end" else 4 + bool(output.objectness) + classes) + output.extra
+    ranked = 7 if output.order == "batch_box_class_score" else 6
+    values = (ranked if output.layout == "end_to_end" else 4 + bool(output.objectness) + classes) + output.extra
     rows = output.layout in ("rows", "end_to_end")
     shapes: dict[str, Shape] = {output.predictions: (-1, values) if rows else (values, -1)}
     if output.prototypes:

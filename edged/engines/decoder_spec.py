@@ -39,12 +39,13 @@ class YoloDecoder(Struct, frozen=True, forbid_unknown_fields=True, tag="yolo", t
     probability of any object (YOLOv5, v7), C class probabilities, and at its end mask coefficients, key points or an
     angle in radians. "columns" is [N, 4 + C, A] (YOLOv8, 11), "rows" [N, A, 4 + C] (v5, transposed exports).
     "end_to_end" is [N, A, 6]: x0, y0, x1, y1, score, class id, the NMS is done (v10, 26); an oriented box is cx, cy, w,
-    h, score, class id, angle there.
+    h, score, class id, angle there. `order` is that of these six values (PaddlePaddle: class first; YOLOv7: 7 values).
     """
 
     predictions: str
     layout: Literal["columns", "rows", "end_to_end"] | None = None
     objectness: bool | None = None
+    order: Literal["box_score_class", "class_score_box", "batch_box_class_score"] | None = None
     prototypes: str = ""
     """of instance masks: [N, `mask_channels`, h, w]; "" without masks"""
     mask_channels: Annotated[int, Meta(ge=0, le=256)] = 0

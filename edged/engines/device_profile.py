@@ -22,7 +22,7 @@ from edged.errors import EdgedError
 VERSION: Final = 2
 MAX_BYTES: Final = 4 << 20
 MAX_OTHERS: Final = 16
-MODEL_FILES: Final = ("/proc/device-tree/model", "/sys/firmware/devicetree/base/model")
+MODEL_FILES: Final = ("proc/device-tree/model", "sys/firmware/devicetree/base/model")
 
 Positive = Annotated[float, Meta(gt=0, le=1e6)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e6)]
@@ -88,11 +88,11 @@ class DeviceProfile(Struct, frozen=True, forbid_unknown_fields=True):
         return Conditions(self.device, self.runtime, self.power_mode, self.threads)
 
 
-def device_name() -> str:
+def device_name(root: Path = Path("/")) -> str:
     """This machine's model: the device tree's on a Jetson, else the architecture and the CPU's name."""
     for file in MODEL_FILES:
         try:
-            model = Path(file).read_bytes()[:200].decode("utf-8", "replace").strip("\0 \n")
+            model = (root / file).read_bytes()[:200].decode("utf-8", "replace").strip("\0 \n")
         except OSError:
             continue
         if model:

@@ -129,6 +129,10 @@ class Engine(Protocol):
         """Wait for the lane and return its outputs."""
         ...
 
+    def took_ms(self, lane: int) -> float:
+        """How long the batch just collected was at work, without what it waited behind another lane's."""
+        ...
+
     def close(self) -> None:
         """Free everything. Never called from the frame path."""
         ...

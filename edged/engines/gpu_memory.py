@@ -90,6 +90,7 @@ class GpuEngine:
     def __init__(self, image: TensorSpec, outputs: tuple[TensorSpec, ...], memory: GpuMemory) -> None:
         self.inputs, self.outputs, self.max_batch = (image,), outputs, memory.max_batch
         self._memory, self._gpu = memory, memory.gpu
+        self._begun = [self._gpu.event() for _ in range(LANES)]
         self._done = [self._gpu.event() for _ in range(LANES)]
         self._in_flight: list[Outputs | None] = [None] * LANES
 
@@ -103,11 +104,20 @@ class GpuEngine:
         self._done[lane].wait()
         return outputs
 
+    def took_ms(self, lane: int) -> float:
+        """In stream order the lane's batch begins when the batch before it is done."""
+        return self._done[lane].since_ms(self._begun[lane])
+
+    def _fill(self, lane: int, batch: int) -> None:
+        """The pictures of a batch, the first of its work on the stream."""
+        self._begun[lane].record()
+        self._memory.fill(lane, batch)
+
     def _submitted(self, lane: int, outputs: Outputs) -> None:
         """All of the lane's batch is on the stream: `outputs` are good once the event is over."""
         self._done[lane].record()
         self._in_flight[lane] = outputs
 
     def _close_events(self) -> None:
-        for event in self._done:
+        for event in (*self._begun, *self._done):
             event.close()

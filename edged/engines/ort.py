@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from edged import clock
 from edged.engines.device_profile import device_name
 from edged.engines.engine import HostMemory, ModelTensors, Outputs, TensorSpec
 from edged.engines.manifest import EngineFile, InputSpec
@@ -120,17 +121,19 @@ class OrtEngine:
         self._memory = memory
         self._bound = [self._bind(batch) for batch in range(1, self.max_batch + 1)]
         self._done: Outputs | None = None
+        self._took_ms = 0.0
 
     def input_buffer(self, lane: int) -> NDArray[np.uint8]:
         return self._memory.input(lane)
 
     def submit(self, lane: int, batch: int) -> None:
         """Run the first `batch` frames to the end."""
-        bound = self._bound[batch - 1]
+        bound, begun_ns = self._bound[batch - 1], clock.mono_ns()
         try:
             self._session.run_with_iobinding(bound.binding, None)
         except Exception as error:  # the binding raises a dozen unrelated types
             raise EdgedError(f"ONNX Runtime: {first_line(error)}") from error
+        self._took_ms = (clock.mono_ns() - begun_ns) / clock.NS_PER_MS
         self._done = bound.outputs
 
     def collect(self, lane: int) -> Outputs:
@@ -138,6 +141,9 @@ class OrtEngine:
             raise EdgedError("nothing to collect: submit first")
         outputs, self._done = self._done, None
         return outputs
+
+    def took_ms(self, lane: int) -> float:
+        return self._took_ms
 
     def close(self) -> None:
         self._bound.clear()

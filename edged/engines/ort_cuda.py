@@ -126,7 +126,7 @@ class OrtCudaEngine(GpuEngine):
     def submit(self, lane: int, batch: int) -> None:
         """Put the batch on the stream and return."""
         bound = self._bound[lane][batch - 1]
-        self._memory.fill(lane, batch)
+        self._fill(lane, batch)
         try:
             self._session.run_with_iobinding(bound.binding, bound.options)
         except Exception as error:  # the binding raises a dozen unrelated types

@@ -48,7 +48,7 @@ class PoolVariant:
     """A variant as loaded here. `accuracy` is that of the very file chosen, in the bundle's metric; None is unmeasured.
 
     `latency_ms[i]` is the warm median of submit + collect with a batch of i + 1. `refused` is the reason why it cannot
-    be selected, or None; then `latency_ms` may be empty and `accuracy`, `file`, `runtime` unknown.
+    be selected, or None; then `latency_ms` may be empty and `accuracy`, `file`, `sha256`, `runtime` unknown.
     """
 
     name: str
@@ -59,6 +59,8 @@ class PoolVariant:
     runtime: str | None = None
     file: str | None = None
     refused: str | None = None
+    sha256: str | None = None
+    """of `file`"""
 
 
 class NothingRunsError(UsageError):
@@ -86,6 +88,7 @@ class Pool:
         self._engines: dict[str, Engine] = {}
         self._variants: dict[str, PoolVariant] = {}
         self._in_flight: list[str | None] = [None] * runtime.lanes
+        self._took_ms = [0.0] * runtime.lanes
         self._memory.blank(bundle.manifest.input.pad)
         # All are loaded before the first runs: only then is it known how much memory they can share.
         for spec in bundle.manifest.variants:
@@ -118,6 +121,11 @@ class Pool:
     def variants(self) -> tuple[PoolVariant, ...]:
         """In the order of the manifest, the refused ones too."""
         return tuple(self._variants.values())
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Variant -> SHA-256 of the file that runs, of those that can run."""
+        return {v.name: v.sha256 for v in self._variants.values() if v.refused is None and v.sha256 is not None}
 
     @property
     def active(self) -> str:
@@ -168,10 +176,17 @@ class Pool:
         if name is None:
             raise EdgedError(f"lane {lane} has nothing to collect: submit first")
         self._in_flight[lane] = None
+        engine = self._engines[name]
         try:
-            return self._engines[name].collect(lane)
+            outputs = engine.collect(lane)
+            self._took_ms[lane] = engine.took_ms(lane)
+            return outputs
         except EdgedError as error:
             raise VariantError(name, error.message) from error
+
+    def took_ms(self, lane: int) -> float:
+        """How long the batch last collected from the lane was at work, without what it waited behind another lane's."""
+        return self._took_ms[lane]
 
     def run_alone(self, lane: int, index: int, variant: str) -> Outputs:
         """Frame `index` of the lane's last batch once more, alone, on `variant`, to its end; the outputs of one frame.
@@ -228,7 +243,7 @@ class Pool:
                 spec, runtime.name, platform.machine(), lambda file: runtime.refuses(file, self.max_batch)
             )
             accuracy = file.accuracy.get(bundle.manifest.metric)
-            variant = replace(variant, accuracy=accuracy, runtime=runtime.name, file=file.path)
+            variant = replace(variant, accuracy=accuracy, runtime=runtime.name, file=file.path, sha256=file.sha256)
             content = verify_file(bundle, file)
             self._engines[spec.name] = runtime.load(content, file.path, self._tensors, self._memory)
         except EdgedError as error:

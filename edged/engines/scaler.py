@@ -125,10 +125,10 @@ class Scaler:
         self._put = [0] * lanes
         self._used = [False] * lanes
 
-    def put(self, lane: int, index: int, pixels: NDArray[np.uint8], nv12: bool, place: Placement) -> None:
+    def put(self, lane: int, index: int, pixels: NDArray[np.uint8], nv12: int, place: Placement) -> None:
         """Frame `index` of the lane's next batch is this picture, the last one so far: 0 begins a batch, whatever was
         put before and never ran. `pixels` (contiguous) must stay until the batch came back. CudaError if there is no
-        memory for a copy, or the GPU is in a fault."""
+        memory for a copy, or the GPU is in a fault. `nv12`: 0 for BGR24, else PixelFormat.nv12_kind."""
         reachable = self._gpu.reach(pixels)
         if reachable is None:
             reachable = self._bounced(lane, index, pixels)
@@ -137,7 +137,7 @@ class Scaler:
         self.place(lane, index, reachable, nv12, place)
         self._put[lane] = index + 1
 
-    def place(self, lane: int, index: int, address: int, nv12: bool, place: Placement) -> None:
+    def place(self, lane: int, index: int, address: int, nv12: int, place: Placement) -> None:
         """As `put`, of pixels that the GPU reaches at `address`."""
         picture = self._jobs[lane].pictures[index]
         picture.pixels, picture.nv12, picture.left, picture.top = address, nv12, place.left, place.top

@@ -160,7 +160,7 @@ class TrtEngine(GpuEngine):
         slot = self._slots.get((lane, batch))
         if slot is None:
             slot = self._slots[lane, batch] = self._slot(lane, batch)
-        self._memory.fill(lane, batch)
+        self._fill(lane, batch)
         slot.run()
         self._submitted(lane, slot.outputs)
 

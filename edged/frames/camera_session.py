@@ -1,4 +1,4 @@
-"""Everything the daemon holds of one camera: its state, its child, its rings and its account.
+"""Everything the daemon holds of one camera: its state, its child, its rings and its counters.
 
 In: the child's packets and counters, the time. Out: frames by reference, and the actions of the state machine carried
 out. Belongs to Cameras; runs on the engine-loop thread; nothing here blocks.
@@ -22,7 +22,7 @@ from edged.frames import ring as rings
 from edged.frames.child import Child
 from edged.frames.frame import Frame
 from edged.frames.frame_counters import FrameCounters
-from edged.frames.ring import GarbageError, RingReader
+from edged.frames.ring import GarbageError, RingReader, StreamFigures
 
 _MAX_AHEAD_NS: Final = clock.NS_PER_S  # of now, for a capture time on this machine's clock
 _KEEP_FRAMES: Final = 4  # of a new ring, before the ring before it is let go
@@ -31,30 +31,31 @@ _GARBAGE: Final = life.ChildFailed("the capture process left garbage in its ring
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a feed asks of Cameras. `stop` kills a child and forgets its socket."""
+    """What a session asks of Cameras. `stop` kills a child and forgets its socket; `ring_name` names a ring."""
 
     start: Callable[[str, child_protocol.StartRequest], Child]
     stop: Callable[[Child], None]
     report: Callable[[str], None]
+    ring_name: Callable[[str, int], str]
     credentials: str | None
 
 
 class CameraSession:
     """One camera. `apply` is the only way its state changes."""
 
-    def __init__(self, config: CameraConfig, ring_prefix: str, hooks: Hooks, now_ns: int) -> None:
+    def __init__(self, config: CameraConfig, hooks: Hooks, now_ns: int) -> None:
         self.config = config
-        self.account = FrameCounters()
+        self.counters = FrameCounters()
         self.child: Child | None = None
         self.ring: RingReader | None = None
         self.last: Frame | None = None
-        self._prefix, self._hooks = f"{ring_prefix}{config.name}-", hooks
+        self._hooks = hooks
         self._before: RingReader | None = None  # the ring before, for frames of it that are still in use
         self._orphan: Frame | None = None  # the last frame of the ring before, if it was not handed on yet
         self._generation = 0
         self._paced = True
-        self._owed: int | None = None  # the frame of an unpaced source that was handed on and not taken yet
-        self.machine, actions = life.start(config.name, now_ns)
+        self._awaited: int | None = None  # the frame of an unpaced source that was handed on and not taken yet
+        self.machine, actions = life.start(config.name, now_ns, _slowest_ns(config))
         self._carry_out(actions, now_ns)
 
     # ---- its life ------------------------------------------------------------------------------------------------
@@ -65,10 +66,10 @@ class CameraSession:
         self._carry_out(actions, now_ns)
 
     def restart(self, config: CameraConfig, now_ns: int) -> None:
-        """Begin anew with another configuration; the counts go on."""
+        """Start again with another configuration; the counts go on."""
         self.config = config
         self.stop()
-        self.machine, actions = life.start(config.name, now_ns)
+        self.machine, actions = life.start(config.name, now_ns, _slowest_ns(config))
         self._carry_out(actions, now_ns)
 
     def stop(self) -> None:
@@ -83,9 +84,9 @@ class CameraSession:
             if action is life.Action.KILL:
                 self.stop()
             elif action is life.Action.SPAWN:
-                order = child_protocol.StartRequest(self.config, self._next_frame(), self._hooks.credentials)
+                request = child_protocol.StartRequest(self.config, self._next_frame(), self._hooks.credentials)
                 try:
-                    self.child = self._hooks.start(self.config.name, order)
+                    self.child = self._hooks.start(self.config.name, request)
                 except EdgedError as error:
                     self.apply(life.ChildFailed(str(error)), now_ns)
             else:
@@ -97,9 +98,9 @@ class CameraSession:
         """The child's socket has something."""
         if self.child is None:
             return
-        heard = self.child.receive()
+        messages = self.child.receive()
         self.look(now_ns)
-        for item in heard:
+        for item in messages:
             if isinstance(item, child_protocol.OpenedLine):
                 self._opened(item, now_ns)
             else:
@@ -110,12 +111,14 @@ class CameraSession:
         if self.ring is None:
             return
         try:
-            moved = self.account.look(*self.ring.counts())
+            moved = self.counters.look(*self.ring.counts())
         except GarbageError:
             self.apply(_GARBAGE, now_ns)
             return
         if moved.frozen:
             self.apply(life.FrozenSeen(), now_ns)
+        if moved.corrupt and not moved.frames:
+            self.apply(life.CorruptSeen(), now_ns)
         if moved.frames:
             self.apply(life.FrameSeen(), now_ns)
         if moved.rate or self._waits_for_us():
@@ -125,27 +128,27 @@ class CameraSession:
         wake_ns = self.machine.wake_ns()
         if wake_ns is None or now_ns < wake_ns:
             return
-        self.look(now_ns)  # what it counted without a bell may show that it is well
+        self.look(now_ns)  # what it counted without a notification may show that it is well
         self.apply(life.Tick(), now_ns)
 
     def _opened(self, line: child_protocol.OpenedLine, now_ns: int) -> None:
-        """Make the ring that the child needs and tell it the name."""
+        """Make the ring that the child needs and send it the name."""
         if self.child is None:
             return
         self._retire()
         self._generation += 1
-        name = f"{self._prefix}{self._generation}"
+        name = self._hooks.ring_name(self.config.name, self._generation)
         try:
             spec = rings.spec_of(line.width, line.height, line.format)
-            rings.create(name, spec, self.account.number)
+            rings.create(name, spec, self.counters.number)
         except (ValueError, EdgedError) as error:
             self.apply(life.ChildFailed(str(error)), now_ns)
             return
         self.ring = RingReader(name, self.config.name)
-        self.account.new_ring()
+        self.counters.new_ring()
         self._paced = line.paced
         self.child.send(msgspec.json.encode(child_protocol.RingLine(name)))
-        fps = line.fps or self.config.fps  # the configured rate is a hint where the source says nothing
+        fps = line.fps or self.config.fps or (1 / self.config.poll_s if self.config.poll_s else None)
         self.apply(life.Opened(round(clock.NS_PER_S / fps) if fps else 0), now_ns)
 
     # ---- its frames ----------------------------------------------------------------------------------------------
@@ -155,7 +158,7 @@ class CameraSession:
         if self._orphan is not None:
             orphan, self._orphan = self._orphan, None
             return orphan
-        if self.ring is None or not self.account.unseen:
+        if self.ring is None or not self.counters.unseen:
             return None
         try:
             frame = self._newest(self.ring)
@@ -163,19 +166,19 @@ class CameraSession:
             self.apply(_GARBAGE, clock.mono_ns())
             return None
         if frame is not None and not self._paced:
-            self._owed = frame.seq
-        if self.account.handed > self.ring.first + _KEEP_FRAMES:
+            self._awaited = frame.seq
+        if self.counters.handed > self.ring.first + _KEEP_FRAMES:
             self._before = None
         return frame
 
     def _newest(self, ring: RingReader) -> Frame | None:
         """Hand on the ring's newest frame. None while it is being overwritten."""
         frame = ring.latest()
-        if frame is None or frame.seq // 2 <= self.account.handed:
+        if frame is None or frame.seq // 2 <= self.counters.handed:
             return None
         if frame.frame < self._least_frame() or frame.mono_capture_ns > clock.mono_ns() + _MAX_AHEAD_NS:
             raise GarbageError(f"frame {frame.frame} of {frame.mono_capture_ns} cannot be")
-        self.account.hand(frame.seq // 2)
+        self.counters.hand(frame.seq // 2)
         self.last = frame
         return frame
 
@@ -184,17 +187,21 @@ class CameraSession:
 
     def _next_frame(self) -> int:
         """The id of the next child's first frame: ids count what was captured, dropped frames included."""
-        return max(self.account.captured, self._least_frame())
+        return max(self.counters.captured, self._least_frame())
 
     def _waits_for_us(self) -> bool:
         """Whether an unpaced source is silent because its last frame has not been taken yet."""
-        return not self._paced and (self.account.unseen or self._owed is not None)
+        return not self._paced and (self.counters.unseen or self._awaited is not None)
 
     def taken(self, frame: Frame) -> None:
         """Let an unpaced source go on."""
-        if self._owed == frame.seq and self.child is not None:
-            self._owed = None
+        if self._awaited == frame.seq and self.child is not None:
+            self._awaited = None
             self.child.send(child_protocol.CREDIT)
+
+    def stream_figures(self) -> StreamFigures | None:
+        """What its stream costs; None while there is none, or nothing is known."""
+        return None if self.ring is None else self.ring.stream_figures()
 
     def ring_of(self, frame: Frame) -> RingReader | None:
         """The ring that holds the frame, or held it."""
@@ -205,14 +212,20 @@ class CameraSession:
         return None
 
     def _retire(self) -> None:
-        """Part with the ring. Its last frame is still handed on, if it is whole."""
+        """Let the ring go. Its last frame is still handed on, if it is whole."""
         if self.ring is None:
             return
         rings.unlink(self.ring.name)
-        with contextlib.suppress(GarbageError):  # then its last words do not count
-            self.account.look(*self.ring.counts())
-            if self.account.unseen and self._orphan is None:
+        with contextlib.suppress(GarbageError):  # then what it counted last is lost
+            self.counters.look(*self.ring.counts())
+            if self.counters.unseen and self._orphan is None:
                 self._orphan = self._newest(self.ring)
-        self.account.lose()
-        self._owed = None
+        self.counters.lose()
+        self._awaited = None
         self._before, self.ring = self.ring, None
+
+
+def _slowest_ns(config: CameraConfig) -> int:
+    """The longest period that the configuration lets us expect; 0 where it says nothing."""
+    fps_ns = round(clock.NS_PER_S / config.fps) if config.fps else 0
+    return max(fps_ns, int((config.poll_s or 0.0) * clock.NS_PER_S))

@@ -5,7 +5,7 @@ the world. No I/O, no clock, any thread. `now_ns` is monotonic.
 
 How it moves:
     Opening    --first frame--> Live       --failed, gone, 10 s--> BackingOff     --end of file--> Ended
-    Live       --silence--> Stalled (child killed)   --2 s of the same picture--> Stalled (child kept)
+    Live       --silence--> Stalled (child killed)   --2 s of the same or damaged pictures--> Stalled (child kept)
     Stalled    --new picture--> Live (if the child was kept)        --its time is up--> Opening
     BackingOff --its time is up--> Opening
     any        --failure that no retry mends--> Refused
@@ -22,8 +22,10 @@ _S = 1_000_000_000
 OPEN_TIMEOUT_NS = 10 * _S  # from the start of the child to its first frame
 SILENCE_NS = 2 * _S  # or SILENCE_PERIODS of the camera, where that is longer
 SILENCE_PERIODS = 5
-FROZEN_NS = 2 * _S
+FROZEN_NS = 2 * _S  # or SILENCE_PERIODS of the camera
+WAITING_NS = 60 * _S  # from the start of the child, while packets come and no keyframe
 FROZEN_REOPEN_NS = 60 * _S  # some cameras only wake up when they are opened anew
+CORRUPT_REOPEN_NS = 20 * _S
 BACKOFF_FIRST_NS = _S // 2
 BACKOFF_CAP_NS = 30 * _S
 HEALED_NS = 5 * _S  # that long live before the backoff starts from its beginning
@@ -46,6 +48,13 @@ class Opened:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """The child is connected and has no picture yet; why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class FrameSeen:
     """A new picture came."""
 
@@ -53,6 +62,11 @@ class FrameSeen:
 @dataclass(frozen=True)
 class FrozenSeen:
     """A picture came, the same as before."""
+
+
+@dataclass(frozen=True)
+class CorruptSeen:
+    """A picture came, and it is damaged."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,7 @@ class Tick:
     """Nothing but time."""
 
 
-ChildEvent = Opened | FrameSeen | FrozenSeen | Alive | ChildFailed | ChildGone | EndOfFile
+ChildEvent = Opened | Waiting | FrameSeen | FrozenSeen | CorruptSeen | Alive | ChildFailed | ChildGone | EndOfFile
 Event = ChildEvent | Tick
 
 
@@ -104,11 +118,12 @@ class Opening:
 
     since_ns: int
     until_ns: int
+    reason: str = "opening"
 
 
 @dataclass(frozen=True)
 class Live:
-    """Frames come. Left for Stalled (silent or frozen), BackingOff (failed, gone), Ended, Refused.
+    """Frames come. Left for Stalled (silent, frozen or damaged), BackingOff (failed, gone), Ended, Refused.
 
     `heard_ns` is the last sign of life; `frozen_ns` when the picture that still stands came a second time."""
 
@@ -164,6 +179,8 @@ class Camera:
     period_ns: int = 0
     failures: int = 0
     reconnects: int = 0
+    slowest_ns: int = 0
+    """the period of the configured rate; 0 where there is none"""
 
     @property
     def has_child(self) -> bool:
@@ -178,8 +195,8 @@ class Camera:
     def reason(self) -> str:
         """Why it gives no frames, in words; "" while it does."""
         match self.state:
-            case Opening():
-                return "opening"
+            case Opening(reason=reason):
+                return reason
             case Live():
                 return ""
             case Ended():
@@ -207,9 +224,9 @@ class Camera:
 Step = tuple[Camera, tuple[Action, ...]]
 
 
-def start(name: str, now_ns: int) -> Step:
-    """A new camera and its first actions."""
-    return _open(Camera(name, Opening(now_ns, now_ns)), now_ns, kill=False)
+def start(name: str, now_ns: int, slowest_ns: int = 0) -> Step:
+    """A new camera and its first actions. `slowest_ns`: the period of its configured rate, 0 where there is none."""
+    return _open(Camera(name, Opening(now_ns, now_ns), slowest_ns=min(slowest_ns, _MAX_PERIOD_NS)), now_ns, kill=False)
 
 
 def step(camera: Camera, event: Event, now_ns: int) -> Step:
@@ -223,10 +240,14 @@ def _child_event(camera: Camera, event: ChildEvent, now_ns: int) -> Step:
     match event:
         case Opened(period_ns=period_ns):
             return _opened(camera, period_ns, now_ns), ()
+        case Waiting(reason=reason):
+            return _waiting(camera, reason, now_ns)
         case FrameSeen():
             return _frame(camera, now_ns)
         case FrozenSeen():
             return _frozen(camera, now_ns)
+        case CorruptSeen():
+            return _corrupt(camera, now_ns)
         case Alive():
             return _heard(camera, now_ns), ()
         case ChildFailed(reason=reason, final=final):
@@ -252,7 +273,7 @@ def _tick(camera: Camera, now_ns: int) -> Step:
         return camera, ()
     match camera.state:
         case Opening():
-            return _back_off(camera, f"no frame within {OPEN_TIMEOUT_NS // _S} s of opening", now_ns)
+            return _back_off(camera, _never_live(camera.state, now_ns), now_ns)
         case Live():
             return _silent(camera, now_ns)
         case Stalled(child=True, until_ns=until_ns) if now_ns < until_ns:
@@ -261,8 +282,15 @@ def _tick(camera: Camera, now_ns: int) -> Step:
             return _open(replace(camera, reconnects=camera.reconnects + 1), now_ns, kill=camera.has_child)
 
 
+def _never_live(opening: Opening, now_ns: int) -> str:
+    if opening.reason == "opening":
+        return f"no frame within {(now_ns - opening.since_ns) // _S} s of opening"
+    return f"{opening.reason} ({(now_ns - opening.since_ns) // _S} s)"
+
+
 def _open(camera: Camera, now_ns: int, kill: bool) -> Step:
-    opening = replace(camera, state=Opening(now_ns, now_ns + OPEN_TIMEOUT_NS), period_ns=0)
+    until_ns = now_ns + max(OPEN_TIMEOUT_NS, SILENCE_PERIODS * camera.slowest_ns)
+    opening = replace(camera, state=Opening(now_ns, until_ns), period_ns=0)
     actions = (Action.SPAWN, Action.REPORT)
     return opening, ((Action.KILL, *actions) if kill else actions)
 
@@ -274,6 +302,17 @@ def _opened(camera: Camera, period_ns: int, now_ns: int) -> Camera:
             return replace(camera, state=Opening(since_ns, now_ns + max(OPEN_TIMEOUT_NS, camera.silence_ns)))
         case _:
             return _heard(camera, now_ns)
+
+
+def _waiting(camera: Camera, reason: str, now_ns: int) -> Step:
+    """As long as packets come, a keyframe may: cameras exist that send one in 20 s."""
+    match camera.state:
+        case Opening(since_ns=since_ns) as opening:
+            until_ns = max(opening.until_ns, min(now_ns + OPEN_TIMEOUT_NS, since_ns + WAITING_NS))
+            waiting = replace(camera, state=Opening(since_ns, until_ns, reason))
+            return waiting, (() if reason == opening.reason else (Action.REPORT,))
+        case _:
+            return _heard(camera, now_ns), ()
 
 
 def _heard(camera: Camera, now_ns: int) -> Camera:
@@ -298,15 +337,30 @@ def _frozen(camera: Camera, now_ns: int) -> Step:
     match camera.state:
         case Live(frozen_ns=None):
             return replace(camera, state=replace(camera.state, frozen_ns=now_ns)), ()
-        case Live(frozen_ns=int(frozen_ns)) if now_ns - frozen_ns >= FROZEN_NS:
+        case Live(frozen_ns=int(frozen_ns)) if now_ns - frozen_ns >= max(FROZEN_NS, camera.silence_ns):
             stalled = Stalled(now_ns, now_ns + FROZEN_REOPEN_NS, "frozen picture", now_ns, child=True)
             return replace(camera, state=stalled), (Action.REPORT,)
         case _:
             return camera, ()
 
 
+def _corrupt(camera: Camera, now_ns: int) -> Step:
+    """After a loss nothing may be shown up to the next keyframe; a camera may send one when it is opened anew."""
+    match camera.state:
+        case Live(heard_ns=heard_ns) if now_ns - heard_ns >= camera.silence_ns:
+            reason = "packets are lost; waiting for a whole keyframe"
+            stalled = Stalled(now_ns, now_ns + CORRUPT_REOPEN_NS, reason, now_ns, child=True)
+            return replace(camera, state=stalled), (Action.REPORT,)
+        case Live():
+            return camera, ()
+        case _:
+            return _heard(camera, now_ns), ()
+
+
 def _silent(camera: Camera, now_ns: int) -> Step:
     reason = f"no frame for {camera.silence_ns / _S:.1f} s"
+    if not camera.period_ns:
+        reason += "; if this camera is slower than that, set its fps"
     until_ns = now_ns + backoff_ns(camera.name, camera.failures)
     stalled = Stalled(now_ns, until_ns, reason, now_ns, child=False)
     return replace(camera, state=stalled, failures=camera.failures + 1), (Action.KILL, Action.REPORT)

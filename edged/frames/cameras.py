@@ -1,4 +1,4 @@
-"""The parent side of every camera: children, sockets, rings, state machines and the accounting of their frames.
+"""The parent side of every camera: children, sockets, rings, state machines and the counts of their frames.
 
 In: the configured cameras, readable sockets, the time. Out: fresh frames by reference, their pixels in shared memory,
 and what each camera is doing. Runs on the engine-loop thread and never blocks it; the pictures are decoded in one child
@@ -23,10 +23,10 @@ How to use it, all from one thread::
 
 from __future__ import annotations
 
-import re
 import selectors
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
@@ -37,14 +37,15 @@ from edged import clock
 from edged.config import CameraConfig
 from edged.errors import EdgedError, UsageError, encodable
 from edged.frames import camera_state as life
-from edged.frames import ring as rings
 from edged.frames.camera_session import CameraSession, Hooks
 from edged.frames.child import Child
 from edged.frames.child_protocol import StartRequest
 from edged.frames.forkserver import ForkServer
 from edged.frames.frame import CaptureClock, DropCause, Frame
-from edged.frames.ring import RingReader
+from edged.frames.ring import RingReader, StreamFigures
+from edged.frames.ring_names import RingNames
 from edged.frames.source import credentials_directory
+from edged.paths import make_private, runtime_dir
 from edged.uri import parse, redact
 
 StateName = Literal["opening", "live", "stalled", "backoff", "ended", "refused"]
@@ -82,6 +83,7 @@ class CameraStatus:
     drops: dict[str, int]
     reconnects: int
     last_frame_age_ms: float | None
+    stream: StreamFigures | None
 
 
 def check_sources(cameras: Sequence[CameraConfig]) -> None:
@@ -96,43 +98,51 @@ def check_sources(cameras: Sequence[CameraConfig]) -> None:
 class Cameras:
     """All cameras of the daemon. Every method is called from the engine-loop thread; none blocks, but `close`."""
 
-    def __init__(self, selector: selectors.BaseSelector, instance: str, report: Callable[[str], None]) -> None:
-        """`instance` names this daemon's rings (anything but [a-z0-9_] in it becomes _); rings that dead daemons left
-        behind are removed. EdgedError if a live one has that name. `report(camera)` is called, from within the other
-        methods, when a camera changes state. Sockets are registered with the selector with `data=("camera", name)`."""
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        instance: str,
+        report: Callable[[str], None],
+        locks: Path | None = None,
+    ) -> None:
+        """`instance` is this daemon's among those of this user; rings that dead daemons left behind are removed.
+        EdgedError if a live one is the same instance. `report(camera)` is called, from within the other methods, when a
+        camera changes state. `locks`: where the instance's lock lies (None: the runtime directory). Sockets are
+        registered with the selector with `data=("camera", name)`."""
         self._selector = selector
-        self._prefix = f"edged-{re.sub('[^a-z0-9_]', '_', instance.lower())[:32]}-"
-        self._nursery = ForkServer()
-        self._feeds: dict[str, CameraSession] = {}
+        self._forkserver = ForkServer()
+        self._sessions: dict[str, CameraSession] = {}
         self._dying: list[Child] = []
         credentials = credentials_directory()
-        self._hooks = Hooks(self._start, self._stop, report, str(credentials) if credentials else None)
-        self._claim = rings.claim(self._prefix)
+        self._names = RingNames(instance, locks or make_private(runtime_dir()))
+        self._hooks = Hooks(
+            self._start, self._stop, report, self._names.name, str(credentials) if credentials else None
+        )
 
     def configure(self, cameras: Sequence[CameraConfig], now_ns: int) -> None:
         """Make these the cameras: add, remove, restart those that changed (not for a new weight). Counts survive a
         restart. Raises UsageError for a source that cannot be parsed, and then changes nothing."""
         check_sources(cameras)
         wanted = {config.name: config for config in cameras}
-        for name in self._feeds.keys() - wanted.keys():
-            self._feeds.pop(name).stop()
+        for name in self._sessions.keys() - wanted.keys():
+            self._sessions.pop(name).stop()
         for name, config in wanted.items():
-            feed = self._feeds.get(name)
-            if feed is None:
-                self._feeds[name] = CameraSession(config, self._prefix, self._hooks, now_ns)
-            elif msgspec.structs.replace(feed.config, weight=config.weight) == config:
-                feed.config = config
+            session = self._sessions.get(name)
+            if session is None:
+                self._sessions[name] = CameraSession(config, self._hooks, now_ns)
+            elif msgspec.structs.replace(session.config, weight=config.weight) == config:
+                session.config = config
             else:
-                feed.restart(config, now_ns)
-        self._feeds = {name: self._feeds[name] for name in wanted}
+                session.restart(config, now_ns)
+        self._sessions = {name: self._sessions[name] for name in wanted}
 
-    def _start(self, name: str, order: StartRequest) -> Child:
+    def _start(self, name: str, request: StartRequest) -> Child:
         if sum(child.camera == name for child in self._dying) >= _MAX_DYING:
             raise EdgedError(
                 "its capture processes cannot be ended: the driver hangs",
                 "reconnect the camera, or restart the machine",
             )
-        child = Child(name, self._nursery.start(order))
+        child = Child(name, self._forkserver.start(request))
         self._selector.register(child.link, selectors.EVENT_READ, ("camera", name))
         return child
 
@@ -143,25 +153,25 @@ class Cameras:
 
     def readable(self, camera: str, now_ns: int) -> None:
         """Its socket is readable. A name that is gone is ignored: it may have been removed in the same turn."""
-        feed = self._feeds.get(camera)
-        if feed is not None:
-            feed.readable(now_ns)
+        session = self._sessions.get(camera)
+        if session is not None:
+            session.readable(now_ns)
 
     def tick(self, now_ns: int) -> None:
         """Advance the state machines: spawn, kill, notice silence. Cheap; call it once a turn."""
-        for feed in self._feeds.values():
-            feed.tick(now_ns)
+        for session in self._sessions.values():
+            session.tick(now_ns)
         if self._dying:
             self._dying = [child for child in self._dying if not child.wait(0)]
 
     def next_wake_ns(self) -> int:
         """The time (mono_ns) at which `tick` must be called at the latest; far away when nothing is due by itself."""
-        wakes = (feed.machine.wake_ns() for feed in self._feeds.values())
+        wakes = (session.machine.wake_ns() for session in self._sessions.values())
         return min((wake_ns for wake_ns in wakes if wake_ns is not None), default=NEVER_NS)
 
     def fresh(self) -> list[Frame]:
         """The newest unseen frame of each camera that has one. Frames in between are counted `superseded`."""
-        frames = (feed.fresh() for feed in self._feeds.values())
+        frames = (session.fresh() for session in self._sessions.values())
         return [frame for frame in frames if frame is not None]
 
     def pixels(self, frame: Frame) -> NDArray[np.uint8]:
@@ -179,63 +189,64 @@ class Cameras:
         return ring is not None and ring.intact(frame.slot, frame.seq)
 
     def _ring_of(self, frame: Frame) -> RingReader | None:
-        feed = self._feeds.get(frame.camera)
-        return None if feed is None else feed.ring_of(frame)
+        session = self._sessions.get(frame.camera)
+        return None if session is None else session.ring_of(frame)
 
     def taken(self, frame: Frame) -> None:
         """The frame's pixels are no longer needed: an unpaced source (`pace=0`) may give its next frame. To be called
         once for every frame that `fresh` returned, also when it was dropped; as early as possible."""
-        feed = self._feeds.get(frame.camera)
-        if feed is not None:
-            feed.taken(frame)
+        session = self._sessions.get(frame.camera)
+        if session is not None:
+            session.taken(frame)
 
     def count_result(self, camera: str) -> None:
         """A frame was published. Ignored for a camera that was removed meanwhile."""
-        feed = self._feeds.get(camera)
-        if feed is not None:
-            feed.account.results += 1
+        session = self._sessions.get(camera)
+        if session is not None:
+            session.counters.results += 1
 
     def count_drop(self, camera: str, cause: DropCause, n: int = 1) -> None:
         """Frames that `fresh` returned gave no result. Ignored for a camera that was removed meanwhile."""
-        feed = self._feeds.get(camera)
-        if feed is not None:
-            feed.account.drops[cause] += n
+        session = self._sessions.get(camera)
+        if session is not None:
+            session.counters.drops[cause] += n
 
     def status(self, camera: str, now_ns: int) -> CameraStatus:
         """Raises KeyError for a camera that is not configured."""
-        feed = self._feeds[camera]
-        machine, account, last = feed.machine, feed.account, feed.last
+        session = self._sessions[camera]
+        machine, counters, last = session.machine, session.counters, session.last
         return CameraStatus(
             camera=camera,
             state=_STATES[type(machine.state)],
             reason=machine.reason,
             since_s=(now_ns - machine.state.since_ns) / clock.NS_PER_S,
-            source=encodable(redact(feed.config.source)),
+            source=encodable(redact(session.config.source)),
             width=last.width if last else None,
             height=last.height if last else None,
             clock=last.clock if last else None,
-            captured=account.captured,
-            results=account.results,
-            drops={cause: n for cause, n in account.drops.items() if n},
+            captured=counters.captured,
+            results=counters.results,
+            drops={cause: n for cause, n in counters.drops.items() if n},
             reconnects=machine.reconnects,
             last_frame_age_ms=(now_ns - last.mono_capture_ns) / clock.NS_PER_MS if last else None,
+            stream=session.stream_figures(),
         )
 
     def names(self) -> list[str]:
         """The configured cameras, in order."""
-        return list(self._feeds)
+        return list(self._sessions)
 
     def ring_name(self, camera: str) -> str:
         """The name of its current ring in /dev/shm; "" while it has none."""
-        ring = self._feeds[camera].ring
+        ring = self._sessions[camera].ring
         return ring.name if ring is not None else ""
 
     def close(self) -> None:
         """Kill the children (within a second) and remove the rings. The counts can still be asked for."""
-        for feed in self._feeds.values():
-            feed.stop()
+        for session in self._sessions.values():
+            session.stop()
         until_ns = clock.mono_ns() + _CLOSE_MS * clock.NS_PER_MS
         for child in self._dying:
             child.wait((until_ns - clock.mono_ns()) // clock.NS_PER_MS)
-        self._nursery.close()
-        rings.release(self._claim, self._prefix)
+        self._forkserver.close()
+        self._names.release()

@@ -1,7 +1,8 @@
 """The main of a camera's child process: from its source into its ring, and one byte to the daemon for each frame.
 
-In: an Order and one end of a SOCK_SEQPACKET pair (messages.py). Out: frames in the ring the daemon names. Whatever goes
-wrong ends as one `failed` line without credentials. The process ends when the daemon's end of the pair is closed.
+In: a StartRequest and one end of a SOCK_SEQPACKET pair (child_protocol.py). Out: frames in the ring the daemon
+names. Whatever goes wrong ends as one `failed` line without credentials. The process ends when the daemon's end of the
+pair is closed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import select
 import signal
 import socket
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,10 +22,10 @@ from numpy.typing import NDArray
 from edged import clock
 from edged.errors import EdgedError, UsageError
 from edged.frames import child_protocol
-from edged.frames.forkserver import keep_out_of_core_dumps
-from edged.frames.frame import PixelFormat
+from edged.frames.prctl import keep_out_of_core_dumps
 from edged.frames.ring import RingWriter
-from edged.frames.source import Grabbed, Source, SourceInfo, open_source
+from edged.frames.source import open_source
+from edged.frames.sources.base import Grabbed, Source, SourceInfo, StreamCost
 from edged.uri import parse, redact
 
 _ANSWER_S = 10.0  # for the daemon to take a line or name a ring
@@ -35,13 +37,13 @@ class _DaemonGoneError(Exception):
     """The other end of the socket is closed: nobody wants the frames."""
 
 
-def main(order: child_protocol.StartRequest, link: socket.socket) -> None:
+def main(request: child_protocol.StartRequest, link: socket.socket) -> None:
     """Capture until the source ends or the daemon goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the daemon decides when we stop
     cv2.setNumThreads(1)
-    Path("/proc/self/comm").write_text(f"cam-{order.camera.name}"[:15])
+    Path("/proc/self/comm").write_text(f"cam-{request.camera.name}"[:15])
     link.setblocking(False)
-    capture = _Capture(order, link)
+    capture = _Capture(request, link)
     try:
         capture.run()
     except _DaemonGoneError:
@@ -51,28 +53,31 @@ def main(order: child_protocol.StartRequest, link: socket.socket) -> None:
 
 
 class _Capture:
-    def __init__(self, order: child_protocol.StartRequest, link: socket.socket) -> None:
-        self._order, self._link = order, link
+    def __init__(self, request: child_protocol.StartRequest, link: socket.socket) -> None:
+        self._request, self._link = request, link
         self._poll = select.poll()
         self._poll.register(link, select.POLLIN)
-        self._index = order.first_frame - 1
-        self._limit = _RateLimit(order.camera.fps)
+        self._index = request.first_frame - 1
+        self._limit = _RateLimit(request.camera.fps)
         self._credits = 1
         self._rate = self._corrupt = self._frozen = 0
+        self._meter = StreamMeter()
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        credentials = Path(self._order.credentials) if self._order.credentials else None
-        if parse(self._order.camera.source).user is not None:
+        credentials = Path(self._request.credentials) if self._request.credentials else None
+        if parse(self._request.camera.source).user is not None:
             keep_out_of_core_dumps()
-        source = open_source(self._order.camera, self._order.first_frame, credentials)
+        source = open_source(self._request.camera, self._request.first_frame, credentials, self._report)
         info: SourceInfo | None = None
         while (grabbed := source.grab()) is not None:
             self._index += 1
             if source.info is not info:
                 info = source.info
                 ring = self._open_ring(info)
+            if source.cost is not None:
+                self._meter.look(source.cost, ring, grabbed.mono_ns)
             if grabbed.corrupt:
                 self._corrupt += 1
             elif not self._limit.admits(grabbed.mono_ns):
@@ -152,13 +157,16 @@ class _Capture:
         return packet
 
     def _notify(self) -> None:
-        """Ring the bell. A full socket is no harm: the daemon has not looked at the bells before."""
+        """Wake the daemon. A full socket is no harm: it has not read the notifications before."""
         try:
             self._link.send(child_protocol.NOTIFY, socket.MSG_NOSIGNAL)
         except BlockingIOError:
             self._wait(0)
         except ConnectionError:
             raise _DaemonGoneError from None
+
+    def _report(self, waiting: str) -> None:
+        self._send_line(child_protocol.Line(waiting=waiting[: child_protocol.MAX_REASON]))
 
     def _send_line(self, line: child_protocol.Line) -> None:
         """A line is not to be lost: wait for room."""
@@ -174,7 +182,7 @@ class _Capture:
     def fail(self, error: Exception) -> None:
         """Say why, in words that hold no credential."""
         if isinstance(error, EdgedError):
-            source = self._order.camera.source
+            source = self._request.camera.source
             reason = str(error).replace(source, redact(source))
         else:  # its text may quote anything: only where it happened
             place = traceback.extract_tb(error.__traceback__)[-1]
@@ -185,6 +193,28 @@ class _Capture:
             )
         except _DaemonGoneError:
             return
+
+
+class StreamMeter:
+    """What the stream costs, written into the ring once a second."""
+
+    def __init__(self) -> None:
+        self._since_ns = 0
+        self._before = StreamCost()
+
+    def look(self, cost: StreamCost, ring: RingWriter, now_ns: int) -> None:
+        elapsed_ns = now_ns - self._since_ns
+        if elapsed_ns < clock.NS_PER_S:
+            return
+        before, self._before = self._before, replace(cost)
+        first, self._since_ns = self._since_ns == 0, now_ns
+        if first:  # nothing to compare with
+            return
+        pictures = cost.pictures - before.pictures
+        bits = 8 * (cost.bytes - before.bytes)
+        decode_us = (cost.decode_ns - before.decode_ns) // pictures // 1000 if pictures else 0
+        bitrate = bits * clock.NS_PER_S // elapsed_ns
+        ring.figures(cost.lost_packets, decode_us, bitrate, cost.keyframe_interval_ns // clock.NS_PER_MS)
 
 
 class _RateLimit:
@@ -211,6 +241,6 @@ def _is_frozen(picture: NDArray[np.uint8], ring: RingWriter, info: SourceInfo) -
     previous = ring.previous()
     if previous is None:
         return False
-    rows = info.height if info.format is PixelFormat.NV12 else None
+    rows = info.height if info.format.is_nv12 else None
     now, before = picture[:rows], previous[:rows]
     return np.array_equal(now[::_ROW_STEP], before[::_ROW_STEP]) and np.array_equal(now, before)

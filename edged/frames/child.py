@@ -1,7 +1,7 @@
-"""The daemon's end of one camera's child process: what it says, checked; what it is told; its end.
+"""The daemon's end of one camera's child process: its messages, checked; the messages to it; its end.
 
-In: packets of the child (messages.py), which are hostile until they fit. Out: events for the camera's state machine and
-the `opened` lines. Runs on the engine-loop thread; nothing here blocks.
+In: packets of the child (child_protocol.py), which are hostile until they fit. Out: events for the camera's state
+machine and the `opened` lines. Runs on the engine-loop thread; nothing here blocks.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Final
 import msgspec
 
 from edged.frames import child_protocol
-from edged.frames.camera_state import ChildFailed, ChildGone, EndOfFile
+from edged.frames.camera_state import ChildFailed, ChildGone, EndOfFile, Waiting
 
 _MAX_AT_ONCE: Final = 256  # packets in one turn: a child that floods must not hold up the loop
+
+Message = child_protocol.OpenedLine | Waiting | ChildFailed | ChildGone | EndOfFile
 
 _decoder = msgspec.json.Decoder(child_protocol.Line)
 
@@ -31,9 +33,9 @@ class Child:
         self.link = link
         self._pidfd: int | None = None
 
-    def receive(self) -> list[child_protocol.OpenedLine | ChildFailed | ChildGone | EndOfFile]:
-        """What the child said since the last call; bells are left out, they only wake us up."""
-        heard: list[child_protocol.OpenedLine | ChildFailed | ChildGone | EndOfFile] = []
+    def receive(self) -> list[Message]:
+        """What the child sent since the last call; notifications are left out, they only wake us up."""
+        messages: list[Message] = []
         for _ in range(_MAX_AT_ONCE):
             try:
                 packet = self._packet()
@@ -43,10 +45,10 @@ class Child:
                 packet = b""
             if packet == child_protocol.NOTIFY or packet == child_protocol.HELLO:
                 continue
-            heard.append(_meaning(packet))
+            messages.append(_meaning(packet))
             if not packet:
                 break
-        return heard
+        return messages
 
     def _packet(self) -> bytes:
         """The next packet. The first brings the pidfd; later ones may bring nothing, the kernel closes it."""
@@ -60,7 +62,7 @@ class Child:
         return packet
 
     def send(self, packet: bytes) -> None:
-        """Tell the child. One that is gone, or does not read, is found out by its silence."""
+        """Send to the child. One that is gone, or does not read, is found out by its silence."""
         with contextlib.suppress(ConnectionError, BlockingIOError):
             self.link.send(packet, socket.MSG_NOSIGNAL)
 
@@ -84,7 +86,11 @@ class Child:
         return True
 
 
-def _meaning(packet: bytes) -> child_protocol.OpenedLine | ChildFailed | ChildGone | EndOfFile:
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _meaning(packet: bytes) -> Message:
     if not packet:
         return ChildGone()
     try:
@@ -93,8 +99,10 @@ def _meaning(packet: bytes) -> child_protocol.OpenedLine | ChildFailed | ChildGo
         return ChildFailed("the capture process sent garbage")
     if line.opened is not None:
         return line.opened
+    if line.waiting is not None:
+        return Waiting(_printable(line.waiting))
     if line.failed is not None:
-        return ChildFailed("".join(c if c.isprintable() else " " for c in line.failed), line.final)
+        return ChildFailed(_printable(line.failed), line.final)
     if line.ended:
         return EndOfFile()
     return ChildFailed("the capture process sent an empty line")

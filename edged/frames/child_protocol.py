@@ -1,7 +1,7 @@
-"""What a camera's child process and the daemon say to each other, over a SOCK_SEQPACKET pair: a packet is a message.
+"""What a camera's child process and the daemon send each other, over a SOCK_SEQPACKET pair: a packet is a message.
 
-Child to daemon: HELLO with the child's pidfd attached, then JSON lines (Line), and a BELL for each frame: the ring
-holds something new, be it a frame or the count of one that was frozen.
+Child to daemon: HELLO with the child's pidfd attached, then JSON lines (Line), and a NOTIFY for each frame: the ring
+holds something new, a frame or the count of one that was frozen.
 Daemon to child: a ring's name (RingLine) after each `opened`, and CREDIT bytes for an unpaced source. The child decodes
 untrusted video, so the daemon believes nothing that does not fit these types. Pure data.
 """
@@ -24,7 +24,7 @@ _Side = Annotated[int, Meta(ge=2, le=8192)]
 
 
 class StartRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a child is told at its start. `credentials` is the directory of systemd's credentials."""
+    """What a child gets at its start. `credentials` is the directory of systemd's credentials."""
 
     camera: CameraConfig
     first_frame: int
@@ -36,16 +36,18 @@ class OpenedLine(Struct, frozen=True, forbid_unknown_fields=True):
 
     width: _Side
     height: _Side
-    format: Annotated[int, Meta(ge=1, le=2)]
+    format: Annotated[int, Meta(ge=1, le=5)]
     fps: Annotated[float, Meta(gt=0, le=1000)] | None
     codec: Annotated[str, Meta(max_length=40)]
     paced: bool
 
 
 class Line(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Exactly one of them is set. `final`: trying again cannot help."""
+    """Exactly one of them is set. `waiting`: what an open source has no picture for yet. `final`: trying again cannot
+    help."""
 
     opened: OpenedLine | None = None
+    waiting: Annotated[str, Meta(max_length=MAX_REASON)] | None = None
     failed: Annotated[str, Meta(max_length=MAX_REASON)] | None = None
     final: bool = False
     ended: bool = False

@@ -1,38 +1,51 @@
 """A small fork server for the cameras' child processes.
 
-The daemon (Nursery) starts it once and hands it orders; each order is forked off a process that has OpenCV, FFmpeg and
+The daemon (ForkServer) starts it once and sends it requests; each is forked off a process that has OpenCV, FFmpeg and
 NumPy loaded and no threads, so that all cameras share those pages and start within milliseconds. multiprocessing's own
 fork server would import the daemon's main program, with all its libraries, into every child.
 
-In: an Order and one end of the child's socket pair, over a SOCK_SEQPACKET pair. Out: a child that greets the daemon
-over its own pair, with its pidfd attached: a handle that, unlike a number, can never come to mean another process.
+In: a StartRequest and one end of the child's socket pair, over a SOCK_SEQPACKET pair. Out: a child that greets the
+daemon over its own pair, with its pidfd attached: a handle that, unlike a number, never means another process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from typing import Final
 
 import msgspec
 
+from edged import clock
 from edged.errors import EdgedError
 from edged.frames.child_protocol import HELLO, StartRequest
+from edged.frames.prctl import die_with_parent
 
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_DUMPABLE: Final = 4
-_MAX_ORDER: Final = 1 << 16
+_MAX_REQUEST: Final = 1 << 16
 _KILLED_S: Final = 1.0
+_DONE: Final = b"D"
+_MAX_UNANSWERED: Final = 1024
+_HUNG_NS: Final = 5 * clock.NS_PER_S
+_HUNG_AT_START_NS: Final = 30 * clock.NS_PER_S
+"""while it loads its libraries from a slow card"""
+
+log = logging.getLogger(__name__)
+
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
 
 class ForkServer:
     """The daemon's handle on the fork server. `start` never blocks: a child shows up on its own socket, or dies.
+
+    The server answers each request with a byte. One that does not, hangs: the next request starts another. The children
+    of the hung one run on, until it is killed when the next one hangs, or at the end.
 
     The server lives as long as the thread that started it first, by the kernel's rule for die_with_parent.
     """
@@ -40,34 +53,57 @@ class ForkServer:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
+        self._unanswered: deque[int] = deque(maxlen=_MAX_UNANSWERED)
+        self._warm = False
+        self._hung: subprocess.Popen[bytes] | None = None
 
-    def start(self, order: StartRequest) -> socket.socket:
+    def start(self, request: StartRequest) -> socket.socket:
         """Have a child started; returns the daemon's end of its socket pair, non-blocking. Raises EdgedError."""
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise EdgedError(f"cannot start a capture process: {error.strerror}") from error
         ours.setblocking(False)
+        self._put_aside_if_hung(clock.mono_ns())
         with theirs:
             try:
-                self._hand_over(msgspec.json.encode(order), theirs.fileno())
+                self._hand_over(msgspec.json.encode(request), theirs.fileno())
             except OSError as error:
                 ours.close()
                 raise EdgedError(f"cannot start a capture process: {error.strerror}") from error
         return ours
 
     def _hand_over(self, packet: bytes, descriptor: int) -> None:
-        """Give the fork server an order; it may have died since the last, then once more to a new one."""
+        """Send the fork server a request; it may have died since the last, then once more to a new one."""
         try:
             socket.send_fds(self._ensure(), [packet], [descriptor], socket.MSG_NOSIGNAL)
         except ConnectionError:
             self.close()
             socket.send_fds(self._ensure(), [packet], [descriptor], socket.MSG_NOSIGNAL)
+        self._unanswered.append(clock.mono_ns())
+
+    def _put_aside_if_hung(self, now_ns: int) -> None:
+        if self._link is None or self._process is None:
+            return
+        with contextlib.suppress(OSError):
+            while self._link.recv(1):
+                self._warm = True
+                if self._unanswered:
+                    self._unanswered.popleft()
+        limit_ns = _HUNG_NS if self._warm else _HUNG_AT_START_NS
+        if self._unanswered and now_ns - self._unanswered[0] > limit_ns:
+            log.warning("the fork server of the cameras hangs: another is started")
+            self._link.close()
+            _kill(self._hung)
+            self._hung, self._process, self._link = self._process, None, None
+            self._unanswered.clear()
 
     def _ensure(self) -> socket.socket:
         if self._link is not None and self._process is not None and self._process.poll() is None:
             return self._link
         self.close()
+        self._unanswered.clear()
+        self._warm = False
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._link.setblocking(False)
         with theirs:
@@ -84,11 +120,16 @@ class ForkServer:
         """End the fork server; children that still run are killed with it."""
         if self._link is not None:
             self._link.close()
-        if self._process is not None:
-            self._process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel has it, and will end it
-                self._process.wait(_KILLED_S)
-        self._link = self._process = None
+        _kill(self._process)
+        _kill(self._hung)
+        self._link = self._process = self._hung = None
+
+
+def _kill(process: subprocess.Popen[bytes] | None) -> None:
+    if process is not None:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel has it, and will end it
+            process.wait(_KILLED_S)
 
 
 def serve() -> None:
@@ -100,13 +141,17 @@ def serve() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; the daemon watches its own sockets
     die_with_parent()
     from edged.frames import capture
-    from edged.frames.sources import ffmpeg, scene
+    from edged.frames.sources import ffmpeg, http, rtsp, scene
+    from edged.frames.video import view
 
-    del ffmpeg, scene  # loaded for the children's sake
+    del ffmpeg, http, rtsp, scene, view  # loaded for the children's sake
     gc.collect()
     gc.freeze()  # keeps the collector from writing to, and so unsharing, the pages of what is loaded
     while True:
-        packet, descriptors, _, _ = socket.recv_fds(link, _MAX_ORDER, 1)
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(link, _MAX_REQUEST, 1)
+        except ConnectionError:
+            return
         if not packet:
             return
         child = socket.socket(fileno=descriptors[0])
@@ -123,6 +168,8 @@ def serve() -> None:
             finally:
                 os._exit(status)
         child.close()
+        with contextlib.suppress(OSError):  # a daemon that reads no answers misses nothing else
+            link.send(_DONE, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 def greet(link: socket.socket) -> None:
@@ -130,21 +177,6 @@ def greet(link: socket.socket) -> None:
     pidfd = os.pidfd_open(os.getpid())
     socket.send_fds(link, [HELLO], [pidfd], socket.MSG_NOSIGNAL)
     os.close(pidfd)
-
-
-def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
-    """Have the kernel send this process a signal when the thread that started it ends: even a decoder that hangs must
-    not outlive the daemon."""
-    import ctypes
-
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by)
-
-
-def keep_out_of_core_dumps() -> None:
-    """This process is about to know a password: whatever ends it, nothing of its memory is written down."""
-    import ctypes
-
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0)
 
 
 if __name__ == "__main__":

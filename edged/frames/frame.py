@@ -8,14 +8,27 @@ from typing import Literal
 
 
 class PixelFormat(IntEnum):
-    """How a slot's pixels are laid out; both are stored as rows of uint8.
+    """How a slot's pixels are laid out, as rows of uint8, and what their numbers mean.
 
-    BGR24: (height, width, 3). NV12: (height * 3 // 2, width): luma rows, then interleaved Cb Cr rows at half
-    resolution, BT.601 limited range; width and height are even.
+    BGR24: (height, width, 3). The others are NV12, (height * 3 // 2, width): luma rows, then interleaved Cb Cr rows at
+    half resolution; width and height are even. Plain NV12 is BT.601 (and what signals nothing); 709: BT.709; FULL:
+    luma from 0 to 255, not from 16 to 235.
     """
 
     BGR24 = 1
     NV12 = 2
+    NV12_FULL = 3
+    NV12_709 = 4
+    NV12_709_FULL = 5
+
+    @property
+    def is_nv12(self) -> bool:
+        return self is not PixelFormat.BGR24
+
+    @property
+    def nv12_kind(self) -> int:
+        """0: no NV12; 1 to 4: which of its matrices and ranges, in the order above."""
+        return self - PixelFormat.BGR24
 
 
 DropCause = Literal[

@@ -22,6 +22,7 @@ class Moved:
     frames: bool
     frozen: bool
     rate: bool
+    corrupt: bool
 
 
 class FrameCounters:
@@ -52,7 +53,7 @@ class FrameCounters:
         causes: tuple[tuple[DropCause, int], ...] = (
             ("rate", rate - self._rate), ("corrupt", corrupt - self._corrupt), ("frozen", frozen - self._frozen),
         )  # fmt: skip
-        moved = Moved(number > self.number, frozen > self._frozen, rate > self._rate)
+        moved = Moved(number > self.number, frozen > self._frozen, rate > self._rate, corrupt > self._corrupt)
         self.number, self._rate, self._corrupt, self._frozen = now
         for cause, n in causes:
             self.captured += n

@@ -12,7 +12,6 @@ is being written and 2n once it is whole. Readers of a slot compare `seq` before
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 import threading
@@ -29,21 +28,22 @@ from edged.frames.frame import CaptureClock, Frame, PixelFormat
 SHM: Final = Path("/dev/shm")
 SLOTS: Final = 4
 MAX_SIDE: Final = 8192
-_LOCK: Final = ".lock"
 
 _MAGIC: Final = int.from_bytes(b"EDGEDRNG", "little")
-_LAYOUT: Final = 1
+_LAYOUT: Final = 2
 _PAGE: Final = 4096
 # Words of the header. The daemon writes those up to _W_FORMAT, and _W_FIRST; the child the others.
 _W_MAGIC, _W_LAYOUT, _W_SLOTS, _W_SLOT_BYTES, _W_WIDTH, _W_HEIGHT, _W_FORMAT, _W_STRIDE = range(8)
 _W_LATEST, _W_RATE, _W_CORRUPT, _W_FROZEN = range(8, 12)
 _W_FIRST: Final = 12
+_W_LOST_PACKETS, _W_DECODE_US, _W_BITRATE, _W_KEYFRAME_MS = range(16, 20)
 # Words of a slot's own header, relative to its first. One cache line each.
 _SLOT_WORDS: Final = 8
-_W_FIRST_SLOT: Final = 16
+_W_FIRST_SLOT: Final = 24
 _S_SEQ, _S_FRAME, _S_CAPTURE, _S_MONO, _S_CLOCK = range(5)
 _CLOCKS: Final[tuple[CaptureClock, ...]] = ("arrival", "camera")
 _LIMIT: Final = 1 << 62
+_FIGURE_LIMIT: Final = 1 << 40
 
 
 class GarbageError(Exception):
@@ -60,7 +60,7 @@ class RingSpec:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        if self.format is PixelFormat.NV12:
+        if self.format.is_nv12:
             return (self.height * 3 // 2, self.width)
         return (self.height, self.width, 3)
 
@@ -86,7 +86,7 @@ def spec_of(width: int, height: int, format_: int) -> RingSpec:
     if not (2 <= width <= MAX_SIDE and 2 <= height <= MAX_SIDE):
         raise ValueError(f"a picture of {width}x{height} is not within 2x2 and {MAX_SIDE}x{MAX_SIDE}")
     pixel_format = PixelFormat(format_)
-    if pixel_format is PixelFormat.NV12 and (width % 2 or height % 2):
+    if pixel_format.is_nv12 and (width % 2 or height % 2):
         raise ValueError(f"NV12 needs even sides, not {width}x{height}")
     return RingSpec(width, height, pixel_format)
 
@@ -135,50 +135,9 @@ def create(name: str, spec: RingSpec, first: int = 0, directory: Path = SHM) -> 
 
 
 def unlink(name: str, directory: Path = SHM) -> None:
-    (directory / name).unlink(missing_ok=True)
-
-
-def claim(prefix: str, directory: Path = SHM) -> int:
-    """Claim all ring names that begin with `prefix`, and remove what dead daemons of this user left behind.
-
-    The claim is an flock on a file beside the rings, which the kernel lets go when its holder dies. Returns its file
-    descriptor, for `release`. Raises EdgedError when a live daemon holds the prefix.
-    """
-    for lock in directory.glob("edged-*" + _LOCK):
-        with contextlib.suppress(OSError):  # a live daemon's, another user's, or gone meanwhile
-            fd, other = _locked(lock), lock.name.removesuffix(_LOCK) + "-"
-            _remove_rings(other, directory)
-            release(fd, other, directory)
-    path = directory / (prefix.removesuffix("-") + _LOCK)
-    try:
-        fd = _locked(path)
-    except OSError as error:
-        raise EdgedError(
-            f"cannot claim the frame rings {path}: {error.strerror}", "another edged with the same endpoint holds them"
-        ) from error
-    _remove_rings(prefix, directory)
-    return fd
-
-
-def _remove_rings(prefix: str, directory: Path) -> None:
-    for ring in directory.glob(prefix + "*"):
-        ring.unlink(missing_ok=True)
-
-
-def _locked(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def release(fd: int, prefix: str, directory: Path = SHM) -> None:
-    """Give up a claim. The file goes before the lock, so that nobody locks a file that is about to vanish."""
-    (directory / (prefix.removesuffix("-") + _LOCK)).unlink(missing_ok=True)
-    os.close(fd)
+    """Remove a ring of ours; one that is gone already, or was replaced by something else, is left."""
+    with contextlib.suppress(OSError):
+        (directory / name).unlink()
 
 
 class _Ring:
@@ -219,6 +178,26 @@ def _read_spec(fd: int, path: Path) -> RingSpec:
     raise EdgedError(f"{path} is not a frame ring of this version of edged")
 
 
+@dataclass(frozen=True)
+class StreamFigures:
+    """What a stream costs: packets lost since it was opened; of the last second the CPU time to decode a picture and
+    its rate; the time between its last two keyframes. None: not known."""
+
+    lost_packets: int
+    decode_ms: float | None
+    mbit_s: float | None
+    keyframe_interval_s: float | None
+
+    def words(self) -> str:
+        """For people."""
+        known = [] if self.decode_ms is None else [f"{self.decode_ms:.1f} ms to decode a picture"]
+        known += [] if self.mbit_s is None else [f"{self.mbit_s:.1f} Mbit/s"]
+        if self.keyframe_interval_s is not None:
+            known.append(f"a keyframe every {self.keyframe_interval_s:.1f} s")
+        known += [f"{self.lost_packets} packets lost"] if self.lost_packets else []
+        return ", ".join(known)
+
+
 class RingWriter(_Ring):
     """The child's side. `begin`, fill the array, then `commit`; a frame begun again and not committed is lost."""
 
@@ -256,6 +235,12 @@ class RingWriter(_Ring):
     def count(self, rate: int, corrupt: int, frozen: int) -> None:
         """How many captured frames were not written, by cause, since the ring was made."""
         self.words[_W_RATE], self.words[_W_CORRUPT], self.words[_W_FROZEN] = rate, corrupt, frozen
+
+    def figures(self, lost_packets: int, decode_us: int, bitrate: int, keyframe_ms: int) -> None:
+        """What the stream costs; 0 where that is not known."""
+        words = self.words
+        words[_W_LOST_PACKETS], words[_W_DECODE_US] = lost_packets, decode_us
+        words[_W_BITRATE], words[_W_KEYFRAME_MS] = bitrate, keyframe_ms
 
 
 class RingReader(_Ring):
@@ -307,6 +292,13 @@ class RingReader(_Ring):
         """(number of the latest frame, rate, corrupt, frozen) as the child wrote them: to be checked by the caller."""
         words = self.words
         return words[_W_LATEST], words[_W_RATE], words[_W_CORRUPT], words[_W_FROZEN]
+
+    def stream_figures(self) -> StreamFigures | None:
+        """What the child measured of its stream; None for garbage."""
+        lost, decode_us, bitrate, keyframe_ms = (int(word) for word in self.words[_W_LOST_PACKETS : _W_KEYFRAME_MS + 1])
+        if max(lost, decode_us, bitrate, keyframe_ms) >= _FIGURE_LIMIT:
+            return None
+        return StreamFigures(lost, decode_us / 1e3 or None, bitrate / 1e6 or None, keyframe_ms / 1e3 or None)
 
     def pixels(self, slot: int) -> NDArray[np.uint8]:
         """A read-only view of a slot's pixels."""

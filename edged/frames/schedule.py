@@ -93,13 +93,20 @@ class Scheduler:
         return Drop(gone.frame, cause)
 
     def next_batch(
-        self, now_ns: int, predict_ms: Sequence[float], max_batch: int, slack_ms: float, least_ms: float = math.inf
+        self,
+        now_ns: int,
+        predict_ms: Sequence[float],
+        max_batch: int,
+        slack_ms: float,
+        least_ms: float = math.inf,
+        largest: bool = False,
     ) -> tuple[tuple[Frame, ...], tuple[Drop, ...]]:
         """The frames to run now, earliest deadline first, and those that can no longer make it.
 
         `predict_ms[k-1]` is the time of a batch of k from start to publish (empty while nothing is known: then one
         frame at a time, as if it took none), a cautious one; `least_ms` (as predicted, if that is less) what one frame
-        takes at the very least; `slack_ms` is kept free before every deadline. The batch is empty only if nothing is
+        takes at the very least; `slack_ms` is kept free before every deadline. `largest`: as many frames at once as are
+        in time, which saves energy, rather than those that are out soonest. The batch is empty only if nothing is
         left waiting.
         """
         if not self._waiting:
@@ -122,7 +129,7 @@ class Scheduler:
             room = [c.deadline_ns - now_ns - slack_ns for c in waiting]
             if not _feasible(room, 0, times, useful):
                 waiting, room = _admit(waiting, now_ns + slack_ns, times, useful)
-            batch = waiting[: _first_batch(room, times, useful)]
+            batch = waiting[: _first_batch(room, times, useful, largest)]
             if not self._starves_another(batch, earliest_end_ns, times):
                 return self._serve(batch), tuple(drops)
             drops += [self._give_up(c, "overload") for c in batch]
@@ -177,31 +184,26 @@ def _admit(
     kept: list[_Camera] = []
     order: list[tuple[int, int]] = []
     room: list[int] = []
-    least = _least_times(len(waiting), times)
+    # no division into batches serves frames faster: a cheap test before the exact one
+    per_frame_ns = min([times[k - 1] / k for k in useful])
     for camera in sorted(waiting, key=_priority):
-        at = bisect_right(order, _edf(camera))
-        room.insert(at, camera.deadline_ns - from_ns)
-        if all(free >= need for free, need in zip(room[at:], least[at:], strict=False)) and _feasible(
-            room, 0, times, useful
+        edf = _edf(camera)
+        at, limit = bisect_right(order, edf), camera.deadline_ns - from_ns
+        if limit >= (at + 1) * per_frame_ns and (
+            not room or room[-1] >= (len(room) + 1) * per_frame_ns or at == len(room)
         ):
-            order.insert(at, _edf(camera))
-            kept.insert(at, camera)
-        else:
+            room.insert(at, limit)
+            if _feasible(room, 0, times, useful):
+                order.insert(at, edf)
+                kept.insert(at, camera)
+                continue
             del room[at]
-            camera.set_aside = True
+        camera.set_aside = True
     if not kept:  # by a cautious prediction none makes it; the engine is free, and it may prove quicker
         first = min(waiting, key=_priority)
         first.set_aside = False
         return [first], [first.deadline_ns - from_ns]
     return kept, room
-
-
-def _least_times(n: int, times: list[int]) -> list[int]:
-    """The least time in which 1, 2, ... n frames can be served, deadlines apart: a cheap test before the exact one."""
-    least = [0]
-    for m in range(1, n + 1):
-        least.append(min([least[m - k] + times[k - 1] for k in range(1, min(m, len(times)) + 1)]))
-    return least[1:]
 
 
 def _edf(camera: _Camera) -> tuple[int, int]:
@@ -243,7 +245,7 @@ def _feasible(room: list[int], start: int, times: list[int], useful: list[int]) 
     return done[n] < never
 
 
-def _first_batch(room: list[int], times: list[int], useful: list[int]) -> int:
+def _first_batch(room: list[int], times: list[int], useful: list[int], largest: bool) -> int:
     """How many of the frames, which are feasible together, run at once now.
 
     Together only if they are out sooner on average than one after another, or if otherwise not all would be in time.
@@ -251,7 +253,7 @@ def _first_batch(room: list[int], times: list[int], useful: list[int]) -> int:
     """
     n = len(room)
     sizes = [k for k in useful if k <= n]
-    sooner = [k for k in sizes if 2 * times[k - 1] <= (k + 1) * times[0]]
+    sooner = [k for k in sizes if largest or 2 * times[k - 1] <= (k + 1) * times[0]]
     for k in (*reversed(sooner), *sizes):
         end = times[k - 1]
         if end <= min(room[:k]) and (k == n or _feasible(room[k:], end, times, useful)):

@@ -8,79 +8,44 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final
 
 from edged import paths
 from edged.config import CameraConfig
 from edged.errors import EdgedError, UsageError
-from edged.frames.frame import CaptureClock, PixelFormat
+from edged.frames.sources.base import Report, Source
 from edged.uri import SourceUri, parse
 
-
-@dataclass(frozen=True)
-class SourceInfo:
-    """What an open source gives. `fps` None: it does not say. `paced` False: as fast as the reader takes frames."""
-
-    width: int
-    height: int
-    format: PixelFormat
-    fps: float | None
-    codec: str
-    paced: bool = True
+READ_S: Final = 4.0
+"""The daemon notices silence earlier; this ends the child of a daemon that does not."""
+_PERIODS: Final = 6
 
 
-@dataclass(frozen=True)
-class Grabbed:
-    """One frame that has come, not yet drawn.
-
-    `mono_ns` is its arrival, or when it is due (which may lie ahead) for a source that has no arrival. `wall_ns` is the
-    capture time by the camera's own clock, where it sends one. `corrupt` frames are not to be drawn.
-    """
-
-    mono_ns: int
-    wall_ns: int | None = None
-    corrupt: bool = False
-
-    @property
-    def clock(self) -> CaptureClock:
-        return "arrival" if self.wall_ns is None else "camera"
-
-
-class Source(Protocol):
-    """An open source. `info` may change with a `grab`: then the frame just grabbed has the new size."""
-
-    @property
-    def info(self) -> SourceInfo: ...
-
-    def grab(self) -> Grabbed | None:
-        """Wait for the next frame; None at the end of a source that ends. Raises EdgedError when the source fails."""
-        ...
-
-    def retrieve(self, into: NDArray[np.uint8]) -> None:
-        """Draw the frame grabbed last into an array of the shape that info's size and format have."""
-        ...
-
-    def close(self) -> None: ...
-
-
-def open_source(config: CameraConfig, first_frame: int = 0, credentials: Path | None = None) -> Source:
+def open_source(
+    config: CameraConfig, first_frame: int = 0, credentials: Path | None = None, report: Report = lambda text: None
+) -> Source:
     """Open a camera's source. `first_frame` is the index at which a test scene goes on.
 
     Raises UsageError for what cannot work on this machine, EdgedError for what may work later.
     """
     uri = with_password(parse(config.source), config, credentials)
-    if config.decoder == "hardware":
-        if uri.kind not in ("rtsp", "csi"):
-            raise UsageError(
-                f'camera {config.name}: decoder = "hardware" does not go with a {uri.kind} source',
-                'it is for rtsp:// and csi:// sources; remove it or write decoder = "software"',
-            )
-        return _gstreamer(uri)
+    source = _open(uri, config, first_frame, report)
+    from edged.frames.video.view import ViewedSource
+
+    try:
+        return ViewedSource(source, config)
+    except EdgedError:
+        source.close()
+        raise
+
+
+def _open(uri: SourceUri, config: CameraConfig, first_frame: int, report: Report) -> Source:
+    if config.decoder == "hardware" and uri.kind not in ("rtsp", "csi"):
+        raise UsageError(
+            f'camera {config.name}: decoder = "hardware" does not go with a {uri.kind} source',
+            'it is for rtsp:// and csi:// sources; remove it or write decoder = "software"',
+        )
     match uri.kind:
         case "test":
             from edged.frames.sources.scene import SceneSource
@@ -90,22 +55,64 @@ def open_source(config: CameraConfig, first_frame: int = 0, credentials: Path | 
             from edged.frames.sources.ffmpeg import FileSource
 
             return FileSource(uri)
-        case "rtsp" | "http":
-            from edged.frames.sources.ffmpeg import NetworkSource
-
-            return NetworkSource(uri)
+        case "http":
+            return _open_http(uri, config)
+        case "rtsp" if config.decoder == "software":
+            return _open_rtsp(uri, config, report)
         case "v4l2":
             from edged.frames.sources.v4l2 import V4l2Source
 
             return V4l2Source(uri)
-        case "csi":
-            return _gstreamer(uri)
+        case "rtsp" | "csi":
+            from edged.frames.sources.gstreamer import open_gstreamer
+
+            return open_gstreamer(uri, config.transport)
 
 
-def _gstreamer(uri: SourceUri) -> Source:
-    from edged.frames.sources.gstreamer import open_gstreamer
+def _read_s(config: CameraConfig) -> float:
+    """How long a camera of this rate may be silent before its connection is given up."""
+    period_s = config.poll_s or (1 / config.fps if config.fps else 0.0)
+    return max(READ_S, _PERIODS * period_s)
 
-    return open_gstreamer(uri)
+
+def _open_rtsp(uri: SourceUri, config: CameraConfig, report: Report) -> Source:
+    from edged.frames.rtsp.session import UnknownCodecError
+    from edged.frames.sources.rtsp import RtspSource
+
+    try:
+        return RtspSource(uri, config.transport, _read_s(config), report)
+    except UnknownCodecError:
+        from edged.frames.sources.ffmpeg import NetworkSource
+
+        return NetworkSource(uri, config.transport, _read_s(config))
+
+
+def _open_http(uri: SourceUri, config: CameraConfig) -> Source:
+    """What the answer says that it is, decides who reads it."""
+    from edged.frames.sources.http import Answer, JpegSource, check_is_video
+
+    read_s = _read_s(config)
+    answer = Answer(uri, read_s)
+    try:
+        if answer.content_type.startswith("multipart/"):
+            return JpegSource(uri, answer, None, read_s)
+        check_is_video(answer)
+        if answer.content_type.startswith("image/") or answer.sniff().startswith(b"\xff\xd8"):
+            if config.poll_s is not None:
+                return JpegSource(uri, answer, config.poll_s, read_s)
+            raise EdgedError(
+                "the URL gives a single JPEG picture, no stream",
+                f"set poll_s = 1 for camera {config.name} to fetch it once a second, or use the URL of its stream",
+            )
+    except EdgedError:
+        answer.close()
+        raise
+    answer.close()
+    if config.poll_s is not None:
+        raise EdgedError("poll_s is set, and the URL gives no JPEG picture", "remove poll_s")
+    from edged.frames.sources.ffmpeg import NetworkSource
+
+    return NetworkSource(uri, config.transport, read_s)
 
 
 def with_password(uri: SourceUri, config: CameraConfig, credentials: Path | None) -> SourceUri:

@@ -1,63 +1,290 @@
-"""The governor's sentences, for a field engineer: how each variant stood and why one was chosen, with numbers. Pure."""
+"""The published Decision: what ran in the last second, what bound it, and how each variant stands. Pure.
+
+It is made from the batches that ran, twice a second, and on each change of the terms from what would run next.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
-from edged.governor.messages import SURRENDER, Alternative, Bound, Budget, Yielding
-from edged.governor.planner.pricing import Plan
+from edged.governor.dispatch import choose
+from edged.governor.messages import RELAX_ORDER, Alternative, Bound, Budget, Decision, Limit, Number, Waiting
+from edged.governor.profile import best_batch
+from edged.governor.state import UNKNOWN, State
 
-BUSY_BOUND: Final = 0.85
-"""Share of the engine's time the frames may need; beyond it waiting times grow without limit."""
+ALL: Final = 0.98
+"""Share of the results from which on a variant counts as the one that runs."""
+MAIN_LEAD: Final = 0.15
+"""By so much of the results another variant must lead before the Decision names it."""
+SHARE_STEP: Final = 0.1
+RESTATE_S: Final = 5.0
+"""A share that moved by SHARE_STEP is published at most this often; a new variant or limit at once."""
+DROPPED: Final = 0.02
+LEARNT_ERROR: Final = 0.5
+"""A guess whose error has become smaller than this share has been learnt: it is no longer assumed."""
+LIMITS: Final[dict[str, str]] = {"heat": "heat", "power": "the mean power", "energy": "the energy that must last"}
 
-LIMITS: Final[dict[Bound, str]] = {
-    "heat": "heat",
-    "power": "the rolling mean power",
-    "energy": "the energy that must last",
-}
 
+class _Ran(NamedTuple):
+    """Of the last second: by variant the share of the results; results; frames dropped for want of time, to save."""
 
-class View(NamedTuple):
-    """A variant as it stands now. `predicted_ms`: capture to publish at the budget's quantile; `busy`: share of the
-    engine's time for all frames offered; `barred`: why it may not run at all. With a power profile: joules per frame,
-    watts of the device with all frames on it, and what the budget named by `limit` allows."""
-
-    name: str
-    accuracy: float | None
-    predicted_ms: float | None
-    busy: float
-    barred: str | None
-    in_time: bool
-    in_load: bool
-    energy_j: float | None = None
-    power_w: float | None = None
-    allowed_w: float = math.inf
-    limit: Bound = "none"
+    shares: tuple[float, ...]
+    results: int
+    late: int
+    saved: int
 
     @property
-    def in_power(self) -> bool:
-        return self.power_w is None or self.power_w <= self.allowed_w
-
-    @property
-    def fits(self) -> bool:
-        return self.barred is None and self.in_time and self.in_load and self.in_power
+    def frame_share(self) -> float:
+        offered = self.results + self.late + self.saved
+        return round(self.results / offered, 3) if offered else 1.0
 
 
-class Scene(NamedTuple):
-    """What all sentences share."""
+def decide(state: State, now_s: float, changed: bool = False) -> Decision:
+    """The Decision in force now: the same object as before while nothing is new. `changed`: the terms have changed, so
+    that what ran before tells nothing."""
+    before, ran = state.decision, _ran(state)
+    main = _main(state, ran, before, now_s, changed)
+    bound = _bound(state, ran, main)
+    relaxed, clock = _relaxed(state, ran), None if state.device.fixed_clock else state.plan.clock
+    names = state.tables.names
+    new = changed or (names[main], bound, relaxed, clock) != (
+        before.variant,
+        before.bound,
+        before.relaxed,
+        before.clock,
+    )
+    unenforceable = _unenforceable(state)
+    if not new and unenforceable == before.unenforceable:
+        shares = {other.variant: other.share for other in before.alternatives}
+        moved = abs(ran.frame_share - before.frame_share) > SHARE_STEP or any(
+            abs(share - shares.get(name, 0.0)) > SHARE_STEP for name, share in zip(names, ran.shares, strict=True)
+        )
+        if not moved or now_s - state.decided_s < RESTATE_S or not ran.results:
+            return before
+    told = () if changed else ran.shares
+    decision = Decision(
+        variant=names[main],
+        max_batch=best_batch(state.variants[main]),
+        bound=bound,
+        reason=_reason(state, ran if not changed else _NOTHING, main, bound),
+        alternatives=tuple([_alternative(state, i, main, told) for i in range(len(names))]),
+        pinned=state.pinned is not None,
+        clock=clock,
+        price_per_j=_round(state.price),
+        frame_share=1.0 if changed else ran.frame_share,
+        relaxed=relaxed,
+        numbers=numbers(state, now_s),
+        unenforceable=unenforceable,
+    )
+    if replace(decision, numbers=before.numbers) == before:
+        return before
+    state.decided_s = now_s
+    return decision
 
-    budget: Budget
-    cameras: int
-    frames_per_s: float
 
-    def deadline(self) -> str:
-        return f"{human_ms(self.budget.deadline_ms)} at the {self.budget.deadline_quantile * 100:g} % quantile"
+_NOTHING: Final = _Ran((), 0, 0, 0)
 
-    def load(self) -> str:
-        cameras = f"with {self.cameras} camera{'' if self.cameras == 1 else 's'}"
-        return f"{cameras} at {human(self.frames_per_s)} frames/s" if self.frames_per_s > 0 else cameras
+
+def _ran(state: State) -> _Ran:
+    counts = [sum(by) for by in zip(*[a.ran for a in state.activity], strict=True)]
+    results = sum(counts)
+    shares = tuple([round(n / results, 3) if results else 0.0 for n in counts])
+    return _Ran(shares, results, sum([a.late for a in state.activity]), sum([a.saved for a in state.activity]))
+
+
+def _main(state: State, ran: _Ran, before: Decision, now_s: float, changed: bool) -> int:
+    """The variant that made most results, with hysteresis; before there are any, the one that would run next."""
+    if changed or not before.variant:
+        age_ms = state.wait_ms
+        choice = choose(state, Waiting(1, age_ms, required=1), now_s)
+        found = None if choice.variant is None else state.tables.index(choice.variant)
+        return state.allowed.index(True) if found is None else found
+    current = state.tables.index(before.variant)
+    assert current is not None, "variants are never removed"
+    if not ran.results:
+        return current
+    most = max(range(len(ran.shares)), key=lambda i: ran.shares[i])
+    return most if ran.shares[most] > ran.shares[current] + MAIN_LEAD else current
+
+
+def barred_by_floor(accuracy: float | None, budget: Budget) -> str | None:
+    """Why the accuracy floor forbids a variant, or None."""
+    if budget.min_accuracy <= 0 or (accuracy is not None and accuracy >= budget.min_accuracy):
+        return None
+    known = "is unknown" if accuracy is None else f"{accuracy:.3g} is below the floor"
+    return f"its accuracy {known}, min_accuracy is {budget.min_accuracy:g}"
+
+
+def barred(state: State, i: int) -> str | None:
+    """Why a variant may not run, or None."""
+    if (lost := state.lost[i]) is not None:
+        return f"it stopped working: {lost}"
+    if (veto := state.vetoed[i]) is not None:
+        return f"it is vetoed: {veto}"
+    return barred_by_floor(state.variants[i].accuracy, state.budget)
+
+
+def predicted_ms(state: State, i: int) -> float | None:
+    """Capture to result of a single frame, at the deadline's quantile; None if its latency is not known."""
+    if not state.variants[i].latency_ms:
+        return None
+    tail = state.latency.tail(state.budget.deadline_quantile)
+    return state.wait_ms + 1000 * state.service_s(i, state.plan.clock) * tail
+
+
+def _misfit(state: State, i: int) -> tuple[Bound, str] | None:
+    """Why a variant cannot run on all frames, as a clause without its subject; None if it can."""
+    needs_ms = predicted_ms(state, i)
+    if needs_ms is None:
+        return "deadline", "has no known latency"
+    if needs_ms > state.budget.deadline_ms:
+        return "deadline", f"would need {human_ms(needs_ms)} of {deadline(state)}"
+    rate = state.cameras / state.offered_s
+    known = state.tables.times[i]
+    busy = min([times / k for k, times in enumerate(known, start=1)]) * state.service_s(i, state.plan.clock) * rate
+    if busy > 1.0:
+        return "load", f"would keep the engine {busy:.0%} busy {load(state)}"
+    if (watts := _power_w(state, i)) is not None:
+        allowed = state.plan.allowed
+        limits: tuple[tuple[float, Bound], ...] = (
+            (allowed.heat_w, "heat"), (allowed.window_w, "power"),
+            (math.inf if allowed.safe and not state.plan.paced else allowed.energy_w, "energy"),
+        )  # fmt: skip
+        allowed_w, limit = min(limits, key=lambda x: x[0])
+        if watts > allowed_w:
+            most = f"allows {human(allowed_w)} W" if allowed_w > 0 else "allows nothing"
+            return limit, f"would draw {human(watts)} W {load(state)}, {LIMITS[limit]} {most}"
+    return None
+
+
+def _power_w(state: State, i: int) -> float | None:
+    """Of the device with all frames on a variant; None while nothing is known of its power."""
+    if not state.knows_power:
+        return None
+    return state.plan.base_w + state.joules(i, state.plan.clock) * state.cameras / state.offered_s
+
+
+def _bound(state: State, ran: _Ran, main: int) -> Bound:
+    """The constraint that keeps the most accurate variant that may run from running on all frames."""
+    if state.pinned is not None:
+        return "pin"
+    late = ran.late > DROPPED * (ran.late + ran.results)
+    if late and any(_floor_only(state, i) and _misfit(state, i) is None for i in range(len(state.variants))):
+        return "accuracy"
+    best = state.candidates.index(True)
+    if best == main and (not ran.results or ran.shares[main] >= ALL) and not ran.late and not ran.saved:
+        misfit = _misfit(state, main)
+        return "none" if misfit is None or not state.price else misfit[0]
+    if ran.saved and state.plan.bound != "none":
+        return state.plan.bound
+    misfit = _misfit(state, best)
+    if misfit is not None:
+        return misfit[0]
+    return state.plan.bound if state.plan.bound != "none" else "load" if late or best != main else "none"
+
+
+def _floor_only(state: State, i: int) -> bool:
+    return state.lost[i] is None and state.vetoed[i] is None and barred(state, i) is not None
+
+
+def _relaxed(state: State, ran: _Ran) -> tuple[Limit, ...]:
+    """What gives way now, in RELAX_ORDER."""
+    given: set[Limit] = set()
+    for name in state.unenforceable:
+        given.add(name)  # type: ignore[arg-type]
+    if any(may and barred(state, i) is not None for i, may in enumerate(state.allowed)):
+        given.add("accuracy")
+    offered = ran.results + ran.late + ran.saved
+    if ran.late + ran.saved > DROPPED * offered:
+        given.add("frame_rate")
+    if state.late_price > 1.0:
+        given.add("deadline")
+    return tuple([limit for limit in RELAX_ORDER if limit in given])
+
+
+def _unenforceable(state: State) -> tuple[str, ...]:
+    """The limits that are set and cannot be held, each with its reason."""
+    budget, found = state.budget, []
+    if not state.knows_power:
+        why = "cannot be held: the device has no power sensor and no profile"
+        if budget.power_w is not None:
+            found.append(f"power_w = {budget.power_w:g} {why}")
+        if budget.energy_wh is not None:
+            found.append(f"energy_wh = {budget.energy_wh:g} {why}")
+    if "power" in state.unenforceable:
+        found.append(f"power_w = {budget.power_w:g} cannot be held: the device draws more with no frame at all")
+    if "energy" in state.unenforceable:
+        found.append(f"energy_wh = {budget.energy_wh:g} cannot be held: the device draws more with no frame at all")
+    if budget.temperature_c is not None and not state.knows_heat:
+        found.append(f"temperature_c = {budget.temperature_c:g} cannot be held: no temperature has been read")
+    if "heat" in state.unenforceable:
+        found.append(f"temperature_c = {budget.temperature_c:g} cannot be held: the device is hotter when idle")
+    if state.store is not None and state.store.charge is None:
+        found.append("the battery's budget cannot be held: its charge has not been read")
+    return tuple(found)
+
+
+def _alternative(state: State, i: int, main: int, shares: tuple[float, ...]) -> Alternative:
+    variant, needs_ms, watts = state.variants[i], predicted_ms(state, i), _power_w(state, i)
+    share = shares[i] if shares else 0.0
+    why, misfit = barred(state, i), _misfit(state, i)
+    fits = why is None and misfit is None
+    better = [k for k in state.tables.dominated_by[i] if state.allowed[k]]
+    if why is not None:
+        verdict = f"may not run: {why}"
+    elif better and not state.candidates[i]:
+        verdict = f"never runs: {state.tables.names[better[0]]} is as accurate, as fast and as cheap or better"
+    elif misfit is not None:
+        verdict = f"{misfit[1]}, if it ran on all frames"
+    else:
+        verdict = f"fits on all frames with {human_ms(needs_ms)} of {deadline(state)}"
+    made = f"made {share:.0%} of the results; " if share else "runs next; " if i == main and not shares else ""
+    energy_j = round(state.joules(i, state.plan.clock), 5) if state.knows_power else None
+    return Alternative(
+        variant.name, variant.accuracy, None if needs_ms is None else round(needs_ms, 2), fits, made + verdict,
+        energy_j, None if watts is None else round(watts, 2), share,
+    )  # fmt: skip
+
+
+def _reason(state: State, ran: _Ran, main: int, bound: Bound) -> str:
+    """What ran, and why not the most accurate variant on all frames."""
+    names = state.tables.names
+    if ran.results:
+        order = sorted(range(len(names)), key=lambda i: -ran.shares[i])
+        what = ", ".join([f"{names[i]} {ran.shares[i]:.0%}" for i in order if ran.shares[i] >= 0.005])
+        text = f"{what} of {ran.results} results in the last second"
+    else:
+        text = f"{names[main]} runs next"
+    if ran.saved and state.price > 0:
+        text += f", {ran.saved} frames dropped to save energy"
+    if ran.late:
+        text += f", {ran.late} dropped for want of time"
+    if bound == "pin":
+        return f"{text}: pinned by an operator"
+    if bound == "none":
+        return f"{text}: the most accurate variant fits {deadline(state)} {load(state)}"
+    if bound == "accuracy":
+        spared = next(i for i in range(len(names)) if _floor_only(state, i) and _misfit(state, i) is None)
+        return f"{text}: {names[spared]} would fit but {barred(state, spared)}"
+    best = state.candidates.index(True)
+    misfit = _misfit(state, best)
+    if misfit is not None:
+        return f"{text}: {names[best]} {misfit[1]}"
+    if bound in LIMITS:
+        return f"{text}: {LIMITS[bound]} is limited, a joule must gain {_round(state.price):g} accurate frames"
+    return f"{text}: {names[best]} alone would leave later frames too little time"
+
+
+def deadline(state: State) -> str:
+    budget = state.budget
+    return f"{human_ms(budget.deadline_ms)} at the {budget.deadline_quantile * 100:g} % quantile"
+
+
+def load(state: State) -> str:
+    cameras = f"with {state.cameras} camera{'' if state.cameras == 1 else 's'}"
+    return f"{cameras} at {human(state.cameras / state.offered_s)} frames/s"
 
 
 def human(value: float) -> str:
@@ -74,118 +301,61 @@ def human_ms(ms: float | None) -> str:
     return f"{human(ms / 1000)} s" if ms < 999_500 else f"{human(ms / 60_000)} min"
 
 
-def barred_by_floor(accuracy: float | None, budget: Budget) -> str | None:
-    """Why the accuracy floor forbids a variant, or None."""
-    if budget.min_accuracy <= 0 or (accuracy is not None and accuracy >= budget.min_accuracy):
-        return None
-    known = "is unknown" if accuracy is None else f"{accuracy:.3g} is below the floor"
-    return f"its accuracy {known}, min_accuracy is {budget.min_accuracy:g}"
+# --- the estimates behind it ------------------------------------------------------------------------------------------
 
 
-def misfit(view: View, scene: Scene) -> str:
-    """Why a variant does not fit: a clause without its subject."""
-    if view.barred is not None:
-        return f"may not run: {view.barred}"
-    if view.predicted_ms is None:
-        return "has no known latency"
-    if not view.in_time:
-        return f"would need {human_ms(view.predicted_ms)} of {scene.deadline()} {scene.load()}"
-    if not view.in_power and view.in_load:
-        allowed = f"allows {human(view.allowed_w)} W" if view.allowed_w > 0 else "allows nothing"
-        return f"would draw {human(view.power_w or 0.0)} W {scene.load()}, {LIMITS[view.limit]} {allowed}"
-    return f"would keep the engine {view.busy:.0%} busy {scene.load()} (bound {BUSY_BOUND:.0%})"
+def numbers(state: State, now_s: float) -> tuple[Number, ...]:
+    """What the plan was made of, with errors and ages."""
+    found = [*_watts(state, now_s), *_allowances(state)]
+    if state.heat.junction_c is not None:
+        age_s = _age(now_s, state.heat.at_s)
+        found.append(Number("junction", _round(state.heat.junction_c), "C", _round(state.heat.error_c), age_s))
+    for i, name in enumerate(state.tables.names):
+        slow, ran_s = math.exp(state.latency.log_factor(i)), state.latency.ran_s[i]
+        ago_s = None if ran_s < 0 else _age(now_s, ran_s)
+        error = _round(slow * state.latency.error(i))
+        found.append(Number(f"latency of {name} against its profile", _round(slow), "x", error, ago_s))
+        if state.device != UNKNOWN:
+            factor, error = state.power.factor(i), _round(state.power.error(i))
+            reference = "a guess" if state.tables.assumed[i] else "its profile"
+            guessed = state.tables.assumed[i] and state.power.error(i) > LEARNT_ERROR
+            found.append(Number(f"energy of {name} against {reference}", _round(factor), "x", error, ago_s, guessed))
+    return tuple(found)
 
 
-def alternatives(views: Sequence[View], chosen: int, scene: Scene) -> tuple[Alternative, ...]:
-    """All variants, best accuracy first, each with its verdict."""
-    told = []
-    for i, view in enumerate(views):
-        predicted_ms = None if view.predicted_ms is None else round(view.predicted_ms, 2)
-        if not view.fits:
-            verdict = ("runs, though it " if i == chosen else "") + misfit(view, scene)
-        elif i == chosen:
-            verdict = f"runs: needs {human_ms(view.predicted_ms)} of {scene.deadline()}, {view.busy:.0%} busy"
-        elif i < chosen:
-            verdict = (
-                f"fits with {human_ms(view.predicted_ms)}, but not by enough or not for long enough to change to it"
-            )
-        else:
-            verdict = f"fits with {human_ms(view.predicted_ms)}, but is not more accurate"
-        energy_j = None if view.energy_j is None else round(view.energy_j, 5)
-        power_w = None if view.power_w is None else round(view.power_w, 2)
-        told.append(Alternative(view.name, view.accuracy, predicted_ms, view.fits, verdict, energy_j, power_w))
-    return tuple(told)
+def _watts(state: State, now_s: float) -> list[Number]:
+    if state.device == UNKNOWN:
+        return []
+    power, guess = state.power, state.device.assumed
+    error_w = _round(power.background_error_w)
+    age_s = _age(now_s, power.valid_s) if power.metered else None
+    return [
+        Number("drawn without frames", _round(state.plan.base_w), "W", error_w, age_s, guess and not power.metered),
+        Number("of that, another load", _round(power.background_w), "W", error_w, age_s, guess),
+        Number("price of a joule", _round(state.price), "frames/J"),
+    ]
 
 
-def bound(views: Sequence[View], chosen: int, pinned: bool, late: bool) -> Bound:
-    """The constraint that decided for `chosen`; `late`: it, or the one just left for it, had too many late frames."""
-    if pinned:
-        return "pin"
-    view = views[chosen]
-    if not view.fits and any(v.barred and v.in_time and v.in_load for v in views[chosen + 1 :]):
-        return "accuracy"
-    if not view.fits:
-        return _misfit_bound(view)
-    better = _better(views, chosen)
-    if better is None:
-        return "deadline" if late else "none"
-    return "deadline" if better.fits else _misfit_bound(better)
+def _allowances(state: State) -> list[Number]:
+    allowed = state.plan.allowed
+    named = (
+        ("allowed by the rolling mean", allowed.window_w),
+        ("allowed by heat", allowed.heat_w),
+        ("allowed by the energy that must last", allowed.energy_w),
+    )
+    found = [Number(name, _round(watts), "W") for name, watts in named if math.isfinite(watts)]
+    if state.quota is not None and state.knows_power:
+        left_wh = state.quota.left_j(state.power.history.drawn_j) / 3600
+        found.append(Number("energy spent in this horizon", _round(state.quota.energy_j / 3600 - left_wh), "Wh"))
+        found.append(Number("left of the horizon's energy", _round(left_wh), "Wh"))
+    if state.store is not None and state.store.charge is not None:
+        found.append(Number("charge", _round(state.store.charge), ""))
+    return found
 
 
-def _misfit_bound(view: View) -> Bound:
-    if not view.in_time or view.predicted_ms is None:
-        return "deadline"
-    return view.limit if view.in_load else "load"
+def _age(now_s: float, then_s: float) -> float:
+    return round(max(0.0, now_s - then_s), 1)
 
 
-def yielded(views: Sequence[View], chosen: int, plan: Plan) -> tuple[Yielding, ...]:
-    """What gives way while `chosen` runs, in the order of surrender. A budget of watts gives way only if the device
-    draws more than it allows even without a frame."""
-    view, allowed = views[chosen], plan.allowed
-    given: set[Yielding] = set()
-    watts: tuple[tuple[Yielding, float], ...] = (
-        ("heat", allowed.heat_w), ("power", allowed.window_w), ("energy", allowed.battery_w),
-    )  # fmt: skip
-    for limit, allowed_w in watts:
-        if plan.base_w > allowed_w:
-            given |= {limit, "frame_rate"}
-    if view.barred is not None:
-        given.add("accuracy")
-    if not view.in_time:
-        given.add("deadline")
-    elif not (view.in_load and view.in_power):
-        given.add("frame_rate")
-    return tuple(limit for limit in SURRENDER if limit in given)
-
-
-def reason(views: Sequence[View], chosen: int, scene: Scene, pinned: bool, late: str | None) -> str:
-    """Why `chosen` runs. `late`: the variant whose late frames led to this choice."""
-    view = views[chosen]
-    needs = "its latency is not known yet"
-    if view.predicted_ms is not None:
-        needs = f"needs {human_ms(view.predicted_ms)} of {scene.deadline()} {scene.load()}"
-    if pinned:
-        fits = "" if view.fits else f"; left alone it would not be chosen: it {misfit(view, scene)}"
-        return f"{view.name}: pinned by an operator, {needs}{fits}"
-    if late == view.name:
-        return f"{view.name}: more frames are late than allowed and no faster variant may run; {needs} by prediction"
-    if late is not None:
-        return f"{view.name}: {late} had more late frames than allowed {scene.load()}; {view.name} {needs}"
-    if not view.fits:
-        spared = next((v for v in views[chosen + 1 :] if v.barred and v.in_time and v.in_load), None)
-        floor = f"; {spared.name} would fit but {spared.barred}" if spared else ""
-        trouble = "frames will be late" if not view.in_time else "frames will be given up"
-        extreme = "cheapest" if view.in_time and view.in_load else "fastest"
-        return f"{view.name}: the {extreme} allowed, but it {misfit(view, scene)}, so {trouble}{floor}"
-    better = _better(views, chosen)
-    if better is None:
-        return f"{view.name}: the most accurate that may run, {needs}"
-    if not better.fits:
-        return f"{view.name}: {better.name} {misfit(better, scene)}; {view.name} {needs}"
-    needed = human_ms(better.predicted_ms)
-    return f"{view.name}: {better.name} fits with {needed}, but not yet by enough or for long enough"
-
-
-def _better(views: Sequence[View], chosen: int) -> View | None:
-    """The next more accurate variant that may run."""
-    return next((v for v in reversed(views[:chosen]) if v.barred is None), None)
+def _round(value: float) -> float:
+    return float(f"{value:.4g}")

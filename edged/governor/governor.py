@@ -1,29 +1,29 @@
-"""The decision: `(state, observation, now) -> (state, Decision)`. Pure: no I/O, no clock; the engine loop calls it.
+"""The governor: one object that the engine loop, the simulator, the arena and the replay drive. Pure: no I/O, no clock.
 
-Two rhythms. `step` takes every observation and answers with the standing Decision (`standing`), the same object as
-long as nothing changes. `choose` answers for the frames that wait: the economy's choice, which mixes variants so that
-each millisecond, and where watts are known each joule, goes where it earns most.
+    governor = Governor(variants, budget, now_ns, device)   device: from a device profile, or None
+    governor.observe(Workload(...), now_ns)                 at once, and then once a second
+    governor.observe(Sensed(...), now_ns)                   every sample of the device
+    governor.observe(Tick(), now_ns)                        twice a second: plans, some milliseconds
+    governor.choose(Waiting(...), now_ns)                   before each batch; then observe Skipped, or run it and
+                                                            observe BatchDone
 
-When not all limits can be held, they give way in this order, last first: the frame rate, then accuracy (the floor only
-when no working variant reaches it), then energy (only to keep the cheapest service while the store will survive it),
-then power, then the deadline, and heat never while any action avoids it.
+When not all limits can be held they give way in RELAX_ORDER, last first. `on_call` gets every call with its answer: a
+recorder's, for replay. All calls come from one thread.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from edged.clock import NS_PER_S
 from edged.errors import EdgedError, UsageError
-from edged.governor import explain, ingest, summary, vetoes
-from edged.governor import state as economy
-from edged.governor.device import sound
+from edged.governor import dispatch, explain, profile
+from edged.governor import state as states
 from edged.governor.estimators.latency import plausible_ms
-from edged.governor.estimators.queueing import Lead
-from edged.governor.fast_replace import replace
 from edged.governor.messages import (
+    Answer,
     BatchDone,
     Budget,
     BudgetChanged,
@@ -34,9 +34,11 @@ from edged.governor.messages import (
     Number,
     Observation,
     Pinned,
+    Request,
     Sensed,
     ShadowDone,
     Skipped,
+    Start,
     Tick,
     Unvetoed,
     Variant,
@@ -45,289 +47,354 @@ from edged.governor.messages import (
     Waiting,
     Workload,
 )
-from edged.governor.planner import replan
-from edged.governor.profile import MAX_BATCH, accuracy_of, checked, costs_of, rank
-from edged.governor.standing import HOLD_S, LATE_CAP, SETTLE_S, State, afresh, index, reconsider
+from edged.governor.planner.replan import REPLAN_S, replan
+from edged.governor.profile import MAX_BATCH
+from edged.governor.state import UNKNOWN, Activity, State
 
 SCHEDULE_QUANTILE: Final = 0.9
-"""What the scheduler is told: if a late frame costs as much as five good ones, a frame pays from 5 in 6 on time."""
+"""Of the service times told to the schedule: if a late frame costs as much as five good ones, a frame pays from 5 in 6
+on time."""
 FIRST_FPS: Final = 30.0
 """Until the cameras are counted."""
 FLOOR_HINT: Final = "lower [limits] min_accuracy, or add a more accurate variant to the bundle"
+MAX_W: Final = 1e4
+MAX_C: Final = 150.0
+MIN_C: Final = -60.0
+MAX_MS: Final = 1e6
+MAX_WEIGHT: Final = 1e4
+MAX_CAMERAS: Final = 256
+IDLE_GUESS_W: Final = 5.0
+"""Assumed of a device that reports its temperature but not its power: then watts are only a measure of heat."""
+
+OnCall = Callable[[int, Request, Answer, "Governor"], None]
+"""Called with (now_ns, request, answer, governor after it), in order, on the caller's thread. It must not raise."""
+
+
+class Governor:
+    def __init__(
+        self,
+        variants: Sequence[Variant],
+        budget: Budget,
+        now_ns: int,
+        device: Device | None = None,
+        on_call: OnCall | None = None,
+    ) -> None:
+        """The first decision, from the profile alone. Without a Device, budgets of power and energy are held from the
+        first reading of power on, that of heat from the first temperature, by assumed watts that are learnt.
+
+        Raises UsageError if no variant reaches min_accuracy, or for a device whose constants are not plausible."""
+        if (why := refusal(variants, budget)) is not None:
+            raise UsageError(why, FLOOR_HINT)
+        if device is not None and not profile.is_plausible(device):
+            raise UsageError(
+                "the device profile is not plausible: a power or heat constant is not a positive number",
+                "measure it again: edged-calibrate profile",
+            )
+        ranked = tuple(sorted((profile.checked(v) for v in variants), key=profile.rank))
+        first = Decision("", 1, "none", "", (), False)
+        self._on_call = on_call
+        self.state = states.start(ranked, device or UNKNOWN, budget, FIRST_FPS, now_ns, first)
+        self._permit()
+        self.state.decision = explain.decide(self.state, 0.0, changed=True)
+        if on_call is not None:
+            on_call(now_ns, Start(tuple(variants), budget, device), self.state.decision, self)
+
+    @classmethod
+    def resumed(cls, state: State, on_call: OnCall | None = None) -> Governor:
+        """From a snapshot, which is copied."""
+        governor = cls.__new__(cls)
+        governor._on_call, governor.state = on_call, copy.deepcopy(state)
+        return governor
+
+    def snapshot(self) -> State:
+        """A copy of the state, which itself changes with every call."""
+        return copy.deepcopy(self.state)
+
+    @property
+    def decision(self) -> Decision:
+        """What ran lately, and why: the same object while nothing is new."""
+        return self.state.decision
+
+    @property
+    def energy_limited(self) -> bool:
+        """Whether a joule has a price now: then a frame may be dropped to save it."""
+        return self.state.price > 0
+
+    def observe(self, observation: Observation, now_ns: int) -> Decision:
+        """The Decision in force after it, the very same object while nothing is new.
+
+        Raises EdgedError when the last variant is lost; UsageError for a pin on a variant that is not there and for a
+        budget that no variant can hold: then nothing has changed.
+        """
+        before = self.state.decision
+        self.state.decision = decision = self._observe(observation, self.state.seconds(now_ns))
+        if self._on_call is not None:
+            self._on_call(now_ns, observation, None if decision is before else decision, self)
+        return decision
+
+    def choose(self, waiting: Waiting, now_ns: int) -> Choice:
+        """The next batch of the frames that wait. Report what came of it as BatchDone, or as Skipped."""
+        choice = dispatch.choose(self.state, self._checked(waiting), self.state.seconds(now_ns))
+        if self._on_call is not None:
+            self._on_call(now_ns, waiting, choice, self)
+        return choice
+
+    def check(self, budget: Budget) -> None:
+        """UsageError if no working variant could hold this budget, or not the pinned one. Nothing changes."""
+        state = self.state
+        working = [v for v, why in zip(state.variants, state.lost, strict=True) if why is None]
+        if (why := refusal(working, budget)) is not None:
+            raise UsageError(why, FLOOR_HINT)
+        if state.pinned is not None:
+            _check_floor(state.variants[state.pinned], budget)
+
+    # --- for the schedule and the reports -----------------------------------------------------------------------------
+
+    def predict_ms(self, variant: str) -> tuple[float, ...]:
+        """Service time of a batch of 1, 2, ... of this variant as now expected (9 in 10 are faster). Empty while
+        nothing is known."""
+        state, i = self.state, self.state.tables.index(variant)
+        if i is None or not state.variants[i].latency_ms:
+            return ()
+        scale = 1000 * state.service_s(i, state.clock) * state.latency.tail(SCHEDULE_QUANTILE)
+        return tuple([scale * times for times in state.tables.times[i]])
+
+    def schedule_ms(self) -> tuple[float, ...]:
+        """The same of the fastest variant that may run; empty while nothing is known."""
+        state = self.state
+        able = [i for i, may in enumerate(state.candidates) if may and state.variants[i].latency_ms]
+        if not able:
+            return ()
+        return self.predict_ms(state.tables.names[min(able, key=lambda i: state.service_s(i, state.clock))])
+
+    def least_ms(self) -> float:
+        """A service time that no frame undercuts on any variant that may run: the profile's, or less where this device
+        has proved quicker. However slow it seems now, a frame with more time left than this is not late yet."""
+        state = self.state
+        known = [
+            state.tables.nominal_s[i][state.clock] * math.exp(min(0.0, state.latency.log_factor(i)))
+            for i, may in enumerate(state.candidates)
+            if may and state.variants[i].latency_ms
+        ]
+        return 1000 * min(known, default=0.0)
+
+    @property
+    def max_batch(self) -> int:
+        """The largest worthwhile batch of any variant."""
+        return self.state.tables.max_batch
+
+    def energy_j(self, variant: str, batch: int) -> float | None:
+        """What a frame of such a batch costs above idle, as now estimated; None while nothing is known of the device's
+        power."""
+        state, i = self.state, self.state.tables.index(variant)
+        if i is None or batch < 1 or not state.knows_power:
+            return None
+        return state.joules(i, state.clock) * state.tables.batch_times(i, batch) / batch
+
+    def variant_for(self, camera: str) -> str:
+        """What runs on a camera's frame without a choice: the Decision's variant, unless it may not run there."""
+        state = self.state
+        here = state.camera_candidates.get(camera, state.candidates)
+        current = state.tables.index(state.decision.variant)
+        return state.tables.names[current if current is not None and here[current] else here.index(True)]
+
+    def numbers(self, now_ns: int) -> tuple[Number, ...]:
+        """What is estimated and allowed now, as in `Decision.numbers`."""
+        return explain.numbers(self.state, self.state.seconds(now_ns))
+
+    # --- observations -------------------------------------------------------------------------------------------------
+
+    def _observe(self, observation: Observation, now_s: float) -> Decision:
+        state = self.state
+        match observation:
+            case BatchDone():
+                self._batch_done(observation, now_s)
+            case Skipped(frames, late):
+                if 0 < frames < 1e6:
+                    state.skipped(frames, late)
+            case Sensed():
+                self._sensed(observation, now_s)
+            case Tick():
+                self._plan(now_s)
+                decision = explain.decide(state, now_s)
+                state.activity = [*state.activity[1:], Activity([0] * len(state.variants))]
+                return decision
+            case Workload():
+                return self._workload(observation, now_s)
+            case ShadowDone(variant, batch):
+                i = state.tables.index(variant)
+                if i is not None and 1 <= batch <= MAX_BATCH:
+                    state.shadowed(i, batch, now_s)
+            case _:
+                return self._change(observation, now_s)
+        return state.decision
+
+    def _change(
+        self, change: BudgetChanged | ClockRange | Pinned | VariantLost | Vetoed | Unvetoed, now_s: float
+    ) -> Decision:
+        """What may run has changed, or a limit."""
+        state = self.state
+        match change:
+            case BudgetChanged(budget):
+                self.check(budget)
+                state.adapt(state.variants, budget, state.cameras, now_s)
+            case ClockRange(highest):
+                state.set_clock_range(highest)
+            case Pinned(variant):
+                state.pinned = None if variant is None else self._pin(variant)
+                state.feedback.reset_lateness()
+            case VariantLost(variant, why):
+                return self._lose(variant, why, now_s)
+            case _:
+                return self._veto(change, now_s)
+        return self._new_terms(now_s)
+
+    def _batch_done(self, done: BatchDone, now_s: float) -> None:
+        state, i = self.state, self.state.tables.index(done.variant)
+        if i is None or not 1 <= done.batch <= MAX_BATCH or not plausible_ms(done.service_ms):
+            return
+        if done.clock is not None and 0 <= done.clock < state.tables.clocks:
+            state.clock = done.clock
+        if not state.variants[i].latency_ms:  # nothing was known of it until it ran here, pinned
+            one = done.service_ms / done.batch / math.exp(state.latency.log_factor(i))
+            known = list(state.variants)
+            known[i] = profile.with_latency(known[i], tuple([one * k for k in range(1, done.batch + 1)]))
+            state.adapt(known, state.budget, state.cameras, now_s)
+            self._permit()
+        wait_ms = done.wait_ms if 0 <= done.wait_ms < MAX_MS else state.wait_ms
+        state.ran(i, done.batch, done.service_ms / 1000, wait_ms, min(max(0, done.late), done.batch), now_s)
+
+    def _sensed(self, sample: Sensed, now_s: float) -> None:
+        """A reading of power or temperature on a device without a profile makes the assumed one take its place."""
+        state = self.state
+        power_w = sample.power_w if sample.power_w is not None and 0 <= sample.power_w <= MAX_W else None
+        celsius = sample.temperature_c
+        temperature_c = celsius if celsius is not None and MIN_C <= celsius <= MAX_C else None
+        first = not state.profiled and not state.power.metered
+        if first and (power_w is not None or (temperature_c is not None and state.device == UNKNOWN)):
+            state.metered(profile.assumed(IDLE_GUESS_W if power_w is None else power_w), now_s)
+            self._permit()
+        if sample.clock is not None and 0 <= sample.clock < state.tables.clocks:
+            state.clock = sample.clock
+        state.sensed(sample, power_w, temperature_c, now_s)
+
+    def _workload(self, load: Workload, now_s: float) -> Decision:
+        state = self.state
+        cameras = max(1, min(MAX_CAMERAS, load.cameras))
+        changed = cameras != state.cameras
+        if changed:
+            state.adapt(state.variants, state.budget, cameras, now_s)
+            self._permit()
+        if math.isfinite(load.frames_per_s) and load.frames_per_s > 0.01:
+            state.offered_s = cameras / load.frames_per_s
+        if 0 < load.mean_weight <= MAX_WEIGHT:
+            state.mean_weight = load.mean_weight
+        if not state.planned:
+            self._plan(now_s)
+        return explain.decide(state, now_s, changed=True) if changed else state.decision
+
+    def _checked(self, waiting: Waiting) -> Waiting:
+        """With only plausible values; weights relative to their mean."""
+        state, frames = self.state, max(1, waiting.frames)
+        mean, weights = state.mean_weight, waiting.weights
+        if weights:
+            weights = tuple([w / mean if 0 <= w <= MAX_WEIGHT else 1.0 for w in weights])
+        clock = waiting.clock
+        return Waiting(
+            frames,
+            waiting.age_ms if 0 <= waiting.age_ms < MAX_MS else 0.0,
+            weights if len(weights) >= frames else (),
+            waiting.cameras if len(waiting.cameras) >= frames else (),
+            waiting.last,
+            clock if clock is not None and 0 <= clock < state.tables.clocks else None,
+            waiting.required,
+        )
+
+    # --- what may run -------------------------------------------------------------------------------------------------
+
+    def _plan(self, now_s: float) -> None:
+        if now_s - self.state.planned_s >= REPLAN_S:
+            replan(self.state, now_s)
+
+    def _new_terms(self, now_s: float) -> Decision:
+        """After a change of what may run or of the limits."""
+        self._permit()
+        state = self.state
+        if not state.planned:
+            replan(state, now_s)
+        state.activity = [Activity([0] * len(state.variants)) for _ in state.activity]
+        return explain.decide(state, now_s, changed=True)
+
+    def _permit(self) -> None:
+        """What may run: the pinned variant; else what works, is not vetoed and reaches the floor; else the most
+        accurate one that works, not vetoed if there is one."""
+        state = self.state
+        n = len(state.variants)
+        able = [bool(state.variants[i].latency_ms) and explain.barred(state, i) is None for i in range(n)]
+        if state.pinned is not None:
+            able = [i == state.pinned for i in range(n)]
+        elif not any(able):
+            working = [i for i in range(n) if state.lost[i] is None]
+            stand_in = next((i for i in working if state.vetoed[i] is None), working[0])
+            able = [i == stand_in for i in range(n)]
+        state.permit(able)
+
+    def _pin(self, variant: str) -> int:
+        state, i = self.state, self.state.tables.index(variant)
+        names = ", ".join(v.name for v, why in zip(state.variants, state.lost, strict=True) if why is None)
+        if i is None:
+            raise UsageError(f"there is no variant {variant!r} to pin", f"choose one of: {names}")
+        for why, text in ((state.lost[i], "it stopped working"), (state.vetoed[i], "it is vetoed")):
+            if why is not None:
+                raise UsageError(f"{variant} cannot be pinned: {text}: {why}", f"choose one of: {names}")
+        _check_floor(state.variants[i], state.budget)
+        return i
+
+    def _lose(self, variant: str, why: str, now_s: float) -> Decision:
+        state, i = self.state, self.state.tables.index(variant)
+        if i is None or state.lost[i] is not None:
+            return state.decision
+        working = [v for v, gone in zip(state.variants, state.lost, strict=True) if gone is None and v.name != variant]
+        if not working:
+            raise EdgedError(
+                f"the last working variant, {variant}, stopped working: {why}", "see the events before this one"
+            )
+        if (refused := refusal(working, state.budget)) is not None:
+            raise EdgedError(f"{variant} stopped working: {why}; of the others, {refused}", FLOOR_HINT)
+        state.lost[i] = why
+        state.pinned = None if state.pinned == i else state.pinned
+        return self._new_terms(now_s)
+
+    def _veto(self, veto: Vetoed | Unvetoed, now_s: float) -> Decision:
+        """A veto on all cameras ends an operator's pin. One of a single camera leaves the variant to the others."""
+        state, i = self.state, self.state.tables.index(veto.variant)
+        if i is None:
+            return state.decision
+        why = veto.why if isinstance(veto, Vetoed) else None
+        if veto.camera is not None:
+            state.camera_vetoes = [item for item in state.camera_vetoes if item[:2] != (veto.camera, i)]
+            if why is not None:
+                state.camera_vetoes.append((veto.camera, i, why))
+            self._permit()
+            return state.decision
+        if (state.vetoed[i] is None) == (why is None):
+            return state.decision
+        state.vetoed[i] = why
+        state.pinned = None if state.pinned == i else state.pinned
+        return self._new_terms(now_s)
 
 
 def refusal(variants: Sequence[Variant], budget: Budget) -> str | None:
     """Why these variants cannot hold this budget (none reaches min_accuracy), or None. For `check` and `set`."""
-    if any(explain.barred_by_floor(accuracy_of(v), budget) is None for v in variants):
+    known = [profile.checked(v).accuracy for v in variants]
+    if any(explain.barred_by_floor(accuracy, budget) is None for accuracy in known):
         return None
-    best = max((a for v in variants if (a := accuracy_of(v)) is not None), default=None)
-    known = "no variant's accuracy is known" if best is None else f"the most accurate variant has {best:.3g}"
-    return f"min_accuracy = {budget.min_accuracy:g} cannot be held: {known}"
-
-
-def start(
-    variants: Sequence[Variant], budget: Budget, now_ns: int, device: Device | None = None
-) -> tuple[State, Decision]:
-    """The first choice, from the profile alone. Follow it at once with a `Workload` of the configured cameras.
-
-    Without a Device, budgets of power and energy are held from the first reading of power on, that of heat from the
-    first temperature: by assumed watts that are learnt. `Decision.unheld` says which limits cannot be held.
-    Raises UsageError if no variant reaches min_accuracy."""
-    if (why := refusal(variants, budget)) is not None:
-        raise UsageError(why, FLOOR_HINT)
-    if device is not None and not sound(device):
-        raise UsageError("the device profile is not one: a power or a heat constant is no positive number")
-    ranked = tuple(sorted((checked(v) for v in variants), key=rank))
-    n = len(ranked)
-    known = economy.fresh(ranked, device or economy.UNKNOWN, budget, 1, FIRST_FPS)
-    state = State(
-        ranked, budget, Decision("", 1, "none", "", (), False), Lead(), known.latency.tail(budget.deadline_quantile),
-        known.latency.tail(SCHEDULE_QUANTILE), 1, 0.0, costs_of(ranked, 1), (None,) * n, (None,) * n, None, 0, now_ns,
-        None, (None,) * n, (HOLD_S,) * n, 0.0, now_ns, now_ns, known,
-    )  # fmt: skip
-    return afresh(_permitted(state), now_ns)
-
-
-def step(state: State, observation: Observation, now_ns: int) -> tuple[State, Decision]:
-    """One observation. The Decision is the very same object while nothing changed.
-
-    Raises EdgedError when the last variant is lost; UsageError for a pin on a variant that is not there and for a
-    budget that no variant can hold: the caller keeps its state, and nothing has changed.
-    """
-    match observation:
-        case BatchDone():
-            return reconsider(_learn(state, observation, now_ns), now_ns)
-        case Workload():
-            loaded = _load(state, observation, now_ns)
-            planned = loaded if loaded.economy.planned else _tick(loaded, now_ns)
-            return reconsider(planned, now_ns, restate=loaded.cameras != state.cameras)
-        case BudgetChanged(budget):
-            return afresh(_tick(_budgeted(state, budget, now_ns), now_ns), now_ns)
-        case ClockRange(highest):
-            ranged = replace(state, economy=ingest.clock_range(state.economy, highest))
-            return reconsider(_tick(ranged, now_ns), now_ns)
-        case Pinned(variant):
-            pinned = None if variant is None else _pin(state, variant)
-            forgiven = replace(state.economy, spending=state.economy.spending.forgiven())
-            return afresh(_permitted(replace(state, pinned=pinned, economy=forgiven)), now_ns)
-        case VariantLost(variant, why):
-            return _lose(state, variant, why, now_ns)
-        case Vetoed() | Unvetoed():
-            return _veto(state, observation, now_ns)
-        case Tick():
-            return reconsider(_tick(state, now_ns), now_ns)
-        case Skipped() | Sensed() | ShadowDone():
-            return _noted(state, observation, now_ns), state.decision
-
-
-def predict_ms(state: State, variant: str) -> tuple[float, ...]:
-    """Service time of a batch of 1, 2, ... of this variant as now expected (9 in 10 are faster), for the scheduler.
-    Empty while nothing is known."""
-    i = index(state, variant)
-    if i is None:
-        return ()
-    e = state.economy
-    scale = math.exp(e.latency.log_factor(i)) * state.schedule_tail * e.tables.stretch(i, e.clock)
-    return tuple([scale * ms for ms in state.variants[i].latency_ms])
-
-
-def least_ms(state: State) -> float:
-    """A service time that no frame undercuts, on any variant that may run: the profile's, or less where this device has
-    proved quicker. However slow it may seem now, a frame with more time left than this is not late yet."""
-    e = state.economy
-    quickest = [
-        variant.latency_ms[0] * math.exp(min(0.0, e.latency.log_factor(i))) * e.tables.stretch(i, e.clock)
-        for i, variant in enumerate(state.variants)
-        if e.allowed[i] and variant.latency_ms
-    ]
-    return min(quickest, default=0.0)
-
-
-def choose(state: State, waiting: Waiting, now_ns: int) -> Choice:
-    """What the frames that wait get: the fast path, before each batch. Tell a skip back as `Skipped`, a run as
-    `BatchDone`. Of more frames than there are cameras the first are chosen for."""
-    e = state.economy
-    option, clock, value, skip_value = ingest.chosen(e, waiting, state.seconds(now_ns))
-    if option is None:
-        return Choice(None, 0, 0, clock, value, skip_value)
-    return Choice(e.tables.names[option.variant], option.frames, option.batch, clock, value, skip_value)
-
-
-def escalate(
-    state: State, done: BatchDone, age_ms: float, period_ms: float, frame: int = 0, weight: float = 1.0
-) -> str | None:
-    """The variant to run a frame of this batch again on, after its BatchDone was told; None if it is not worth it."""
-    if state.pinned is not None:
-        return None
-    again = ingest.escalated(state.economy, done, frame, weight, age_ms, period_ms)
-    return None if again is None else state.economy.tables.names[again]
-
-
-def variant_for(state: State, camera: str) -> str:
-    """What runs on a camera's frame for which no choice was made: the decision's variant, unless it is vetoed there."""
-    return vetoes.variant_for(state, camera)
-
-
-def energy_j(state: State, variant: str, batch: int) -> float | None:
-    """What a frame of such a batch costs above what the device draws at rest, as now estimated; None while nothing is
-    known of the device's power."""
-    e, i = state.economy, index(state, variant)
-    if i is None or batch < 1 or not e.knows_power:
-        return None
-    return e.joule(i, e.clock) * e.tables.times(i, batch, batch) / batch
-
-
-def numbers(state: State, now_ns: int) -> tuple[Number, ...]:
-    """What is estimated and allowed now, as in `Decision.numbers`: for a status, once a second."""
-    return summary.numbers(state.economy, state.seconds(now_ns))
-
-
-# --- what is learnt ---------------------------------------------------------------------------------------------------
-
-
-def _learn(state: State, done: BatchDone, now_ns: int) -> State:
-    i = index(state, done.variant)
-    if i is None or not 1 <= done.batch <= MAX_BATCH or not plausible_ms(done.service_ms):
-        return state
-    e, now_s = state.economy, state.seconds(now_ns)
-    variants, costs = state.variants, state.costs
-    if not variants[i].latency_ms:  # nothing was known of it until it ran here, pinned
-        one = done.service_ms / done.batch / math.exp(e.latency.log_factor(i))
-        told = replace(variants[i], latency_ms=tuple([one * k for k in range(1, done.batch + 1)]))
-        variants = (*variants[:i], told, *variants[i + 1 :])
-        costs = costs_of(variants, state.cameras)
-        e = economy.adapted(e, variants, e.budget, e.cameras, now_s)
-        return _permitted(replace(state, variants=variants, costs=costs, economy=ingest.batch_done(e, done, i, now_s)))
-    e = ingest.batch_done(e, done, i, now_s)
-    late = state.late
-    if i == state.current and done.late >= 0:
-        late = _late(late + min(done.late, done.batch) - (1 - state.budget.deadline_quantile) * done.batch)
-    return replace(
-        state,
-        variants=variants,
-        costs=costs,
-        economy=e,
-        lead=state.lead.add(done.lead_ms, state.cameras, 1000 * e.usual_s(i, e.clock)),
-        tail=e.latency.tail(state.budget.deadline_quantile),
-        schedule_tail=e.latency.tail(SCHEDULE_QUANTILE),
-        late=late,
-    )
-
-
-def _load(state: State, load: Workload, now_ns: int) -> State:
-    cameras = max(1, load.cameras)
-    fps = load.frames_per_s if math.isfinite(load.frames_per_s) and load.frames_per_s >= 0 else state.frames_per_s
-    late = state.late
-    if now_ns - state.changed_ns >= SETTLE_S * NS_PER_S and load.late > 0:
-        late = _late(late + load.late - (1 - state.budget.deadline_quantile) * fps)
-    costs, lead = state.costs, state.lead
-    if cameras != state.cameras:
-        costs, lead = costs_of(state.variants, cameras), lead.afresh()
-    known = ingest.workload(state.economy, load, state.seconds(now_ns))
-    return replace(state, cameras=cameras, frames_per_s=fps, late=late, costs=costs, lead=lead, economy=known)
-
-
-def _budgeted(state: State, budget: Budget, now_ns: int) -> State:
-    working = [v for v, lost in zip(state.variants, state.lost, strict=True) if lost is None]
-    if (refused := refusal(working, budget)) is not None:
-        raise UsageError(refused, FLOOR_HINT)
-    if state.pinned is not None:
-        _check_floor(state.variants[state.pinned], budget)
-    e = state.economy
-    known = economy.adapted(e, state.variants, budget, e.cameras, state.seconds(now_ns))
-    if (budget.deadline_ms, budget.deadline_quantile) != (e.budget.deadline_ms, e.budget.deadline_quantile):
-        known = replace(known, spending=known.spending.forgiven())
-    return _permitted(replace(state, budget=budget, tail=e.latency.tail(budget.deadline_quantile), economy=known))
-
-
-def _late(value: float) -> float:
-    return min(max(0.0, value), LATE_CAP)
-
-
-def _pin(state: State, variant: str) -> int:
-    i = index(state, variant)
-    names = ", ".join(v.name for v, lost in zip(state.variants, state.lost, strict=True) if lost is None)
-    if i is None:
-        raise UsageError(f"there is no variant {variant!r} to pin", f"choose one of: {names}")
-    if (why := state.lost[i]) is not None:
-        raise UsageError(f"{variant} cannot be pinned: it stopped working: {why}", f"choose one of: {names}")
-    if (why := state.vetoed[i]) is not None:
-        raise UsageError(f"{variant} cannot be pinned: it is vetoed: {why}", f"choose one of: {names}")
-    _check_floor(state.variants[i], state.budget)
-    return i
+    best = max((a for a in known if a is not None), default=None)
+    most = "no variant's accuracy is known" if best is None else f"the most accurate variant has {best:.3g}"
+    return f"min_accuracy = {budget.min_accuracy:g} cannot be held: {most}"
 
 
 def _check_floor(variant: Variant, budget: Budget) -> None:
-    """The floor holds for an operator too: it is there to be lowered, not to be passed by unawares."""
-    if (barred := explain.barred_by_floor(accuracy_of(variant), budget)) is not None:
-        raise UsageError(
-            f"{variant.name} cannot be pinned: {barred}", "lower [limits] min_accuracy, or let go of the pin, first"
-        )
-
-
-def _lose(state: State, variant: str, why: str, now_ns: int) -> tuple[State, Decision]:
-    i = index(state, variant)
-    if i is None or state.lost[i] is not None:
-        return state, state.decision
-    lost = (*state.lost[:i], why, *state.lost[i + 1 :])
-    if all(lost):
-        raise EdgedError(
-            f"the last working variant, {variant}, stopped working: {why}", "see the events before this one"
-        )
-    working = [v for v, gone in zip(state.variants, lost, strict=True) if gone is None]
-    if (refused := refusal(working, state.budget)) is not None:
-        raise EdgedError(f"{variant} stopped working: {why}; of the others, {refused}", FLOOR_HINT)
-    return afresh(_permitted(replace(state, lost=lost, pinned=None if state.pinned == i else state.pinned)), now_ns)
-
-
-def _veto(state: State, said: Vetoed | Unvetoed, now_ns: int) -> tuple[State, Decision]:
-    after = vetoes.heard(state, said)
-    if after is state:
-        return state, state.decision
-    if said.camera is not None:
-        return _permitted(after), state.decision
-    return afresh(_permitted(after), now_ns)
-
-
-# --- the economy ------------------------------------------------------------------------------------------------------
-
-
-def _noted(state: State, observation: Skipped | Sensed | ShadowDone, now_ns: int) -> State:
-    if isinstance(observation, Skipped):
-        return replace(state, economy=ingest.skipped(state.economy, observation))
-    if isinstance(observation, ShadowDone):
-        i = index(state, observation.variant)
-        if i is None or not 1 <= observation.batch <= MAX_BATCH:
-            return state
-        return replace(state, economy=economy.shadowed(state.economy, i, observation.batch, state.seconds(now_ns)))
-    return replace(state, economy=ingest.sensed(state.economy, observation, state.seconds(now_ns)))
-
-
-def _tick(state: State, now_ns: int) -> State:
-    """Plans afresh if it is time."""
-    e, now_s = state.economy, state.seconds(now_ns)
-    if now_s - e.planned_s < replan.REPLAN_S:
-        return state
-    # what was asked for counts as the clock: until a batch has run at it there is no other word of it
-    clock = e.clock if e.device.held else min(e.plan.clock, e.highest)
-    return replace(state, economy=replan.replan(e, now_s, clock, True))
-
-
-def _permitted(state: State) -> State:
-    """The economy with what may run now: the pinned one; else what works, is not vetoed and reaches the floor; else the
-    one that stands in for them all."""
-    n = len(state.variants)
-    able = [
-        state.lost[i] is None and state.vetoed[i] is None and bool(state.variants[i].latency_ms)
-        and explain.barred_by_floor(state.variants[i].accuracy, state.budget) is None
-        for i in range(n)
-    ]  # fmt: skip
-    if state.pinned is not None:
-        able = [i == state.pinned for i in range(n)]
-    elif not any(able):
-        working = [i for i in range(n) if state.lost[i] is None]
-        stand_in = next((i for i in working if state.vetoed[i] is None), working[0])
-        able = [i == stand_in for i in range(n)]
-    allowed = tuple(able)
-    apart = vetoes.allowed_on(state, allowed)
-    return replace(state, economy=replace(state.economy, allowed=allowed, allowed_apart=apart))
+    """The floor holds for an operator too, so that it is lowered on purpose."""
+    if (why := explain.barred_by_floor(variant.accuracy, budget)) is not None:
+        raise UsageError(f"{variant.name} cannot be pinned: {why}", "first lower [limits] min_accuracy, or unpin")

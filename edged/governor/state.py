@@ -1,85 +1,107 @@
-"""All that is estimated and priced, as one frozen whole, and how each thing seen changes it. Pure.
+"""All that the governor knows, as one object that changes in place, and how each measurement changes it. Pure.
 
-`planner` makes its plan twice a second, `choice` decides by it before each batch. Times are seconds from the start.
-What comes in here has been checked (`ledger`).
+`Governor` owns the only one; whoever wants to keep it takes a snapshot. Variants go by index, the most accurate first.
+Times are seconds from the start. What comes in here has been checked by the Governor.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from edged.governor.estimators import difficulty as scene
-from edged.governor.estimators import latency, thermal
-from edged.governor.estimators import power as energy
-from edged.governor.fast_replace import replace
-from edged.governor.limits import battery, power_window
-from edged.governor.limits import energy_quota as horizon
-from edged.governor.limits import switch_rate as switching
-from edged.governor.limits.lateness import Spending
+from edged.governor.estimators import latency, power, thermal
+from edged.governor.limits import battery, energy_quota, power_window
+from edged.governor.limits.lateness import Feedback
 from edged.governor.limits.throttle import UNTHROTTLED, Throttle
-from edged.governor.messages import Budget, Device, Variant
-from edged.governor.planner import value_iteration as worth
+from edged.governor.messages import Budget, Decision, Device, Sensed, Variant
+from edged.governor.planner import value_iteration
 from edged.governor.planner.options import Tables, tables
 from edged.governor.planner.pricing import Allowed, LongRun, Plan
 
 WARMEST_GUESS_C: Final = 50.0
-OWN_MOST: Final = 0.5
-"""So far (as a logarithm) joules are taken to go with the time of a variant that is not what its profile says; what is
-further off is rather the profile's latency alone."""
+VARIANT_FACTOR_MOST: Final = 0.5
+"""So far (as a logarithm) energy is taken to follow the time of a variant that differs from its profile; a larger
+difference is rather the profile's latency alone."""
+MAX_LAG_S: Final = 60.0
+WAIT_EWMA: Final = 0.05
 UNKNOWN: Final = Device((0.0,))
-"""The device of which nothing is known: its joules cost nothing, and no budget of them is held."""
+"""The device of which nothing is known: its energy costs nothing, and no budget of it is held."""
 
 
-@dataclass(frozen=True, eq=False)
-class Economy:
-    """`allowed`: by variant, whether it may run; `allowed_apart`: the same of each camera with vetoes of its own.
-    `clock`: what the device runs at, as far as is known; `clock_s`: when it was last changed from here; `highest`: up
-    to which it may be, while it is not given. `smooth_w`: the window's and the heat's allowance, smoothed, since jitter
-    of a budget costs accuracy; the third is the window's over the time for which a clock is chosen. `round_s`: time
-    between two rounds of frames as the plan has it, `offered_s` as the cameras offer them now. `mean_weight`: of a
-    frame. `apart`: as in Workload."""
+@dataclass(slots=True)
+class Activity:
+    """What became of the frames since the last tick: by variant those that ran; dropped for want of time, for a
+    budget or a newer frame."""
+
+    ran: list[int]
+    late: int = 0
+    saved: int = 0
+
+
+@dataclass(slots=True)
+class State:
+    """`lost`, `vetoed`: why a variant may not run. `camera_vetoes`: (camera, variant, why). `allowed`: what may run;
+    `candidates`: of those, the ones that no other dominates; `camera_candidates`: the same for each camera with vetoes
+    of its own. `clock`: what the device runs at, as far as is known; `clock_s`: when it was last changed from here;
+    `highest`: up to which it may be chosen. `smooth_w`: the allowance of window and heat, smoothed, since jitter of a
+    budget costs accuracy; the third is the window's over the time for which a clock is chosen. `round_s`: time in which
+    every camera gives a frame, as planned with; `offered_s`: as offered now. `wait_ms`: mean age of a frame when its
+    service begins. `unenforceable`: the limits that even no frames would hold;
+    `exceeded_s`: since when one seems to join or to leave them. `activity`: of the last ticks, newest last.
+    """
 
     variants: tuple[Variant, ...]
     tables: Tables
     budget: Budget
-    allowed: tuple[bool, ...]
-    allowed_apart: tuple[tuple[str, tuple[bool, ...]], ...]
-    physics: thermal.HeatModel
+    begun_ns: int
     latency: latency.Latency
-    energy: energy.Energy
+    power: power.Power
     heat: thermal.Heat
-    scene: scene.Scene
-    switching: switching.Switching
-    caps: power_window.Caps | None
-    store: battery.Store
-    horizon: horizon.Horizon | None
-    worth: worth.Worth
-    long_run: LongRun
+    heat_model: thermal.HeatModel
+    values: value_iteration.Values
     plan: Plan
-    spending: Spending
+    quota: energy_quota.Quota | None
+    caps: power_window.Caps | None
+    store: battery.Store | None
+    feedback: Feedback
     round_s: float
     offered_s: float
     cameras: int
     clock: int
+    highest: int
+    lost: list[str | None]
+    vetoed: list[str | None]
+    allowed: tuple[bool, ...]
+    candidates: tuple[bool, ...]
+    activity: list[Activity]
+    decision: Decision
+    camera_vetoes: list[tuple[str, int, str]] = field(default_factory=list)
+    camera_candidates: dict[str, tuple[bool, ...]] = field(default_factory=dict)
+    pinned: int | None = None
+    long_run: LongRun = field(default_factory=LongRun)
+    throttle: Throttle = UNTHROTTLED
     planned_s: float = -math.inf
     clock_s: float = -math.inf
-    highest: int = 0
-    throttle: Throttle = UNTHROTTLED
+    decided_s: float = 0.0
     smooth_w: tuple[float | None, float | None, float | None] = (None, None, None)
     mean_weight: float = 1.0
-    apart: bool = False
+    wait_ms: float = 0.0
+    exceeded_s: dict[str, float] = field(default_factory=dict)
+    unenforceable: tuple[str, ...] = ()
+
+    def seconds(self, now_ns: int) -> float:
+        return (now_ns - self.begun_ns) / 1e9
 
     @property
     def device(self) -> Device:
         return self.tables.device
 
     @property
-    def rest_clock(self) -> int:
-        """The clock at which it costs least to last: the lowest, or the one it runs at where that is given."""
-        return self.clock if self.device.held else 0
+    def idle_clock(self) -> int:
+        """The clock at which idling costs least: the lowest, or the one in force where it is fixed."""
+        return self.clock if self.device.fixed_clock else 0
 
     @property
     def planned(self) -> bool:
@@ -89,37 +111,25 @@ class Economy:
     @property
     def price(self) -> float:
         """Of a joule, in accuracy-weighted frames."""
-        return self.plan.price * math.exp(self.spending.correction)
-
-    @property
-    def rationed(self) -> bool:
-        """Whether a joule has a price now: then a frame may be given up to save it, else only because it would be
-        late."""
-        return self.price > 0
-
-    def given_up_price(self, joule_price: float) -> float:
-        """Of a frame that is not run, beyond its lost accuracy: where the quantile is of all frames it is a late one,
-        unless it is given up to save joules."""
-        return self.late_price if self.budget.of_all_frames and joule_price <= 0.0 else 0.0
-
-    @property
-    def together(self) -> int:
-        """Frames that the planning takes as one: of every camera, or one where they come apart and no batch pays. Then
-        a frame's wait is what the ones before it left, and not the time of a whole round."""
-        return 1 if self.apart and not self.tables.batched else self.cameras
-
-    @property
-    def period_s(self) -> float:
-        """From one such lot of frames to the next."""
-        return self.round_s * self.together / self.cameras
+        return self.plan.price * math.exp(self.feedback.correction)
 
     @property
     def late_price(self) -> float:
-        return self.spending.late_price(self.budget.deadline_quantile)
+        return self.feedback.late_price(self.budget.deadline_quantile)
 
-    def allowed_on(self, camera: str) -> tuple[bool, ...]:
-        """By variant, whether it may run on this camera."""
-        return next((here for name, here in self.allowed_apart if name == camera), self.allowed)
+    def drop_penalty(self, joule_price: float) -> float:
+        """Of a dropped frame, beyond its lost accuracy: it counts as late unless it is dropped to save energy."""
+        return self.late_price if joule_price <= 0.0 else 0.0
+
+    @property
+    def frames_per_round(self) -> int:
+        """Frames that the plan takes as one: those of all cameras, as far as a batch goes; one where no batch pays."""
+        return min(self.cameras, self.tables.max_batch) if self.tables.batched else 1
+
+    @property
+    def period_s(self) -> float:
+        """From one such round to the next."""
+        return self.round_s * self.frames_per_round / self.cameras
 
     @property
     def junction_c(self) -> float:
@@ -128,194 +138,187 @@ class Economy:
     @property
     def profiled(self) -> bool:
         """The watts were measured on this device before."""
-        return self.device is not UNKNOWN and not self.device.assumed
+        return self.device is not UNKNOWN and self.device != UNKNOWN and not self.device.assumed
 
     @property
     def knows_power(self) -> bool:
-        return self.profiled or self.energy.metered
+        return self.profiled or self.power.metered
 
     @property
     def knows_heat(self) -> bool:
         return self.heat.junction_c is not None
 
-    def usual_s(self, variant: int, clock: int) -> float:
+    def service_s(self, variant: int, clock: int) -> float:
         """How long a single frame takes, as estimated now, noise apart."""
-        return float(self.tables.latency_s[variant, clock]) * math.exp(self.latency.log_factor(variant))
+        return self.tables.nominal_s[variant][clock] * math.exp(self.latency.log_factor(variant))
 
-    def joule(self, variant: int, clock: int) -> float:
+    def joules(self, variant: int, clock: int) -> float:
         """What a single frame costs above idle, as estimated now."""
+        mean = self.latency.mean
+        stretched = math.exp(max(0.0, mean[0]))
+        own = math.exp(min(VARIANT_FACTOR_MOST, max(-VARIANT_FACTOR_MOST, mean[1 + variant])))
+        unit = own * (power.STALL_ENERGY + (1 - power.STALL_ENERGY) * stretched)
+        return self.tables.nominal_j[variant][clock] * unit * self.power.factor(variant)
+
+    # --- what is measured ---------------------------------------------------------------------------------------------
+
+    def ran(self, variant: int, batch: int, service_s: float, wait_ms: float, late: int, now_s: float) -> None:
+        """A batch of `batch` frames took `service_s` at the clock in force."""
+        known, clock = self.tables, self.clock
+        times = known.batch_times(variant, batch)
+        ratio = math.log(max(1e-5, service_s / times / known.nominal_s[variant][clock]))
+        cost_j = self.joules(variant, clock) * times
+        self.power.ran(variant, cost_j / self.power.factor(variant), now_s)
+        self._spent(cost_j, batch / self.cameras)
+        self.feedback.count(batch, late)
+        self.latency.learn(variant, ratio, now_s)
+        self.wait_ms += WAIT_EWMA * (wait_ms - self.wait_ms)
+        self.activity[-1].ran[variant] += batch
+
+    def shadowed(self, variant: int, batch: int, now_s: float) -> None:
+        """Frames ran again for the accuracy guard: their energy is spent, no frame was served."""
+        cost_j = self.joules(variant, self.clock) * self.tables.batch_times(variant, batch)
+        self.power.ran(variant, cost_j / self.power.factor(variant), now_s)
+        self._spent(cost_j, 0.0)
+
+    def skipped(self, frames: int, late: bool) -> None:
+        if late:
+            self.feedback.count(frames, frames)
+            self.activity[-1].late += frames
+        else:
+            self._spent(0.0, frames / self.cameras)
+            self.activity[-1].saved += frames
+
+    def _spent(self, joules: float, share: float) -> None:
+        plan = self.plan
+        if plan.price <= 0.0 or plan.paced:
+            self.feedback.decay(0.995)
+            return
+        least_j = min([self.joules(i, plan.clock) for i, may in enumerate(self.candidates) if may])
+        self.feedback.spent(joules, plan.target_j * self.cameras / self.frames_per_round, share, least_j)
+
+    def sensed(self, sample: Sensed, power_w: float | None, temperature_c: float | None, now_s: float) -> None:
+        """A sample whose power and temperature were checked."""
+        elapsed_s = now_s - self.power.sensed_s
+        if elapsed_s <= 0:
+            return
+        if 0 <= sample.power_lag_s <= MAX_LAG_S and 0 < sample.power_mean_s <= MAX_LAG_S:
+            self.power.lag_s, self.power.mean_s = sample.power_lag_s, sample.power_mean_s
+        drawn_w = self.power.sensed(self.tables, self.clock, self.junction_c, power_w, now_s, sample.power_estimated)
+        self.heat = thermal.sensed(self.heat, self.heat_model, drawn_w, temperature_c, now_s)
+        if self.store is not None and sample.battery is not None:
+            self.store.sensed(sample.battery, drawn_w, elapsed_s, now_s)
+        if self.quota is not None and sample.energy is not None and power_w is not None:
+            self.quota.metered(sample.energy, now_s, self.power.history.drawn_j)
+        lately_w = self.power.history.lately_w
+        throttled = sample.throttled and self.knows_power
+        self.throttle = self.throttle.sensed(throttled, lately_w, min(self.plan.base_w, lately_w), now_s)
+
+    # --- what changes -------------------------------------------------------------------------------------------------
+
+    def adapt(self, variants: Sequence[Variant], budget: Budget, cameras: int, now_s: float) -> None:
+        """To other variants, another budget or another number of cameras; what was learnt stays."""
+        variants, before = tuple(variants), self.budget
+        same = cameras == self.cameras and variants == self.variants
+        if not same:
+            self.tables = tables(variants, self.device, cameras)
+        if budget.deadline_ms != before.deadline_ms or not same:
+            self.values = value_iteration.start(self.tables, budget.deadline_ms / 1000)
+        window_s = window_of(budget)
+        self.power.history.resize(window_s)
+        if budget.power_w is None:
+            self.caps = None
+        elif self.caps is None or len(self.caps.recent_w) != window_s:
+            self.caps = power_window.start(budget.power_w, window_s, int(now_s))
+        if budget.battery != before.battery:
+            self.store = None if budget.battery is None else battery.Store(budget.battery, now_s)
+        self.quota = energy_quota.start(self.quota, budget, now_s, self.power.history.drawn_j)
+        if (budget.deadline_ms, budget.deadline_quantile) != (before.deadline_ms, before.deadline_quantile):
+            self.feedback.reset_lateness()
+        if budget != before:
+            self.smooth_w = (None, None, None)
+        self.variants, self.budget, self.cameras, self.planned_s = variants, budget, cameras, -math.inf
+
+    def metered(self, device: Device, now_s: float) -> None:
+        """The first reading of a device without a profile: `device`, assumed, replaces the unknown one."""
+        self.tables = tables(self.variants, device, self.cameras)
+        self.heat_model = thermal.model(device)
+        sensed_s = self.power.sensed_s
+        self.power = power.start(self.tables, self.tables.clocks - 1, window_of(self.budget))
+        self.power.sensed_s, self.power.history.at_s = sensed_s, int(now_s)
+        self.values = value_iteration.start(self.tables, self.budget.deadline_ms / 1000)
+        self.clock = self.highest = self.tables.clocks - 1
+        self.plan = no_plan(self.tables, self.budget.deadline_ms / 1000, self.clock)
+        self.long_run, self.feedback, self.planned_s = LongRun(), Feedback(), -math.inf
+        self.quota = energy_quota.start(None, self.budget, now_s, 0.0)
+
+    def set_clock_range(self, highest: int | None) -> None:
         known = self.tables
-        stretched = math.exp(max(0.0, self.latency.slow(known.core[variant])))
-        own = min(OWN_MOST, max(-OWN_MOST, self.latency.own(variant)))
-        unit = math.exp(own) * (energy.STALL_ENERGY + (1 - energy.STALL_ENERGY) * stretched)
-        return known.nominal_j[variant][clock] * unit * self.energy.factor(variant)
+        if known.clocks == 1:
+            return
+        self.highest = known.clocks - 1 if highest is None else min(max(0, highest), known.clocks - 1)
+        self.tables = replace(known, device=replace(known.device, fixed_clock=highest is None))
+        self.clock, self.planned_s = min(self.clock, self.highest), -math.inf
+
+    def permit(self, allowed: Sequence[bool]) -> None:
+        """`allowed`: by variant, whether it may run. On a camera whose vetoes leave none of them, the most accurate one
+        that works and is not vetoed runs instead."""
+        self.allowed = tuple(allowed)
+        self.candidates = self._undominated(self.allowed)
+        self.camera_candidates = {}
+        for camera in dict.fromkeys([camera for camera, _, _ in self.camera_vetoes]):
+            barred = {i for name, i, _ in self.camera_vetoes if name == camera}
+            here = tuple([may and i not in barred for i, may in enumerate(self.allowed)])
+            if not any(here):
+                working = [i for i, why in enumerate(self.lost) if why is None]
+                unvetoed = [i for i in working if self.vetoed[i] is None and i not in barred]
+                here = tuple([i == (unvetoed or working)[0] for i in range(len(self.allowed))])
+            self.camera_candidates[camera] = self._undominated(here)
+
+    def _undominated(self, allowed: tuple[bool, ...]) -> tuple[bool, ...]:
+        better = self.tables.dominated_by
+        return tuple([may and not any([allowed[k] for k in better[i]]) for i, may in enumerate(allowed)])
 
 
-def fresh(variants: tuple[Variant, ...], device: Device, budget: Budget, cameras: int, fps: float) -> Economy:
-    known = tables(variants, device, cameras)
-    deadline_s = budget.deadline_ms / 1000
-    window_s = _window_s(budget)
-    clock = known.clocks - 1
-    remember = int(min(400, max(64, fps * window_s / 3.0)))
-    return Economy(
+def start(
+    variants: tuple[Variant, ...], device: Device, budget: Budget, fps: float, begun_ns: int, decision: Decision
+) -> State:
+    known, n = tables(variants, device, 1), len(variants)
+    deadline_s, window_s, clock = budget.deadline_ms / 1000, window_of(budget), len(device.idle_w) - 1
+    return State(
         variants=variants,
         tables=known,
         budget=budget,
-        allowed=(True,) * len(known.names),
-        allowed_apart=(),
-        physics=thermal.model(device),
-        latency=latency.fresh(known.core, known.cores),
-        energy=energy.fresh(known, clock, window_s),
-        heat=thermal.fresh(),
-        scene=scene.fresh(remember),
-        switching=switching.fresh(device.switch_ms),
-        caps=None if budget.power_w is None else power_window.fresh(budget.power_w, window_s),
-        store=battery.Store(),
-        horizon=horizon.begun(None, budget, 0.0, 0.0),
-        worth=worth.fresh(known, deadline_s),
-        long_run=LongRun(),
-        plan=_no_plan(known, deadline_s, clock),
-        spending=Spending(),
+        begun_ns=begun_ns,
+        latency=latency.start(n),
+        power=power.start(known, clock, window_s),
+        heat=thermal.start(),
+        heat_model=thermal.model(device),
+        values=value_iteration.start(known, deadline_s),
+        plan=no_plan(known, deadline_s, clock),
+        quota=energy_quota.start(None, budget, 0.0, 0.0),
+        caps=None if budget.power_w is None else power_window.start(budget.power_w, window_s),
+        store=None if budget.battery is None else battery.Store(budget.battery, 0.0),
+        feedback=Feedback(),
         round_s=1.0 / fps,
         offered_s=1.0 / fps,
-        cameras=cameras,
+        cameras=1,
         clock=clock,
         highest=clock,
+        lost=[None] * n,
+        vetoed=[None] * n,
+        allowed=(True,) * n,
+        candidates=(True,) * n,
+        activity=[Activity([0] * n), Activity([0] * n)],
+        decision=decision,
     )
 
 
-def _no_plan(known: Tables, deadline_s: float, clock: int) -> Plan:
-    step_s = deadline_s * 1.05 / (worth.GRID - 1)
-    rest_w = float(known.idle_w[clock])
-    return Plan(
-        clock, 0.0, False, 0.0, (0.0,) * worth.GRID, step_s, "none", rest_w, Allowed(), home=(0.0,) * len(known.names)
-    )
+def no_plan(known: Tables, deadline_s: float, clock: int) -> Plan:
+    step_s = deadline_s * 1.05 / (value_iteration.GRID - 1)
+    idle_w = float(known.idle_w[clock])
+    return Plan(clock, 0.0, False, 0.0, (0.0,) * value_iteration.GRID, step_s, "none", idle_w, Allowed())
 
 
-def adapted(e: Economy, variants: Sequence[Variant], budget: Budget, cameras: int, now_s: float) -> Economy:
-    """With other variants, another budget or another number of cameras; what was learnt stays."""
-    variants = tuple(variants)
-    same = cameras == e.cameras and variants == e.variants
-    known = e.tables if same else tables(variants, e.device, cameras)
-    value = e.worth
-    if budget.deadline_ms != e.budget.deadline_ms or not same:
-        value = worth.fresh(known, budget.deadline_ms / 1000)
-    window_s = _window_s(budget)
-    drawn = replace(e.energy, book=e.energy.book.resized(window_s))
-    caps = e.caps
-    if budget.power_w is None:
-        caps = None
-    elif caps is None or len(caps.recent_w) != window_s:
-        caps = power_window.fresh(budget.power_w, window_s, int(now_s))
-    store = e.store
-    if budget.battery != e.budget.battery:
-        store = battery.Store(begun_s=now_s)
-    return replace(
-        e, variants=variants, tables=known, budget=budget, cameras=cameras, worth=value, energy=drawn, caps=caps,
-        store=store, horizon=horizon.begun(e.horizon, budget, now_s, e.energy.book.drawn_j),
-        smooth_w=e.smooth_w if budget == e.budget else (None, None, None), planned_s=-math.inf,
-    )  # fmt: skip
-
-
-def metered(e: Economy, device: Device, now_s: float) -> Economy:
-    """Something is known of the watts at last: `device` takes the place of what was not known."""
-    known = tables(e.variants, device, e.cameras)
-    clock = known.clocks - 1
-    begun = energy.fresh(known, clock, _window_s(e.budget))
-    begun = replace(begun, sensed_s=e.energy.sensed_s, book=replace(begun.book, at_s=int(now_s)))
-    return replace(
-        e, tables=known, physics=thermal.model(device), energy=begun,
-        worth=worth.fresh(known, e.budget.deadline_ms / 1000), long_run=LongRun(), spending=Spending(),
-        plan=_no_plan(known, e.budget.deadline_ms / 1000, clock), clock=clock, highest=clock, planned_s=-math.inf,
-        switching=replace(switching.fresh(device.switch_ms), at_s=now_s, last=e.switching.last),
-        horizon=horizon.begun(None, e.budget, now_s, 0.0),
-    )  # fmt: skip
-
-
-def _window_s(budget: Budget) -> int:
+def window_of(budget: Budget) -> int:
     return max(1, round(budget.power_window_s))
-
-
-# --- what is seen -----------------------------------------------------------------------------------------------------
-
-
-def sensed(
-    e: Economy, now_s: float, power_w: float | None, temperature_c: float | None, charge: float | None,
-    harvest_w: float | None, clock: int, estimated: bool = False,
-) -> Economy:  # fmt: skip
-    """After a reading; None is unknown."""
-    elapsed_s = now_s - e.energy.sensed_s
-    if elapsed_s <= 0:
-        return e
-    drawn, drawn_w = energy.sensed(e.energy, e.tables, clock, e.junction_c, power_w, now_s, estimated)
-    heat = thermal.sensed(e.heat, e.physics, drawn_w, temperature_c, now_s)
-    store = e.store
-    if e.budget.battery is not None and charge is not None:
-        store = battery.sensed(store, e.budget.battery, charge, harvest_w or 0.0, drawn_w, elapsed_s, now_s)
-    return replace(e, energy=drawn, heat=heat, store=store, clock=clock)
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A checked BatchDone: `seconds` of one batch of `batch`, of which there were frames / batch one after the
-    other. `seen`: camera and confidence of each frame that has one."""
-
-    variant: int
-    clock: int
-    frames: int
-    batch: int
-    seconds: float
-    late: int
-    seen: tuple[tuple[str, float], ...]
-    contrast: float | None
-    cold: bool
-    again: bool
-
-
-def ran(e: Economy, now_s: float, run: Ran) -> Economy:
-    known, pace = e.tables, e.latency
-    warm_s = run.seconds / (1.0 + known.device.cold_factor if run.cold else 1.0)
-    times = known.times(run.variant, run.batch, run.batch)
-    single_s = warm_s / times
-    ratio = math.log(max(1e-5, single_s / float(known.latency_s[run.variant, run.clock])))
-    if run.frames != run.batch:
-        times = known.times(run.variant, run.frames, run.batch)
-    factor = e.energy.factor(run.variant)
-    cost_j = e.joule(run.variant, run.clock) * times
-    spending = _spent(e, cost_j, 0.0 if run.again else run.frames / e.cameras)
-    learnt = e.scene
-    if not run.again:
-        spending = spending.counted(run.frames, run.late)
-        for camera, confidence in run.seen:
-            learnt = scene.learn(learnt, run.contrast, confidence, camera)
-    return replace(
-        e,
-        energy=energy.ran(e.energy, run.variant, cost_j / factor, now_s),
-        latency=latency.learn(pace, run.variant, ratio, now_s),
-        scene=learnt,
-        spending=spending,
-        switching=switching.ran(e.switching, run.variant, now_s),
-        clock=run.clock,
-    )
-
-
-def shadowed(e: Economy, variant: int, batch: int, now_s: float) -> Economy:
-    """Frames were run again for the guard: their joules are spent, and serve nobody."""
-    cost_j = e.joule(variant, e.clock) * e.tables.times(variant, batch, batch)
-    spent = energy.ran(e.energy, variant, cost_j / e.energy.factor(variant), now_s)
-    return replace(e, energy=spent, spending=_spent(e, cost_j, 0.0))
-
-
-def skipped(e: Economy, frames: int, late: bool) -> Economy:
-    """Frames that were not run: by choice, or because they had waited too long."""
-    if late:
-        return replace(e, spending=e.spending.counted(frames, frames))
-    return replace(e, spending=_spent(e, 0.0, frames / e.cameras))
-
-
-def _spent(e: Economy, joules: float, share: float) -> Spending:
-    plan = e.plan
-    if plan.price <= 0.0 or plan.paced:
-        return e.spending.relaxed(0.995)
-    least_j = min(e.joule(i, plan.clock) for i in range(len(e.tables.names)) if e.allowed[i])
-    return e.spending.spent(joules, plan.target_j * e.cameras / e.together, share, least_j)

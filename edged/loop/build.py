@@ -22,18 +22,18 @@ from edged.engines.engine import Runtime
 from edged.engines.pool import Pool
 from edged.frames.cameras import Cameras
 from edged.frames.schedule import Scheduler
-from edged.governor.helm import Tap
+from edged.governor.governor import OnCall
 from edged.health import Heartbeats
-from edged.loop import event_log
 from edged.loop.batch_executor import BatchExecutor
 from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, what_is_known
 from edged.loop.dispatcher import Dispatcher
 from edged.loop.engine_loop import STAGE, EngineLoop, Parts
 from edged.loop.governor_client import GovernorClient
-from edged.loop.gpu_clock import GpuClock
+from edged.loop.gpu_clock import CLOCK_DWELL_S, GpuClock
 from edged.loop.limit_layers import LimitControl, LimitLayers
 from edged.loop.limit_monitor import LimitMonitor
 from edged.loop.loop_calls import LoopCalls
+from edged.loop.messages import log_event
 from edged.loop.object_tracks import ObjectTracks
 from edged.loop.result_publisher import ResultPublisher
 from edged.loop.sensor_feed import SensorFeed
@@ -66,7 +66,7 @@ class Surroundings:
     profile: Profile | None = None
     energy_used: HorizonUse | None = None
     machine: HostPaths = HERE
-    on_call: Tap | None = None
+    on_call: OnCall | None = None
     on_sample: Callable[[Mapping[str, Any], int], None] | None = None
     mode: Callable[[], schema.ProfileMode | None] = lambda: None
     recording: Callable[[], schema.Recording | None] = lambda: None
@@ -135,7 +135,7 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     result_publisher = ResultPublisher(publisher, decode, manifest.labels, cameras.ring_name, tracks)
     schedule = Scheduler()
     executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
-    dispatcher = Dispatcher(schedule, governor, pool.max_batch, executor.dropped)
+    dispatcher = Dispatcher(schedule, governor.governor, pool.max_batch, executor.dropped)
     engine_loop = EngineLoop(
         Parts(
             selector,
@@ -169,7 +169,7 @@ def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:
         if variant.refused is not None:
             text = f"variant {variant.name} is refused: {variant.refused}"
             event = schema.Event(kind="engine_refused", text=text, variant=variant.name)
-            event_log.happened(around.publisher.publish(event))
+            log_event(around.publisher.publish(event))
     return pool
 
 
@@ -190,7 +190,7 @@ def _device_info(pool: Pool, bundle: Bundle, config: Config, provider: Provider,
 def _gpu_clock(
     stack: contextlib.ExitStack, config: Config, known: DeviceInfo, around: Surroundings, now_ns: int
 ) -> GpuClock:
-    """The GPU's clock, under control where that was asked for and the cost of each clock is known."""
+    """The GPU's clock, controlled where that is configured and the cost of each clock is known."""
     if not config.power.clock_control:
         return GpuClock(known.clocks_mhz)
     if known.device is None or not known.clock_matters:
@@ -200,4 +200,4 @@ def _gpu_clock(
         return GpuClock(known.clocks_mhz)
     actuator = ClockActuator(known.clocks_mhz, around.machine.clock_helper)
     stack.callback(actuator.close)
-    return GpuClock(known.clocks_mhz, actuator, known.device.clock_dwell_s, now_ns)
+    return GpuClock(known.clocks_mhz, actuator, CLOCK_DWELL_S, now_ns)

@@ -1,4 +1,4 @@
-"""What the governor is told before the first frame: variants and device, from the warm pool and the device profile.
+"""What the governor starts with: variants and device, from the warm pool and the device profile.
 
 In: the pool, the bundle directory. Out: `DeviceInfo`, plain data. On the thread that starts, once.
 """
@@ -12,7 +12,7 @@ from edged.engines.bundle import Bundle
 from edged.engines.device_profile import Conditions, load_profile
 from edged.engines.pool import Pool
 from edged.errors import EdgedError
-from edged.governor import device as devices
+from edged.governor import profile as profiles
 from edged.governor.messages import Device, Variant
 from edged.power.nvpmodel import current_mode
 from edged.simulate import simulated_profile
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 class DeviceInfo:
     """`variants` that can run here. `device` is None while nothing measured is known of the machine's watts.
     `clocks_mhz`: what the numbers of clocks mean, empty where there is but one. `refused`: why there is a profile file
-    that is not used, and how to mend it."""
+    that is not used, and how to fix it."""
 
     variants: tuple[Variant, ...]
     device: Device | None = None
@@ -43,12 +43,12 @@ def what_is_known(pool: Pool, bundle: Bundle, power_mode: str | None = None, thr
     variants = warm_variants(pool)
     try:
         here = Conditions(pool.machine, pool.device, power_mode, threads)
-        profile = load_profile(bundle.directory, here, _digests(pool, bundle))
+        profile = load_profile(bundle.directory, here, pool.digests)
     except EdgedError as error:
         return DeviceInfo(variants, refused=error)
     if profile is None:
         return DeviceInfo(variants)
-    profiled, device = devices.from_profile(variants, profile)
+    profiled, device = profiles.from_profile(variants, profile)
     return DeviceInfo(tuple(profiled), device, tuple(profile.clocks_mhz) if len(profile.clocks_mhz) > 1 else ())
 
 
@@ -77,14 +77,3 @@ def as_simulated(known: DeviceInfo, pool: Pool, device: str) -> DeviceInfo:
 def warm_variants(pool: Pool) -> tuple[Variant, ...]:
     """Those that can run, with the latencies measured as they were warmed."""
     return tuple(Variant(v.name, v.accuracy, v.latency_ms) for v in pool.variants if v.refused is None)
-
-
-def _digests(pool: Pool, bundle: Bundle) -> dict[str, str]:
-    """Variant -> SHA-256 of the file that runs."""
-    running = {variant.name: variant.file for variant in pool.variants if variant.refused is None}
-    return {
-        spec.name: file.sha256
-        for spec in bundle.manifest.variants
-        for file in spec.files
-        if running.get(spec.name) == file.path
-    }

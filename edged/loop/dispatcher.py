@@ -1,7 +1,7 @@
-"""Which of the frames that wait run next, and on what: the schedule's order, the governor's choice. On the engine loop.
+"""Which of the frames that wait run next, and on what: the schedule's order, the governor's choice. Pure.
 
-The schedule knows the deadlines and says which frames are next; the governor says what they get, or that they shall be
-given up.
+The schedule knows the deadlines and says which frames are next; the governor says what they get, or that they are
+dropped. The engine loop and the arena use the same object.
 """
 
 from __future__ import annotations
@@ -9,55 +9,88 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from edged.clock import NS_PER_MS, NS_PER_S
 from edged.frames.frame import DropCause, Frame
 from edged.frames.schedule import Scheduler
-from edged.loop.governor_client import GovernorClient
+from edged.governor.governor import Governor
+from edged.governor.messages import Waiting
 
 SLACK_MS: Final = 0.5
 """Kept free before each deadline: publishing and the wake-up of this thread."""
 NO_TIME: Final = (0.0,)
 
-GiveUp = Callable[[Frame, DropCause], None]
+OnDrop = Callable[[Frame, DropCause], None]
 
 
 class Dispatcher:
     """`weights`: by camera, 1 on average."""
 
-    def __init__(self, schedule: Scheduler, steering: GovernorClient, max_batch: int, give_up: GiveUp) -> None:
+    def __init__(self, schedule: Scheduler, governor: Governor, max_batch: int, on_drop: OnDrop) -> None:
         self._schedule = schedule
-        self._steering = steering
+        self._governor = governor
         self._max_batch = max_batch
-        self._give_up = give_up
+        self._on_drop = on_drop
+        self._last: str | None = None
+        self._served_ns: dict[str, int] = {}
         self.weights: dict[str, float] = {}
 
-    def next(self, now_ns: int, free_ns: int, probing: bool) -> tuple[Sequence[Frame], str] | None:
-        """The next batch and its variant, None if nothing is left waiting. `free_ns`: when the engine can begin.
-        `probing`: the next frame runs whatever its predicted time."""
-        steering = self._steering
-        while frames := self._due(free_ns, steering.quickest_ms(), steering.decision.max_batch, probing):
-            # what is not run for want of a budget shall be what counts least
-            frames = sorted(frames, key=self._weight, reverse=True) if len(frames) > 1 else frames
-            weights = [self._weight(frame) for frame in frames]
-            choice = steering.choose(frames, weights, free_ns, now_ns)
+    def next(
+        self, now_ns: int, free_ns: int, probing: bool, clock: int | None = None
+    ) -> tuple[Sequence[Frame], str] | None:
+        """The next batch and its variant; None if nothing is left waiting. `free_ns`: when the engine can begin.
+        `probing`: the next frame runs whatever its predicted time. `clock`: the GPU's, where it is controlled."""
+        governor = self._governor
+        while frames := self._due(free_ns, probing):
+            owed = self._owed(frames, now_ns)
+            if len(frames) > 1:  # what is dropped to save energy is what counts least
+                frames = sorted(frames, key=lambda frame: (frame.camera not in owed, -self._weight(frame)))
+            waiting = Waiting(
+                len(frames),
+                (free_ns - min([frame.mono_capture_ns for frame in frames])) / NS_PER_MS,
+                tuple([self._weight(frame) for frame in frames]),
+                tuple([frame.camera for frame in frames]),
+                self._last,
+                clock,
+                len(owed),
+            )
+            choice = governor.choose(waiting, now_ns)
             if choice.variant is not None:
-                return self._take(frames, choice.frames if choice.batch > 1 else 1), choice.variant
-            if probing and not steering.rationed:
-                return self._take(frames, 1), steering.variant_for(frames[0].camera)
+                return self._take(frames, choice.frames, choice.variant, now_ns)
+            if probing and not governor.energy_limited:
+                return self._take(frames, 1, governor.variant_for(frames[0].camera), now_ns)
             for frame in frames:
-                self._give_up(frame, "budget" if steering.rationed else "late")
+                self._on_drop(frame, "late" if choice.cause == "none" else choice.cause)
         return None
 
-    def _take(self, frames: Sequence[Frame], taken: int) -> Sequence[Frame]:
-        self._schedule.hand_back(frames[taken:])
-        return frames[:taken]
+    def forget(self, camera: str) -> None:
+        """The camera is gone."""
+        self._served_ns.pop(camera, None)
 
-    def _due(self, free_ns: int, predict_ms: tuple[float, ...], most: int, probing: bool) -> Sequence[Frame]:
-        times_ms = NO_TIME if probing else predict_ms
-        most, least_ms = min(most, self._max_batch), self._steering.least_ms()
-        frames, drops = self._schedule.next_batch(free_ns, times_ms, most, SLACK_MS, least_ms)
+    def _take(self, frames: Sequence[Frame], count: int, variant: str, now_ns: int) -> tuple[Sequence[Frame], str]:
+        self._schedule.hand_back(frames[count:])
+        self._last = variant
+        for frame in frames[:count]:
+            self._served_ns[frame.camera] = now_ns
+        return frames[:count], variant
+
+    def _due(self, free_ns: int, probing: bool) -> Sequence[Frame]:
+        governor = self._governor
+        times_ms = NO_TIME if probing else governor.schedule_ms()
+        most = min(governor.max_batch, self._max_batch)
+        frames, drops = self._schedule.next_batch(
+            free_ns, times_ms, most, SLACK_MS, governor.least_ms(), governor.energy_limited
+        )
         for drop in drops:
-            self._give_up(drop.frame, drop.cause)
+            self._on_drop(drop.frame, drop.cause)
         return frames
+
+    def _owed(self, frames: Sequence[Frame], now_ns: int) -> set[str]:
+        """The cameras that had no result for so long that `min_fps` promises them one."""
+        min_fps = self._governor.state.budget.min_fps
+        if min_fps <= 0:
+            return set()
+        before_ns = now_ns - NS_PER_S / min_fps
+        return {frame.camera for frame in frames if self._served_ns.setdefault(frame.camera, now_ns) < before_ns}
 
     def _weight(self, frame: Frame) -> float:
         return self.weights.get(frame.camera, 1.0)

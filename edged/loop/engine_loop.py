@@ -84,17 +84,18 @@ class EngineLoop:
         self._cameras.configure(cameras, now_ns)
         for gone in self._weights.keys() - {camera.name for camera in cameras}:
             self._schedule.forget(gone)
+            self._dispatcher.forget(gone)
         self._configured_weights = {camera.name: camera.weight for camera in cameras}
         self._tracks.configure(cameras)
         self._weigh()
         self._shadow.configure(self._cameras.names(), now_ns)
         # Until the cameras are live and counted: as if each gave a frame at once, at no particular rate.
-        self._governor.observe(Workload(len(cameras), 0.0, 0, apart=True), now_ns)
+        self._governor.observe(Workload(len(cameras), 0.0), now_ns)
 
     def _weigh(self) -> None:
         """Put the weights in force: what is configured, and more where something happens."""
         self._weights = weights(self._configured_weights, self._tracks.attention)
-        self._dispatcher.weights = self._executor.weights = self._weights
+        self._dispatcher.weights = self._weights
 
     def put_in_force(self, layers: LimitLayers) -> None:
         """UsageError, and nothing changed, if no variant could hold these limits."""
@@ -168,13 +169,14 @@ class EngineLoop:
     def _start_batch(self) -> None:
         now_ns = clock.mono_ns()
         probing = now_ns - self._executor.submitted_ns > PROBE_AFTER_NS
-        chosen = self._dispatcher.next(now_ns, self._executor.free_ns(now_ns), probing)
+        gpu_clock = self._governor.gpu_clock.clock
+        chosen = self._dispatcher.next(now_ns, self._executor.free_ns(now_ns), probing, gpu_clock)
         if chosen is not None:
             self._executor.start(*chosen, now_ns)
 
     def _do_due_work(self, now_ns: int) -> None:
         """What is due by the clock: the sensors, the reports, the plan."""
-        self._governor.tell_dropped(now_ns)
+        self._governor.report_drops(now_ns)
         if self._tracks.attention_changed(now_ns):
             self._weigh()
         if now_ns >= self._sensor_feed.due_ns:

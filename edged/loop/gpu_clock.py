@@ -14,9 +14,11 @@ from edged.clock import NS_PER_S
 from edged.governor.messages import ClockRange
 from edged.power.clocks import SAME_CLOCK, ClockState
 
-ASK_AGAIN_NS: Final = 10 * NS_PER_S
-"""What others do to the ceiling (a power mode, the kernel when it is hot) is taken up so often at most."""
-AWAITED: Final = ClockState()
+CLOCK_DWELL_S: Final = 2.0
+"""A clock is kept for so long at least: a change stalls the GPU."""
+REPEAT_AFTER_NS: Final = 10 * NS_PER_S
+"""A ceiling changed by others (a power mode, the kernel when it is hot) is answered at most so often."""
+UNKNOWN: Final = ClockState()
 
 
 class Actuator(Protocol):
@@ -29,8 +31,8 @@ class Actuator(Protocol):
 
 
 class GpuClock:
-    """Begins by asking for the highest clock: that holds nothing down, and the answer tells whether the clock can be
-    had, and how far up."""
+    """Begins by requesting the highest clock: that limits nothing, and the answer shows whether the clock can be set,
+    and up to which one."""
 
     def __init__(
         self, clocks_mhz: Sequence[float], actuator: Actuator | None = None, dwell_s: float = 0.0, now_ns: int = 0
@@ -41,17 +43,17 @@ class GpuClock:
         self._actuator = actuator
         self._dwell_ns = int(dwell_s * NS_PER_S)
         self._top = self._wanted = self._highest = len(self.clocks_mhz) - 1
-        self._asked_ns = self._again_ns = now_ns
-        self._seen = AWAITED
+        self._requested_ns = self._repeated_ns = now_ns
+        self._seen = UNKNOWN
         self._controlled = False
-        self._told: int | None = None
+        self._reported: int | None = None
         self._problem: str | None = None
         if actuator is not None:
             actuator.set(self._top)
 
     @property
     def clock(self) -> int | None:
-        """Which one is in force by the actuator's word; None while it is not controlled."""
+        """The index of the clock that the actuator confirmed; None while the clock is not controlled."""
         return None if self._actuator is None else self._actuator.state.index
 
     @property
@@ -64,34 +66,34 @@ class GpuClock:
         return schema.ClockControl(mhz, self.clocks_mhz[0], self.clocks_mhz[self._highest], problem)
 
     def at(self, ceiling_mhz: float | None) -> int | None:
-        """The clock of a ceiling that a sensor tells; None if it tells none, or the profile has none so low."""
+        """The clock index of a ceiling in MHz; None for None, or if the profile has no clock so low."""
         if ceiling_mhz is None:
             return None
         below = [n for n, mhz in enumerate(self.clocks_mhz) if mhz <= ceiling_mhz * (1 + SAME_CLOCK)]
         return below[-1] if below else None
 
     def ask(self, index: int, now_ns: int) -> None:
-        """What the governor plans: asked for unless the clock before has only just been asked for."""
+        """What the governor plans: requested unless the dwell time since the last request has not passed."""
         index = min(index, self._highest)
         if self._actuator is None or not self._controlled or index == self._wanted:
             return
-        if now_ns - self._asked_ns >= self._dwell_ns:
-            self._wanted, self._asked_ns = index, now_ns
+        if now_ns - self._requested_ns >= self._dwell_ns:
+            self._wanted, self._requested_ns = index, now_ns
             self._actuator.set(index)
 
     def sensed(self, ceiling_mhz: float | None, now_ns: int) -> None:
-        """A sensor's word of the ceiling. If that is not what was confirmed, somebody else has spoken since: then it is
-        asked for once more, and may reach further up or less far than before."""
+        """The ceiling that a sensor reads. If it is not the confirmed one, another program has changed it since: then
+        the clock is requested once more, and the highest one available may be another than before."""
         if self._actuator is None or ceiling_mhz is None or (confirmed := self._actuator.state.ceiling_mhz) is None:
             return
-        settled = now_ns - max(self._asked_ns, self._again_ns) >= ASK_AGAIN_NS
+        settled = now_ns - max(self._requested_ns, self._repeated_ns) >= REPEAT_AFTER_NS
         if settled and abs(ceiling_mhz - confirmed) > SAME_CLOCK * confirmed:
-            self._again_ns, self._highest = now_ns, self._top
+            self._repeated_ns, self._highest = now_ns, self._top
             self._actuator.again()
 
     def news(self) -> tuple[ClockRange | None, schema.Event | None]:
-        """What the governor and people are to be told, each once. To be asked now and then."""
-        if self._actuator is None or (state := self._actuator.state) is self._seen or state == AWAITED:
+        """A change for the governor and an event for people, each returned once. Called twice a second."""
+        if self._actuator is None or (state := self._actuator.state) is self._seen or state == UNKNOWN:
             return None, None
         self._seen = state
         return self._lost(state) if state.index is None else self._held(state.index)
@@ -99,7 +101,7 @@ class GpuClock:
     def _held(self, index: int) -> tuple[ClockRange | None, schema.Event | None]:
         if index < self._wanted:
             self._highest = index
-        event, before, self._told = None, self._told, self._highest
+        event, before, self._reported = None, self._reported, self._highest
         if not self._controlled:
             low_mhz, high_mhz = self.clocks_mhz[0], self.clocks_mhz[self._highest]
             event = schema.Event(
@@ -114,8 +116,8 @@ class GpuClock:
         event = None
         if problem != self._problem:
             event = schema.Event(kind="clock_control", text=f"GPU clock control is unavailable: {problem}")
-        was, self._controlled, self._problem, self._told = self._controlled, False, problem, None
-        # when it is back, it begins again with what holds nothing down
+        was, self._controlled, self._problem, self._reported = self._controlled, False, problem, None
+        # when it is back, it begins again with the clock that limits nothing
         self._wanted = self._highest = self._top
         self._actuator.set(self._top)
         return ClockRange(None) if was else None, event

@@ -14,6 +14,7 @@ from edged.bus import schema
 from edged.bus.publisher import Publisher
 from edged.clock import NS_PER_S
 from edged.config import Limits
+from edged.governor.messages import EnergyUse
 from edged.power.energy_meter import EnergyHorizon, HorizonUse, PowerWindow, Total
 from edged.power.telemetry import Sample
 
@@ -71,6 +72,14 @@ class LimitMonitor:
     def horizon(self) -> HorizonUse | None:
         """What the energy limit has used; None without one. Any thread."""
         return self._horizon.use
+
+    def energy_use(self, now_ns: int) -> EnergyUse | None:
+        """For the governor: what the energy limit in force has used, restored from an earlier run too. None without an
+        energy limit, and before anything was metered."""
+        use = self._horizon.use
+        if self._limits.energy_wh is None or use is None or use.metered_s <= 0:
+            return None
+        return EnergyUse(use.spent_j, use.left_s(now_ns))
 
     def limits_changed(self, limits: Limits, now_ns: int) -> None:
         self._limits = limits

@@ -82,7 +82,7 @@ class LoopCalls:
             del future  # it holds its exception, whose traceback holds this frame
 
     def stop(self) -> None:
-        """The loop has ended: who waits is told so, and nobody waits any more."""
+        """The loop has ended: calls that wait get an EdgedError, and so do later ones."""
         with self._lock:
             self._stopped = True
             while not self._waiting.empty():

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from edged import clock, profiles
+from edged import profiles
 from edged.config import Config, Limits, diff, load
 from edged.errors import EdgedError
 from edged.frames.cameras import check_sources
@@ -75,7 +75,7 @@ class Reconfiguration:
             if mode is not None:
                 # the limits are tried first: once the board runs in another mode there is no quick way back
                 tried = LimitLayers(self._config.limits, profile).in_force
-                loop.calls.call(lambda: loop.governor.check(tried, clock.mono_ns()))
+                loop.calls.call(lambda: loop.governor.check(tried))
                 extra.append(f"power mode {self._modes.set(mode).current}")
             changes, limits = loop.calls.call(lambda: (loop.limits.take_profile(profile), loop.limits.layers.in_force))
             changes += extra

@@ -42,7 +42,7 @@ class RequestHandler:
     def __init__(
         self, loop: Loop, modes: PowerModeManager, reconfiguration: Reconfiguration, reload: Callable[[], Reloaded]
     ) -> None:
-        """`reload` is the reconfiguration's, with the service manager told."""
+        """`reload`: the reconfiguration's, with notifications to the service manager."""
         self._loop = loop
         self._modes = modes
         self._reconfiguration = reconfiguration

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from edged import clock
@@ -16,37 +15,27 @@ from edged.loop.object_tracks import ObjectTracks
 from edged.loop.seen_messages import seen_fields
 from edged.vision.decoder import Decode
 from edged.vision.letterbox import Letterbox
-from edged.vision.results import Detections, Seen, best_score
+from edged.vision.results import Detections, Seen
 
 
-@dataclass(frozen=True)
-class Timing:
-    """When a batch was begun, submitted and collected (monotonic), and the deadline in force."""
+class BatchMeta(NamedTuple):
+    """What the results of a batch have in common: the variant, the size of the batch, the estimated energy of one
+    frame, the deadline in force, and when the batch was begun, submitted and collected (monotonic)."""
 
+    variant: str
+    size: int
+    energy_mj: float | None
+    deadline_ms: float
     start_ns: int
     submitted_ns: int
     collected_ns: int
-    deadline_ms: float
 
 
 class Decoded(NamedTuple):
-    """What the engine saw in one frame: not sent yet, since a better variant may look again. `post_ms`: decoding."""
+    """What the engine saw in one frame, and how long decoding took."""
 
     objects: Seen
     post_ms: float
-
-    def confidence(self) -> float | None:
-        """The best score, which is the first; None where nothing was seen, rightly or wrongly."""
-        return best_score(self.objects)
-
-
-class ResultMeta(NamedTuple):
-    """How a result came about: the variant, its batch, the estimated energy, and whether it is a second look."""
-
-    variant: str
-    batch: int
-    energy_mj: float | None
-    escalated: bool
 
 
 class ResultPublisher:
@@ -70,35 +59,34 @@ class ResultPublisher:
         objects = self._decode(outputs, index, letterbox)
         return Decoded(objects, (clock.mono_ns() - begun_ns) / NS_PER_MS)
 
-    def publish(self, frame: Frame, seen: Decoded, made: ResultMeta, timing: Timing) -> bool:
+    def publish(self, frame: Frame, decoded: Decoded, batch: BatchMeta) -> bool:
         """Send it; whether it was on time."""
         latency = schema.Latency(
-            queue=(timing.start_ns - frame.mono_capture_ns) / NS_PER_MS,
-            pre=(timing.submitted_ns - timing.start_ns) / NS_PER_MS,
-            infer=(timing.collected_ns - timing.submitted_ns) / NS_PER_MS,
-            post=seen.post_ms,
+            queue=(batch.start_ns - frame.mono_capture_ns) / NS_PER_MS,
+            pre=(batch.submitted_ns - batch.start_ns) / NS_PER_MS,
+            infer=(batch.collected_ns - batch.submitted_ns) / NS_PER_MS,
+            post=decoded.post_ms,
         )
-        objects = seen.objects
+        objects = decoded.objects
         if isinstance(objects, Detections) and self._tracks.watches(frame.camera):
-            what = self._tracks.look(frame, objects)
+            fields = self._tracks.look(frame, objects)
         else:
-            what = seen_fields(objects, self._labels)
+            fields = seen_fields(objects, self._labels)
         sent = self._publisher.publish(
             schema.Result(
                 camera=frame.camera,
                 frame=frame.frame,
                 t_capture=frame.t_capture_ns / NS_PER_S,
                 mono_capture_ns=frame.mono_capture_ns,
-                variant=made.variant,
-                batch=made.batch,
+                variant=batch.variant,
+                batch=batch.size,
                 latency_ms=latency,
-                deadline_ms=timing.deadline_ms,
-                energy_mj=made.energy_mj,
+                deadline_ms=batch.deadline_ms,
+                energy_mj=batch.energy_mj,
                 width=frame.width,
                 height=frame.height,
                 ring=schema.RingRef(self._ring_name(frame.camera), frame.slot, frame.seq),
-                escalated=made.escalated,
-                **what,
+                **fields,
             )
         )
         return sent.deadline_met

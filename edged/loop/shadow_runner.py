@@ -96,7 +96,7 @@ class ShadowRunner:
         quiet: Callable[[], bool],
     ) -> None:
         """A batch came back whole from `variant`, begun at `start_ns`; its results are out and its lane is not reused
-        yet. `quiet` says whether no frame waits anywhere and nothing is in flight; asked only if it matters."""
+        yet. `quiet` says whether no frame waits anywhere and nothing is in flight; called only if needed."""
         now_ns = clock.mono_ns()
         self._frames += len(frames)
         oldest_ns = min([frame.mono_capture_ns for frame in frames])
@@ -173,7 +173,7 @@ class ShadowRunner:
             found[name] = objects
 
     def _run(self, lane: int, index: int, name: str, frame: Frame, found: dict[str, Seen]) -> Seen | None:
-        """One run of frame `index` of the lane, compared and told; None if it failed."""
+        """One run of frame `index` of the lane, compared and reported; None if it failed."""
         begin_ns = clock.mono_ns()
         try:
             outputs = self._pool.run_alone(lane, index, name)
@@ -217,7 +217,7 @@ class ShadowRunner:
             text = f"the accuracy guard leaves {name} alone, {LEAVE_ALONE_AFTER} shadow runs failed: {error.message}"
             self._event("shadow_failed", text, None, name)
 
-    # ---- what is said --------------------------------------------------------------------------------------------
+    # ---- what is published -----------------------------------------------------------------------------------------
 
     def _look(self, lane: int, index: int, frame: Frame, now_ns: int) -> None:
         """Measure the picture of a frame as the engine got it."""
@@ -237,7 +237,7 @@ class ShadowRunner:
         for change in changes:
             self._governor.observe(change, now_ns)
             if change.camera is None and len(self._look_due_ns) == 1:
-                continue  # it is that camera's veto, told already
+                continue  # that camera's veto, published already
             where = f"on {change.camera}" if change.camera is not None else "on all cameras"
             match change:
                 case Vetoed():

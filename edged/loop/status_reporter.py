@@ -1,7 +1,7 @@
-"""What the daemon says of itself: `status` per camera, `state` once a second, `telemetry`, and the workload.
+"""The daemon's own messages: `status` per camera, `state` once a second, `telemetry`; and the governor's workload.
 
 Runs on the engine loop's thread, except `housekeep`, which the housekeeping thread calls: it publishes every sample of
-the sensors, and the state, marked unhealthy, while the engine loop is stuck.
+the sensors, and while the engine loop is stuck the last state, marked unhealthy.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from edged.engines.pool import Pool
 from edged.frames.cameras import Cameras, CameraStatus
 from edged.governor.messages import Workload
 from edged.health import Heartbeats
-from edged.loop import event_log
 from edged.loop.governor_client import GovernorClient
 from edged.loop.limit_monitor import LimitMonitor
+from edged.loop.messages import log_camera
 from edged.loop.shadow_runner import ShadowRunner
 from edged.power.telemetry import Sample, Sampler
 from edged.power.throttle import Alarms
@@ -47,7 +47,7 @@ _UNOFFERED: Final = ("rate", "corrupt", "frozen")
 
 @dataclass(frozen=True)
 class Sources:
-    """What is reported on. `mode`: of the power profile in force; `recording`: how the log of decisions stands."""
+    """What is reported on. `mode`: of the power profile in force; `recording`: the state of the log of decisions."""
 
     manifest: Manifest
     cameras: Cameras
@@ -79,7 +79,7 @@ class StatusReporter:
         self._begun_ns = clock.mono_ns()
         self._results = {variant.name: 0 for variant in sources.pool.variants}
         self._latencies = {variant.name: deque[float](maxlen=LATENCIES) for variant in sources.pool.variants}
-        self._counted = (self._begun_ns, 0, 0)  # when, frames offered, frames late: as of the last workload
+        self._counted = (self._begun_ns, 0)  # when, frames offered: as of the last workload
         self._sample: Sample | None = None
         self._alarms = Alarms()
         self._changed: dict[str, None] = {}
@@ -102,29 +102,28 @@ class StatusReporter:
         self._limit_monitor.published(variant, on_time)
 
     def camera_changed(self, camera: str) -> None:
-        """Its state changed; called from within Cameras, so it is only noted, and said in the same turn."""
+        """Its state changed; called from within Cameras, so it is only noted here and published in the same turn."""
         self._changed[camera] = None
 
     def publish_changes(self, now_ns: int) -> None:
-        """Say which cameras changed their state since the last call."""
+        """Publish the status of the cameras whose state changed since the last call."""
         if self._changed:
             for camera in self._changed.keys() & set(self._cameras.names()):
                 status = self._publisher.publish(self._status(self._cameras.status(camera, now_ns)))
-                event_log.camera_changed(status)
+                log_camera(status)
             self._changed.clear()
 
     def workload(self, now_ns: int) -> Workload:
         """What the cameras offered since the last call."""
         statuses = [self._cameras.status(name, now_ns) for name in self._cameras.names()]
         offered = sum(s.captured - sum(s.drops.get(cause, 0) for cause in _UNOFFERED) for s in statuses)
-        late = sum(s.drops.get("late", 0) + s.drops.get("overload", 0) for s in statuses)
         self._limit_monitor.update_counters(offered, sum(s.drops.get("budget", 0) for s in statuses))
-        then_ns, offered_then, late_then = self._counted
-        self._counted = (now_ns, offered, late)
+        then_ns, offered_then = self._counted
+        self._counted = (now_ns, offered)
         seconds = max(now_ns - then_ns, 1) / NS_PER_S
         # a camera that was removed takes its counts with it
         frames_per_s = max(0, offered - offered_then) / seconds
-        return Workload(sum(s.state == "live" for s in statuses), frames_per_s, max(0, late - late_then), apart=True)
+        return Workload(sum(s.state == "live" for s in statuses), frames_per_s)
 
     def publish(self, now_ns: int) -> None:
         """Once a second: cameras that give no frames, the device, the whole state."""
@@ -150,7 +149,7 @@ class StatusReporter:
             stages=health.stages,
             budgets=self._limit_monitor.states(now_ns),
             guard=self._shadow.report(now_ns),
-            clock=self._governor.ceiling.report,
+            clock=self._governor.gpu_clock.report,
             mode=self._mode(),
             recording=self._recording(),
         )
@@ -170,13 +169,16 @@ class StatusReporter:
         self._overdue_ns = now_ns - EVERY_NS
         health = self._heartbeats.check(now_ns)
         uptime_s = (now_ns - self._begun_ns) / NS_PER_S
-        told = msgspec.structs.replace(self._state, healthy=False, stages=health.stages, uptime_s=uptime_s)
-        self._state = self._publisher.publish(told)
+        overdue = msgspec.structs.replace(self._state, healthy=False, stages=health.stages, uptime_s=uptime_s)
+        self._state = self._publisher.publish(overdue)
 
     def _status(self, status: CameraStatus) -> schema.Status:
         """Inside `state` its number is that of the last one sent, so that a late reader knows where it joined."""
         seq = self._publisher.last_seq(f"status/{status.camera}")
-        return schema.Status(**asdict(status), seq=seq, t_publish=clock.wall_ns() / NS_PER_S)
+        fields = asdict(status)
+        if status.stream is not None:
+            fields["stream"] = schema.Stream(**fields["stream"])
+        return schema.Status(**fields, seq=seq, t_publish=clock.wall_ns() / NS_PER_S)
 
     def _publish_telemetry(self, sample: Sample) -> None:
         """A sample that grows stale is another one: its values are unknown then."""
@@ -187,7 +189,7 @@ class StatusReporter:
             log.warning("%s", alarm.text)
             self._publisher.publish(schema.Event(kind=alarm.kind, text=alarm.text))
         values = asdict(sample)
-        del values["mono_ns"]
+        del values["mono_ns"], values["power_lag_s"], values["power_mean_s"]
         values |= {"missing": list(sample.missing), "battery": sample.battery and schema.Battery(**values["battery"])}
         self._telemetry = self._publisher.publish(schema.Telemetry(**values))
 

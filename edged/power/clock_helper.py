@@ -38,6 +38,7 @@ from edged.power.sysfs_reader import SysfsReader, whole
 
 SOCKET: Final = Path("/run/edged-clocks/clocks.sock")
 STATE: Final = Path("/run/edged-clocks/ceiling")
+HELD: Final = "another program holds the clock"
 LISTEN_FD: Final = 3
 LONGEST_LINE: Final = 64
 IDLE_EXIT_S: Final = 30.0
@@ -166,7 +167,7 @@ class Helper:
         if uid not in self._uids:
             refusal = f"user {uid} may not set the clock"
         elif self._client is not None:
-            refusal = "another program holds the clock"
+            refusal = HELD
         if refusal:
             log.warning("refused: %s", refusal)
             with peer, contextlib.suppress(OSError):  # it may be gone already

@@ -19,7 +19,7 @@ from typing import Final
 
 from edged import clock
 from edged.errors import EdgedError
-from edged.power.clock_helper import LONGEST_LINE, SOCKET
+from edged.power.clock_helper import HELD, LONGEST_LINE, SOCKET
 from edged.power.gpu import HZ_PER_MHZ, MOST_CLOCKS
 
 ANSWER_S: Final = 2.0
@@ -157,6 +157,13 @@ class ClockActuator:
             raise EdgedError("the clock helper has gone")
 
 
+class HeldElsewhereError(EdgedError):
+    """Another program, as the daemon that runs, has the clock helper to itself."""
+
+    def __init__(self, refusal: str) -> None:
+        super().__init__(f"the clock helper refuses: {refusal}", "stop that program first, as in: systemctl stop edged")
+
+
 class HeldCeiling:
     """The ceiling for one thread that waits for it, as for a measurement; the helper restores it when this is closed.
     `clocks_mhz` ascends: what the GPU has, up to the ceiling that the power mode leaves."""
@@ -206,6 +213,10 @@ class _Link:
             self.socket.connect(str(path))
             words = self._exchange("table").split()
             numbers = [int(word) for word in words[1 : MOST_CLOCKS + 2] if word.isdecimal()]
+            if words[:1] == ["no"]:
+                refusal = " ".join(words[1:])[:200]
+                held = refusal == HELD
+                raise HeldElsewhereError(refusal) if held else EdgedError(f"the clock helper refuses: {refusal}")
             if words[:1] != ["table"] or len(numbers) < 2:
                 raise EdgedError(f"the clock helper says {' '.join(words)[:LONGEST_LINE]!r}")
             self.old_hz, self.table = numbers[0], tuple(numbers[1:])

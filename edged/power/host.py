@@ -13,7 +13,7 @@ from typing import Final
 from edged import clock
 from edged.power.battery import read_battery
 from edged.power.cpu_memory import CpuMemory
-from edged.power.provider import Sample
+from edged.power.provider import Sample, counter_mean_s
 from edged.power.rails import plausible_w
 from edged.power.stuck_sensors import Load, stuck_temperatures
 from edged.power.sysfs_reader import SysfsReader
@@ -33,6 +33,7 @@ class HostProvider:
         self._files = SysfsReader(root)
         self._load = CpuMemory(self._files)
         self._stuck = stuck_temperatures()
+        self._interval_s = 0.0
         self._energy: dict[str, tuple[int, int]] = {}  # rail -> (microjoules, when)
 
     @property
@@ -55,6 +56,8 @@ class HostProvider:
             mono_ns=now_ns,
             power_w=power,
             power_estimated=estimated,
+            power_lag_s=0.0,
+            power_mean_s=counter_mean_s(self._interval_s),
             rails_w=rails,
             temperature_c=hottest(temperatures),
             temperatures_c=temperatures,
@@ -88,6 +91,7 @@ class HostProvider:
             return None
         now_ns = clock.mono_ns()
         self._energy[rail] = (now_uj, now_ns)
+        self._interval_s = 0.0 if before is None else max(0.0, (now_ns - before[1]) / clock.NS_PER_S)
         if before is None:
             missing.append(f"power of {rail} needs two readings; this is the first")
             return None

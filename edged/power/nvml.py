@@ -14,7 +14,7 @@ from typing import Any, Final
 from edged import clock
 from edged.errors import EdgedError
 from edged.power.host import NO_POWER, HostProvider
-from edged.power.provider import Sample
+from edged.power.provider import Sample, counter_mean_s
 from edged.power.stuck_sensors import Load, stuck_temperatures
 from edged.power.temperatures import NO_TEMPERATURES, hottest
 
@@ -24,6 +24,10 @@ except ImportError:  # why_not() says so
     pynvml = None
 
 RAIL: Final = "gpu"
+LAG_S: Final = 0.1
+"""The card's counters are renewed about ten times a second."""
+DRIVER_MEAN_S: Final = 1.0
+"""Over which the driver averages the power that it tells."""
 _SLOWDOWNS: Final = {
     "sw-power-cap": "nvmlClocksThrottleReasonSwPowerCap",
     "sw-thermal": "nvmlClocksThrottleReasonSwThermalSlowdown",
@@ -61,6 +65,7 @@ class NvmlProvider:
         self._events = dict.fromkeys(_SLOWDOWNS, 0)
         self._slowed = 0
         self._stuck = stuck_temperatures()
+        self._mean_s = DRIVER_MEAN_S
         self._energy: tuple[int, int] | None = None  # millijoules, when
 
     @property
@@ -88,6 +93,8 @@ class NvmlProvider:
             provider=self.name,
             power_w=power_w,
             power_estimated=estimated,
+            power_lag_s=LAG_S,
+            power_mean_s=self._mean_s,
             rails_w=dict(sample.rails_w) | {RAIL: watts},
             temperature_c=hottest(temperatures),
             temperatures_c=temperatures,
@@ -114,7 +121,10 @@ class NvmlProvider:
         energy, before = self.energy_mj(), self._energy
         self._energy = None if energy is None else (energy, now_ns)
         if energy is not None and before is not None and now_ns > before[1] and energy > before[0]:
-            return (energy - before[0]) / 1e3 / ((now_ns - before[1]) / clock.NS_PER_S)
+            seconds = (now_ns - before[1]) / clock.NS_PER_S
+            self._mean_s = counter_mean_s(seconds)
+            return (energy - before[0]) / 1e3 / seconds
+        self._mean_s = DRIVER_MEAN_S
         milliwatts = self._ask(missing, "power", pynvml.nvmlDeviceGetPowerUsage)
         if milliwatts == 0:
             missing.append("the GPU's power is unknown: it reads 0 W, and a card in use draws more")

@@ -12,6 +12,9 @@ STALE_AFTER_INTERVALS: Final = 3
 """A value older than this many intervals says nothing about the present."""
 
 
+LEAST_MEAN_S: Final = 0.05
+
+
 @dataclass(frozen=True)
 class BatteryReading:
     """All batteries of this machine together. `discharge_w` is below 0 while they charge; None: not known."""
@@ -25,16 +28,19 @@ class BatteryReading:
 class Sample:
     """One reading of the device. Unknown is None, never 0; `missing` says why, one sentence each.
 
-    `mono_ns` is when the values were read. `power_w` is the whole device's unless `power_estimated`. `temperature_c` is
-    the hottest of `temperatures_c`. `throttle_events` count since boot. `energy_j` is what the device used since the
-    sampler began, None until something is known of it, without the `energy_gap_s` in which it was not known. The
-    mappings are never changed after construction.
+    `mono_ns` is when the values were read. `power_w` is the whole device's unless `power_estimated`; it follows the
+    true power `power_lag_s` later, smoothed over about `power_mean_s` (defaults: an INA3221 as NVIDIA sets it).
+    `temperature_c` is the hottest of `temperatures_c`. `throttle_events` count since boot. `energy_j` is what the
+    device used since the sampler began, None until something is known of it, without the `energy_gap_s` in which it was
+    not known. The mappings are never changed after construction.
     """
 
     provider: str
     mono_ns: int
     power_w: float | None = None
     power_estimated: bool = False
+    power_lag_s: float = 0.2
+    power_mean_s: float = 0.4
     rails_w: Mapping[str, float | None] = field(default_factory=dict)
     temperature_c: float | None = None
     temperatures_c: Mapping[str, float | None] = field(default_factory=dict)
@@ -54,6 +60,11 @@ class Sample:
     def age_s(self, now_ns: int) -> float:
         """Seconds since the values were read."""
         return max(0, now_ns - self.mono_ns) / NS_PER_S
+
+
+def counter_mean_s(interval_s: float) -> float:
+    """The `power_mean_s` of a mean over the interval since the reading before."""
+    return max(LEAST_MEAN_S, interval_s / 2)
 
 
 class Provider(Protocol):

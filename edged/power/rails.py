@@ -57,12 +57,12 @@ PLAUSIBLE_W: Final = (-5.0, 1000.0)
 
 
 def is_jetson(files: SysfsReader) -> bool:
-    return any(word.startswith("nvidia,tegra") for word in _compatible(files))
+    return any(word.startswith("nvidia,tegra") for word in compatible(files))
 
 
 def find_module(files: SysfsReader) -> Module | None:
     """The module as the device tree names it; None if the table does not have it."""
-    for word in _compatible(files):
+    for word in compatible(files):
         named = re.fullmatch(r"nvidia,(p\d{4})-(\d{4})", word)
         for module in MODULES if named else ():
             if named and named[1] == module.board and (not module.skus or named[2] in module.skus):
@@ -72,7 +72,7 @@ def find_module(files: SysfsReader) -> Module | None:
 
 def module_named(files: SysfsReader) -> str:
     """What the device tree says it is, for a person."""
-    return next(iter(_compatible(files)), "a board without a device tree")
+    return next(iter(compatible(files)), "a board without a device tree")
 
 
 def read_rails(files: SysfsReader, missing: list[str]) -> dict[str, float | None]:
@@ -158,7 +158,8 @@ def plausible_w(rail: str, watts: float | None, missing: list[str]) -> float | N
     return None
 
 
-def _compatible(files: SysfsReader) -> list[str]:
+def compatible(files: SysfsReader) -> list[str]:
+    """The device tree's names of the board, the most specific first; empty without a device tree."""
     try:
         words = files.read(files.path(COMPATIBLE)).strip("\n").split("\0")
     except OSError:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from edged import clock
 from edged.power.host import HostProvider
-from edged.power.provider import Sample
+from edged.power.provider import Sample, counter_mean_s
 from edged.simulate.live_device import LiveDevice
 from edged.simulate.tables import NAMES, device_table
 
@@ -21,7 +21,8 @@ class SimulatedProvider:
         """`device` as `[power] simulated_device` names it."""
         self._device = device
         table = device_table(NAMES[device])
-        self._plant = LiveDevice(table, clock.mono_ns() / clock.NS_PER_S)
+        self._read_ns = clock.mono_ns()
+        self._plant = LiveDevice(table, self._read_ns / clock.NS_PER_S)
         self._unknown_w = max(table.active_w)
         self._active_w: Mapping[str, float] = {}
         self._lock = threading.Lock()
@@ -48,6 +49,7 @@ class SimulatedProvider:
     def read(self) -> Sample:
         host = self._host.read()
         now_ns = clock.mono_ns()
+        interval_s, self._read_ns = (now_ns - self._read_ns) / clock.NS_PER_S, now_ns
         with self._lock:
             power_w = self._plant.advance(now_ns / clock.NS_PER_S)
             junction_c, sink_c = self._plant.junction_c, self._plant.sink_c
@@ -56,6 +58,8 @@ class SimulatedProvider:
             mono_ns=now_ns,
             power_w=round(power_w, 3),
             power_estimated=True,
+            power_lag_s=0.0,
+            power_mean_s=counter_mean_s(interval_s),
             rails_w={f"{self._device} (simulated)": round(power_w, 3)},
             temperature_c=round(junction_c, 2),
             temperatures_c={"junction (simulated)": round(junction_c, 2), "sink (simulated)": round(sink_c, 2)},

@@ -1,4 +1,4 @@
-"""Frozen dataclasses to plain lists and back, exactly, by the annotations of their fields. Pure, any thread.
+"""Dataclasses to plain lists and back, exactly, by the annotations of their fields. Pure, any thread.
 
 `codec(kind)` compiles a type once into two functions. Numbers come back as what they were, int or float, to the last
 bit. What comes back is checked against the annotations, since a log is read from a file: ValueError for anything else.
@@ -32,7 +32,7 @@ class Codec(NamedTuple):
 
 @lru_cache(maxsize=256)
 def codec(kind: Any) -> Codec:
-    """For a dataclass, a NamedTuple, a number, a text, a tuple, a mapping, an array, None, or a union of such.
+    """For a dataclass, a NamedTuple, a number, a text, a tuple, a list, a mapping, an array, None, or a union of such.
 
     TypeError for a type that cannot be kept exactly: that is a fault of the program.
     """
@@ -45,6 +45,9 @@ def codec(kind: Any) -> Codec:
         return _union(arms)
     if origin is tuple:
         return _many(arms[0]) if len(arms) == 2 and arms[1] is Ellipsis else _row(arms)
+    if origin is list:
+        items = _many(arms[0])
+        return Codec(items.freeze, lambda data: list(items.thaw(data)), f"[{items.shape}]")
     if origin in (dict, Mapping) and arms[0] is str:
         return _mapping(arms[1])
     # numpy's NDArray: an alias of ndarray's own, and since numpy 2.5 one that Python keeps by its name

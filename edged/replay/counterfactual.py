@@ -17,20 +17,23 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from edged.clock import NS_PER_MS, NS_PER_S
-from edged.governor import governor
-from edged.governor.helm import Again, Answer, Asked, Helm, Start, Tap
+from edged.governor.governor import Governor, OnCall
 from edged.governor.messages import (
+    Answer,
     BatchDone,
     Budget,
     BudgetChanged,
     Choice,
     Device,
+    Request,
     Sensed,
     Skipped,
+    Start,
     Tick,
+    Variant,
     Waiting,
 )
-from edged.governor.standing import State
+from edged.governor.state import State
 
 NEAR_S: Final = 30.0
 STEP_NS: Final = NS_PER_S // 10
@@ -38,39 +41,37 @@ Change = Callable[[Budget], Budget]
 
 
 class Recorded:
-    """What a recorded run showed, by time; its replay tells it (`see` is a tap)."""
+    """What a recorded run showed, by time; its replay reports it with `on_call`. `first`: the first call and a snapshot
+    of the state after it."""
 
     def __init__(self) -> None:
-        self.first: tuple[int, Asked, State] | None = None
+        self.first: tuple[int, Request, State] | None = None
         self._warm_ms: dict[str, tuple[float, ...]] = {}
         self._any: list[tuple[int, float]] = []
         self._own: dict[str, list[tuple[int, float]]] = {}
-        self._confidences: list[tuple[int, float]] = []
         self._joules: list[tuple[int, dict[tuple[str, int], float]]] = []
 
-    def see(self, now_ns: int, asked: Asked, answer: Answer, state: State) -> None:
+    def on_call(self, now_ns: int, request: Request, answer: Answer, governor: Governor) -> None:
         if self.first is None:
-            self.first = (now_ns, asked, state)
-        match asked:
+            self.first = (now_ns, request, governor.snapshot())
+        match request:
             case BatchDone():
-                self._batch(now_ns, asked, state)
+                self._batch(now_ns, request, governor.state.variants)
             case Tick():
                 known = {
                     (v.name, k): joules
-                    for v in state.variants
+                    for v in governor.state.variants
                     for k in range(1, max(1, len(v.latency_ms)) + 1)
-                    if (joules := governor.energy_j(state, v.name, k)) is not None
+                    if (joules := governor.energy_j(v.name, k)) is not None
                 }
                 self._joules.append((now_ns, known))
 
-    def _batch(self, now_ns: int, done: BatchDone, state: State) -> None:
-        self._warm_ms = {v.name: v.latency_ms for v in state.variants}
+    def _batch(self, now_ns: int, done: BatchDone, variants: Sequence[Variant]) -> None:
+        self._warm_ms = {v.name: v.latency_ms for v in variants}
         if warm_ms := self._profile_ms(done.variant, done.batch):
             ratio = (now_ns, done.service_ms / warm_ms)
             self._any.append(ratio)
             self._own.setdefault(done.variant, []).append(ratio)
-        if done.confidences and not done.again:
-            self._confidences.append((now_ns, sum(done.confidences) / len(done.confidences)))
 
     def service_ms(self, variant: str, batch: int, now_ns: int) -> float:
         near = _nearest(self._own.get(variant, []), now_ns)
@@ -78,17 +79,13 @@ class Recorded:
             near = _nearest(self._any, now_ns)
         return (self._profile_ms(variant, batch) or 1.0) * (near[1] if near else 1.0)
 
-    def confidence(self, now_ns: int) -> float | None:
-        near = _nearest(self._confidences, now_ns)
-        return None if near is None else near[1]
-
     def joules(self, done: BatchDone, now_ns: int) -> float | None:
         """Of all its frames, as estimated then."""
         if not self._joules:
             return None
         i = bisect_right(self._joules, now_ns, key=lambda known: known[0]) - 1
         each = self._joules[max(0, i)][1].get((done.variant, done.batch))
-        return None if each is None else each * done.batch * done.serial
+        return None if each is None else each * done.batch
 
     def _profile_ms(self, variant: str, batch: int) -> float:
         warm = self._warm_ms.get(variant, ())
@@ -101,11 +98,11 @@ class Difference:
     """What other joules than the recorded ones do to the sensors. Heat and the power sensor's lag and averaging are
     linear, so the difference alone is followed, in steps of STEP_NS, and laid over what was recorded."""
 
-    def __init__(self, device: Device, now_ns: int) -> None:
+    def __init__(self, device: Device, lag_s: float, mean_s: float, now_ns: int) -> None:
         self._device = device
         self._bins: dict[int, float] = {}
-        self._lag = max(2, round(device.sensor_lag_s * NS_PER_S / STEP_NS))
-        self._gain = 1.0 - math.exp(-STEP_NS / NS_PER_S / max(1e-6, device.sensor_mean_s))
+        self._lag = max(2, round(lag_s * NS_PER_S / STEP_NS))
+        self._gain = 1.0 - math.exp(-STEP_NS / NS_PER_S / max(1e-6, mean_s))
         self._next = now_ns // STEP_NS
         self._late: list[float] = [0.0] * self._lag
         self.power_w = self.junction_c = self._sink_c = 0.0
@@ -135,25 +132,24 @@ class _Flight:
 
     end_ns: int
     done: BatchDone
-    waiting: Waiting
 
 
 class Counterfactual:
-    """The governor under the changed budget: `see` every recorded call once more, in order; the tap sees the run that
-    never was."""
+    """The governor under the changed budget: `see` every recorded call once more, in order; `on_call` gets those of the
+    counterfactual run."""
 
-    def __init__(self, recorded: Recorded, change: Change, tap: Tap) -> None:
+    def __init__(self, recorded: Recorded, change: Change, on_call: OnCall) -> None:
         assert recorded.first is not None
-        first_ns, asked, state = recorded.first
-        self._recorded, self._change, self._tap, self._first_ns = recorded, change, tap, first_ns
-        if not isinstance(asked, Start):  # else `see` begins
-            self._begin(Helm.resumed(state, tap), first_ns)
-            self._helm.observe(BudgetChanged(change(state.budget)), first_ns)
+        first_ns, request, state = recorded.first
+        self._recorded, self._change, self._on_call, self._first_ns = recorded, change, on_call, first_ns
+        if not isinstance(request, Start):  # else `see` begins
+            self._begin(Governor.resumed(state, on_call), first_ns)
+            self._governor.observe(BudgetChanged(change(state.budget)), first_ns)
 
-    def _begin(self, helm: Helm, now_ns: int) -> None:
+    def _begin(self, governor: Governor, now_ns: int) -> None:
         """A run of the daemon, from its start or from where the log begins."""
-        self._helm = helm
-        self._difference = Difference(helm.state.economy.tables.device, now_ns)
+        self._governor, power = governor, governor.state.power
+        self._difference = Difference(governor.state.device, power.lag_s, power.mean_s, now_ns)
         self._queue: list[int] = []  # capture times of the frames that wait
         self._left = 0  # of the recorded frames that waited, those that stayed
         self._flight: _Flight | None = None
@@ -161,31 +157,29 @@ class Counterfactual:
         self._like: Waiting | None = None
         self._known_j = True
 
-    def see(self, now_ns: int, asked: Asked, answer: Answer) -> None:
+    def see(self, now_ns: int, request: Request, answer: Answer) -> None:
         if now_ns < self._first_ns:  # what led to it is not in the log
             return
-        if isinstance(asked, Start):
-            self._begin(Helm(asked.variants, self._change(asked.budget), now_ns, asked.device, self._tap), now_ns)
+        if isinstance(request, Start):
+            budget = self._change(request.budget)
+            self._begin(Governor(request.variants, budget, now_ns, request.device, self._on_call), now_ns)
             return
         self._land(now_ns)
-        match asked:
-            case Again():
-                return
+        match request:
             case Waiting():
-                self._arrive(asked, answer, now_ns)
+                self._arrive(request, answer, now_ns)
             case BatchDone():
-                begin_ns = now_ns - round(asked.service_ms * asked.serial * NS_PER_MS)
-                self._book(asked, begin_ns, now_ns, -1)
+                self._count(request, now_ns - round(request.service_ms * NS_PER_MS), now_ns, -1)
             case Skipped():
-                self._left = max(0, self._left - asked.frames)
-                if asked.late and not self._queue:
-                    self._helm.observe(asked, now_ns)
+                self._left = max(0, self._left - request.frames)
+                if request.late and not self._queue:
+                    self._governor.observe(request, now_ns)
             case Sensed():
-                self._helm.observe(self._sensed(asked, now_ns), now_ns)
+                self._governor.observe(self._sensed(request, now_ns), now_ns)
             case BudgetChanged(budget):
-                self._helm.observe(BudgetChanged(self._change(budget)), now_ns)
+                self._governor.observe(BudgetChanged(self._change(budget)), now_ns)
             case _:
-                self._helm.observe(asked, now_ns)
+                self._governor.observe(request, now_ns)
 
     def _arrive(self, waiting: Waiting, answer: Answer, now_ns: int) -> None:
         """Those of the frames that wait which did not wait before."""
@@ -195,89 +189,69 @@ class Counterfactual:
         captured_ns = now_ns - round(waiting.age_ms * NS_PER_MS)
         self._queue += [captured_ns] * new
         self._like = waiting
-        gone = len(self._queue) - max(waiting.frames, len(waiting.cameras), self._helm.state.cameras)
+        gone = len(self._queue) - max(waiting.frames, len(waiting.cameras), self._governor.state.cameras)
         if gone > 0:  # a newer frame of the same camera takes its place
             del self._queue[:gone]
-            self._helm.observe(Skipped(gone, False), now_ns)
+            self._governor.observe(Skipped(gone, False), now_ns)
         self._serve(now_ns)
 
     def _serve(self, now_ns: int) -> None:
         """Choose for what waits, if the engine is free."""
-        like, budget = self._like, self._helm.state.budget
+        like, budget = self._like, self._governor.state.budget
         if self._flight is not None or like is None:
             return
         fresh = [at for at in self._queue if now_ns - at < budget.deadline_ms * NS_PER_MS]
         if len(fresh) < len(self._queue):
-            self._helm.observe(Skipped(len(self._queue) - len(fresh), True), now_ns)
+            self._governor.observe(Skipped(len(self._queue) - len(fresh), True), now_ns)
         self._queue = fresh
         if not fresh:
             return
         age_ms = (now_ns - fresh[0]) / NS_PER_MS
         n = len(fresh)
-        waiting = replace(
-            like, frames=n, age_ms=age_ms, last=self._last, weights=like.weights[:n], cameras=like.cameras[:n]
+        waiting = like._replace(
+            frames=n, age_ms=age_ms, last=self._last, weights=like.weights[:n], cameras=like.cameras[:n]
         )
-        choice = self._helm.choose(waiting, now_ns)
-        if choice.variant is None or choice.frames < 1:
+        choice = self._governor.choose(waiting, now_ns)
+        if choice.variant is None:
             self._queue = []
-            late = budget.of_all_frames and not self._helm.state.economy.rationed
-            self._helm.observe(Skipped(n, late), now_ns)
+            self._governor.observe(Skipped(n, choice.cause != "budget"), now_ns)
             return
         del self._queue[: choice.frames]
-        batch = max(1, min(choice.batch, choice.frames))
-        serial = max(1, choice.frames // batch)
-        self._fly(choice.variant, batch, serial, age_ms, waiting, now_ns)
+        self._run(choice.variant, choice.frames, age_ms, waiting.clock, now_ns)
 
-    def _fly(
-        self, variant: str, batch: int, serial: int, lead_ms: float, waiting: Waiting, now_ns: int, again: bool = False
-    ) -> None:
+    def _run(self, variant: str, batch: int, wait_ms: float, clock: int | None, now_ns: int) -> None:
         service_ms = self._recorded.service_ms(variant, batch, now_ns)
-        deadline_ms = self._helm.state.budget.deadline_ms
-        late = sum(batch for k in range(1, serial + 1) if lead_ms + k * service_ms > deadline_ms)
-        sure = self._recorded.confidence(now_ns)
-        confidences = () if sure is None else (sure,) * min(batch * serial, 64)
-        cameras = waiting.cameras[: len(confidences)] if len(waiting.cameras) >= len(confidences) else ()
-        done = BatchDone(
-            variant, batch, service_ms, lead_ms, late, confidences, waiting.contrast, waiting.clock, serial,
-            again=again, cameras=cameras,
-        )  # fmt: skip
-        end_ns = now_ns + round(serial * service_ms * NS_PER_MS)
-        self._book(done, now_ns, end_ns, +1)
-        self._flight = _Flight(end_ns, done, waiting)
+        late = batch if wait_ms + service_ms > self._governor.state.budget.deadline_ms else 0
+        done = BatchDone(variant, batch, service_ms, wait_ms, late, clock)
+        end_ns = now_ns + round(service_ms * NS_PER_MS)
+        self._count(done, now_ns, end_ns, +1)
+        self._flight = _Flight(end_ns, done)
 
     def _land(self, now_ns: int) -> None:
         """What ends before `now_ns`, and what is begun when it does."""
         while self._flight is not None and self._flight.end_ns <= now_ns:
             flight, self._flight = self._flight, None
-            done, end_ns = flight.done, flight.end_ns
-            self._last = done.variant
-            self._helm.observe(done, end_ns)
-            age_ms = done.lead_ms + done.service_ms * done.serial
-            if done.batch * done.serial == 1 and not done.again and done.confidences:
-                period_ms = flight.waiting.period_ms
-                again = self._helm.escalate(done, age_ms, period_ms, now_ns=end_ns)
-                if again is not None:
-                    self._fly(again, 1, 1, age_ms, flight.waiting, end_ns, again=True)
-                    continue
-            self._serve(end_ns)
+            self._last = flight.done.variant
+            self._governor.observe(flight.done, flight.end_ns)
+            self._serve(flight.end_ns)
 
-    def _book(self, done: BatchDone, begin_ns: int, end_ns: int, sign: int) -> None:
+    def _count(self, done: BatchDone, begin_ns: int, end_ns: int, sign: int) -> None:
         joules = self._recorded.joules(done, end_ns)
         if joules is None:
             self._known_j = False
         else:
             self._difference.add(begin_ns, end_ns, sign * joules)
 
-    def _sensed(self, said: Sensed, now_ns: int) -> Sensed:
+    def _sensed(self, sample: Sensed, now_ns: int) -> Sensed:
         """The recorded reading, as it would have been."""
         self._difference.advance(now_ns)
         if not self._known_j:
-            return replace(said, power_w=None, temperature_c=None, power_estimated=True)
+            return replace(sample, power_w=None, temperature_c=None, power_estimated=True)
         more_w, warmer_c = self._difference.power_w, self._difference.junction_c
         return replace(
-            said,
-            power_w=None if said.power_w is None else max(0.0, said.power_w + more_w),
-            temperature_c=None if said.temperature_c is None else said.temperature_c + warmer_c,
+            sample,
+            power_w=None if sample.power_w is None else max(0.0, sample.power_w + more_w),
+            temperature_c=None if sample.temperature_c is None else sample.temperature_c + warmer_c,
             power_estimated=True,
         )
 

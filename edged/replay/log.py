@@ -39,8 +39,8 @@ class Packer:
         self._last_ns = header.mono_ns
         return MAGIC + _frame(self._encoder.encode(header))
 
-    def add(self, at_ns: int, asked: Any, answer: Any = None) -> None:
-        self._records.append(record.freeze(at_ns - self._last_ns, asked, answer))
+    def add(self, at_ns: int, request: Any, answer: Any = None) -> None:
+        self._records.append(record.freeze(at_ns - self._last_ns, request, answer))
         self._last_ns = at_ns
 
     @property
@@ -64,7 +64,7 @@ class Source(Protocol):
 
 
 def header(source: Source, name: str) -> Header:
-    """The head of a log. UsageError for a file that is none, or that this edged cannot read."""
+    """The head of a log. UsageError for any other file, and for a log of another version."""
     if source.read(len(MAGIC)) != MAGIC:
         raise UsageError(f"{name} is not a log of edged", "give a file, or the directory, that [record] path names")
     body, torn = _body(source)
@@ -76,7 +76,10 @@ def header(source: Source, name: str) -> Header:
         raise UsageError(f"{name}: its header is damaged", "nothing in it can be read")
     if found.version != record.VERSION or found.shape != record.SHAPE:
         build = f"{'another build of ' if found.edged == edged.__version__ else ''}edged {found.edged[:40]}"
-        raise UsageError(f"{name} was recorded by {build}, whose records are other ones", f"replay it with {build}")
+        raise UsageError(
+            f"{name} is a log of version {found.version} by {build}, this edged replays version {record.VERSION}",
+            f"replay it with {build}",
+        )
     return found
 
 

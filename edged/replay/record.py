@@ -1,8 +1,8 @@
-"""The records of a log: what passed the governor's door, as lists that MessagePack writes compactly. Pure, any thread.
+"""The records of a log: every call to the governor, as lists that MessagePack writes compactly. Pure, any thread.
 
-A record is [code, nanoseconds since the record before, ...]. The codes stand in KINDS; what was asked and answered
-follows as its codec freezes it. A Snapshot is the governor's whole state: every file begins with one (or with the
-Start), so that it replays by itself; a Gap says how many records were lost, and a Snapshot follows it.
+A record is [code, nanoseconds since the record before, ...]. The codes are in KINDS; request and answer follow as their
+codecs freeze them. A Snapshot is the governor's whole state: every file begins with one (or with the Start), so that it
+replays by itself; a Gap says how many records were lost, and a Snapshot follows it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from edged.governor.helm import Again, Answer, Asked, Start
-from edged.governor.messages import Choice, Decision, Observation, Waiting
-from edged.governor.standing import State
+from edged.governor.messages import Answer, Choice, Decision, Observation, Request, Start, Waiting
+from edged.governor.state import State
 from edged.replay.codec import Codec, codec
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 @dataclass(frozen=True)
@@ -44,21 +43,21 @@ class Sampled:
     json: str
 
 
-KINDS: Final[tuple[type, ...]] = (Snapshot, Gap, Sampled, Start, Waiting, Again, *typing.get_args(Observation))
+KINDS: Final[tuple[type, ...]] = (Snapshot, Gap, Sampled, Start, Waiting, *typing.get_args(Observation))
 _CODES: Final = {kind: code for code, kind in enumerate(KINDS)}
-_ASKED: Final = tuple(codec(kind) for kind in KINDS)
-_DECISION, _CHOICE, _VARIANT = codec(Decision), codec(Choice), codec(str | None)
+_REQUESTS: Final = tuple(codec(kind) for kind in KINDS)
+_DECISION, _CHOICE = codec(Decision), codec(Choice)
 
 
 def _answers(kind: type) -> Codec | None:
     if kind in (Snapshot, Gap, Sampled):
         return None
-    return _CHOICE if kind is Waiting else _VARIANT if kind is Again else _DECISION
+    return _CHOICE if kind is Waiting else _DECISION
 
 
-_ANSWERED: Final = tuple(_answers(kind) for kind in KINDS)
+_ANSWERS: Final = tuple(_answers(kind) for kind in KINDS)
 
-SHAPE: Final = hashlib.sha256("\n".join(c.shape for c in (*_ASKED, _DECISION, _CHOICE)).encode()).hexdigest()[:16]
+SHAPE: Final = hashlib.sha256("\n".join(c.shape for c in (*_REQUESTS, _DECISION, _CHOICE)).encode()).hexdigest()[:16]
 """Two logs with the same shape are read by the same code."""
 
 
@@ -87,36 +86,36 @@ class Entry:
     """A record as read. `answer_raw` is the answer's bytes, to be compared with those of a replay."""
 
     at_ns: int
-    asked: Asked | Snapshot | Gap | Sampled
+    request: Request | Snapshot | Gap | Sampled
     answer: Answer
     answer_raw: bytes
 
 
-def freeze(elapsed_ns: int, asked: Asked | Snapshot | Gap | Sampled, answer: Answer = None) -> list[Any]:
-    code = _CODES[type(asked)]
-    answered = _ANSWERED[code]
-    record = [code, elapsed_ns, _ASKED[code].freeze(asked)]
-    if answered is not None and answer is not None:
-        record.append(answered.freeze(answer))
+def freeze(elapsed_ns: int, request: Request | Snapshot | Gap | Sampled, answer: Answer = None) -> list[Any]:
+    code = _CODES[type(request)]
+    answers = _ANSWERS[code]
+    record = [code, elapsed_ns, _REQUESTS[code].freeze(request)]
+    if answers is not None and answer is not None:
+        record.append(answers.freeze(answer))
     return record
 
 
-def raw_answer(asked: object, answer: Answer) -> bytes:
+def raw_answer(request: object, answer: Answer) -> bytes:
     """The bytes of an answer; empty for none."""
-    answered = _ANSWERED[_CODES[type(asked)]]
-    return b"" if answered is None or answer is None else msgspec.msgpack.encode(answered.freeze(answer))
+    answers = _ANSWERS[_CODES[type(request)]]
+    return b"" if answers is None or answer is None else msgspec.msgpack.encode(answers.freeze(answer))
 
 
 def thaw(record: Any, before_ns: int) -> Entry:
-    """ValueError for what is no record."""
+    """ValueError for anything but a record."""
     if not isinstance(record, list) or not 3 <= len(record) <= 4:
-        raise ValueError("a record is not one")
+        raise ValueError("a record has another shape")
     code, elapsed_ns = record[0], record[1]
     if type(code) is not int or not 0 <= code < len(KINDS) or type(elapsed_ns) is not int:
         raise ValueError("a record is of no known kind")
-    asked = _ASKED[code].thaw(record[2])
-    answered = _ANSWERED[code]
+    request = _REQUESTS[code].thaw(record[2])
+    answers = _ANSWERS[code]
     answer, raw = None, b""
-    if len(record) == 4 and answered is not None:
-        answer, raw = answered.thaw(record[3]), msgspec.msgpack.encode(record[3])
-    return Entry(before_ns + elapsed_ns, asked, answer, raw)
+    if len(record) == 4 and answers is not None:
+        answer, raw = answers.thaw(record[3]), msgspec.msgpack.encode(record[3])
+    return Entry(before_ns + elapsed_ns, request, answer, raw)

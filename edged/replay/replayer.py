@@ -2,7 +2,7 @@
 
 Replay begins at a Start or a Snapshot and follows the records one by one. After a Gap it waits for the next Snapshot:
 what lies between cannot be known. A Snapshot met on the way must equal the state reached. A log may hold several runs;
-the monotonic clock begins anew with each boot, so a Timeline tells the time that people are shown.
+the monotonic clock restarts with each boot, so a Timeline gives the time that people are shown.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import msgspec
 
 from edged.clock import NS_PER_S
 from edged.errors import EdgedError
-from edged.governor.helm import Again, Answer, Asked, Helm, Start, Tap
-from edged.governor.messages import Choice, Decision, Waiting
-from edged.governor.standing import State
+from edged.governor.governor import Governor, OnCall
+from edged.governor.messages import Answer, Choice, Decision, Request, Start, Waiting
+from edged.governor.state import State
 from edged.replay.codec import codec
 from edged.replay.record import Entry, Gap, Sampled, Snapshot, raw_answer
 
@@ -33,7 +33,6 @@ class Outcome:
     """from the first record to the last, or to the difference; what lies between two boots is not in it"""
     decisions: int = 0
     choices: int = 0
-    escalations: int = 0
     gaps: int = 0
     lost: int = 0
     unchecked: int = 0
@@ -43,12 +42,18 @@ class Outcome:
 
     @property
     def compared(self) -> int:
-        return self.decisions + self.choices + self.escalations
+        return self.decisions + self.choices
 
     @property
     def exact(self) -> bool:
         """Nothing differed, and there was something to compare."""
         return self.difference is None and self.compared > 0
+
+    @property
+    def healthy(self) -> bool:
+        """Nothing differed, and there was something to compare, or a whole log that holds nothing of the kind: a file
+        that has just begun has the governor's state alone."""
+        return self.exact or (self.difference is None and self.records > 0 and not self.broken)
 
 
 class Timeline:
@@ -65,83 +70,79 @@ class Timeline:
         return self._last_ns
 
 
-def replay(entries: Iterable[Entry | str], tap: Tap | None = None) -> Outcome:
-    """Stops at the first difference: what follows it follows from it. `tap` sees every call that was made again, in
+def replay(entries: Iterable[Entry | str], on_call: OnCall | None = None) -> Outcome:
+    """Stops at the first difference: what follows it follows from it. `on_call` gets every call that was made again, in
     the time of a Timeline."""
-    outcome, helm, times = Outcome(), None, Timeline()
+    outcome, governor, times = Outcome(), None, Timeline()
     begun_ns: int | None = None
     for entry in entries:
         if isinstance(entry, str):
             outcome.broken.append(entry)
-            helm = None
+            governor = None
             continue
         outcome.records += 1
         at_ns = times.at(entry.at_ns)
         begun_ns = at_ns if begun_ns is None else begun_ns
         outcome.seconds = (at_ns - begun_ns) / NS_PER_S
         try:
-            helm, difference = _one(entry, helm, outcome)
+            governor, difference = _one(entry, governor, outcome)
         except EdgedError as error:
-            difference = f"{_name(entry.asked)}: recorded without trouble, now refused: {error.message}"
+            difference = f"{_name(entry.request)}: recorded without an error, now refused: {error.message}"
         if difference is not None:
             outcome.difference = difference
             break
-        if tap is not None and helm is not None and not isinstance(entry.asked, Snapshot | Gap | Sampled):
-            tap(at_ns, entry.asked, entry.answer, helm.state)
+        if on_call is not None and governor is not None and not isinstance(entry.request, Snapshot | Gap | Sampled):
+            on_call(at_ns, entry.request, entry.answer, governor)
     return outcome
 
 
-def _one(entry: Entry, helm: Helm | None, outcome: Outcome) -> tuple[Helm | None, str | None]:
-    asked = entry.asked
-    if isinstance(asked, Sampled):
-        return helm, None
-    if isinstance(asked, Gap):
+def _one(entry: Entry, governor: Governor | None, outcome: Outcome) -> tuple[Governor | None, str | None]:
+    request = entry.request
+    if isinstance(request, Sampled):
+        return governor, None
+    if isinstance(request, Gap):
         outcome.gaps += 1
-        outcome.lost += asked.lost
+        outcome.lost += request.lost
         return None, None
-    if isinstance(asked, Snapshot):
-        if helm is not None and _bytes(helm.state) != _bytes(asked.state):
-            return helm, "the governor's state is another one than that recorded"
-        return Helm.resumed(asked.state), None
-    if isinstance(asked, Start):
-        helm = Helm(asked.variants, asked.budget, entry.at_ns, asked.device)
+    if isinstance(request, Snapshot):
+        if governor is not None and _bytes(governor.state) != _bytes(request.state):
+            return governor, "the governor's state is another one than that recorded"
+        return Governor.resumed(request.state), None
+    if isinstance(request, Start):
+        governor = Governor(request.variants, request.budget, entry.at_ns, request.device)
         outcome.decisions += 1
-        return helm, _compare(entry, asked, helm.decision)
-    if helm is None:
+        return governor, _compare(entry, request, governor.decision)
+    if governor is None:
         outcome.unchecked += 1
         return None, None
-    answer = ask(helm, asked, entry.at_ns)
-    if isinstance(asked, Waiting):
+    answer = call(governor, request, entry.at_ns)
+    if isinstance(request, Waiting):
         outcome.choices += 1
-    elif isinstance(asked, Again):
-        outcome.escalations += 1
     elif answer is not None:
         outcome.decisions += 1
-    return helm, _compare(entry, asked, answer)
+    return governor, _compare(entry, request, answer)
 
 
-def ask(helm: Helm, asked: Asked, now_ns: int) -> Answer:
-    """The recorded call, made again: its answer as the tap would have seen it."""
-    if isinstance(asked, Waiting):
-        return helm.choose(asked, now_ns)
-    if isinstance(asked, Again):
-        return helm.escalate(asked.done, asked.age_ms, asked.period_ms, asked.frame, asked.weight, now_ns=now_ns)
-    assert not isinstance(asked, Start)
-    before = helm.decision
-    decision = helm.observe(asked, now_ns)
+def call(governor: Governor, request: Request, now_ns: int) -> Answer:
+    """The recorded call, made again: its answer as `on_call` would have got it."""
+    if isinstance(request, Waiting):
+        return governor.choose(request, now_ns)
+    assert not isinstance(request, Start)
+    before = governor.decision
+    decision = governor.observe(request, now_ns)
     return None if decision is before else decision
 
 
-def _compare(entry: Entry, asked: Asked, answer: Answer) -> str | None:
-    if raw_answer(asked, answer) == entry.answer_raw:
+def _compare(entry: Entry, request: Request, answer: Answer) -> str | None:
+    if raw_answer(request, answer) == entry.answer_raw:
         return None
-    return f"{_name(asked)}: {_told(entry.answer, answer)}"
+    return f"{_name(request)}: {_difference(entry.answer, answer)}"
 
 
-def _told(recorded: Answer, now: Answer) -> str:
+def _difference(recorded: Answer, now: Answer) -> str:
     """Which field of the answer differs."""
     if isinstance(recorded, Decision | Choice) and type(now) is type(recorded):
-        for name in recorded.__dataclass_fields__:
+        for name in _fields(recorded):
             was, is_now = getattr(recorded, name), getattr(now, name)
             if repr(was) != repr(is_now):
                 return f"{type(now).__name__.lower()}.{name} was {_short(was)}, is now {_short(is_now)}"
@@ -153,8 +154,12 @@ def _short(value: object) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def _name(asked: Any) -> str:
-    return f"at {type(asked).__name__}"
+def _fields(answer: Decision | Choice) -> Iterable[str]:
+    return answer._fields if isinstance(answer, Choice) else answer.__dataclass_fields__
+
+
+def _name(request: Any) -> str:
+    return f"at {type(request).__name__}"
 
 
 def _bytes(state: State) -> bytes:

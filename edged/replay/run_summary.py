@@ -1,7 +1,7 @@
-"""A run as figures over time: what passed the governor's door in, what a table and a plot show out. Pure.
+"""A run as figures over time: every call to the governor in, what a table and a plot show out. Pure.
 
-`see` is a tap: a simulated run, a recorded one and one that never was are told the same way. Times are seconds from the
-first thing seen; power and temperature are what the sensors showed.
+`on_call` is the governor's hook: a simulated run, a recorded one and a counterfactual one are summarised the same way.
+Times are seconds from the first call; power and temperature are what the sensors showed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.clock import NS_PER_S
-from edged.governor.helm import Answer, Asked, Start
-from edged.governor.messages import BatchDone, Budget, BudgetChanged, Decision, Sensed, Skipped, Variant
-from edged.governor.standing import State
+from edged.governor.governor import Governor
+from edged.governor.messages import (
+    Answer,
+    BatchDone,
+    Budget,
+    BudgetChanged,
+    Decision,
+    Request,
+    Sensed,
+    Skipped,
+    Start,
+    Variant,
+)
 
 Array = NDArray[np.floating[Any]]
 LONGEST_HOLD_S: Final = 10.0
@@ -26,14 +36,13 @@ LONGEST_HOLD_S: Final = 10.0
 
 
 class Ran(NamedTuple):
-    """A batch (or `serial` of them): `latency_ms` is capture to publish of its oldest frame."""
+    """A batch: `latency_ms` is capture to publish of its oldest frame."""
 
     at_s: float
     variant: str
     frames: int
     latency_ms: float
     late: int
-    again: bool
 
 
 class Read(NamedTuple):
@@ -87,29 +96,30 @@ class RunSummary:
     decisions: list[tuple[float, Decision]] = field(default_factory=list)
     end_s: float = 0.0
 
-    def see(self, now_ns: int, asked: Asked, answer: Answer, state: State) -> None:
+    def on_call(self, now_ns: int, request: Request, answer: Answer, governor: Governor) -> None:
         if self.begun_ns is None:
             self.begun_ns = now_ns
-            self.variants = state.variants
-            self.budgets.append((0.0, state.budget))
+            self.variants = governor.state.variants
+            self.budgets.append((0.0, governor.state.budget))
         at_s = (now_ns - self.begun_ns) / NS_PER_S
         self.end_s = max(self.end_s, at_s)
-        match asked:
+        match request:
             case BatchDone():
-                latency_ms = asked.lead_ms + asked.service_ms * asked.serial
-                frames = asked.batch * asked.serial
-                self.runs.append(Ran(at_s, asked.variant, frames, latency_ms, asked.late, asked.again))
+                latency_ms = request.wait_ms + request.service_ms
+                self.runs.append(Ran(at_s, request.variant, request.batch, latency_ms, request.late))
             case Sensed():
-                self.readings.append(Read(at_s, asked.power_w, asked.temperature_c, asked.charge))
+                battery = request.battery
+                charge = None if battery is None else battery.charge_j / battery.capacity_j
+                self.readings.append(Read(at_s, request.power_w, request.temperature_c, charge))
             case Skipped():
-                self.given_up.append(GivenUp(at_s, asked.frames, asked.late))
+                self.given_up.append(GivenUp(at_s, request.frames, request.late))
             case BudgetChanged(budget):
                 self.budgets.append((at_s, budget))
             case Start():  # of another run: what it changed in the bundle stands beside what was
-                known = {variant.name: variant for variant in (*self.variants, *asked.variants)}
+                known = {variant.name: variant for variant in (*self.variants, *request.variants)}
                 self.variants = tuple(known.values())
-                if asked.budget != self.budgets[-1][1]:
-                    self.budgets.append((at_s, asked.budget))
+                if request.budget != self.budgets[-1][1]:
+                    self.budgets.append((at_s, request.budget))
         if isinstance(answer, Decision):
             self.decisions.append((at_s, answer))
 
@@ -153,22 +163,22 @@ class RunSummary:
         return np.arange(len(watts)) + 1.0, np.concatenate([np.full(window - 1, math.nan), means])
 
     def summary(self) -> Summary:
-        firsts = [run for run in self.runs if not run.again]
-        results = sum(run.frames for run in firsts)
-        late = sum(run.late for run in firsts)
+        results = sum(run.frames for run in self.runs)
+        late = sum(run.late for run in self.runs)
         given_up = sum(g.frames for g in self.given_up if not g.late)
         dropped = sum(g.frames for g in self.given_up if g.late)
         offered = results + given_up + dropped
         accuracy = {v.name: v.accuracy for v in self.variants}
         shares = {
-            v.name: sum(run.frames for run in firsts if run.variant == v.name) / max(1, results) for v in self.variants
+            v.name: sum(run.frames for run in self.runs if run.variant == v.name) / max(1, results)
+            for v in self.variants
         }
-        known = [(run.frames - run.late, a) for run in firsts if (a := accuracy.get(run.variant)) is not None]
+        known = [(run.frames - run.late, a) for run in self.runs if (a := accuracy.get(run.variant)) is not None]
         earned, timely = sum(n * a for n, a in known), sum(n for n, _ in known)
         watts = self.by_second()
         seen = watts[np.isfinite(watts)]
         celsius, charge = self.sensed("temperature_c")[1], self.sensed("charge")[1]
-        switches = sum(a.variant != b.variant for a, b in pairwise(firsts))
+        switches = sum(a.variant != b.variant for a, b in pairwise(self.runs))
         mean_w = float(seen.mean()) if len(seen) else None
         return Summary(
             seconds=self.end_s,

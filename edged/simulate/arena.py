@@ -1,11 +1,13 @@
-"""One policy through one scenario: frames come, the policy decides, the plant answers, the run is scored. Pure.
+"""One policy through one scenario: frames come, the policy decides, the device answers, the run is scored. Pure.
 
 A policy is told the nominal profile and the limits (`NominalProfile`), then sees only what a device would show it:
-readings, the frames that wait, and what became of those it ran.
+samples of the sensors, the frames that arrive, and what became of those it ran. It keeps its own queue.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +28,8 @@ from edged.simulate.tables import (
     DeviceTable,
 )
 
+TICK_S = 0.5
+
 
 @dataclass(frozen=True)
 class NominalProfile:
@@ -37,6 +41,8 @@ class NominalProfile:
     idle_w: Array
     available: tuple[bool, ...]
     cameras: int
+    weights: tuple[float, ...]
+    together: bool
     fps: float
     duration_s: float
     deadline_s: float
@@ -55,62 +61,70 @@ class NominalProfile:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """One tick's frames, of all cameras. `last_engine` is -1 before the first."""
+class Arrival:
+    """Frame `index` of the run, of one camera."""
+
+    index: int
+    camera: int
+    at_s: float
+    contrast: float
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The engine is free: what a policy may know of now. `last_engine` is -1 before the first batch."""
 
     at_s: float
-    age_s: float
-    contrast: float
     clock: int
     last_engine: int
     cap_w: float
     throttled: bool
     may_switch_clock: bool
-    period_s: float
-    frames: int
 
 
 @dataclass(frozen=True)
 class Action:
-    """`engine` None skips the tick; `batched`: all frames at once, else one after the other."""
+    """The clock to run at, and a batch: frames by index, on `engine`; `serial`: one after the other instead. No frames:
+    nothing runs now. `waits`: the policy still has frames to run."""
 
     clock: int
-    engine: int | None = None
-    frames: int = 1
-    batched: bool = False
+    engine: int = -1
+    frames: tuple[int, ...] = ()
+    serial: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`latency_s` is that of one batch-1 inference; `finished_age_s`: capture to the last result."""
+    """`latency_s` is that of one batch-1 inference; `finished_age_s`: capture of the oldest frame to the last
+    result."""
 
     begin_s: float
     end_s: float
     engine: int
     clock: int
-    batch: int
     frames: int
+    serial: bool
     latency_s: float
     late: int
-    confidence: float
-    contrast: float
-    cold: bool
-    again: bool
     finished_age_s: float
 
 
 class Policy(Protocol):
-    """A frame that waited too long is `dropped` unseen. `escalate` may name an engine to run the frame again on."""
+    """`dropped`: what the policy gave up since it was last asked: (for want of time, by choice)."""
 
-    def start(self, brief: NominalProfile) -> None: ...
+    def start(self, nominal: NominalProfile) -> None: ...
     def sense(self, reading: Reading) -> None: ...
-    def decide(self, waiting: Waiting) -> Action: ...
+    def tick(self, at_s: float) -> None: ...
+    def veto(self, engine: int, camera: int | None, vetoed: bool, at_s: float) -> None: ...
+    def arrive(self, arrival: Arrival) -> None: ...
+    @property
+    def waiting(self) -> bool: ...
+    def decide(self, moment: Moment) -> Action: ...
     def done(self, outcome: Outcome) -> None: ...
-    def escalate(self, waiting: Waiting, outcome: Outcome) -> int | None: ...
-    def dropped(self, waiting: Waiting) -> None: ...
+    def dropped(self) -> tuple[int, int]: ...
 
 
-def brief(truth: Truth) -> NominalProfile:
+def nominal_profile(truth: Truth) -> NominalProfile:
     table = truth.table
     return NominalProfile(
         table=table,
@@ -119,6 +133,8 @@ def brief(truth: Truth) -> NominalProfile:
         idle_w=np.array(table.idle_w, float),
         available=tuple(bool(x) for x in truth.available),
         cameras=truth.cameras,
+        weights=truth.weights,
+        together=not truth.apart,
         fps=float(truth.fps[0]),
         duration_s=truth.duration_s,
         deadline_s=truth.deadline_s,
@@ -140,124 +156,110 @@ def run(truth: Truth, policy: Policy, fixed_clock: bool = False) -> Score:
 
 class _Run:
     def __init__(self, truth: Truth, policy: Policy, fixed_clock: bool) -> None:
-        policy.start(brief(truth))
+        policy.start(nominal_profile(truth))
         self._truth, self._policy = truth, policy
         self._plant = Plant(truth, len(truth.idle_w) - 1)
-        n = len(truth.tick)
-        self._tally = Tally(np.zeros(n), np.zeros(n, dtype=int))
-        self._free_s = 0.0
-        self._clock_changed_s = float("inf") if fixed_clock else -1e9
+        self._tally = Tally.of(truth.frames)
+        self._clock_changed_s = math.inf if fixed_clock else -1e9
         self._last_engine = -1
         self._last_used_s = [-1e9] * len(ENGINES)
+        self._now_s = 0.0
+        self._next = 0
+        self._ticked_s = 0.0
+        self._vetoes = list(truth.veto_changes)
 
     def whole(self) -> Score:
-        truth, tick = self._truth, self._truth.tick
-        period_s = 1.0 / truth.fps[0]
-        for i in range(len(tick)):
-            if i:
-                period_s += 0.2 * ((tick[i] - tick[i - 1]) - period_s)
-            begin_s = max(float(tick[i]), self._free_s)
-            if begin_s >= truth.duration_s - 0.1:
+        truth, policy, end_s = self._truth, self._policy, self._truth.duration_s - 0.1
+        while True:
+            self._arrivals()
+            if policy.waiting:
+                if self._now_s >= end_s:
+                    break
+                self._pass(self._now_s)
+                self._decide()
+            elif self._next < truth.frames and truth.arrived_s(self._next) < end_s:
+                self._now_s = max(self._now_s, min(truth.arrived_s(self._next), self._ticked_s + TICK_S))
+                self._pass(self._now_s)
+            else:
                 break
-            self._pass(begin_s)
-            if self._plant.off_until_s > begin_s:
-                self._tally.dropped += truth.cameras
-                self._free_s = max(self._free_s, float(tick[i]))
-                continue
-            self._tick(i, begin_s, float(period_s))
         self._pass(truth.duration_s)
+        self._count_drops()
         return score(truth, self._plant.log, self._tally)
 
+    def _arrivals(self) -> None:
+        truth = self._truth
+        while self._next < truth.frames and truth.arrived_s(self._next) <= self._now_s:
+            j, self._next = self._next, self._next + 1
+            tick = truth.tick_of(j)
+            if self._plant.off_until_s > truth.arrived_s(j):
+                self._tally.dropped += 1
+                continue
+            self._policy.arrive(Arrival(j, truth.camera_of(j), truth.arrived_s(j), float(truth.contrast[tick])))
+
     def _pass(self, to_s: float) -> None:
+        """Let the time go on: readings, vetoes and ticks come as it does."""
         for reading in self._plant.advance(to_s):
             self._policy.sense(reading)
+        while self._vetoes and self._vetoes[0][0] <= to_s:
+            at_s, engine, camera, vetoed = self._vetoes.pop(0)
+            self._policy.veto(engine, camera, vetoed, at_s)
+        if to_s >= self._ticked_s + TICK_S:
+            self._ticked_s = to_s
+            self._policy.tick(to_s)
 
-    def _tick(self, i: int, begin_s: float, period_s: float) -> None:
-        truth, plant, tally, n = self._truth, self._plant, self._tally, self._truth.cameras
+    def _decide(self) -> None:
+        truth, plant, begin_s = self._truth, self._plant, self._now_s
         may_switch = begin_s - self._clock_changed_s >= CLOCK_DWELL_S and not plant.throttled
-        age_s = begin_s - float(truth.tick[i])
         cap_w = float(truth.cap_w[min(truth.steps - 1, int(begin_s / 0.1))])
-        waiting = Waiting(
-            begin_s, age_s, float(truth.contrast[i]), plant.running_clock, self._last_engine, cap_w, plant.throttled,
-            may_switch, period_s, n,
-        )  # fmt: skip
-        if age_s >= truth.deadline_s:
-            tally.dropped += n
-            tally.late += n
-            tally.processed += n
-            self._policy.dropped(waiting)
-            return
-        action = self._policy.decide(waiting)
+        moment = Moment(begin_s, plant.running_clock, self._last_engine, cap_w, plant.throttled, may_switch)
+        action = self._policy.decide(moment)
+        self._count_drops()
         if action.clock != plant.clock and may_switch:
             plant.set_clock(action.clock)
             self._clock_changed_s = begin_s
-            tally.clock_changes += 1
+            self._tally.clock_changes += 1
             begin_s += CLOCK_STALL_S
-        if action.engine is None or action.frames <= 0 or not truth.available[action.engine]:
-            tally.skipped += n
-            self._free_s = max(self._free_s, begin_s)
-            return
-        self._infer(i, begin_s, waiting, action, action.engine)
+        if action.frames and truth.available[action.engine]:
+            begin_s = self._infer(begin_s, action.engine, action.frames, action.serial)
+        self._now_s = max(self._now_s, begin_s)
 
-    def _infer(self, i: int, begin_s: float, waiting: Waiting, action: Action, engine: int) -> None:
-        truth, tally, frames = self._truth, self._tally, action.frames
+    def _infer(self, begin_s: float, engine: int, frames: Sequence[int], serial: bool) -> float:
+        truth, tally, count = self._truth, self._tally, len(frames)
         if engine != self._last_engine:
             tally.engine_changes += 1
             begin_s += ENGINE_STALL_S
-        one_s, cold = self._latency(i, engine, begin_s)
-        factor = frames**truth.table.batch_power if action.batched and frames > 1 else 1.0
-        runs = 1 if action.batched or frames == 1 else frames
+        tick = truth.tick_of(frames[0])
+        one_s = self._latency_s(tick, engine, begin_s)
+        factor = 1.0 if serial else count**truth.table.batch_power
+        runs = count if serial else 1
         end_s = begin_s + runs * one_s * factor
         clock = self._plant.running_clock
-        self._plant.spend(begin_s, end_s, truth.energy_j(i, engine, clock, factor) * runs)
-        arrived_s, gain, late = float(truth.tick[i]), accuracy(engine, truth.difficulty[i]), 0
-        got = 0.0
-        for k in range(runs):
-            count = frames // runs
-            if begin_s + (k + 1) * one_s * factor - arrived_s <= truth.deadline_s:
-                got += count * gain
-            else:
-                late += count
-        tally.processed += frames
-        tally.skipped += waiting.frames - frames
-        self._last_engine, self._last_used_s[engine] = engine, end_s
-        confidence = float(1.0 - 0.8 * truth.difficulty[i] + truth.confidence_noise[i])
-        outcome = Outcome(
-            begin_s, end_s, engine, clock, frames if action.batched and frames > 1 else 1, frames, one_s, late,
-            confidence, waiting.contrast, cold, False, end_s - arrived_s,
-        )  # fmt: skip
-        self._policy.done(outcome)
-        if waiting.frames == 1 and late == 0:
-            second = self._policy.escalate(waiting, outcome)
-            if second is not None and truth.available[second]:
-                end_s, got = self._again(i, second, outcome, got)
+        self._plant.spend(begin_s, end_s, truth.energy_j(tick, engine, clock, factor) * runs)
+        late = 0
+        for place, j in enumerate(frames):
+            done_s = begin_s + (place + 1) * one_s if serial else end_s
+            on_time = done_s - truth.arrived_s(j) <= truth.deadline_s
+            late += not on_time
+            counts = on_time and not truth.is_vetoed(engine, truth.camera_of(j), begin_s)
+            gained = accuracy(engine, truth.difficulty[truth.tick_of(j)])
+            tally.add(j, int(end_s), counts, gained, truth.weights[truth.camera_of(j)])
         tally.late += late
-        tally.accuracy[i] = got
-        tally.finished_s[i] = int(end_s)
-        self._free_s = end_s
-
-    def _again(self, i: int, engine: int, first: Outcome, got: float) -> tuple[float, float]:
-        """The same frame on another engine; the better of two results on time counts."""
-        truth = self._truth
-        begin_s = first.end_s + ENGINE_STALL_S
-        one_s, cold = self._latency(i, engine, begin_s)
-        end_s = begin_s + one_s
-        self._plant.spend(begin_s, end_s, truth.energy_j(i, engine, first.clock, 1.0))
-        self._tally.escalations += 1
-        age_s = end_s - float(truth.tick[i])
-        if age_s <= truth.deadline_s:
-            got = max(got, accuracy(engine, truth.difficulty[i]))
+        tally.processed += count
         self._last_engine, self._last_used_s[engine] = engine, end_s
-        self._policy.done(
-            Outcome(
-                begin_s, end_s, engine, first.clock, 1, 1, one_s, 0, first.confidence, first.contrast, cold, True, age_s
-            )
-        )
-        return end_s, got
+        age_s = end_s - min([truth.arrived_s(j) for j in frames])
+        self._policy.done(Outcome(begin_s, end_s, engine, clock, count, serial, one_s, late, age_s))
+        return end_s
 
-    def _latency(self, i: int, engine: int, at_s: float) -> tuple[float, bool]:
-        one_s = self._truth.latency_s(i, engine, self._plant.running_clock)
+    def _count_drops(self) -> None:
+        late, chosen = self._policy.dropped()
+        self._tally.dropped += late
+        self._tally.late += late
+        self._tally.processed += late
+        self._tally.skipped += chosen
+
+    def _latency_s(self, tick: int, engine: int, at_s: float) -> float:
+        one_s = self._truth.latency_s(tick, engine, self._plant.running_clock)
         if self._plant.throttled:
             one_s *= THROTTLED_FACTOR
         cold = at_s - self._last_used_s[engine] > COLD_AFTER_S
-        return one_s * (1.0 + COLD_FACTOR) if cold else one_s, cold
+        return one_s * (1.0 + COLD_FACTOR) if cold else one_s

@@ -1,165 +1,211 @@
-"""The governor at the wheel of a simulated device: translates what the arena tells and asks, decides nothing. Pure.
+"""The governor with a simulated device: schedule, dispatcher and governor as the engine loop has them. Pure.
 
-`limits` is what a profile or an operator asks beyond the scenario's own limits; a tap records the run as it would a
+`limits` is what a profile or an operator asks beyond the scenario's own limits; `on_call` records the run as it would a
 daemon's.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import Final
 
 from edged.clock import NS_PER_S
-from edged.governor import messages
-from edged.governor.helm import Helm, Tap
+from edged.frames.frame import DropCause, Frame, PixelFormat
+from edged.frames.schedule import Scheduler
+from edged.governor.governor import Governor, OnCall
 from edged.governor.messages import (
     BatchDone,
     Battery,
+    BatteryBudget,
     Budget,
     BudgetChanged,
+    ClockRange,
     Device,
     Observation,
     Sensed,
     Skipped,
     Tick,
+    Unvetoed,
     Variant,
+    Vetoed,
     Workload,
 )
-from edged.simulate.arena import Action, NominalProfile, Outcome, Waiting
+from edged.loop.dispatcher import Dispatcher
+from edged.simulate.arena import Action, Arrival, Moment, NominalProfile, Outcome
 from edged.simulate.device import Reading
-from edged.simulate.tables import (
-    ACCURACY,
-    ACCURACY_SLOPE,
-    CLOCK_DWELL_S,
-    CLOCK_STALL_S,
-    COLD_FACTOR,
-    DLA,
-    ENGINE_STALL_S,
-    ENGINES,
-    LEAKAGE_W_PER_C,
-)
+from edged.simulate.tables import ACCURACY, ACCURACY_SLOPE, ENGINES, LEAKAGE_W_PER_C, TYPICAL
 
-PLAN_EVERY_S: Final = 0.5
+WORKLOAD_S: Final = 1.0
+"""How often the engine loop counts what the cameras offer."""
+LIVE_S: Final = 2.0
 NO_CAP_W: Final = 1e6
 """A scenario always has a cap; this one is none."""
-NOTHING_ASKED: Final = Budget(deadline_ms=1000.0, deadline_quantile=0.99, min_accuracy=0.0)
+DEFAULT_LIMITS: Final = Budget(deadline_ms=1000.0, deadline_quantile=0.99, min_accuracy=0.0, min_fps=0.2)
+TIME_CAUSES: Final[frozenset[DropCause]] = frozenset({"late", "overload", "torn"})
 
 
-def variants(brief: NominalProfile) -> list[Variant]:
-    """The device's engines as a bundle's profile would tell of them."""
+def variants(nominal: NominalProfile) -> list[Variant]:
+    """The device's engines as a bundle with a device profile describes them."""
     found = []
     for i, name in enumerate(ENGINES):
-        if not brief.available[i]:
+        if not nominal.available[i]:
             continue
-        top = float(brief.latency_s[i, -1]) * 1000
+        top = float(nominal.latency_s[i, -1]) * 1000
         found.append(
             Variant(
                 name,
-                ACCURACY[i] - messages.TYPICAL * ACCURACY_SLOPE[i],
-                tuple(top * k**brief.table.batch_power for k in range(1, brief.cameras + 1)),
-                tuple(float(x) / float(brief.latency_s[i, -1]) for x in brief.latency_s[i]),
-                tuple(float(x) for x in brief.active_w[i]),
-                ACCURACY_SLOPE[i],
-                "dla" if i == DLA else "gpu",
+                ACCURACY[i] - TYPICAL * ACCURACY_SLOPE[i],
+                tuple(top * k**nominal.table.batch_power for k in range(1, nominal.cameras + 1)),
+                tuple(float(x) / float(nominal.latency_s[i, -1]) for x in nominal.latency_s[i]),
+                tuple(float(x) for x in nominal.active_w[i]),
             )
         )
     return found
 
 
-def device(brief: NominalProfile, fixed_clock: bool) -> Device:
-    table = brief.table
+def device(nominal: NominalProfile) -> Device:
+    table = nominal.table
     return Device(
-        tuple(float(x) for x in brief.idle_w), fixed_clock, LEAKAGE_W_PER_C, table.junction_j_per_c, table.sink_j_per_c,
-        table.junction_sink_c_per_w, table.sink_air_c_per_w, brief.sensor_lag_s, brief.sensor_mean_s,
-        ENGINE_STALL_S * 1000, CLOCK_STALL_S * 1000, CLOCK_DWELL_S, COLD_FACTOR,
+        tuple(float(x) for x in nominal.idle_w), True, LEAKAGE_W_PER_C, table.junction_j_per_c, table.sink_j_per_c,
+        table.junction_sink_c_per_w, table.sink_air_c_per_w,
     )  # fmt: skip
 
 
 class GovernorPolicy:
     """A policy of the arena. Deadline, window, temperature and cap are the scenario's; quantile, accuracy floor and
-    energy are those of `limits`. `profiled`: with a device profile; without one only latency and accuracy are known,
-    and the watts are learnt."""
+    energy are those of `limits`. `profiled`: with a device profile; without one only the warm latencies and the
+    accuracies are known, as in a daemon without a profile, and the watts are learnt."""
 
     def __init__(
         self,
         fixed_clock: bool = False,
         profiled: bool = True,
-        limits: Budget = NOTHING_ASKED,
-        tap: Tap | None = None,
+        limits: Budget = DEFAULT_LIMITS,
+        on_call: OnCall | None = None,
     ) -> None:
-        self._fixed_clock, self._profiled, self._limits, self._tap = fixed_clock, profiled, limits, tap
+        self._fixed_clock, self._profiled, self._limits, self._on_call = fixed_clock, profiled, limits, on_call
 
-    def start(self, brief: NominalProfile) -> None:
-        self.brief = brief
-        known, costs = variants(brief), device(brief, self._fixed_clock)
+    def start(self, nominal: NominalProfile) -> None:
+        self.nominal = nominal
+        known = variants(nominal)
         if not self._profiled:
             known = [replace(v, clock_factor=(), active_w=()) for v in known]
-        self._engines = {v.name: ENGINES.index(v.name) for v in known}
         battery = None
-        if brief.capacity_wh is not None:
-            forecast = tuple(float(x) for x in brief.forecast_w)
-            battery = Battery(brief.capacity_wh, brief.duration_s, forecast, brief.forecast_step_s)
+        if nominal.capacity_wh is not None:
+            battery = BatteryBudget(nominal.duration_s, tuple(float(x) for x in nominal.forecast_w))
         self.budget = replace(
-            self._limits, deadline_ms=brief.deadline_s * 1000, power_w=None, power_window_s=brief.window_s,
-            temperature_c=brief.limit_c, battery=battery,
+            self._limits, deadline_ms=nominal.deadline_s * 1000, power_w=None, power_window_s=nominal.window_s,
+            temperature_c=nominal.limit_c, battery=battery,
         )  # fmt: skip
-        self.helm = Helm(known, self.budget, 0, costs if self._profiled else None, self._tap)
-        self._tell(Workload(brief.cameras, brief.fps * brief.cameras, 0), 0.0)
-        self._planned_s = 0.0
-        self._clock = brief.clocks - 1
+        self.governor = Governor(known, self.budget, 0, device(nominal) if self._profiled else None, self._on_call)
+        self._observe(Workload(nominal.cameras, nominal.fps * nominal.cameras), 0.0)
+        if self._profiled and not self._fixed_clock:
+            self._observe(ClockRange(nominal.clocks - 1), 0.0)
+        self._schedule = Scheduler()
+        self._dispatcher = Dispatcher(self._schedule, self.governor, nominal.cameras, self._drop)
+        self._dispatcher.weights = {_name(i): weight for i, weight in enumerate(nominal.weights)}
+        self._clock = nominal.clocks - 1
+        self._seen_s: dict[int, float] = {}
+        self._offered = 0
+        self._counted_s = self._at_s = 0.0
+        self._late = self._saved = 0
+        self._untold: deque[tuple[int, bool]] = deque()
+
+    # --- what the arena reports ---------------------------------------------------------------------------------------
 
     def sense(self, reading: Reading) -> None:
-        said = Sensed(reading.power_w, reading.temperature_c, reading.charge, reading.sun_w, self._clock)
-        self._tell(said, reading.at_s)
+        store = None
+        if reading.charge is not None and self.nominal.capacity_wh is not None:
+            capacity_j = self.nominal.capacity_wh * 3600
+            store = Battery(reading.charge * capacity_j, capacity_j, reading.sun_w)
+        clock = self._clock if self._profiled else None
+        sensed = Sensed(
+            reading.power_w, reading.temperature_c, clock, battery=store, power_lag_s=self.nominal.sensor_lag_s,
+            power_mean_s=self.nominal.sensor_mean_s,
+        )  # fmt: skip
+        self._observe(sensed, reading.at_s)
 
-    def decide(self, waiting: Waiting) -> Action:
-        self._clock = waiting.clock
-        cap_w = waiting.cap_w if waiting.cap_w < NO_CAP_W else None
+    def tick(self, at_s: float) -> None:
+        if at_s - self._counted_s >= WORKLOAD_S:
+            live = max(1, sum(at_s - seen_s < LIVE_S for seen_s in self._seen_s.values()))
+            weights = [self.nominal.weights[camera] for camera in self._seen_s]
+            mean = sum(weights) / len(weights) if weights else 1.0
+            self._observe(Workload(live, self._offered / (at_s - self._counted_s), mean), at_s)
+            self._offered, self._counted_s = 0, at_s
+        self._observe(Tick(), at_s)
+
+    def veto(self, engine: int, camera: int | None, vetoed: bool, at_s: float) -> None:
+        where = None if camera is None else _name(camera)
+        kind = Vetoed if vetoed else Unvetoed
+        self._observe(kind(ENGINES[engine], "the scenario says so", where), at_s)
+
+    def arrive(self, arrival: Arrival) -> None:
+        self._offered += 1
+        self._seen_s[arrival.camera] = arrival.at_s
+        captured_ns = _ns(arrival.at_s)
+        frame = Frame(
+            _name(arrival.camera), arrival.index, 0, 0, 0, 0, PixelFormat.NV12, captured_ns, captured_ns, "arrival"
+        )
+        weight = self._dispatcher.weights[frame.camera]
+        drop = self._schedule.offer(frame, captured_ns + _ns(self.nominal.deadline_s), weight)
+        if drop is not None:
+            self._drop(drop.frame, drop.cause)
+
+    @property
+    def waiting(self) -> bool:
+        return len(self._schedule) > 0
+
+    def decide(self, moment: Moment) -> Action:
+        self._clock, at_s = moment.clock, moment.at_s
+        cap_w = moment.cap_w if moment.cap_w < NO_CAP_W else None
         if self.budget.power_w != cap_w:
             self.budget = replace(self.budget, power_w=cap_w)
-            self._tell(BudgetChanged(self.budget), waiting.at_s)
-        if waiting.at_s - self._planned_s >= PLAN_EVERY_S:
-            self._planned_s = waiting.at_s
-            self._tell(Workload(waiting.frames, waiting.frames / waiting.period_s, 0), waiting.at_s)
-            self._tell(Tick(), waiting.at_s)
-        asked = messages.Waiting(
-            frames=waiting.frames,
-            age_ms=waiting.age_s * 1000,
-            period_ms=waiting.period_s * 1000,
-            contrast=waiting.contrast,
-            last=ENGINES[waiting.last_engine] if waiting.last_engine >= 0 else None,
-            clock=waiting.clock,
-            may_switch_clock=waiting.may_switch_clock,
-        )
-        choice = self.helm.choose(asked, _ns(waiting.at_s))
-        self._clock = waiting.clock if choice.clock is None else choice.clock
-        if 0 < choice.frames < waiting.frames:
-            self._tell(Skipped(waiting.frames - choice.frames, False), waiting.at_s)
-        if choice.variant is None:
-            self._tell(Skipped(waiting.frames, False), waiting.at_s)
-            return Action(self._clock)
-        return Action(self._clock, self._engines[choice.variant], choice.frames, choice.batch > 1)
+            self._observe(BudgetChanged(self.budget), at_s)
+        now_ns = _ns(at_s)
+        clock = moment.clock if self._profiled else None
+        chosen = self._dispatcher.next(now_ns, now_ns, False, clock)
+        self._report_drops(at_s)
+        asked = self._clock
+        if self._profiled and not self._fixed_clock and moment.may_switch_clock:
+            asked = self._clock = self.governor.state.plan.clock
+        if chosen is None:
+            return Action(asked)
+        frames, variant = chosen
+        return Action(asked, ENGINES.index(variant), tuple([frame.frame for frame in frames]))
 
     def done(self, outcome: Outcome) -> None:
-        batch_s = outcome.latency_s * outcome.batch**self.brief.table.batch_power
-        lead_s = outcome.finished_age_s - (outcome.end_s - outcome.begin_s)
-        self._done = BatchDone(
-            ENGINES[outcome.engine], outcome.batch, batch_s * 1000, max(0.0, lead_s) * 1000, outcome.late,
-            (outcome.confidence,), outcome.contrast, outcome.clock, outcome.frames // outcome.batch, outcome.cold,
-            outcome.again,
-        )  # fmt: skip
-        self._tell(self._done, outcome.end_s)
+        service_s = outcome.end_s - outcome.begin_s
+        wait_ms = max(0.0, outcome.finished_age_s - service_s) * 1000
+        clock = outcome.clock if self._profiled else None
+        done = BatchDone(ENGINES[outcome.engine], outcome.frames, service_s * 1000, wait_ms, outcome.late, clock)
+        self._observe(done, outcome.end_s)
 
-    def escalate(self, waiting: Waiting, outcome: Outcome) -> int | None:
-        period_ms = waiting.period_s * 1000
-        again = self.helm.escalate(self._done, outcome.finished_age_s * 1000, period_ms, now_ns=_ns(outcome.end_s))
-        return None if again is None else self._engines[again]
+    def dropped(self) -> tuple[int, int]:
+        counts = self._late, self._saved
+        self._late = self._saved = 0
+        return counts
 
-    def dropped(self, waiting: Waiting) -> None:
-        self._tell(Skipped(waiting.frames, True), waiting.at_s)
+    # --- to the governor ----------------------------------------------------------------------------------------------
 
-    def _tell(self, observation: Observation, at_s: float) -> None:
-        self.helm.observe(observation, _ns(at_s))
+    def _drop(self, frame: Frame, cause: DropCause) -> None:
+        late = cause in TIME_CAUSES
+        self._late += late
+        self._saved += not late
+        self._untold.append((1, late))
+
+    def _report_drops(self, at_s: float) -> None:
+        for late in (True, False):
+            if count := sum(n for n, is_late in self._untold if is_late == late):
+                self._observe(Skipped(count, late), at_s)
+        self._untold.clear()
+
+    def _observe(self, observation: Observation, at_s: float) -> None:
+        self.governor.observe(observation, _ns(at_s))
+
+
+def _name(camera: int) -> str:
+    return f"camera-{camera}"
 
 
 def _ns(at_s: float) -> int:

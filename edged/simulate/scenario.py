@@ -4,7 +4,9 @@ The JSON's keys: name, dev (or a table), T (seconds), fps, n (cameras), D (deadl
 bat {cap_wh, soc0}, and the shapes amb, rsa (factor on the sink's resistance), co (a co-runner's W), gcont, mcont (GPU
 and memory contention, factors), sun (W), diff (difficulty 0..1); mis and rmis: how far this unit is from the profile;
 sens {hz, lag, tau, noise, lsb, gain, drop, stuck}; lsd, spike, ptail: the latency's noise; fcerr, fcbias: the
-forecast's. Each quantity has its own stream of chance, so changing one leaves the others as they were.
+forecast's. For a site as a daemon meets it: apart (each camera's frames come in their own time), weights (by camera),
+vetoes [{engine, camera or none, during}], outages [{camera, during}]. Each quantity has its own stream of chance, so
+changing one leaves the others as they were.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from edged.simulate.tables import ACCURACY, ACCURACY_SLOPE, DLA, ENGINES, STALL_
 
 FORECAST_STEP_S: Final = 30.0
 MAX_TICKS: Final = 2_000_000
+JITTER: Final = 0.05
+"""Standard deviation of the time between two frames of a camera, as a share of it; assumed."""
 GPU_SHARE: Final = (1.0, 0.9, 0.85, 0.8, 0.0)
 MEMORY_SHARE: Final = (0.5, 0.8, 1.0, 1.0, 0.6)
 """How much of the GPU's and of the memory's contention each engine feels; assumed."""
@@ -51,8 +55,13 @@ class Truth:
         self.window_s = int(scenario.get("W", 30))
         self.limit_c = float(scenario.get("Tlim", 90))
         self.battery: Mapping[str, float] | None = scenario.get("bat")
+        self.apart = bool(scenario.get("apart", False))
+        weights = np.array(scenario.get("weights", [1.0] * self.cameras), float)
+        self.weights = tuple((weights / weights.mean()).tolist())
+        self._vetoes = [(ENGINES.index(v["engine"]), v.get("camera"), *v["during"]) for v in scenario.get("vetoes", [])]
         self._surroundings()
         self._unit()
+        self.camera: list[int] = []
         self.tick = self._ticks()
         self.at_step = np.minimum(self.steps - 1, (self.tick / STEP_S).astype(int))
         self._scene()
@@ -61,6 +70,32 @@ class Truth:
         self._forecast()
         self.junction_c = float(scenario.get("tj0", self.ambient_c[0] + 12))
         self.sink_c = self.junction_c - (8.0 if "tj0" in scenario else 4.0)
+
+    @property
+    def frames(self) -> int:
+        return len(self.tick) if self.apart else len(self.tick) * self.cameras
+
+    def tick_of(self, frame: int) -> int:
+        """Where the arrays by tick have this frame."""
+        return frame if self.apart else frame // self.cameras
+
+    def camera_of(self, frame: int) -> int:
+        return self.camera[frame] if self.apart else frame % self.cameras
+
+    def arrived_s(self, frame: int) -> float:
+        return self._arrived_s[frame if self.apart else frame // self.cameras]
+
+    @property
+    def veto_changes(self) -> list[tuple[float, int, int | None, bool]]:
+        """(when, engine, camera or None for all, whether it is vetoed from then on), in order."""
+        begins = [(begin_s, engine, camera, True) for engine, camera, begin_s, _ in self._vetoes]
+        return sorted([*begins, *[(end_s, engine, camera, False) for engine, camera, _, end_s in self._vetoes]])
+
+    def is_vetoed(self, engine: int, camera: int, at_s: float) -> bool:
+        return any(
+            engine == e and where in (None, camera) and begin_s <= at_s < end_s
+            for e, where, begin_s, end_s in self._vetoes
+        )
 
     def latency_s(self, tick: int, engine: int, clock: int) -> float:
         """Of one batch-1 inference of this tick on a warm engine."""
@@ -132,15 +167,35 @@ class Truth:
         self.available[DLA] = table.dla
 
     def _ticks(self) -> Array:
-        ticks, at = [], 0.013
-        if float(self.fps.mean()) * self.duration_s > MAX_TICKS:
+        """When frames come: of all cameras at once, or (`apart`) each in its own time, with a little jitter; a camera
+        that is out gives none."""
+        cameras = self.cameras if self.apart else 1
+        if float(self.fps.mean()) * self.duration_s * cameras > MAX_TICKS:
             raise UsageError(
                 f"scenario {self.scenario['name']}: fps gives more than {MAX_TICKS} frames in all", "lower T or fps"
             )
+        if not self.apart:
+            ticks = self._times(0.013, 0.0, self._random(15))
+            self._arrived_s = ticks
+            return np.array(ticks)
+        rng, outages = self._random(15), self.scenario.get("outages", [])
+        arrivals = []
+        for camera in range(cameras):
+            times = self._times(float(rng.uniform(0.0, 1.0 / self.fps[0])), JITTER, rng)
+            out = [(o["during"][0], o["during"][1]) for o in outages if o["camera"] == camera]
+            arrivals += [(at, camera) for at in times if not any(begin <= at < end for begin, end in out)]
+        arrivals.sort()
+        self.camera = [camera for _, camera in arrivals]
+        self._arrived_s = [at for at, _ in arrivals]
+        return np.array(self._arrived_s)
+
+    def _times(self, first_s: float, jitter: float, rng: np.random.Generator) -> list[float]:
+        times, at = [], first_s
         while at < self.duration_s - 0.2:
-            ticks.append(at)
-            at += 1.0 / self.fps[min(self.steps - 1, int(at / STEP_S))]
-        return np.array(ticks)
+            times.append(at)
+            wobble = 1.0 + jitter * float(rng.normal()) if jitter else 1.0
+            at += max(0.2, wobble) / float(self.fps[min(self.steps - 1, int(at / STEP_S))])
+        return times
 
     def _scene(self) -> None:
         """Difficulty: a slow shape and a correlated flicker; a frame's contrast tells of it only loosely."""

@@ -111,6 +111,7 @@ def budget(limits: Mapping[str, float | None]) -> Budget:
     return replace(
         Budget(known.deadline_ms, known.deadline_quantile, known.min_accuracy),
         energy_wh=known.energy_wh,
+        min_fps=known.min_fps,
         energy_horizon_h=known.energy_horizon_h,
     )
 

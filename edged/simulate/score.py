@@ -1,4 +1,4 @@
-"""What a run was worth: the plant's log and the frames' results in, one score with its violations out. Pure.
+"""What a run was worth: the device's log and the frames' results in, one score with its violations out. Pure.
 
 The sum of the accuracies of on-time frames, without those that finished in a second in which the rolling power (1.5 %
 tolerance), the temperature (0.5 C) or the throttle was violated, minus MISS_PENALTY mean accuracies for each late frame
@@ -25,17 +25,31 @@ MISS_PENALTY: Final = 5.0
 
 @dataclass
 class Tally:
-    """The frames' side of a run. `accuracy`: delivered on time, by tick; `finished_s`: when, in whole seconds."""
+    """The frames' side of a run, by frame. `accuracy`: delivered on time, times the camera's weight; `finished_s`:
+    when, in whole seconds. `on_time`: results on time; `accuracies`: the sum of theirs, without weights."""
 
     accuracy: Array
     finished_s: np.ndarray[tuple[int], np.dtype[np.int64]]
+    on_time: int = 0
+    accuracies: float = 0.0
     processed: int = 0
     late: int = 0
     skipped: int = 0
     dropped: int = 0
     clock_changes: int = 0
     engine_changes: int = 0
-    escalations: int = 0
+
+    @classmethod
+    def of(cls, frames: int) -> Tally:
+        return cls(np.zeros(frames), np.zeros(frames, dtype=int))
+
+    def add(self, frame: int, finished_s: int, counts: bool, accuracy: float, weight: float) -> None:
+        """A result; `counts`: it came on time, from a variant that may run there."""
+        self.finished_s[frame] = finished_s
+        if counts:
+            self.accuracy[frame] = accuracy * weight
+            self.accuracies += accuracy
+            self.on_time += 1
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,6 @@ class Score:
     accuracy: float
     clock_changes: int
     engine_changes: int
-    escalations: int
     brownouts: int
 
 
@@ -79,13 +92,12 @@ def score(truth: Truth, log: Log, tally: Tally) -> Score:
     good = ~(over_power | over_heat | throttled)
     raw = float(tally.accuracy.sum())
     valid = float((tally.accuracy * good[np.minimum(tally.finished_s, seconds - 1)]).sum())
-    delivered = max(1, int((tally.accuracy > 0).sum()) * truth.cameras)
-    mean_accuracy = raw / delivered if raw > 0 else 0.5
+    mean_accuracy = tally.accuracies / tally.on_time if tally.on_time else 0.5
     excess = max(0.0, tally.late - MISS_FREE * tally.processed)
     return Score(
         score=max(0.0, valid - MISS_PENALTY * excess * mean_accuracy),
         raw=raw,
-        frames=len(truth.tick) * truth.cameras,
+        frames=truth.frames,
         processed=tally.processed,
         late=tally.late / max(1, tally.processed),
         power_violation=float(over_power.mean()),
@@ -94,9 +106,8 @@ def score(truth: Truth, log: Log, tally: Tally) -> Score:
         throttles=log.counts.throttles,
         mean_w=float(log.power_w.mean()),
         hottest_c=float(log.junction_c.max()),
-        accuracy=raw / delivered,
+        accuracy=mean_accuracy,
         clock_changes=tally.clock_changes,
         engine_changes=tally.engine_changes,
-        escalations=tally.escalations,
         brownouts=log.counts.brownouts,
     )

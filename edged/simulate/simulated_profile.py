@@ -16,13 +16,11 @@ def device(name: str) -> Device:
     known = table(name)
     return Device(
         idle_w=known.idle_w[-1:],
-        held=True,
         leakage_w_per_c=LEAKAGE_W_PER_C,
         junction_j_per_c=known.junction_j_per_c,
         sink_j_per_c=known.sink_j_per_c,
         junction_sink_c_per_w=known.junction_sink_c_per_w,
         sink_air_c_per_w=known.sink_air_c_per_w,
-        sensor_lag_s=0.0,
     )
 
 

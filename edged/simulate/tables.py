@@ -46,6 +46,10 @@ ACCURACY_SLOPE: Final = (0.300, 0.420, 0.480, 0.580, 0.425)
 """Accuracy on a scene of difficulty d is ACCURACY - ACCURACY_SLOPE * d; both assumed."""
 
 
+TYPICAL: Final = 0.4
+"""Difficulty of the data that the accuracy of a bundle is measured on."""
+
+
 @dataclass(frozen=True)
 class DeviceTable:
     """`latency_ms` and `active_w` by engine, batch 1 at the highest clock; `fixed_share` of the latency does not scale

@@ -19,6 +19,7 @@ from edged.engines.manifest import InputSpec
 from edged.engines.pool import Pool
 from edged.engines.scaler import Scaler
 from edged.errors import EdgedError
+from edged.frames.colour import Nv12ToBgr
 from edged.frames.frame import PixelFormat
 
 Image = NDArray[np.uint8]
@@ -114,7 +115,7 @@ class GpuLetterboxer(Geometries):
         """Let `pixels`, laid out as `format` says, be frame `index` of the lane's next batch. EdgedError if they are
         not a picture of the letterbox's source size."""
         _check_shape(pixels, letterbox, format)
-        self._scaler.put(lane, index, pixels, format is PixelFormat.NV12, letterbox)
+        self._scaler.put(lane, index, pixels, format.nv12_kind, letterbox)
 
 
 class Letterboxer(Geometries):
@@ -130,7 +131,7 @@ class Letterboxer(Geometries):
         super().__init__(spec)
         self._buffers = tuple(buffers)
         self._filled: list[list[Letterbox | None]] = [[None] * len(buffer) for buffer in buffers]
-        self._planes: dict[Letterbox, tuple[Image, Image]] = {}
+        self._planes: dict[Letterbox, tuple[Image, Image, Nv12ToBgr]] = {}
 
     def fill(self, letterbox: Letterbox, pixels: Image, format: PixelFormat, lane: int, index: int) -> None:
         """Scale `pixels`, laid out as `format` says, into frame `index` of the lane's buffer. EdgedError if they are
@@ -149,27 +150,27 @@ class Letterboxer(Geometries):
         if format is PixelFormat.BGR24:
             cv2.resize(pixels, size, dst=picture, interpolation=_INTERPOLATION)
             return
-        luma, chroma = self._scratch(letterbox)
+        luma, chroma, converter = self._scratch(letterbox)
         cv2.resize(pixels[:height], size, dst=luma, interpolation=_INTERPOLATION)
         colour = pixels[height:].reshape(height // 2, width // 2, 2)
         cv2.resize(colour, (size[0] // 2, size[1] // 2), dst=chroma, interpolation=_INTERPOLATION)
-        cv2.cvtColorTwoPlane(luma, chroma, cv2.COLOR_YUV2BGR_NV12, dst=picture)
+        converter.convert(luma, chroma, format, picture)
 
-    def _scratch(self, letterbox: Letterbox) -> tuple[Image, Image]:
+    def _scratch(self, letterbox: Letterbox) -> tuple[Image, Image, Nv12ToBgr]:
         planes = self._planes.get(letterbox)
         if planes is None:
             if len(self._planes) >= _MAX_GEOMETRIES:
                 self._planes.clear()
             width, height = letterbox.scaled_width, letterbox.scaled_height
-            planes = np.empty((height, width), np.uint8), np.empty((height // 2, width // 2, 2), np.uint8)
-            self._planes[letterbox] = planes
+            luma, chroma = np.empty((height, width), np.uint8), np.empty((height // 2, width // 2, 2), np.uint8)
+            planes = self._planes[letterbox] = luma, chroma, Nv12ToBgr(width, height)
         return planes
 
 
 def _check_shape(pixels: Image, letterbox: Letterbox, format: PixelFormat) -> None:
     width, height = letterbox.source_width, letterbox.source_height
     expected: tuple[int, ...] = (height, width, 3)
-    if format is PixelFormat.NV12:
+    if format.is_nv12:
         if width % 2 or height % 2:
             raise EdgedError(f"an NV12 picture of {width}x{height} pixels cannot be: both sides must be even")
         expected = (height * 3 // 2, width)

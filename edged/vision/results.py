@@ -81,10 +81,3 @@ class Embedding:
 
 
 Seen = Detections | Classes | ClassMap | Embedding
-
-
-def best_score(seen: Seen) -> float | None:
-    """The best score, which is the first; None where nothing was seen, or where the task has no scores."""
-    if isinstance(seen, ClassMap | Embedding) or not len(seen.scores):
-        return None
-    return float(seen.scores[0])

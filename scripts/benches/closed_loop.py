@@ -162,7 +162,7 @@ def _watch(daemon: RunningDaemon, story: RunSummary, seconds: float) -> None:
     deadline_ms = story.budgets[0][1].deadline_ms
     for at_s, result in _results(daemon, seconds):
         late = int(result.age_ms > deadline_ms)
-        story.runs.append(Ran(from_s + at_s, result.variant, 1, result.age_ms, late, False))
+        story.runs.append(Ran(from_s + at_s, result.variant, 1, result.age_ms, late))
     story.end_s = from_s + seconds
     if gone := _missed(daemon) - missed:
         story.given_up.append(GivenUp(from_s + seconds / 2, gone, True))

@@ -195,7 +195,7 @@ def kernel(report: Report, rounds: int) -> None:
             scaler = Scaler(gpu, target, 1, frames)
             pixels = _on_device(gpu, RingSpec(width, height, format_), frames)
             for index, address in enumerate(pixels):
-                scaler.place(0, index, address, format_ is PixelFormat.NV12, box)
+                scaler.place(0, index, address, format_.nv12_kind, box)
             moved = frames * (
                 _read_bytes(format_, width, height, box.scaled_width, box.scaled_height) + target.frame_bytes
             )

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edged.errors import UsageError
 from edged_calibration.graph.index import session
-from edged_calibration.graph.model_file import check_model, input_size, load_model
+from edged_calibration.graph.model_file import Wanted, check_model, input_size, load_model
 from tests.support.calibration import SIDE, classifier
 
 
@@ -69,7 +69,7 @@ def _unknown(model: onnx.ModelProto) -> None:
 
 
 def _opset(model: onnx.ModelProto) -> None:
-    model.opset_import[0].version = 11
+    model.opset_import[0].version = 6
 
 
 def _half(model: onnx.ModelProto) -> None:
@@ -81,7 +81,7 @@ def _two_inputs(model: onnx.ModelProto) -> None:
 
 
 def _loop(model: onnx.ModelProto) -> None:
-    model.graph.node.append(helper.make_node("If", ["logits"], ["out"], name="maybe"))
+    model.graph.node.append(helper.make_node("Loop", ["logits"], ["out"], name="maybe"))
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def _loop(model: onnx.ModelProto) -> None:
         (_side(3, "w"), "the width of its input is open"),
         (_custom, "Relu of com.example"),
         (_unknown, "Reluu"),
-        (_opset, "opset 11"),
+        (_opset, "opset 6"),
         (_half, "float16, expected float"),
-        (_two_inputs, "the inputs pixels, other"),
-        (_loop, "If (maybe)"),
+        (_two_inputs, "the input other 1 beside the picture"),
+        (_loop, "Loop (maybe)"),
     ],
 )
 def test_what_cannot_be_worked_on_is_named(change: Callable[[onnx.ModelProto], None], message: str) -> None:
@@ -108,9 +108,9 @@ def test_what_cannot_be_worked_on_is_named(change: Callable[[onnx.ModelProto], N
 
 def test_an_open_size_is_fixed_by_the_recipe_and_another_one_refused() -> None:
     model = changed(_side(2, "h"))
-    assert input_size(check_model(model, "m", SIDE, 64)) == (SIDE, 64)
+    assert input_size(check_model(model, "m", Wanted(SIDE, 64))) == (SIDE, 64)
     with pytest.raises(UsageError, match="its width is 32, not 48"):
-        check_model(classifier(), "m", 48, None)
+        check_model(classifier(), "m", Wanted(48))
 
 
 def test_weights_beside_the_model_are_taken_and_missed(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Ceiling:
 
 def test_latencies_are_ordered_and_tied_to_what_ran() -> None:
     bundle = load_bundle(SHIPPED)
-    found = measure(bundle, Meter(None, None, 0), EngineConfig("cpu", 1, 4), Plan(0.25, (1, 2), 0.1, power_mode="15W"))
+    found = measure(bundle, Meter(None, None, 0), EngineConfig("cpu", 1, 4), Plan(0.25, (1, 2), power_mode="15W"))
     assert found.conditions == Conditions(device_name(), "cpu", "15W", 1)
     assert not found.idle_w and found.power_provider == "scripted" and found.clocks_mhz == []
     digests = {file.sha256 for variant in bundle.manifest.variants for file in variant.files}
@@ -79,8 +79,8 @@ def test_latencies_are_ordered_and_tied_to_what_ran() -> None:
 
 
 def test_energy_is_what_is_above_idle() -> None:
-    meter = Meter(5.0, 9.0, idle_readings=4)  # one to begin with, two while idle, one at its end
-    found = measure(load_bundle(SHIPPED), meter, EngineConfig("cpu", 1, 1), Plan(0.25, idle_s=0.15))
+    meter = Meter(5.0, 9.0, idle_readings=5)  # one to begin with, three while idle, one at its end
+    found = measure(load_bundle(SHIPPED), meter, EngineConfig("cpu", 1, 1), Plan(0.25))
     assert found.idle_w == [pytest.approx(5.0)] and found.estimated
     for run in found.runs:
         assert run.energy_j is not None  # 4 W above idle, for as long as a frame takes on average
@@ -90,7 +90,7 @@ def test_energy_is_what_is_above_idle() -> None:
 def test_all_batches_and_clocks_are_measured_and_the_file_fits_what_the_daemon_runs(tmp_path: Path) -> None:
     bundle = load_bundle(write_bundle(tmp_path / "b", MODELS))
     ceiling = Ceiling()
-    found = measure(bundle, ceiling, EngineConfig("cpu", 2, 3), Plan(0.02, idle_s=0.1), ceiling)
+    found = measure(bundle, ceiling, EngineConfig("cpu", 2, 3), Plan(0.02), ceiling)
     assert ceiling.asked == [0, 1, 2] and found.clocks_mhz == [300.0, 600.0, 900.0]
     assert found.idle_w == [2.0, 3.0, 4.0]
     assert {(run.variant, run.batch, run.clock) for run in found.runs} == {
@@ -105,12 +105,12 @@ def test_on_a_gpu_the_pictures_go_through_its_scaler(tmp_path: Path, monkeypatch
     gpu = HostGpu()
     monkeypatch.setattr(pool_module, "runtimes", lambda config, manifest: [HostGpuRuntime(gpu)])
     bundle = load_bundle(write_bundle(tmp_path / "b", MODELS))
-    found = measure(bundle, Meter(None, None, 0), EngineConfig("auto", 1, 2), Plan(0.02, idle_s=0.1))
+    found = measure(bundle, Meter(None, None, 0), EngineConfig("auto", 1, 2), Plan(0.02))
     assert found.conditions == Conditions("host", "cuda") and "kernel" in gpu.calls
     assert {run.batch for run in found.runs} == {1, 2}
 
 
 def test_batches_without_the_first_are_refused() -> None:
     with pytest.raises(EdgedError, match="batch 1 is not among the batches") as refused:
-        measure(load_bundle(SHIPPED), Meter(None, None, 0), EngineConfig("cpu", 1, 1), Plan(0.1, (2,), 0.1))
+        measure(load_bundle(SHIPPED), Meter(None, None, 0), EngineConfig("cpu", 1, 1), Plan(0.1, (2,)))
     assert "from 1 to 1" in refused.value.hint

@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from edged.checks import device
 from edged.checks import gpu as gpu_room
-from edged.checks import sensors
-from edged.checks.doctor_finding import Finding
 from edged.checks.engines import engines
+from edged.checks.finding import Finding
 from edged.checks.gpu import gpu
 from edged.checks.open_questions import QUESTIONS, open_questions
+from edged.checks.power import gpu_clock
 from edged.cli import main
 from edged.commands import doctor as command
 from edged.config import PowerConfig
@@ -24,9 +28,15 @@ from edged.engines import cuda, ort_cuda
 from edged.engines import pool as pool_module
 from edged.engines.bundle import load_bundle
 from edged.engines.cuda import CudaError
+from edged.engines.device_profile import Conditions, device_name, profile_path
 from edged.engines.manifest import InputSpec
 from edged.engines.runtimes import runtimes
+from edged.power.clocks import HeldElsewhereError, held_ceiling
+from edged.power.host_paths import HostPaths
+from tests.support.bus import wait_for
+from tests.support.helped import Helper
 from tests.support.host_gpu import HostGpu, HostGpuRuntime
+from tests.support.jetson_tree import JetsonTree
 from tests.support.models import HEIGHT, WIDTH, center_model, manifest_for, write_bundle
 
 HOST = PowerConfig(provider="host")
@@ -35,7 +45,7 @@ pytestmark = pytest.mark.skipif(cuda.why_not() is None, reason="a GPU is here: t
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sensors, "PAUSE_S", 0.01)
+    monkeypatch.setattr(device, "PAUSE_S", 0.01)
 
 
 @pytest.fixture
@@ -49,7 +59,7 @@ def arguments(bundle: Path | None, **more: Any) -> argparse.Namespace:
 
 
 def outcomes(findings: list[Finding]) -> dict[str, str]:
-    return {finding.subject: finding.outcome for finding in findings}
+    return {finding.subject: finding.level for finding in findings}
 
 
 def test_it_says_exactly_what_could_not_be_tested_and_what_is_missing_for_it(bundle: Path) -> None:
@@ -102,7 +112,7 @@ def test_no_bundle_is_a_failure_and_the_machine_is_told_all_the_same(tmp_path: P
 
 def test_no_provider_is_a_failure_of_that_alone(bundle: Path) -> None:
     found = list(command.examine(bundle, PowerConfig(provider="nvml"), 2))
-    (failed,) = [finding for finding in found if finding.outcome == "failed"]
+    (failed,) = [finding for finding in found if finding.level == "failed"]
     assert failed.subject == "sensors" and '[power] provider = "nvml"' in failed.text
     assert outcomes(found)["fp16 on cpu"] == "ok"
 
@@ -127,15 +137,16 @@ def test_the_gpu_is_held_against_the_cpu(bundle: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(gpu_room, "Gpu", open_gpu)
     found = list(gpu(InputSpec("image", WIDTH, HEIGHT)))
     assert [finding.subject for finding in found] == [
-        "gpu", "kernel, BGR24", "camera's memory, BGR24", "kernel, NV12", "camera's memory, NV12",
+        "gpu", "kernel, BGR24", "camera's memory, BGR24", "kernel, NV12", "camera's memory, NV12", "kernel, NV12_FULL",
+        "kernel, NV12_709", "kernel, NV12_709_FULL",
     ]  # fmt: skip
-    assert {finding.outcome for finding in found} == {"ok"} and opened[0].calls[-1] == "close"
+    assert {finding.level for finding in found} == {"ok"} and opened[0].calls[-1] == "close"
     monkeypatch.setattr(gpu_room, "Gpu", lambda: raised("CUDA: initialization error (3)"))
     assert list(gpu(InputSpec("image", WIDTH, HEIGHT))) == [Finding("failed", "gpu", "CUDA: initialization error (3)")]
     half = HostGpu()
     monkeypatch.setattr(half, "kernel", lambda *_: raised("CUDA's compiler: nothing"))
     monkeypatch.setattr(gpu_room, "Gpu", lambda: half)
-    assert [finding.outcome for finding in gpu(InputSpec("image", WIDTH, HEIGHT))] == ["ok", "failed"]
+    assert [finding.level for finding in gpu(InputSpec("image", WIDTH, HEIGHT))] == ["ok", "failed"]
     assert half.calls[-1] == "close"
 
 
@@ -152,12 +163,77 @@ def test_each_variant_is_compared_with_the_cpu(bundle: Path, monkeypatch: pytest
     )  # fmt: skip
     found = {finding.subject: finding for finding in engines(load_bundle(bundle), 2)}
     same = found["fp16 on cuda"]
-    assert (same.outcome, same.text) == ("ok", "agrees with the CPU") and same.figures["against the cpu_db"] == 200.0
+    assert (same.level, same.text) == ("ok", "agrees with the CPU") and same.figures["against the cpu_db"] == 200.0
     load = HostGpuRuntime.load
     other = center_model(60.0)
     monkeypatch.setattr(HostGpuRuntime, "load", lambda self, content, *rest: load(self, other, *rest))
     wrong = {finding.subject: finding for finding in engines(load_bundle(bundle), 2)}["fp16 on cuda"]
-    assert (wrong.outcome, wrong.text) == ("failed", "does not agree")
+    assert (wrong.level, wrong.text) == ("failed", "does not agree")
+
+
+@pytest.fixture
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Helper]:
+    with tempfile.TemporaryDirectory(prefix="edged-") as directory:  # a socket's path must be short
+        os.chmod(directory, 0o755)
+        it = Helper(Path(directory), JetsonTree(Path(directory) / "board"))
+        it.start()
+        yield it
+        it.kill()
+
+
+def report(board: Helper, bundle: Path) -> dict[str, Finding]:
+    place = HostPaths(board.tree.root, board.socket, f"{board.tree.bin}:/usr/bin:/bin")
+    return {finding.subject: finding for finding in command.examine(bundle, PowerConfig(), 1, place)}
+
+
+def test_on_a_jetson_it_reports_what_somebody_far_away_must_know(board: Helper, bundle: Path) -> None:
+    tree = board.tree
+    tree.make("sys/class/power_supply/BAT0/type", "Battery")
+    for name, value in {"energy_full": 50_000_000, "energy_now": 20_000_000, "power_now": 8_200_000}.items():
+        tree.make(f"sys/class/power_supply/BAT0/{name}", value)
+    tree.make("sys/class/power_supply/BAT0/status", "Discharging")
+    found = report(board, bundle)
+    machine, power, rest = (found[name] for name in ("machine", "power", "sensors"))
+    assert machine.text == tree.board.model
+    assert machine.figures["module"] == "Jetson Orin Nano" and machine.figures["memory_mib"] == 7620
+    assert machine.figures["jetson linux"] == "R36 (release), REVISION: 4.4"
+    assert machine.figures["board"] == "nvidia,p3768-0000+p3767-0005-super"
+    assert power.figures["VDD_IN_w"] == power.figures["total_w"] == 7.006
+    assert (power.figures["battery_percent"], power.figures["battery draw_w"]) == (40.0, 8.2)
+    assert rest.figures["tj-thermal_c"] == 48.093 and rest.figures["gpu clock's ceiling_mhz"] == 1020.0
+    assert rest.figures["throttle events, under_voltage"] == 0 and rest.figures["throttled now"] == "no"
+    modes, clock, profile = (found[name] for name in ("power modes", "GPU clock", "device profile on cpu"))
+    assert modes.text.startswith("15W of 15W, 25W, MAXN_SUPER, 7W")
+    assert clock.text.startswith("8 ceilings from 306 to 1020 MHz")
+    assert profile.level == "untested" and "edged-calibrate profile" in profile.fix
+    assert "send this report" in found["open questions"].text
+    assert "1421424000001" not in repr(found), "the serial number is nobody's business"
+
+
+def test_what_is_broken_on_a_jetson_is_named(board: Helper, bundle: Path) -> None:
+    tree = board.tree
+    tree.make("state/nvpmodel.fail", 1)
+    tree.write(tree.rail("VDD_IN").replace("curr", "in"), 0)
+    board.kill()
+    board.socket.unlink()
+    old = b'{"version": 1}'
+    profile_path(bundle, Conditions(device_name(), "cpu")).write_bytes(old)
+    found = report(board, bundle)
+    assert found["power"].level == "untested" and "VDD_IN: its voltage reads 0 V" in found["power"].text
+    assert found["power modes"].level == "warning" and "exit code 255: NVPM ERROR" in found["power modes"].text
+    assert found["GPU clock"].level == "warning" and "there is no clock helper" in found["GPU clock"].text
+    profile = found["device profile on cpu"]
+    assert profile.level == "failed" and "is of an older form" in profile.text and "edged-calibrate" in profile.fix
+
+
+def test_a_clock_that_a_daemon_holds_is_no_fault(board: Helper) -> None:
+    with held_ceiling(board.socket) as ceiling:
+        ceiling.set(0)
+        finding = gpu_clock(board.socket)
+        assert finding.level == "ok" and "by another program" in finding.text
+        with pytest.raises(HeldElsewhereError, match="another program holds the clock"), held_ceiling(board.socket):
+            pytest.fail("two hold it")
+    wait_for(lambda: board.ceiling_mhz == 1020)
 
 
 def test_a_device_s_report_leaves_open_what_it_did_not_answer() -> None:
@@ -181,7 +257,8 @@ def test_it_is_readable_at_80_columns() -> None:
         "cuda-bindings": None,
     }
     long = "a sentence that is too long to be a figure and so stands alone, however long it is"
-    command._show(out, Finding("untested", "a subject", "word " * 30, figures | {"why": long, "x\x1b[31m": "y"}))
+    figures |= {"why": long, "x\x1b[31m": "y"}
+    command._show(out, Finding("untested", "a subject", "word " * 30, figures=figures))
     lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert all(len(line) <= 80 for line in lines) and all(line.startswith(" " * 10) for line in lines[1:])
     assert lines[0].startswith("untested  a subject: word word")

@@ -179,7 +179,7 @@ def test_any_bytes_are_a_profile_or_a_sentence(tmp_path_factory: pytest.TempPath
 def test_this_machine_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tmp_path / "model"
     model.write_bytes(b"NVIDIA Jetson AGX Orin\0")
-    monkeypatch.setattr(device_profile, "MODEL_FILES", (str(tmp_path / "none"), str(model)))
-    assert device_name() == "NVIDIA Jetson AGX Orin"
+    monkeypatch.setattr(device_profile, "MODEL_FILES", ("none", "model"))
+    assert device_name(tmp_path) == "NVIDIA Jetson AGX Orin"
     monkeypatch.setattr(device_profile, "MODEL_FILES", ())
     assert device_name() and len(device_name()) < 200

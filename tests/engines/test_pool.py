@@ -237,6 +237,9 @@ class FakeEngine:
             self._memory.output(lane, spec).fill(self._fill)
         return {spec.name: self._memory.output(lane, spec)[: self._batch[lane]] for spec in self.outputs}
 
+    def took_ms(self, lane: int) -> float:
+        return 1.0 + lane
+
     def close(self) -> None:
         self._log.append("closed")
 

@@ -39,7 +39,7 @@ def test_a_killed_child_is_noticed_at_once_and_the_scene_goes_on_where_it_was() 
         # an id that is missing is a frame that was counted as dropped, or died half drawn with its child
         status = loop.status()
         assert status.captured - 3 <= ids[-1] + 1 <= status.captured + 3
-        assert ring_files(loop) == [f"edged-{loop.instance}-cam-4"]
+        assert ring_files(loop) == [loop.cameras.ring_name("cam")]
 
 
 def test_a_stopped_child_is_noticed_within_three_seconds_and_replaced() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from edged.frames import ring as rings
 from edged.frames.capture import _is_frozen, _RateLimit
 from edged.frames.frame import PixelFormat
 from edged.frames.ring import RingReader, RingSpec, RingWriter
-from edged.frames.source import SourceInfo
+from edged.frames.sources.base import SourceInfo
 from edged.synthetic.scene import Scene
 from tests.support.clips import write_clip
 
@@ -94,6 +95,8 @@ def test_the_id_of_a_scene_frame_is_its_index_and_the_pixels_are_right(daemon: D
     daemon.start("test://4?width=320&height=180&fps=50", first=100)
     reader = daemon.ring()
     daemon.until(reader, 5, 0)
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGSTOP)  # or it would overwrite what a slow machine has not read yet
     frame = reader.latest()
     assert frame is not None
     assert frame.frame == 100 + frame.seq // 2 - 1
@@ -102,8 +105,9 @@ def test_the_id_of_a_scene_frame_is_its_index_and_the_pixels_are_right(daemon: D
     pixels = reader.copy(frame.slot, frame.seq)
     assert pixels is not None
     assert (pixels == expected).all()
-    assert abs(frame.t_capture_ns - time.time_ns()) < 1e9
-    assert 0 <= time.monotonic_ns() - frame.mono_capture_ns < 1e9
+    assert abs(frame.t_capture_ns - time.time_ns()) < 60e9
+    assert 0 <= time.monotonic_ns() - frame.mono_capture_ns < 60e9
+    daemon.process.send_signal(signal.SIGCONT)
 
 
 def test_it_ends_when_the_daemon_goes_away(daemon: Daemon) -> None:

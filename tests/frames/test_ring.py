@@ -95,15 +95,17 @@ def test_a_torn_read_is_always_noticed_under_a_fast_writer(name: str) -> None:
     process = multiprocessing.get_context("spawn").Process(target=_write_for_ever, args=(name,), daemon=True)
     process.start()
     whole = torn = 0
-    end = time.monotonic() + 8
+    end = time.monotonic() + 60
     try:
-        while time.monotonic() < end and not (whole >= 200 and torn >= 5):
+        while whole < 50 or torn < 5:
+            assert time.monotonic() < end, (whole, torn)
             frame = reader.latest()
             if frame is None:
                 continue
             pixels = reader.pixels(frame.slot).copy()
-            if torn < 5:  # give the writer the time to come round
-                time.sleep(0.001)
+            if torn < 5:
+                while reader.intact(frame.slot, frame.seq):  # until the writer has come round
+                    assert time.monotonic() < end
                 pixels[240:] = reader.pixels(frame.slot)[240:]
             if reader.intact(frame.slot, frame.seq):
                 whole += 1
@@ -114,8 +116,6 @@ def test_a_torn_read_is_always_noticed_under_a_fast_writer(name: str) -> None:
     finally:
         process.kill()
         process.join()
-    assert whole >= 50
-    assert torn >= 5
 
 
 @settings(max_examples=200, deadline=None)
@@ -161,7 +161,7 @@ def test_a_ring_is_not_made_twice_or_through_a_link(tmp_path: Path) -> None:
         rings.create("edged-a-b-1", SMALL, directory=tmp_path)
 
 
-@pytest.mark.parametrize(("width", "height", "format_"), [(1, 2, 1), (8193, 2, 1), (3, 2, 2), (2, 3, 2), (2, 2, 3)])
+@pytest.mark.parametrize(("width", "height", "format_"), [(1, 2, 1), (8193, 2, 1), (3, 2, 2), (2, 3, 2), (2, 2, 6)])
 def test_sizes_that_no_ring_has(width: int, height: int, format_: int) -> None:
     with pytest.raises(ValueError):
         rings.spec_of(width, height, format_)

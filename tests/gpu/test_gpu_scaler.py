@@ -46,7 +46,7 @@ def on_gpu(
 ) -> NDArray[np.uint8]:
     scaler = Scaler(gpu, target, 1, len(pictures))
     for index, (pixels, format_, box) in enumerate(pictures):
-        scaler.put(0, index, pixels, format_ is PixelFormat.NV12, box)
+        scaler.put(0, index, pixels, format_.nv12_kind, box)
     assert scaler.run(0)
     host, address = gpu.pinned((len(pictures), target.frame_bytes), "uint8")
     gpu.copy(address, scaler.inputs[0], host.nbytes)
@@ -136,18 +136,20 @@ def test_graphs_events_and_failures(gpu: Gpu) -> None:
     host, address = gpu.pinned((64,), "uint8")
     memory = gpu.device(64)
     host[:] = 7
-    event = gpu.event()
+    begun, event = gpu.event(), gpu.event()
     graph = gpu.capture(lambda: gpu.copy(memory, address, 64))
     back, back_address = gpu.pinned((64,), "uint8")
     gpu.copy(back_address, memory, 64)
     gpu.wait()
     assert back.max() == 0  # captured, not run
+    begun.record()
     graph.launch()
     gpu.copy(back_address, memory, 64)
     event.record()
     event.wait()
-    assert back.min() == 7
+    assert back.min() == 7 and 0 < event.since_ms(begun) < 1000
     graph.close()
+    begun.close()
     event.close()
     with pytest.raises(CudaError) as caught:
         gpu.device(1 << 46)

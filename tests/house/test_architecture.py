@@ -27,7 +27,7 @@ ROOMS = {
     "governor": {"governor"},
     "tracking": {"tracking"},
     "accuracy_guard": {"accuracy_guard", "governor"},
-    "simulate": {"simulate", "governor"},
+    "simulate": {"simulate", "governor", "frames", "loop"},
     "replay": {"replay", "governor"},
     "loop": {
         "loop", "frames", "engines", "vision", "bus", "power", "governor", "accuracy_guard", "simulate", "health",
@@ -58,8 +58,8 @@ PURE = (
     "edged/frames/frame.py",
 )
 PURE_MAY_IMPORT = {
-    "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "itertools", "lap",
-    "math", "msgspec", "numpy", "random", "statistics", "struct", "types", "typing", "zlib", "edged",
+    "__future__", "bisect", "collections", "copy", "dataclasses", "enum", "functools", "hashlib", "heapq", "itertools",
+    "lap", "math", "msgspec", "numpy", "random", "statistics", "struct", "types", "typing", "zlib", "edged",
 }  # fmt: skip
 
 

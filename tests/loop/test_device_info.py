@@ -45,7 +45,7 @@ def test_without_a_profile_there_are_the_warm_latencies(tmp_path: Path) -> None:
 
 def test_a_profile_brings_watts(tmp_path: Path) -> None:
     known = known_with(tmp_path, {"runs": [run("fine", 0.05), run("fast", 0.02)], "idle_w": [4.0]})
-    assert known.refused is None and known.device is not None and known.device.held
+    assert known.refused is None and known.device is not None and known.device.fixed_clock
     assert known.device.idle_w == (4.0,)
     assert {v.name: v.active_w for v in known.variants} == {"fine": (5.0,), "fast": (2.0,)}
     assert known.clocks_mhz == (), "nothing here can change the clock"

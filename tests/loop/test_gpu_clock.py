@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edged.clock import NS_PER_S
 from edged.governor.messages import ClockRange
-from edged.loop.gpu_clock import ASK_AGAIN_NS, GpuClock
+from edged.loop.gpu_clock import REPEAT_AFTER_NS, GpuClock
 from edged.power.clocks import ClockState
 
 S = NS_PER_S
@@ -82,10 +82,10 @@ def test_a_power_mode_that_allows_less_bounds_the_range() -> None:
     ceiling.ask(2, 10 * S)
     assert hand.asked[-1] == 1, "2 cannot be had"
     # the mode is raised: the sensor says so, and it is tried again
-    ceiling.sensed(900.0, 10 * S + ASK_AGAIN_NS // 2)
+    ceiling.sensed(900.0, 10 * S + REPEAT_AFTER_NS // 2)
     assert hand.repeated == 0, "a sensor's word may be older than the last change"
-    ceiling.sensed(900.0, 11 * S + ASK_AGAIN_NS)
-    ceiling.sensed(900.0, 12 * S + ASK_AGAIN_NS)
+    ceiling.sensed(900.0, 11 * S + REPEAT_AFTER_NS)
+    ceiling.sensed(900.0, 12 * S + REPEAT_AFTER_NS)
     assert hand.repeated == 1
     hand.state = ClockState(1, 600.5)
     assert ceiling.news() == (ClockRange(2), None)

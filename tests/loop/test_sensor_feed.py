@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from edged.clock import NS_PER_S
-from edged.governor.messages import Sensed
+from edged.governor.messages import Battery, EnergyUse, Sensed
 from edged.loop.gpu_clock import GpuClock
 from edged.loop.sensor_feed import SensorFeed
-from edged.power.telemetry import Sample
+from edged.power.provider import BatteryReading, Sample
 
 S = NS_PER_S
 
@@ -32,7 +32,7 @@ class Heard:
     """In the places of Steering and Budgets."""
 
     def __init__(self) -> None:
-        self.ceiling = GpuClock([300.0, 600.0, 900.0])
+        self.gpu_clock = GpuClock([300.0, 600.0, 900.0])
         self.said: list[tuple[float, Sensed]] = []
         self.samples: list[Sample] = []
 
@@ -41,6 +41,9 @@ class Heard:
 
     def sensed(self, sample: Sample, now_ns: int) -> None:
         self.samples.append(sample)
+
+    def energy_use(self, now_ns: int) -> EnergyUse | None:
+        return EnergyUse(100.0 * len(self.samples), 60.0)
 
 
 def passed(seconds: float, samples: dict[float, Any]) -> Heard:
@@ -55,6 +58,33 @@ def passed(seconds: float, samples: dict[float, Any]) -> Heard:
         if now_ns >= senses.due_ns:
             senses.look(now_ns)
     return heard
+
+
+@pytest.mark.parametrize(
+    ("power_w", "estimated", "discharge_w", "harvest_w"),
+    [
+        (8.0, False, 8.0, 0.0),  # all from the battery
+        (8.0, False, 3.0, 5.0),
+        (8.0, False, -4.0, 12.0),  # it charges: the panel supplies the device too
+        (8.0, False, 9.5, 0.0),  # what the battery's own electronics take is no harvest
+        (8.0, True, 3.0, None),
+        (None, False, 3.0, None),
+        (8.0, False, None, None),
+    ],
+)
+def test_a_battery_is_fed_to_the_governor_with_what_is_harvested(
+    power_w: float | None, estimated: bool, discharge_w: float | None, harvest_w: float | None
+) -> None:
+    sensor, heard = Sensor(), Heard()
+    feed = SensorFeed(sensor, heard, heard, 0)  # type: ignore[arg-type]
+    battery = BatteryReading(7200.0, 18000.0, discharge_w)
+    sensor.sample = Sample(
+        "test", S, power_w, power_estimated=estimated, battery=battery, power_lag_s=0.1, power_mean_s=0.5
+    )
+    feed.look(S)
+    (_, said), = heard.said  # fmt: skip
+    assert said.battery == Battery(7200.0, 18000.0, harvest_w)
+    assert (said.power_lag_s, said.power_mean_s) == (0.1, 0.5)
 
 
 def test_each_sample_is_told_once_and_soon() -> None:
@@ -86,3 +116,9 @@ def test_throttling_and_the_clock_of_the_ceiling_are_told() -> None:
         senses.look(n * S)
     told = [(said.throttled, said.clock) for _, said in heard.said]
     assert told == [(False, None), (False, 1), (True, None), (True, 2)]
+
+
+def test_the_energy_used_is_that_of_the_same_sample() -> None:
+    heard = passed(4, {n + 0.3: 5.0 for n in range(4)})
+    used = [said.energy.spent_j for _, said in heard.said if said.energy is not None and said.power_w is not None]
+    assert used == [100.0 * n for n in range(1, 5)], "the monitor had each sample before the governor did"

@@ -225,8 +225,10 @@ def test_frames_that_wait_long_before_they_run_leave_no_room(tmp_path: Path, pas
 
 def test_scores_of_one_camera_are_a_second_apart(tmp_path: Path, passed_ns: list[int]) -> None:
     with bench(tmp_path, passed_ns, GOOD) as b:
-        b.batches(600, apart_s=1 / 60)  # 10 s at 60 frames/s: one in 20 would be 30
-        assert 9 <= len(b.ear.runs()) <= 11
+        begun_ns = clock.mono_ns()
+        b.batches(600, apart_s=1 / 60)  # 10 s at 60 frames/s and what the machine takes: one in 20 would be 30
+        elapsed_s = (clock.mono_ns() - begun_ns) / NS_PER_S
+        assert 9 <= len(b.ear.runs()) <= elapsed_s + 1
 
 
 def test_each_camera_is_compared_on_its_own_picture(tmp_path: Path, passed_ns: list[int]) -> None:

@@ -57,7 +57,7 @@ class Board(Plant):
         variants = [
             Variant(v.name, v.accuracy, v.latency_ms, (1.0,) * clocks, v.active_w * clocks) for v in told.variants
         ]
-        device = Device(IDLE_W, sensor_lag_s=0.0, sensor_mean_s=0.05, clock_dwell_s=0.5)
+        device = Device(IDLE_W)
         return DeviceInfo(tuple(variants), device, MHZ)
 
 
@@ -86,10 +86,10 @@ def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_makes_the_clock_a_give
         stack.enter_context(served(house.publisher))
         stack.enter_context(running(house, [camera]))
 
-        def economy() -> Any:
-            return house.calls.call(lambda: house.governor._helm.state.economy)
+        def state() -> Any:
+            return house.calls.call(lambda: house.governor.governor.state)
 
-        wait_for(lambda: not economy().device.held, 20)
+        wait_for(lambda: not state().device.fixed_clock, 20)
         assert helper.ceiling_mhz == TOP
 
         cap_w = 3.6  # at the highest clock the board draws more even at rest
@@ -104,13 +104,13 @@ def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_makes_the_clock_a_give
 
         held_mhz = helper.ceiling_mhz
         helper.kill()
-        wait_for(lambda: economy().device.held, 10)
-        assert economy().clock == MHZ.index(held_mhz), "killed like that it puts nothing back: the sensor says so"
-        report = house.governor.ceiling.report
+        wait_for(lambda: state().device.fixed_clock, 10)
+        assert state().clock == MHZ.index(held_mhz), "killed like that it puts nothing back: the sensor says so"
+        report = house.governor.gpu_clock.report
         assert report is not None and report.clock_mhz is None and report.problem
         helper.start()
         assert helper.ceiling_mhz == TOP
-        wait_for(lambda: not economy().device.held, 20)
+        wait_for(lambda: not state().device.fixed_clock, 20)
         wait_for(lambda: helper.ceiling_mhz < 800, 20)
     wait_for(lambda: helper.ceiling_mhz == TOP, 20)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edged.errors import UsageError
-from edged.simulate.arena import Policy, run
+from edged.simulate.arena import run
 from edged.simulate.scenario import Truth
 from edged.simulate.shapes import shape
 from edged.simulate.tables import DEVICES, device_table
@@ -22,7 +22,7 @@ SCENARIOS = {s["name"]: s for s in json.loads((DATA / "governor_scenarios.json")
 BOUNDS = json.loads((DATA / "governor_bounds.json").read_text())
 
 
-def share(name: str, policy: Policy) -> float:
+def share(name: str, policy: Baseline) -> float:
     scenario = SCENARIOS[name]
     seed = scenario["seeds"][0]
     return float(run(Truth(scenario, seed), policy).score / BOUNDS[f"{name}:{seed}"]["REG"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -50,6 +53,57 @@ def access_units(
         nals = bytes(packet).replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")
         units.append([nal for nal in nals if nal and nal[0] & 31 != 6])
     return units
+
+
+def coded(
+    pictures: Iterable[NDArray[np.uint8]], fps: int, gop: int, codec: str = "h264", more: str = "", sei: bool = False
+) -> AccessUnits:
+    """BGR pictures as access units, a keyframe every `gop`. `more`: further x264 or x265 parameters."""
+    encoder: Any = av.CodecContext.create({"h264": "libx264", "hevc": "libx265"}[codec], "w")
+    common = f"keyint={gop}:min-keyint={gop}:scenecut=0:repeat-headers=1:bframes=0{more and ':' + more}"
+    own = ":slices=1:sliced-threads=0:aud=0" if codec == "h264" else ":log-level=none:pools=1"
+    params = "x264-params" if codec == "h264" else "x265-params"
+    encoder.options = {"preset": "ultrafast", "tune": "zerolatency", "crf": "22", params: common + own}
+    encoder.pix_fmt, encoder.time_base, encoder.framerate = "yuv420p", Fraction(1, fps), Fraction(fps, 1)
+    packets = []
+    for index, picture in enumerate(pictures):
+        encoder.height, encoder.width = picture.shape[:2]
+        frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+        frame.pts = index
+        packets += encoder.encode(frame)
+    packets += encoder.encode(None)
+    units = [re.split(rb"\x00\x00\x00?\x01", bytes(packet)) for packet in packets]
+    return [[nal for nal in unit if nal and (sei or not _is_sei(nal, codec))] for unit in units]
+
+
+def _is_sei(nal: bytes, codec: str) -> bool:
+    return nal[0] & 31 == 6 if codec == "h264" else nal[0] >> 1 & 63 in (39, 40)
+
+
+def numbered(count: int, width: int = 320, height: int = 240) -> list[NDArray[np.uint8]]:
+    """BGR pictures: a rough wall, two squares that move before it, and the picture's number in blocks at the top."""
+    rough = np.random.default_rng(5).integers(40, 216, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    wall = np.kron(rough, np.ones((8, 8, 1), np.uint8))[:height, :width]
+    found = []
+    for n in range(count):
+        picture = wall.copy()
+        for k in range(2):
+            x, y = (n * (3 + 2 * k) + 130 * k) % (width - 40), height // 3 * (k + 1)
+            picture[y : y + 40, x : x + 40] = (30 + 200 * k, 60, 220 - 180 * k)
+        side = width // 40
+        for bit in range(12):
+            picture[:side, bit * side : (bit + 1) * side] = 235 if n >> (11 - bit) & 1 else 16
+        found.append(picture)
+    return found
+
+
+def number_of(picture: NDArray[np.uint8]) -> int:
+    """The number of a picture of `numbered`, from its luma or BGR at any scale."""
+    side, number = picture.shape[1] / 40, 0
+    rows = slice(int(side * 0.3), int(side * 0.7) + 1)
+    for bit in range(12):
+        number = number << 1 | int(picture[rows, int((bit + 0.3) * side) : int((bit + 0.7) * side) + 1].mean() > 125)
+    return number
 
 
 def write_clip(

@@ -105,4 +105,4 @@ def child_pid(name: str = "cam") -> int:
 
 
 def ring_files(loop: EngineLoop) -> list[str]:
-    return sorted(path.name for path in rings.SHM.glob(f"edged-{loop.instance}-*"))
+    return sorted(path.name for path in rings.SHM.glob(f"edged-{loop.cameras._names.token}-*"))

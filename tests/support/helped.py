@@ -14,7 +14,9 @@ from time import monotonic
 from edged import journal
 from edged.config import load
 from edged.daemon import Daemon
+from edged.engines.ort import OrtEngine
 from edged.power.host_paths import HostPaths
+from tests.support.clocked_engine import submit_at_the_ceiling
 from tests.support.jetson_tree import JetsonTree
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -52,12 +54,16 @@ class Helper:
         return int(self.tree.read(f"{self.tree.devfreq}/max_freq")) / 1e6
 
 
-def command_on(tree: JetsonTree, helper_socket: Path, config: Path) -> list[str]:
-    """In the place of `edged run -c CONFIG`, for a daemon on that board."""
-    return [sys.executable, "-m", "tests.support.helped", str(tree.root), str(helper_socket), str(config)]
+def command_on(tree: JetsonTree, helper_socket: Path, config: Path, *, clocked: bool = False) -> list[str]:
+    """In the place of `edged run -c CONFIG`, for a daemon on that board. `clocked`: its engines are as fast as the
+    clock."""
+    command = [sys.executable, "-m", "tests.support.helped", str(tree.root), str(helper_socket), str(config)]
+    return [*command, "clocked"] if clocked else command
 
 
-def main(root: str, helper: str, config: str) -> None:
+def main(root: str, helper: str, config: str, clocked: str = "") -> None:
+    if clocked:
+        setattr(OrtEngine, "submit", submit_at_the_ceiling(Path(root)))  # noqa: B010 - mypy knows no other way
     with journal.logging_to():
         machine = HostPaths(Path(root), Path(helper), str(Path(root) / "bin"))
         Daemon(Path(config), load(Path(config)), machine).run()

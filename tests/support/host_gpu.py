@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from edged import clock
 from edged.engines.cuda import CudaError
 from edged.engines.engine import HostMemory, ModelTensors, TensorSpec
 from edged.engines.gpu_memory import LANES, GpuMemory
@@ -99,12 +100,17 @@ class HostGpu:
 class HostEvent:
     def __init__(self, gpu: HostGpu) -> None:
         self._gpu = gpu
+        self._passed_ns = 0
 
     def record(self) -> None:
         self._gpu.calls.append("record")
+        self._passed_ns = clock.mono_ns()
 
     def wait(self) -> None:
         self._gpu.calls.append("event wait")
+
+    def since_ms(self, earlier: HostEvent) -> float:
+        return (self._passed_ns - earlier._passed_ns) / clock.NS_PER_MS
 
     def close(self) -> None:
         self._gpu.calls.append("event close")
@@ -153,7 +159,7 @@ def _letterbox(job: Any, count: int, kind: str) -> None:
         source = (p.height * 3 // 2, p.width) if p.nv12 else (p.height, p.width, 3)
         pixels = np.ctypeslib.as_array((ctypes.c_uint8 * math.prod(source)).from_address(p.pixels)).reshape(source)
         box = Letterbox(p.width, p.height, p.left, p.top, p.scaled_width, p.scaled_height)
-        letterboxer.fill(box, pixels, PixelFormat.NV12 if p.nv12 else PixelFormat.BGR24, 0, index)
+        letterboxer.fill(box, pixels, PixelFormat(PixelFormat.BGR24 + p.nv12), 0, index)
     if kind != "uint8":
         scale, bias = (np.array(list(of), np.float32).reshape(3, 1, 1) for of in (job.scale, job.bias))
         values = (out[..., ::-1] if job.swap else out).transpose(0, 3, 1, 2) * scale + bias

@@ -155,6 +155,16 @@ class JetsonTree:
                 )
         raise KeyError(label)
 
+    def write_total_w(self, watts: float) -> None:
+        """Let the whole board draw so much, on the rail that its module is measured at."""
+        (meter,) = self.root.glob("sys/devices/platform/i2c/*/hwmon/*/power1_input") or (None,)
+        if meter is not None:
+            self.write(str(meter.relative_to(self.root)), round(watts * 1e6))
+            return
+        current = self.rail("VDD_IN")
+        mv = int(self.read(current.replace("curr", "in")))
+        self.write(current, round(watts * 1e6 / mv))
+
     def make(self, name: str, value: object, mode: int = 0o644) -> Path:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -83,8 +83,6 @@ class Plant:
             sink_j_per_c=self.sink_j_per_c,
             junction_sink_c_per_w=self.junction_sink_c_per_w,
             sink_air_c_per_w=self.sink_air_c_per_w,
-            sensor_lag_s=0.0,
-            sensor_mean_s=0.05,
         )
         return DeviceInfo(tuple(variants), device)
 

@@ -65,14 +65,14 @@ class SharedMachine:
         known = DeviceInfo((Variant("better", 0.80, times[0]), Variant("faster", 0.79, times[1])))
         self._steering = GovernorClient(pool, known, limits, publisher, 0)
         self._schedule = Scheduler()
-        self._chooser = Dispatcher(self._schedule, self._steering, 4, self._give_up)
+        self._chooser = Dispatcher(self._schedule, self._steering.governor, 4, self._give_up)
         self._cameras = cameras
         self._period_ns = int(NS_PER_S / fps)
         self._coming = [(self._random.randrange(self._period_ns), name, 0) for name in range(cameras)]
         heapq.heapify(self._coming)
         self._loaded = False
-        self._offered = self._late = self._told_ns = self._ran_ns = 0
-        self._steering.observe(Workload(cameras, 0.0, 0, apart=True), 0)
+        self._offered = self._told_ns = self._ran_ns = 0
+        self._steering.observe(Workload(cameras, 0.0), 0)
 
     def run(self, seconds: float, loaded: bool) -> None:
         end_ns = self.now_ns + int(seconds * NS_PER_S)
@@ -127,17 +127,16 @@ class SharedMachine:
         return int(ms * NS_PER_MS)
 
     def _tell(self) -> None:
-        self._steering.tell_dropped(self.now_ns)
+        self._steering.report_drops(self.now_ns)
         seconds = (self.now_ns - self._told_ns) / NS_PER_S
         if seconds >= 1:
             fps = self._offered / seconds
-            self._steering.observe(Workload(self._cameras, fps, self._late, apart=True), self.now_ns)
-            self._told_ns, self._offered, self._late = self.now_ns, 0, 0
+            self._steering.observe(Workload(self._cameras, fps), self.now_ns)
+            self._told_ns, self._offered = self.now_ns, 0
         if self.now_ns >= self._steering.due_ns:
             self._steering.tick(self.now_ns)
 
     def _give_up(self, frame: Frame, cause: DropCause) -> None:
         self._steering.dropped(cause)
-        self._late += cause in ("late", "overload")
         if self._loaded:
             self.under_load.dropped += 1

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from edged.checks.doctor_finding import Finding
 from edged.checks.engines import engines
+from edged.checks.finding import Finding
 from edged.config import EngineConfig
 from edged.engines import pool as pool_module
 from edged.engines import trt
@@ -51,7 +51,7 @@ def test_plans_are_run_compared_and_their_layers_told(tmp_path: Path) -> None:
     found = {finding.subject: finding for finding in engines(bundle(tmp_path / "b", {}), 2)}
     for name in PLANS:
         plan = found[f"{name} on tensorrt"]  # the stand-in computes something else, which must be seen
-        assert (plan.outcome, plan.text) == ("failed", "does not agree")
+        assert (plan.level, plan.text) == ("failed", "does not agree")
         assert set(plan.figures) == {"batch 1_ms", "batch 2_ms", "against the cpu_db"}
     true, dense, unknown = (found[f"{name}, its layers"] for name in PLANS)
     figures: dict[str, float | int | str | None] = {
@@ -60,14 +60,14 @@ def test_plans_are_run_compared_and_their_layers_told(tmp_path: Path) -> None:
         "sparse possible": 2,
         "sparse used": 2,
     }
-    assert true == Finding("ok", "true, its layers", "as called", figures)
-    assert dense.outcome == "failed" and dense.figures["sparse used"] == 0
-    assert unknown.outcome == "untested" and "--again" in unknown.text
+    assert true == Finding("ok", "true, its layers", "as called", figures=figures)
+    assert dense.level == "failed" and dense.figures["sparse used"] == 0
+    assert unknown.level == "untested" and "--again" in unknown.text
 
 
 def test_plans_of_another_device_are_no_fault_and_said_for_each(tmp_path: Path) -> None:
     found = {finding.subject: finding for finding in engines(bundle(tmp_path / "b", {"device": "another"}), 2)}
     for name in PLANS:
         plan = found[f"{name} on tensorrt"]
-        assert plan.outcome == "untested" and "was built on another; this is host" in plan.text
+        assert plan.level == "untested" and "was built on another; this is host" in plan.text
     assert not [subject for subject in found if subject.endswith("layers")]

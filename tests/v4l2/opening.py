@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from edged import clock
 from edged.config import CameraConfig
 from edged.errors import EdgedError
-from edged.frames.source import Source, open_source
+from edged.frames.source import open_source
+from edged.frames.sources.base import Source
 from tests.v4l2 import vivid
 
 

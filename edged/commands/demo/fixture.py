@@ -35,7 +35,7 @@ FIRST_DEADLINE_MS: Final = 1000.0
 STOP_S: Final = 10.0
 LOG_TAIL_BYTES: Final = 2000
 _DAEMON: Final = (
-    "import signal, sys; from edged.cli import main; from edged.frames.forkserver import die_with_parent; "
+    "import signal, sys; from edged.cli import main; from edged.frames.prctl import die_with_parent; "
     "die_with_parent(signal.SIGTERM); sys.exit(main())"
 )
 """`edged`, which also stops when the demo is killed."""

@@ -24,7 +24,7 @@ struct Picture {
     int width, height;
     int left, top, scaled_width, scaled_height;
     float ratio_x, ratio_y;  // source pixels per scaled pixel, of luma and of chroma
-    int nv12;
+    int nv12;  // 0: BGR24; else which row of COLOURS, counted from 1
 };
 
 struct Job {
@@ -74,7 +74,15 @@ __device__ __forceinline__ void from_bgr(const Picture& s, const Spot& x, const 
 
 __device__ __forceinline__ int clamp8(int value) { return min(max(value, 0), 255); }
 
-// BT.601, limited range, with OpenCV's 20-bit coefficients.
+// In 1/2^20: what luma counts from its black on, blue of Cb, green of Cb and of Cr, red of Cr; then black itself.
+// BT.601 in limited range has OpenCV's coefficients.
+__constant__ int COLOURS[4][6] = {
+    {1220542, 2116026, -409993, -852492, 1673527, 16},  // BT.601, limited range
+    {1048576, 1858077, -360853, -748826, 1470104, 0},   // BT.601, full range
+    {1220945, 2215014, -223608, -558796, 1879825, 16},  // BT.709, limited range
+    {1048576, 1945738, -196424, -490864, 1651297, 0},   // BT.709, full range
+};
+
 __device__ __forceinline__ void from_nv12(const Picture& s, int px, int py, const Spot xs[2], const Spot ys[2],
     int bgr[2][2][3]) {
     Spot x = locate(px >> 1, s.ratio_x, s.width >> 1), y = locate(py >> 1, s.ratio_y, s.height >> 1);
@@ -83,7 +91,9 @@ __device__ __forceinline__ void from_nv12(const Picture& s, int px, int py, cons
     uchar2 a = __ldg(chroma), b = __ldg(chroma + x.step);
     uchar2 c = __ldg(chroma + y.step * pitch), d = __ldg(chroma + y.step * pitch + x.step);
     int u = mix(a.x, b.x, c.x, d.x, x.weight, y.weight) - 128, v = mix(a.y, b.y, c.y, d.y, x.weight, y.weight) - 128;
-    int blue = 2116026 * u + (1 << 19), green = -409993 * u - 852492 * v + (1 << 19), red = 1673527 * v + (1 << 19);
+    const int* colour = COLOURS[s.nv12 - 1];
+    int blue = colour[1] * u + (1 << 19), green = colour[2] * u + colour[3] * v + (1 << 19);
+    int red = colour[4] * v + (1 << 19);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         const u8 *upper = s.pixels + ys[r].first * s.width, *lower = upper + ys[r].step * s.width;
@@ -92,7 +102,7 @@ __device__ __forceinline__ void from_nv12(const Picture& s, int px, int py, cons
             int i = xs[k].first, j = i + xs[k].step;
             int luma = mix(__ldg(upper + i), __ldg(upper + j), __ldg(lower + i), __ldg(lower + j),
                 xs[k].weight, ys[r].weight);
-            int grey = max(0, luma - 16) * 1220542;
+            int grey = max(0, luma - colour[5]) * colour[0];
             bgr[r][k][0] = clamp8((grey + blue) >> 20);
             bgr[r][k][1] = clamp8((grey + green) >> 20);
             bgr[r][k][2] = clamp8((grey + red) >> 20);

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edged import clock
 from edged.errors import EdgedError, UsageError
 from edged.frames.frame import PixelFormat
-from edged.frames.source import Grabbed, SourceInfo
+from edged.frames.sources.base import Grabbed, SourceInfo
 from edged.uri import SourceUri
 
 PACKAGES: Final = (
@@ -27,7 +27,7 @@ _SINK: Final = "video/x-raw,format=NV12 ! appsink name=sink max-buffers=1 drop=t
 _CSI: Final = (
     "nvarguscamerasrc sensor-id={n} ! video/x-raw(memory:NVMM),width={w},height={h},framerate={f}/1 ! nvvidconv"
 )
-_RTSP: Final = "rtspsrc name=src protocols=tcp latency=0 ! parsebin ! nvv4l2decoder ! nvvidconv"
+_RTSP: Final = "rtspsrc name=src protocols={transport} latency=0 ! parsebin ! nvv4l2decoder ! nvvidconv"
 _OPEN_S: Final = 8
 _READ_S: Final = 4
 
@@ -46,18 +46,22 @@ def load() -> tuple[ModuleType, ModuleType]:
     return gst, video
 
 
-def open_gstreamer(uri: SourceUri) -> GstSource:
+def open_gstreamer(uri: SourceUri, transport: str) -> GstSource:
     """The source for csi:// or a hardware-decoded rtsp://."""
     if uri.kind == "csi":
         options = uri.options
         width, height, fps = (int(options.get(k, d)) for k, d in (("width", 1280), ("height", 720), ("fps", 30)))
         return GstSource(_CSI.format(n=uri.target, w=width, h=height, f=max(fps, 1)), {})
     # As properties, not as text of the pipeline: a URL can then add nothing to it.
-    return GstSource(_RTSP, {"location": uri.target, "user-id": uri.user, "user-pw": uri.password})
+    return GstSource(
+        _RTSP.format(transport=transport), {"location": uri.target, "user-id": uri.user, "user-pw": uri.password}
+    )
 
 
 class GstSource:
     """A pipeline whose end gives NV12; `properties` go to its element `src`."""
+
+    cost = None
 
     def __init__(self, pipeline: str, properties: dict[str, str | None]) -> None:
         self._gst, self._video = load()
@@ -97,8 +101,16 @@ class GstSource:
             layout = self._layout
             fps = layout.fps_n / layout.fps_d if layout.fps_n and layout.fps_d else None
             fps = fps if fps and fps <= 1000 else None
-            self.info = SourceInfo(layout.width & ~1, layout.height & ~1, PixelFormat.NV12, fps, "gstreamer")
+            aspect = layout.par_n / layout.par_d if layout.par_n and layout.par_d else 1.0
+            size = layout.width & ~1, layout.height & ~1
+            self.info = SourceInfo(*size, self._format(layout.colorimetry), fps, "gstreamer", pixel_aspect=aspect)
         return Grabbed(mono_ns)
+
+    def _format(self, colorimetry: Any) -> PixelFormat:
+        full = colorimetry.range == self._video.VideoColorRange["0_255"]
+        if colorimetry.matrix == self._video.VideoColorMatrix.BT709:
+            return PixelFormat.NV12_709_FULL if full else PixelFormat.NV12_709
+        return PixelFormat.NV12_FULL if full else PixelFormat.NV12
 
     def _why(self, timeout_s: int) -> str:
         """The pipeline's own error, or that there was none."""

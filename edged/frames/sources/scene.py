@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edged import clock
 from edged.frames.frame import PixelFormat
-from edged.frames.source import Grabbed, SourceInfo
+from edged.frames.sources.base import Grabbed, SourceInfo
 from edged.synthetic.scene import Scene
 from edged.uri import SourceUri
 
@@ -28,6 +28,8 @@ class SceneSource:
         self._index = first_frame - 1
         self._period_ns = round(clock.NS_PER_S / fps)
         self._due_ns = clock.mono_ns() - self._period_ns
+
+    cost = None
 
     def grab(self) -> Grabbed:
         self._index += 1

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edged import clock
 from edged.errors import EdgedError
 from edged.frames.frame import PixelFormat
-from edged.frames.source import Grabbed, SourceInfo
+from edged.frames.sources.base import Grabbed, SourceInfo
 from edged.uri import SourceUri
 
 _MAX_AGE_NS: Final = 10 * clock.NS_PER_S
@@ -29,6 +29,8 @@ _NAMES: Final = "ls -l /dev/v4l/by-id names the cameras there are"
 
 class V4l2Source:
     """The driver gives the nearest size and rate it has; `info` says which."""
+
+    cost = None
 
     def __init__(self, uri: SourceUri) -> None:
         self._device = uri.target

@@ -1,7 +1,7 @@
-"""A histogram that forgets: samples in, quantiles and shares out. Pure.
+"""A histogram that forgets: samples in, quantiles and shares out. Pure; it changes in place.
 
-Instead of shrinking all counts by a factor, each new sample weighs more by it. Quantiles are read from the cumulated
-shares, which are brought up to date every few samples only: that is what costs. A tail that is gone is forgotten sooner
+Instead of shrinking all counts by a factor, each new sample weighs more by it. The cumulated shares, which quantiles
+are read from, are updated every few samples only: that is the expensive part. A tail that is gone is forgotten sooner
 than its counts fade: what n samples in a row did not show is rarer than 3 / n (the rule of three, 95 % sure).
 """
 
@@ -9,55 +9,71 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
 
 CUMULATE_EVERY: Final = 8
 UNSEEN: Final = 3.0
+RESCALE_AT: Final = 1e9
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Histogram:
-    """Decaying counts over bins of `step` from `low`; what lies outside counts at the edge. `memory`: of so many
-    samples. `below`: share of all samples up to the end of each bin, empty while there are none. `above`: for each bin,
-    how many samples there were when one last lay in it or above."""
+    """Decaying counts over bins of `step` from `low`; a sample outside counts at the edge. `memory`: in samples.
+    `below`: share of all samples up to the end of each bin, empty while there are none. `last_in`: how many samples
+    there were when one last fell into each bin."""
 
     low: float
     step: float
     memory: float
-    counts: tuple[float, ...]
-    below: tuple[float, ...] = ()
+    counts: list[float]
+    below: list[float] = field(default_factory=list)
+    last_in: list[int] = field(default_factory=list)
     weight: float = 1.0
     added: int = 0
-    above: tuple[int, ...] = ()
 
-    def add(self, value: float) -> Histogram:
-        """With one more sample; a value that is not finite is no sample."""
+    def __post_init__(self) -> None:
+        if not self.last_in:
+            self.last_in = [0] * len(self.counts)
+        if not self.below and sum(self.counts) > 0:
+            self.below = _shares(self.counts)
+
+    def add(self, value: float) -> bool:
+        """One more sample; a value that is not finite is none. Whether the shares were updated."""
         if not math.isfinite(value):
-            return self
+            return False
         k = min(max(int((value - self.low) / self.step), 0), len(self.counts) - 1)
-        counts, weight, below = self.counts, self.weight, self.below
-        if weight > 1e9:
-            counts, weight = tuple([c / weight for c in counts]), 1.0
-        counts = (*counts[:k], counts[k] + weight, *counts[k + 1 :])
-        added = self.added + 1
-        above = (added,) * (k + 1) + (self.above or (0,) * len(counts))[k + 1 :]
-        if added % CUMULATE_EVERY == 0 or not below:
-            seen = zip(shares(counts), (*above[1:], 0), strict=True)
-            below = tuple([max(share, 1.0 - UNSEEN / max(UNSEEN, added - last)) for share, last in seen])
-        return Histogram(self.low, self.step, self.memory, counts, below, weight * (1 + 1 / self.memory), added, above)
+        if self.weight > RESCALE_AT:
+            self.counts = [c / self.weight for c in self.counts]
+            self.weight = 1.0
+        self.counts[k] += self.weight
+        self.weight *= 1.0 + 1.0 / self.memory
+        self.added += 1
+        self.last_in[k] = self.added
+        if self.added % CUMULATE_EVERY and self.below:
+            return False
+        self._cumulate()
+        return True
+
+    def _cumulate(self) -> None:
+        below, last_above, added = _shares(self.counts), 0, self.added
+        for k in range(len(below) - 1, -1, -1):
+            rare = 1.0 - UNSEEN / max(UNSEEN, added - last_above)
+            if rare > below[k]:
+                below[k] = rare
+            last_above = max(last_above, self.last_in[k])
+        self.below = below
 
     def share_below(self, value: float) -> float:
         """P(sample < value); 0 while there are none."""
-        at = (value - self.low) / self.step
-        if at <= 1.0 or not self.below:
+        at, below = (value - self.low) / self.step, self.below
+        if at <= 1.0 or not below:
             return 0.0
         k = int(at)
-        if k >= len(self.below):
-            return self.below[-1]
-        return self.below[k - 1] + (at - k) * (self.below[k] - self.below[k - 1])
+        if k >= len(below):
+            return below[-1]
+        return below[k - 1] + (at - k) * (below[k] - below[k - 1])
 
     def quantile(self, q: float) -> float | None:
         """The value that a share q of the samples stays below; None without samples."""
@@ -69,7 +85,8 @@ class Histogram:
         return self.low + self.step * (k + min(1.0, max(0.0, part)))
 
 
-def shares(counts: Sequence[float]) -> tuple[float, ...]:
+def _shares(counts: list[float]) -> list[float]:
     """Share of all counts up to each bin."""
     sums = list(accumulate(counts))
-    return tuple([s / sums[-1] for s in sums]) if sums[-1] > 0 else ()
+    total = sums[-1]
+    return [s / total for s in sums] if total > 0 else []

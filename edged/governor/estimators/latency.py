@@ -1,21 +1,20 @@
-"""How long an inference takes here and now, as a distribution: measured times in, P(done within) out. Pure.
+"""How long a batch takes here and now, as a distribution: measured service times in, P(done within) out. Pure.
 
-ln(measured / profile) = slow[core] + own[variant] + noise. `slow` is what slows all that runs on a core alike (a
-co-runner, memory traffic), `own` how this unit differs from the profile. One Kalman filter over both, so that what is
-seen on one variant tells of the others; a lone outlier is a spike and moves little, several in a row are a new regime,
-rather as slow as the lesser of the last two, and so are residuals that lean to one side.
-The noise goes to a decaying histogram, and probabilities are read from its quantiles: no bell curve is assumed. Times
-are seconds from the start.
+Equation L1: ln(measured / profile) = device_factor + variant_factor + noise. `device_factor` is what slows all variants
+alike (a co-runner, memory traffic), `variant_factor` how one differs from its profile. One Kalman filter over both, so
+that what is measured on one variant tells of the others. A lone outlier is a spike and moves little; two in a row are a
+new regime, and so are residuals that stay on one side. The noise goes to a decaying histogram and probabilities are
+read from its quantiles: no bell curve is assumed. Times are seconds from the start. It changes in place.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from edged.governor.estimators.histogram import Histogram, shares
-from edged.governor.fast_replace import replace
+from edged.governor.estimators.histogram import Histogram
 
 LOW: Final = -0.5
 BIN: Final = 0.02
@@ -25,90 +24,146 @@ MEMORY: Final = 530.0
 NOISE_VAR: Final = 0.0015
 NOISE_VAR_MAX: Final = 0.02
 """Variance of ln(measured / expected) of one batch: 4 % on a device of its own, to 14 % on a busy machine."""
-SLOW_VAR: Final = 0.03
-OWN_VAR: Final = 0.02
-SLOW_DRIFT_PER_S: Final = 0.0005
-SLOW_VAR_MAX: Final = 0.25
+DEVICE_VAR: Final = 0.03
+VARIANT_VAR: Final = 0.02
+DEVICE_DRIFT_PER_S: Final = 0.0005
+DEVICE_DRIFT_MAX: Final = 0.05
+DEVICE_VAR_MAX: Final = 0.25
 OUTLIER: Final = 9.0
 """Squared standard deviations beyond which a residual is an outlier."""
-HELD: Final = 8
+OUTLIERS_KEPT: Final = 8
 """So many outliers in a row are kept until it is known whether they were noise or another regime."""
-LEAN: Final = 0.4
-LEAN_MOST: Final = 1.5
-"""Residuals that lean to one side, in standard deviations: what slows the core has changed by a little, and is open
-again. Without it the filter would have to follow every batch's noise to be quick."""
+RESIDUAL_EWMA: Final = 0.4
+ONE_SIDED: Final = 1.5
+"""Standard deviations of the smoothed residual beyond which the device factor is opened again. Without it the filter
+would have to follow every batch's noise to be quick."""
 UNSEEN_S: Final = 1.5
 UNSEEN_FADE_S: Final = 12.0
-"""A core that nothing ran on for UNSEEN_S is believed ever less slowed."""
-OWN_FADE_S: Final = 1200.0
-"""A variant's own factor fades while it does not run: one that was judged slow in bad times is tried again one day."""
+"""A device that nothing ran on for UNSEEN_S is believed ever less slowed."""
+VARIANT_FADE_S: Final = 1200.0
+"""A variant's own factor fades while it does not run: one that was judged slow in bad times is retried later."""
 PRIOR: Final = ((-2, 4.0), (-1, 12.0), (0, 20.0), (1, 12.0), (2, 4.0), (10, 0.15), (30, 0.10), (60, 0.05))
 """Noise before anything has run, by bins from the middle: a few per cent, with a little heavy tail."""
 
-Vector = tuple[float, ...]
-Matrix = tuple[Vector, ...]
 
-
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Latency:
-    """`mean` and `cov`: of [slow by core, own by variant]. `outliers`: the last, in a row, as variant and ln(measured /
-    profile). `seen_s`: when each core was last used, `ran_s` each variant (negative before the first time), `runs` how
-    often. `lean`: by core, the residual, smoothed."""
+    """`mean` and `cov`: of [device_factor, variant_factor by variant]. `outliers`: the last, in a row, as variant and
+    ln(measured / profile). `seen_s`: when anything ran last, `ran_s` each variant (negative before), `runs` how often.
+    `residual_ewma`: the smoothed residual."""
 
-    cores: int
-    core: tuple[int, ...]
-    mean: Vector
-    cov: Matrix
-    seen_s: Vector
-    ran_s: Vector
-    runs: tuple[int, ...]
-    learnt_s: float
-    outliers: tuple[tuple[int, float], ...]
+    mean: list[float]
+    cov: list[list[float]]
+    ran_s: list[float]
+    runs: list[int]
     noise: Histogram
+    outliers: list[tuple[int, float]]
+    seen_s: float = 0.0
+    learnt_s: float = 0.0
     noise_var: float = NOISE_VAR
-    lean: Vector = ()
+    residual_ewma: float = 0.0
 
     def log_factor(self, variant: int) -> float:
         """ln of what the profile's latency is to be multiplied by."""
-        return self.mean[self.core[variant]] + self.mean[self.cores + variant]
+        return self.mean[0] + self.mean[1 + variant]
 
-    def slow(self, core: int) -> float:
-        return self.mean[core]
+    @property
+    def device_factor(self) -> float:
+        return self.mean[0]
 
-    def own(self, variant: int) -> float:
-        return self.mean[self.cores + variant]
-
-    def excess(self, variant: int, log_ratio: float) -> float:
-        """ln of how much longer than expected an inference took."""
-        return log_ratio - self.log_factor(variant)
+    def variant_factor(self, variant: int) -> float:
+        return self.mean[1 + variant]
 
     def on_time(self, log_ratio: float) -> float:
-        """P(noise < log_ratio): the chance of done within exp(log_ratio) times the usual time."""
+        """P(noise < log_ratio): the chance to be done within exp(log_ratio) times the expected time."""
         return self.noise.share_below(log_ratio)
 
     def tail(self, q: float) -> float:
-        """What the usual time is to be multiplied by for the quantile q."""
+        """What the expected time is to be multiplied by for the quantile q."""
         return math.exp(self.noise.quantile(q) or 0.0)
 
     def error(self, variant: int) -> float:
         """Standard error of log_factor."""
-        i, j = self.core[variant], self.cores + variant
-        return math.sqrt(max(0.0, self.cov[i][i] + self.cov[j][j] + 2 * self.cov[i][j]))
+        j = 1 + variant
+        return math.sqrt(max(0.0, self.cov[0][0] + self.cov[j][j] + 2 * self.cov[0][j]))
+
+    def learn(self, variant: int, log_ratio: float, now_s: float) -> None:
+        """After a batch that took exp(log_ratio) times what the profile says. `log_ratio` is finite."""
+        cov, mean, j = self.cov, self.mean, 1 + variant
+        first = cov[0]
+        drift = min(DEVICE_DRIFT_MAX, DEVICE_DRIFT_PER_S * max(0.0, now_s - self.learnt_s))
+        first[0] = min(DEVICE_VAR_MAX, first[0] + drift)
+        residual = log_ratio - mean[0] - mean[j]
+        spread = first[0] + cov[j][j] + 2 * first[j]
+        noise_var = self.noise_var
+        surprise = residual * residual / (spread + noise_var)
+        outlier = residual > 0 and surprise >= OUTLIER  # noise only ever makes a batch slower
+        if outlier and self.outliers:  # another regime: what slows them all is open again
+            spread += DEVICE_VAR_MAX - first[0]
+            first[0] = DEVICE_VAR_MAX
+            # noise adds to it, now more, now less: the lesser of the two is nearer
+            then, ratio = self.outliers[-1]
+            residual = 0.5 * (residual + min(residual, ratio - mean[0] - mean[1 + then]))
+        elif outlier:
+            noise_var *= surprise / OUTLIER
+        most = ONE_SIDED * math.sqrt(spread + noise_var)
+        smoothed = self.residual_ewma
+        smoothed += RESIDUAL_EWMA * (min(2 * most, max(-2 * most, residual)) - smoothed)
+        if abs(smoothed) > most:
+            first[0] += smoothed * smoothed
+            spread += smoothed * smoothed
+            smoothed = 0.0
+        self.residual_ewma = smoothed
+        self._correct(j, residual, spread + noise_var)
+        self.learnt_s = self.seen_s = self.ran_s[variant] = now_s
+        self.runs[variant] += 1
+        if outlier:
+            self.outliers = [*self.outliers[1 - OUTLIERS_KEPT :], (variant, log_ratio)]
+        else:
+            self._add_noise(residual)
+
+    def _correct(self, j: int, residual: float, total: float) -> None:
+        """The Kalman step for one measurement of mean[0] + mean[j] with the innovation variance `total`."""
+        cov, mean = self.cov, self.mean
+        towards = [row[0] + row[j] for row in cov]
+        for k, row in enumerate(cov):
+            gain = towards[k] / total
+            mean[k] += gain * residual
+            for m, t in enumerate(towards):
+                row[m] -= gain * t
+
+    def _add_noise(self, residual: float) -> None:
+        """What was an outlier counts as the noise that it is now known to be: none, if it began a new regime."""
+        cumulated = False
+        for then, ratio in self.outliers:
+            cumulated |= self.noise.add(ratio - self.mean[0] - self.mean[1 + then])
+        self.outliers = []
+        if self.noise.add(residual) or cumulated:
+            self.noise_var = _middle_var(self.noise)
+
+    def fade(self, now_s: float, elapsed_s: float) -> None:
+        """After a while: what slows the device is forgotten while nothing runs, and what slows a variant while that
+        one does not run."""
+        fading = [0] if now_s - self.seen_s > UNSEEN_S else []
+        fading += [1 + i for i, ran_s in enumerate(self.ran_s) if ran_s >= 0 and now_s - ran_s > UNSEEN_FADE_S]
+        for i in fading:
+            kept = math.exp(-elapsed_s / (UNSEEN_FADE_S if i == 0 else VARIANT_FADE_S))
+            self.mean[i] *= kept
+            self.cov[i] = [x * kept for x in self.cov[i]]
+            for row in self.cov:
+                row[i] *= kept
+            self.cov[i][i] += (1 - kept * kept) * VARIANT_VAR
 
 
-def fresh(core: tuple[int, ...], cores: int) -> Latency:
-    """Before anything has run: the profile is right, give or take. `core`: the core of each variant."""
-    n = cores + len(core)
-    variances = [SLOW_VAR] + [SLOW_VAR / 5] * (cores - 1) + [OWN_VAR] * len(core)
+def start(variants: int) -> Latency:
+    """Before anything has run: the profile is right within DEVICE_VAR and VARIANT_VAR."""
+    n = 1 + variants
+    variances = [DEVICE_VAR] + [VARIANT_VAR] * variants
     counts = [0.0] * BINS
     for offset, count in PRIOR:
         counts[int(-LOW / BIN) + offset] = count
-    noise = Histogram(LOW, BIN, MEMORY, tuple(counts), shares(counts))
-    cov = tuple(tuple(variances[i] if i == j else 0.0 for j in range(n)) for i in range(n))
-    return Latency(
-        cores, core, (0.0,) * n, cov, (0.0,) * cores, (-1.0,) * len(core), (0,) * len(core), 0.0, (), noise,
-        lean=(0.0,) * cores,
-    )  # fmt: skip
+    cov = [[variances[i] if i == j else 0.0 for j in range(n)] for i in range(n)]
+    return Latency([0.0] * n, cov, [-1.0] * variants, [0] * variants, Histogram(LOW, BIN, MEMORY, counts), [])
 
 
 def plausible_ms(ms: float) -> bool:
@@ -116,53 +171,14 @@ def plausible_ms(ms: float) -> bool:
     return 1e-3 <= ms <= 6e5
 
 
-def learn(latency: Latency, variant: int, log_ratio: float, now_s: float) -> Latency:
-    """After an inference that took exp(log_ratio) times what the profile says. `log_ratio` is finite."""
-    i, j = latency.core[variant], latency.cores + variant
-    elapsed_s = max(0.0, now_s - latency.learnt_s)
-    cov = [list(row) for row in latency.cov]
-    drift = min(0.05, SLOW_DRIFT_PER_S * elapsed_s)
-    for core in range(latency.cores):
-        cov[core][core] = min(SLOW_VAR_MAX, cov[core][core] + (drift if core == 0 else 0.2 * drift))
-    residual = latency.excess(variant, log_ratio)
-    spread = cov[i][i] + cov[j][j] + 2 * cov[i][j]
-    noise_var = latency.noise_var
-    surprise = residual * residual / (spread + noise_var)
-    outlier = residual > 0 and surprise >= OUTLIER  # noise only ever makes an inference slower
-    if outlier and latency.outliers:  # another regime: what slows them all is open again
-        spread += SLOW_VAR_MAX - cov[i][i]
-        cov[i][i] = SLOW_VAR_MAX
-        # noise adds to it, now more, now less: the lesser of the two is nearer
-        residual = 0.5 * (residual + min(residual, latency.excess(*latency.outliers[-1])))
-    elif outlier:
-        noise_var *= surprise / OUTLIER
-    most = LEAN_MOST * math.sqrt(spread + noise_var)
-    lean = latency.lean[i] + LEAN * (min(2 * most, max(-2 * most, residual)) - latency.lean[i])
-    if abs(lean) > most:
-        cov[i][i] += lean * lean
-        spread += lean * lean
-        lean = 0.0
-    towards = [row[i] + row[j] for row in cov]
-    total = spread + noise_var
-    gain = [x / total for x in towards]
-    mean = tuple([m + g * residual for m, g in zip(latency.mean, gain, strict=True)])
-    new_cov = tuple(
-        [tuple([x - g * t for x, t in zip(row, towards, strict=True)]) for row, g in zip(cov, gain, strict=True)]
-    )
-    noise, outliers = latency.noise, (*latency.outliers[1 - HELD :], (variant, log_ratio)) if outlier else ()
-    if not outlier:
-        # What was an outlier counts as the noise that it is now seen to be: none, if it was the first of a new regime.
-        for then, ratio in latency.outliers:
-            noise = noise.add(ratio - mean[latency.core[then]] - mean[latency.cores + then])
-        noise = noise.add(residual)
-    return Latency(
-        latency.cores, latency.core, mean, new_cov, (*latency.seen_s[:i], now_s, *latency.seen_s[i + 1 :]),
-        (*latency.ran_s[:variant], now_s, *latency.ran_s[variant + 1 :]),
-        (*latency.runs[:variant], latency.runs[variant] + 1, *latency.runs[variant + 1 :]), now_s,
-        outliers, noise,
-        latency.noise_var if noise.below is latency.noise.below else _middle_var(noise),
-        (*latency.lean[:i], lean, *latency.lean[i + 1 :]),
-    )  # fmt: skip
+def plausible(latency_ms: Sequence[float], most: int) -> tuple[float, ...]:
+    """The latencies by batch up to the first that is none, at most `most`."""
+    known: list[float] = []
+    for ms in latency_ms[:most]:
+        if not plausible_ms(ms):
+            break
+        known.append(ms)
+    return tuple(known)
 
 
 def _middle_var(noise: Histogram) -> float:
@@ -171,23 +187,3 @@ def _middle_var(noise: Histogram) -> float:
     if low is None or high is None:
         return NOISE_VAR
     return float(min(NOISE_VAR_MAX, max(NOISE_VAR, ((high - low) / 1.349) ** 2)))
-
-
-def fade(latency: Latency, now_s: float, elapsed_s: float) -> Latency:
-    """After a while: what slows a core is forgotten while nothing runs on it, and what slows a variant while it does
-    not run."""
-    idle = [i for i in range(latency.cores) if now_s - latency.seen_s[i] > UNSEEN_S]
-    rested = [
-        latency.cores + i for i, ran_s in enumerate(latency.ran_s) if ran_s >= 0 and now_s - ran_s > UNSEEN_FADE_S
-    ]
-    if not idle and not rested:
-        return latency
-    mean, cov = list(latency.mean), [list(row) for row in latency.cov]
-    for i in (*idle, *rested):
-        kept = math.exp(-elapsed_s / (UNSEEN_FADE_S if i < latency.cores else OWN_FADE_S))
-        mean[i] *= kept
-        cov[i] = [x * kept for x in cov[i]]
-        for row in cov:
-            row[i] *= kept
-        cov[i][i] += (1 - kept * kept) * OWN_VAR
-    return replace(latency, mean=tuple(mean), cov=tuple(tuple(row) for row in cov))

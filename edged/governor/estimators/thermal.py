@@ -1,8 +1,9 @@
 """How much power the temperature limit allows: sensed temperatures and powers in, watts for now out. Pure.
 
-Two heat nodes and the air, as the profile has them; a Kalman filter over the three temperatures. The air's estimate
-takes in whatever the profile gets wrong: a dusty sink or a failed fan looks like hotter air. Allowed is the power that
-keeps the junction below the limit at horizons from seconds to minutes, so the limit is approached and never reached.
+Two heat nodes and the air, as the profile has them (equation T1); a Kalman filter over the three temperatures. The
+air's estimate absorbs whatever the profile gets wrong: a dusty sink or a failed fan looks like hotter air. Allowed is
+the power that keeps the junction below the limit at horizons from seconds to minutes, so the limit is approached and
+never reached.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ STEP_S: Final = 0.5
 HORIZONS_S: Final = (4, 10, 20, 40, 80, 160)
 SENSOR_VAR: Final = 0.15
 DRIFT_PER_S: Final = (0.01, 0.001, 0.05)
-"""Variance by which [junction, sink, air] stray from the model. It is the air that does: a fan that fails or is well
-again is seen there within a minute or two, and not taken for a sink that is warmer than it could be."""
+"""Variance by which [junction, sink, air] deviate from the model. The air deviates most: a fan that fails or recovers
+shows there within a minute or two, instead of as a sink that is warmer than it could be."""
 MARGIN_C: Final = 0.2
 FIRST_SINK_C: Final = -4.0
 FIRST_AIR_C: Final = 27.0
@@ -55,7 +56,7 @@ class Heat:
         return math.sqrt(max(0.0, float(self.cov[0, 0])))
 
 
-def fresh() -> Heat:
+def start() -> Heat:
     return Heat(None, np.diag([1.0, 25.0, 100.0]), 0.0)
 
 

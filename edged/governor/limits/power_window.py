@@ -1,8 +1,8 @@
-"""How much power the rolling window allows now: joules booked and caps in force in, watts out. Pure.
+"""How much power the rolling window allows now: joules drawn and caps in force in, watts out. Pure.
 
-Allowed is the largest power for which no window that ends within the next window's length overshoots, from the energy
-book: held all that time, or held for the next SOON of the window and followed by what the device usually draws, so that
-what a quiet time saved is spent in a burst. After a step down of the cap its window has one length of grace.
+Equation W1: allowed is the largest power for which no window that ends within the next window's length overshoots:
+held all that time, or held for the next SOON of the window and followed by what the device usually draws, so that what
+a quiet time saved is spent in a burst. After a step down of the cap its window has one length of grace.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from edged.governor.energy_meter import Book
+from edged.governor.estimators.power_history import PowerHistory
 
 DOUBT_MOST: Final = 0.03
 """Share of a window that is kept back at most, however noisy the meter."""
@@ -27,8 +27,8 @@ STEP_GUARD: Final = 0.005
 LEAST_S: Final = 0.25
 NEAR_S: Final = 2
 NEAR_SLACK_S: Final = 0.07
-"""Windows that end within so many seconds may overshoot by what the cap gives in this time, times the root of their
-seconds: those differ by what runs in them, and were each held to the joule, all would stay below the cap."""
+"""Windows that end within NEAR_S seconds may overshoot by what the cap gives in this time, times the root of the
+window's seconds: they differ by what runs in them, and if each were held to the joule, all would stay below the cap."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,19 @@ class Caps:
         return Caps((*recent[:-1], cap_w), max(second, self.at_s), self.begun_s)
 
 
-def fresh(cap_w: float, window_s: int, second: int = 0) -> Caps:
+def start(cap_w: float, window_s: int, second: int = 0) -> Caps:
     return Caps((cap_w,) * window_s, second, second)
 
 
-def allowed_w(book: Book, caps: Caps, usual_w: float, now_s: float, doubt_j: float = 0.0) -> float:
-    """`usual_w`: the device's mean power over a longer past. `doubt_j`: how far off the book may be for a window; so
-    much is kept back."""
+def allowed_w(history: PowerHistory, caps: Caps, mean_w: float, now_s: float, doubt_j: float = 0.0) -> float:
+    """`mean_w`: the device's mean power over a longer past. `doubt_j`: how far off the history may be
+    over a window; so much is kept back."""
     window = len(caps.recent_w)
     second = int(now_s)
-    booked = np.array(book.seconds_j)
-    if (passed := min(second - book.at_s, len(booked))) > 0:
-        booked = np.concatenate([booked, np.zeros(passed)])[-len(booked) :]
-    past, current = booked[:-1], float(booked[-1])
+    drawn = np.array(history.seconds_j)
+    if (passed := min(second - history.at_s, len(drawn))) > 0:
+        drawn = np.concatenate([drawn, np.zeros(passed)])[-len(drawn) :]
+    past, current = drawn[:-1], float(drawn[-1])
     cap_w = caps.recent_w[-1]
     stepped = min(caps.recent_w) < max(caps.recent_w) or second - caps.begun_s < window
     doubt = min(DOUBT_MOST, doubt_j / max(1e-9, cap_w * window))
@@ -71,7 +71,7 @@ def allowed_w(book: Book, caps: Caps, usual_w: float, now_s: float, doubt_j: flo
     ahead_s = np.arange(1, window + 1)
     left_s = np.maximum(LEAST_S, ahead_s - (now_s - second))
     soon_s = max(SOON_LEAST_S, SOON * window)
-    later_j = min(usual_w, cap_w * guard) * np.maximum(0.0, left_s - soon_s)
+    later_j = min(mean_w, cap_w * guard) * np.maximum(0.0, left_s - soon_s)
     credit_j = limit_j - (past.sum() - np.cumsum(past)) - current
     if window > NEAR_S:
         credit_j[:NEAR_S] += NEAR_SLACK_S * math.sqrt(window) * cap_w

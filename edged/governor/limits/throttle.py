@@ -1,23 +1,21 @@
-"""What the device may draw while it throttles itself, and for a while afterwards: its own word in, watts out. Pure.
+"""What the device may draw while it throttles itself, and for a while afterwards: its report in, watts out. Pure.
 
 A device that throttles is too hot or short of current by its own measure, whatever limits are set. What it draws above
-rest is cut at once, and again while that does not help; then it grows back slowly, so that the edge is touched seldom.
+idle is cut at once, and again while that does not help; then it grows back slowly, so that it throttles seldom.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
-
-from edged.governor.fast_replace import replace
 
 STEP: Final = 0.8
 """Share of what was drawn above rest that is allowed after each cut."""
 AGAIN_S: Final = 10.0
 """A lower draw takes so long to show in a junction."""
 LEAST: Final = 0.2
-"""Of the first draw above rest: below it the cause is another load or a sensor that sticks, and no frame would help."""
+"""Of the first draw above rest: below it the cause is another load or a stuck sensor, which no dropped frame helps."""
 REGROW_PER_S: Final = 0.006
 FORGOTTEN: Final = 1.3
 """Of the first draw above rest: once so much is allowed again, nothing is held back any more."""
@@ -35,7 +33,7 @@ class Throttle:
     at_s: float = 0.0
     now: bool = False
 
-    def told(self, throttled: bool, drawn_w: float, rest_w: float, now_s: float) -> Throttle:
+    def sensed(self, throttled: bool, drawn_w: float, rest_w: float, now_s: float) -> Throttle:
         """`drawn_w`: of late; `rest_w`: of that, without any frame."""
         if not math.isfinite(self.allowed_w):
             if not throttled:
@@ -54,7 +52,7 @@ class Throttle:
         return replace(self, allowed_w=self.rest_w + active_w, cut_s=now_s, at_s=now_s, now=True)
 
     def held_w(self, rest_w: float) -> float:
-        """What is allowed while the device draws `rest_w` without any frame: never nothing at all."""
+        """What is allowed while the device draws `rest_w` without any frame: always something above it."""
         return max(self.allowed_w, rest_w + LEAST * self.first_w)
 
 

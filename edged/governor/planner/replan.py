@@ -1,156 +1,174 @@
-"""The slow path: estimates and budgets in, a plan out: what each budget allows, the price of a joule, the clock. Pure.
+"""The slow path, twice a second: estimates and budgets in, a plan out: the price of a joule, the clock. Pure.
 
-Twice a second, some milliseconds. What each budget allows comes from its own module (`window`, `thermal`, `battery`,
-`horizon`); what a backlog and a joule are worth from `worth`; `prices` puts them together.
+Some milliseconds. What each budget allows comes from its own module in `limits`; what a backlog and a joule are worth
+from `value_iteration`; `pricing` puts them together. A limit that even no frames would hold is unenforceable: it is
+reported, and does not count.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from edged.governor.estimators import latency, power, thermal
-from edged.governor.fast_replace import replace
-from edged.governor.limits import battery, power_window
+from edged.governor.estimators import thermal
+from edged.governor.estimators.power import base_power_w
+from edged.governor.limits import power_window
 from edged.governor.planner import pricing, value_iteration
 from edged.governor.planner.options import Array, Option
-from edged.governor.planner.pricing import Allowed, Plan
-from edged.governor.state import Economy
+from edged.governor.planner.pricing import Allowed, Clocks
+from edged.governor.state import State
 
 REPLAN_S: Final = 0.5
 SEEN_S: Final = 1.5
 """What was saved is spent ahead only while the device was seen so lately."""
-UNHURRIED: Final = 0.06
-"""Smoothing of what heat allows; of what the window allows: QUICK."""
-QUICK: Final = 0.25
+HEAT_SMOOTHING: Final = 0.06
+WINDOW_SMOOTHING: Final = 0.25
 ROUND_SMOOTHING: Final = 0.3
 LEAST_W: Final = 0.1
-"""No device rests at less, whatever its meter says."""
+"""No device idles at less, whatever its meter says."""
+UNENFORCEABLE: Final = 1.02
+"""Idle power as a share of a limit above which even no frames hold it."""
+UNENFORCEABLE_C: Final = 2.0
+"""The same: degrees by which idling alone exceeds the temperature limit."""
+CERTAIN_S: Final = 20.0
+"""So long that must hold before it is believed, and after it no longer holds."""
 
 
-def replan(e: Economy, now_s: float, clock: int, may_switch: bool) -> Economy:
-    """Budgets, prices and the clock, afresh."""
-    elapsed_s = now_s - e.planned_s if e.planned else REPLAN_S
-    pace = latency.fade(e.latency, now_s, REPLAN_S)
-    e = replace(e, latency=pace, planned_s=now_s, round_s=e.round_s + ROUND_SMOOTHING * (e.offered_s - e.round_s))
-    options = tuple(e.tables.options[i] for i in e.tables.offers[e.together])
-    costs = _costs(e, options)
-    difficulties = e.scene.quantiles()
-    middle = difficulties[len(difficulties) // 2]
-    e, allowed = _budgets(e, options, now_s)
+def replan(state: State, now_s: float) -> None:
+    """Budgets, prices and the clock for the next half second."""
+    elapsed_s = now_s - state.planned_s if state.planned else REPLAN_S
+    # what was asked for counts as the clock: until a batch has run at it there is no other report of it
+    clock = state.clock if state.device.fixed_clock else min(state.plan.clock, state.highest)
+    state.latency.fade(now_s, REPLAN_S)
+    state.planned_s = now_s
+    state.round_s += ROUND_SMOOTHING * (state.offered_s - state.round_s)
+    options = tuple([o for o in state.tables.offers[state.frames_per_round] if state.candidates[o.variant]])
+    costs = _costs(state, options)
+    base_w = _base_w(state, now_s)
+    state.unenforceable = _unenforceable(state, now_s)
+    allowed = _allowed(state, options, base_w, now_s)
     terms = value_iteration.Terms(
-        e.budget.deadline_ms / 1000, e.period_s, e.late_price,
-        np.array([e.given_up_price(price) for price in e.worth.prices]), difficulties, e.allowed, options, costs,
+        state.budget.deadline_ms / 1000, state.period_s, state.late_price,
+        np.array([state.drop_penalty(price) for price in state.values.prices]), options, costs,
     )  # fmt: skip
-    value = value_iteration.iterate(e.worth, e.tables, e.latency, terms)
-    service = max(
-        (e.tables.easy[o.variant] - e.tables.slope[o.variant] * middle)
-        * o.frames
-        / max(1e-9, float(costs[e.rest_clock, i]))
+    state.values = values = value_iteration.iterate(state.values, state.tables, state.latency, terms)
+    service_price = max(
+        state.tables.accuracy[o.variant] * o.frames / max(1e-9, float(costs[state.idle_clock, i]))
         for i, o in enumerate(options)
-        if e.allowed[o.variant]
     )
-    free = not e.device.held and may_switch and now_s - e.clock_s >= pricing.CLOCK_HOLD_S
-    reach = np.minimum(np.arange(e.tables.clocks), e.highest)  # a clock that cannot be had is like the highest that can
-    within, base_w = replace(value, value=value.value[reach], gain=value.gain[reach]), _base_w(e, now_s)[reach]
-    plan, long_run = pricing.plan(
-        within, base_w, allowed, e.long_run, e.period_s, elapsed_s, service, e.spending.correction, clock, free,
-        e.device.held, e.device.clock_switch_ms / 1000,
+    reach = np.minimum(np.arange(state.tables.clocks), state.highest)  # a clock above is like the highest there is
+    within = replace(values, relative_value=values.relative_value[reach], average_reward=values.average_reward[reach])
+    fixed = state.device.fixed_clock
+    clocks = Clocks(clock, not fixed and now_s - state.clock_s >= pricing.CLOCK_HOLD_S, fixed)
+    state.plan, state.long_run = pricing.plan(
+        within, base_w[reach], allowed, state.long_run, state.period_s, elapsed_s, service_price,
+        state.feedback.correction, clocks,
     )  # fmt: skip
-    plan = replace(plan, home=_homes(e, plan, options, middle))
-    spending = e.spending.relaxed(0.97) if plan.paced else e.spending
-    clock_s = now_s if plan.clock != clock else e.clock_s
-    return replace(e, worth=value, long_run=long_run, plan=plan, spending=spending, clock_s=clock_s)
+    if state.plan.paced:
+        state.feedback.decay(0.97)
+    if state.plan.clock != clock:
+        state.clock_s = now_s
 
 
-def _homes(e: Economy, plan: Plan, options: tuple[Option, ...], difficulty: float) -> tuple[float, ...]:
-    """What a period is worth on each variant alone, without switching: which one is best to live with."""
-    known, late = e.tables, e.late_price
-    homes = [-1e3] * len(known.names)
-    log_deadline = math.log(e.budget.deadline_ms / 1000)
-    price = plan.price * math.exp(e.spending.correction)
-    for option in options:
-        i = option.variant
-        usual_s = e.usual_s(i, plan.clock)
-        on_time = e.latency.on_time(log_deadline - math.log(usual_s * option.times))
-        earned = (on_time * (known.easy[i] - known.slope[i] * difficulty + late) - late) * option.frames
-        value = earned - price * e.joule(i, plan.clock) * option.times
-        homes[i] = max(homes[i], value + plan.ahead(usual_s * option.times - e.period_s))
-    return tuple(homes)
-
-
-def _costs(e: Economy, options: tuple[Option, ...]) -> Array:
+def _costs(state: State, options: tuple[Option, ...]) -> Array:
     """Joules by clock and option."""
-    known = e.tables
-    single = np.array([[e.joule(i, clock) for i in range(len(known.names))] for clock in range(known.clocks)])
+    variants = range(len(state.tables.names))
+    single = np.array([[state.joules(i, clock) for i in variants] for clock in range(state.tables.clocks)])
     return np.asarray(single[:, [o.variant for o in options]] * np.array([o.times for o in options]))
 
 
-def _base_w(e: Economy, now_s: float) -> Array:
+def _base_w(state: State, now_s: float) -> Array:
     """Drawn without any frame, by clock."""
-    leakage_w = e.device.leakage_w_per_c * (e.junction_c - 25.0)
-    return np.asarray(e.tables.idle_w + leakage_w + e.energy.other_w + e.energy.blind_w(now_s))
+    rest_w = [base_power_w(state.tables, clock, state.junction_c) for clock in range(state.tables.clocks)]
+    return np.array(rest_w) + state.power.background_w + state.power.stale_margin_w(now_s)
 
 
-def _budgets(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[Economy, Allowed]:
-    e, window_w = _window_w(e, now_s)
-    e, heat_w = _heat_w(e)
-    if math.isfinite(e.throttle.allowed_w):
-        heat_w = min(heat_w, e.throttle.held_w(float(_base_w(e, now_s)[e.clock])))
-    e, battery_w, safe = _lasting_w(e, options, now_s)
-    allowed = Allowed(window_w, heat_w, battery_w, safe)
-    if not math.isfinite(window_w) or e.budget.power_w is None:
-        return e, allowed
-    steady_w = window_w if e.smooth_w[2] is None else e.smooth_w[2]
-    return e, replace(allowed, cap_w=e.budget.power_w, window_s=e.budget.power_window_s, steady_w=steady_w)
+def _unenforceable(state: State, now_s: float) -> tuple[str, ...]:
+    """The limits that the device exceeds with no frame at all, for some time and by more than the estimate's error."""
+    budget, clock = state.budget, state.idle_clock
+    idle_w = base_power_w(state.tables, clock, state.junction_c)
+    idle_w += state.power.background_w - 2 * state.power.background_error_w
+    limits_w = {
+        "power": budget.power_w,
+        "energy": None if budget.energy_wh is None else budget.energy_wh / budget.energy_horizon_h,
+    }
+    over = {name for name, watts in limits_w.items() if watts is not None and idle_w > UNENFORCEABLE * watts}
+    over = over if state.knows_power else set()
+    if budget.temperature_c is not None and state.heat.mean is not None:
+        resistance = state.device.junction_sink_c_per_w + state.device.sink_air_c_per_w
+        if float(state.heat.mean[2]) + resistance * idle_w > budget.temperature_c + UNENFORCEABLE_C:
+            over.add("heat")
+
+    for name in ("power", "energy", "heat"):
+        if (name in over) == (name in state.unenforceable):
+            state.exceeded_s.pop(name, None)
+        else:
+            state.exceeded_s.setdefault(name, now_s)
+    changed = {name for name, since_s in state.exceeded_s.items() if now_s - since_s >= CERTAIN_S}
+    return tuple([name for name in ("power", "energy", "heat") if (name in state.unenforceable) != (name in changed)])
 
 
-def _window_w(e: Economy, now_s: float) -> tuple[Economy, float]:
-    cap_w, caps = e.budget.power_w, e.caps
-    if cap_w is None or caps is None or not e.knows_power:
-        return e, math.inf
-    caps = caps.noted(cap_w, now_s)
+def _allowed(state: State, options: tuple[Option, ...], base_w: Array, now_s: float) -> Allowed:
+    window_w = math.inf if "power" in state.unenforceable else _window_w(state, now_s)
+    heat_w = math.inf if "heat" in state.unenforceable else _heat_w(state)
+    if math.isfinite(state.throttle.allowed_w):
+        heat_w = min(heat_w, state.throttle.held_w(float(base_w[state.clock])))
+    energy_w, safe = _energy_w(state, options, now_s)
+    allowed = Allowed(window_w, heat_w, energy_w, safe)
+    if not math.isfinite(window_w) or state.budget.power_w is None:
+        return allowed
+    steady_w = window_w if state.smooth_w[2] is None else state.smooth_w[2]
+    return replace(allowed, cap_w=state.budget.power_w, window_s=state.budget.power_window_s, steady_w=steady_w)
+
+
+def _window_w(state: State, now_s: float) -> float:
+    cap_w, caps, power, window_s = state.budget.power_w, state.caps, state.power, state.budget.power_window_s
+    if cap_w is None or caps is None or not state.knows_power:
+        return math.inf
+    state.caps = caps = caps.noted(cap_w, now_s)
     # what was saved is only spent ahead as far as the device is seen and its draw is known
-    seen = now_s - e.energy.valid_s <= SEEN_S
-    usual_w = e.energy.book.usual_w + 0.5 * e.energy.other_error_w if seen else math.inf
-    book = power.booked(e.energy, e.tables, e.clock, e.junction_c, now_s)
-    window_w = power_window.allowed_w(book, caps, usual_w, now_s, e.energy.doubt_j(e.budget.power_window_s))
-    before, heat_before, steady_before = e.smooth_w
-    smooth_w = window_w if before is None else before + QUICK * (window_w - before)
-    # what a short window allows has come and gone before a change of clock has paid for itself
-    steady = REPLAN_S / pricing.CLOCK_PAYBACK_S if e.budget.power_window_s < pricing.CLOCK_PAYBACK_S else 1.0
+    seen = now_s - power.valid_s <= SEEN_S
+    mean_w = power.history.mean_w + 0.5 * power.background_error_w if seen else math.inf
+    history = power.predicted(state.tables, state.clock, state.junction_c, now_s)
+    window_w = power_window.allowed_w(history, caps, mean_w, now_s, power.doubt_j(window_s))
+    before, heat_before, steady_before = state.smooth_w
+    smooth_w = window_w if before is None else before + WINDOW_SMOOTHING * (window_w - before)
+    # what a short window allows has passed before a change of clock has paid for itself
+    steady = REPLAN_S / pricing.CLOCK_PAYBACK_S if window_s < pricing.CLOCK_PAYBACK_S else 1.0
     steady_w = window_w if steady_before is None else steady_before + steady * (window_w - steady_before)
-    if window_w > 0.9 * smooth_w:
-        window_w = min(smooth_w, window_w + 0.03 * cap_w)
-    return replace(e, caps=caps, smooth_w=(smooth_w, heat_before, steady_w)), window_w
+    state.smooth_w = smooth_w, heat_before, steady_w
+    return min(smooth_w, window_w + 0.03 * cap_w) if window_w > 0.9 * smooth_w else window_w
 
 
-def _heat_w(e: Economy) -> tuple[Economy, float]:
-    if e.budget.temperature_c is None:
-        return e, math.inf
-    heat_w = thermal.allowed_w(e.heat, e.physics, e.budget.temperature_c)
+def _heat_w(state: State) -> float:
+    if state.budget.temperature_c is None:
+        return math.inf
+    heat_w = thermal.allowed_w(state.heat, state.heat_model, state.budget.temperature_c)
     if not math.isfinite(heat_w):
-        return e, heat_w
-    window_before, before, steady_w = e.smooth_w
-    smooth_w = heat_w if before is None else before + UNHURRIED * (heat_w - before)
-    return replace(e, smooth_w=(window_before, smooth_w, steady_w)), min(smooth_w, heat_w + 0.4)
+        return heat_w
+    window_before, before, steady_w = state.smooth_w
+    smooth_w = heat_w if before is None else before + HEAT_SMOOTHING * (heat_w - before)
+    state.smooth_w = window_before, smooth_w, steady_w
+    return min(smooth_w, heat_w + 0.4)
 
 
-def _lasting_w(e: Economy, options: tuple[Option, ...], now_s: float) -> tuple[Economy, float, bool]:
-    """What the battery and the horizon's energy allow, and whether the cheapest service is safe all the same."""
-    watts, safe, store, ahead = math.inf, True, e.store, e.horizon
-    if e.budget.battery is not None:
-        rest_w = float(e.tables.idle_w[e.rest_clock]) + e.energy.other_w
-        rest_w += e.device.leakage_w_per_c * (e.junction_c - 25.0) if e.knows_heat else 0.0
-        rest_w = max(LEAST_W, rest_w)
-        cheapest_j = min(e.joule(o.variant, e.rest_clock) * o.times / o.frames for o in options if e.allowed[o.variant])
-        store = battery.plan(store, e.budget.battery, rest_w, cheapest_j * e.cameras / e.round_s, now_s)
+def _energy_w(state: State, options: tuple[Option, ...], now_s: float) -> tuple[float, bool]:
+    """What battery and quota allow, and whether the cheapest service is safe all the same."""
+    watts, safe, store, quota = math.inf, True, state.store, state.quota
+    if store is not None:
+        clock = state.idle_clock
+        idle_w = float(state.tables.idle_w[clock]) + state.power.background_w
+        if state.knows_heat:
+            idle_w = base_power_w(state.tables, clock, state.junction_c) + state.power.background_w
+        cheapest_j = min(state.joules(o.variant, clock) * o.times / o.frames for o in options)
+        store.plan(max(LEAST_W, idle_w), cheapest_j * state.cameras / state.round_s, now_s)
         watts, safe = store.allowed_w, store.safe
-    if ahead is not None and e.knows_power:
-        ahead = ahead.rolled(now_s, e.energy.book.drawn_j)
-        allowed_w = ahead.allowed_w(now_s, e.energy.book.drawn_j)
-        if allowed_w < watts:
+    if quota is not None and state.knows_power and "energy" not in state.unenforceable:
+        drawn_j = state.power.history.drawn_j
+        quota.roll(now_s, drawn_j)
+        if (allowed_w := quota.allowed_w(now_s, drawn_j)) < watts:
             watts, safe = allowed_w, False
-    return replace(e, store=store, horizon=ahead), watts, safe
+    return watts, safe

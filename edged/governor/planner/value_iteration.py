@@ -1,10 +1,10 @@
-"""What a backlog and a joule are worth: the slow path's little dynamic programme. Pure.
+"""What a backlog and a joule are worth: the dynamic programme of the slow path. Pure.
 
-For each clock and each price of a joule on a grid, relative value iteration over the backlog w (warm-started from the
-last time, a few sweeps each):
-  H(w) + g = mean over difficulties of max over options of [frames * P(on time) * accuracy - mu * late - price * joules
-             + H(w + busy - period)], against skipping: H(w - period) - what giving the frames up costs.
-g is the gain per period; H what the backlog takes from the frames to come.
+For each clock and each price of a joule on a grid, relative value iteration over the backlog w, the age of the oldest
+frame when the engine can begin (warm-started from the last time, a few sweeps each). Equation V1:
+  H(w) + g = max over options of [frames * (P(on time) * accuracy - late_price * P(late)) - price * joules
+             + H(w + service - period)], against dropping: H(w - period) - drop_penalty * frames.
+g is the average reward per period, H the relative value: what the backlog takes from the frames to come.
 """
 
 from __future__ import annotations
@@ -22,101 +22,85 @@ GRID: Final = 22
 PRICES: Final = 16
 SWEEPS: Final = 4
 ROUND_UP: Final = 1.01
-"""Busy times are taken a little long: noise is skew."""
+"""Service times are taken a little long: noise is skew."""
 
 
 @dataclass(frozen=True)
-class Worth:
-    """`prices`: the grid, per joule. `value`: H by clock, price, backlog; `gain`: g by clock and price."""
+class Values:
+    """`prices`: the grid, per joule. `relative_value`: H by clock, price, backlog; `average_reward`: g by clock and
+    price."""
 
     prices: Array
     backlog_s: Array
-    value: Array
-    gain: Array
+    relative_value: Array
+    average_reward: Array
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What the frames of now look like to the programme."""
+    """What the programme is solved for: `options` are those for the frames of a period, `joules` by clock and option,
+    `drop_penalty` by price of a joule."""
 
     deadline_s: float
     period_s: float
     late_price: float
-    given_up_price: Array
-    """by price of a joule"""
-    difficulties: tuple[float, ...]
-    allowed: tuple[bool, ...]
-    """by variant"""
+    drop_penalty: Array
     options: tuple[Option, ...]
-    """for the frames of a period"""
     joules: Array
-    """by clock and option"""
 
 
-def fresh(tables: Tables, deadline_s: float) -> Worth:
+def start(tables: Tables, deadline_s: float) -> Values:
     nominal_j = (tables.latency_s * tables.active_w).min(1)
     known = nominal_j[nominal_j > 0]
     scale = 0.8 / float(np.median(known)) if len(known) else 1.0
     prices = np.concatenate([[0.0], scale * np.geomspace(0.006, 6.0, PRICES - 1)])
-    clocks = tables.clocks
-    return Worth(
-        prices,
-        np.linspace(0.0, deadline_s * 1.05, GRID),
-        np.zeros((clocks, PRICES, GRID)),
-        np.zeros((clocks, PRICES)),
-    )
+    shape = tables.clocks, PRICES
+    return Values(prices, np.linspace(0.0, deadline_s * 1.05, GRID), np.zeros((*shape, GRID)), np.zeros(shape))
 
 
-def iterate(worth: Worth, tables: Tables, latency: Latency, terms: Terms) -> Worth:
-    w, prices = worth.backlog_s, worth.prices
-    options = [o for o in terms.options if terms.allowed[o.variant]]
-    keep = [i for i, o in enumerate(terms.options) if terms.allowed[o.variant]]
+def iterate(values: Values, tables: Tables, latency: Latency, terms: Terms) -> Values:
+    w, prices, options = values.backlog_s, values.prices, terms.options
     variant = np.array([o.variant for o in options])
     frames = np.array([float(o.frames) for o in options])
     times = np.array([o.times for o in options])
-    usual = np.exp([latency.log_factor(v) for v in range(len(tables.names))])
-    busy_s = ((tables.latency_s * usual[:, None])[variant] * times[:, None]).T  # clock x option
-    stall_s = tables.device.switch_ms / 1000
-    left_s = np.maximum(1e-4, terms.deadline_s - w[None, :, None] - 0.4 * stall_s)
-    on_time = _on_time(latency, np.log(left_s / busy_s[:, None, :]))  # clock x backlog x option
-    accuracy = np.array(
-        [[tables.easy[o.variant] - tables.slope[o.variant] * d for o in options] for d in terms.difficulties]
-    )
-    earned = on_time[:, :, None, :] * (accuracy * frames)[None, None]
-    earned = earned - (terms.late_price * (1 - on_time) * frames)[:, :, None, :]
+    factor = np.exp([latency.log_factor(v) for v in range(len(tables.names))])
+    service_s = ((tables.latency_s * factor[:, None])[variant] * times[:, None]).T  # clock x option
+    left_s = np.maximum(1e-4, terms.deadline_s - w)
+    on_time = _on_time(latency, np.log(left_s[None, :, None] / service_s[:, None, :]))  # clock x backlog x option
+    accuracy = np.array(tables.accuracy)[variant]
+    earned = frames * (on_time * accuracy - terms.late_price * (1 - on_time))
     step = w[1] - w[0]
-    after = (
-        np.clip(w[None, :, None] + busy_s[:, None, :] * ROUND_UP + 0.3 * stall_s - terms.period_s, 0.0, w[-1]) / step
-    )
-    skipped = np.clip(w - terms.period_s, 0.0, w[-1]) / step
-    given_up = terms.given_up_price * frames.max()
-    joules = terms.joules[:, keep]
-    value, gain = np.empty_like(worth.value), np.empty_like(worth.gain)
+    after = np.clip(w[None, :, None] + service_s[:, None, :] * ROUND_UP - terms.period_s, 0.0, w[-1]) / step
+    dropped = np.clip(w - terms.period_s, 0.0, w[-1]) / step
+    penalty = terms.drop_penalty * frames.max()
+    value, reward = np.empty_like(values.relative_value), np.empty_like(values.average_reward)
     for clock in range(tables.clocks):
-        cost = prices[:, None] * joules[clock][None, :]
-        value[clock], gain[clock] = _sweep(worth.value[clock], earned[clock], cost, after[clock], skipped, given_up)
-    return Worth(prices, w, value, gain)
+        cost = prices[:, None] * terms.joules[clock][None, :]
+        value[clock], reward[clock] = _sweep(
+            values.relative_value[clock], earned[clock], cost, after[clock], dropped, penalty
+        )
+    return Values(prices, w, value, reward)
 
 
 def _sweep(
-    value: Array, earned: Array, cost: Array, after: Array, skipped: Array, given_up: Array
+    value: Array, earned: Array, cost: Array, after: Array, dropped: Array, penalty: Array
 ) -> tuple[Array, Array]:
-    """A few sweeps at one clock: value price x backlog, earned backlog x difficulty x option, cost price x option,
-    given_up by price."""
+    """A few sweeps at one clock: value price x backlog, earned backlog x option, cost price x option, penalty by
+    price."""
     low, part = _split(after)
     flat_low, flat_part = low.reshape(-1), part.reshape(-1)
-    skip_low, skip_part = _split(skipped)
+    drop_low, drop_part = _split(dropped)
     prices, grid, options = len(value), value.shape[1], after.shape[1]
-    gain = value[:, 0]
+    net = earned[None] - cost[:, None, :]
+    reward = value[:, 0]
     for _ in range(SWEEPS):
         ahead = value[:, flat_low] * (1 - flat_part) + value[:, flat_low + 1] * flat_part
-        net = ahead.reshape(prices, grid, 1, options) - cost[:, None, None, :]
-        best = (earned[None] + net).max(3)
-        skip = value[:, skip_low] * (1 - skip_part) + value[:, skip_low + 1] * skip_part - given_up[:, None]
-        new = np.maximum(best, skip[:, :, None]).mean(2)
-        gain = new[:, 0].copy()
-        value = 0.5 * value + 0.5 * (new - gain[:, None])
-    return value, gain
+        best = (net + ahead.reshape(prices, grid, options)).max(2)
+        drop = value[:, drop_low] * (1 - drop_part) + value[:, drop_low + 1] * drop_part - penalty[:, None]
+        new = np.maximum(best, drop)
+        reward = new[:, 0].copy()
+        value = 0.5 * value + 0.5 * (new - reward[:, None])
+    return value, reward
 
 
 def _split(at: Array) -> tuple[NDArray[np.int64], Array]:
@@ -131,7 +115,7 @@ def _on_time(latency: Latency, log_ratio: Array) -> Array:
 
 
 def crossing(consumption: Array, prices: Array, target: float) -> float:
-    """The price at which what is consumed falls to the target; `consumption` falls with the price."""
+    """The price at which consumption falls to the target; `consumption` falls with the price."""
     if consumption[0] <= target:
         return 0.0
     fits = consumption <= target

@@ -25,6 +25,8 @@ from edged.vision.points import with_keypoints
 from edged.vision.results import NOTHING, Detections, Floats, Indices
 
 _PROBABILITY_SLACK = 0.01  # rounding of INT8 and FP16 engines; more than that is no probability
+_ORDERS = {"class_score_box": [2, 3, 4, 5, 1, 0], "batch_box_class_score": [1, 2, 3, 4, 6, 5]}
+"""Where x0, y0, x1, y1, score and class id stand in other orders than that."""
 
 
 class Candidates(NamedTuple):
@@ -90,6 +92,8 @@ class YoloBoxes:
     def _ranked(self, columns: NDArray[Any]) -> Candidates:
         """Candidates of a graph that has done the NMS: corners (oriented: centre and size), score, class id."""
         spec = self._spec
+        if spec.order in _ORDERS:
+            columns = columns[_ORDERS[spec.order]]
         class_ids = np.rint(columns[5])
         chosen = np.flatnonzero((columns[4] >= spec.score_threshold) & (class_ids >= 0) & (class_ids < self._classes))
         chosen = chosen[np.argsort(-columns[4, chosen], kind="stable")][: spec.max_detections]

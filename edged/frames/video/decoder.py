@@ -1,0 +1,71 @@
+"""Compressed pictures into pictures, one at a time (libavcodec through PyAV), with what is known of each kept by it.
+
+In: access units and a tag for each. Out: pictures with the tags of their units. One thread and no delay of the
+decoder's own: a picture is out as soon as its unit is in, unless the stream has B frames. Runs in the camera's child.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Generic, TypeVar
+
+import av
+from av.video.codeccontext import VideoCodecContext
+
+from edged import clock
+from edged.frames.ring import MAX_SIDE
+
+Tag = TypeVar("Tag")
+
+_MAX_TAGS: Final = 64
+
+
+class DamagedError(Exception):
+    """The unit cannot be decoded."""
+
+
+def prepare(context: Any) -> None:
+    """The decoder's settings, before its first picture. `explode` makes it report JPEGs that are cut or have holes;
+    of other codecs the damage is tracked outside, and their damaged pictures keep the decoder in step."""
+    context.thread_count = 1
+    context.thread_type = "NONE"
+    options = {"max_pixels": str(MAX_SIDE * MAX_SIDE)}
+    if context.name == "mjpeg":
+        options["err_detect"] = "explode"
+    else:
+        options["flags"] = "low_delay+output_corrupt"
+    context.options = {**context.options, **options}
+
+
+class Decoder(Generic[Tag]):
+    """A decoder of one stream."""
+
+    def __init__(self, codec: str, parameter_sets: bytes = b"") -> None:
+        self._context: Any = av.CodecContext.create(codec, "r")
+        if parameter_sets:
+            self._context.extradata = parameter_sets
+        prepare(self._context)
+        self._tags: dict[int, Tag] = {}
+        self._number = 0
+        self.cpu_ns = 0
+
+    @property
+    def context(self) -> VideoCodecContext:
+        context: VideoCodecContext = self._context
+        return context
+
+    def decode(self, data: bytes, tag: Tag) -> list[tuple[av.VideoFrame, Tag]]:
+        """The pictures that are ready. Raises DamagedError."""
+        packet: Any = av.Packet(data)
+        packet.pts = self._number = self._number + 1
+        if len(self._tags) >= _MAX_TAGS:
+            self._tags.clear()
+        self._tags[self._number] = tag
+        begun_ns = clock.thread_cpu_ns()
+        try:
+            frames = self._context.decode(packet)
+        except (av.FFmpegError, OSError):
+            self._tags.pop(self._number, None)
+            raise DamagedError from None
+        finally:
+            self.cpu_ns += clock.thread_cpu_ns() - begun_ns
+        return [(frame, self._tags.pop(frame.pts)) for frame in frames if frame.pts in self._tags]

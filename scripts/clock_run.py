@@ -1,0 +1,138 @@
+"""`scripts/clock-run`: the GPU clock of an emulated board profiled, set, followed and restored; and a plot of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from edged import clock
+from edged.engines.ort import OrtEngine
+from edged.power.host_paths import HostPaths
+from edged_calibration.commands import profile
+from tests.support.clocked_engine import submit_at_the_ceiling
+from tests.support.daemon import RunningDaemon, write_config
+from tests.support.helped import Helper, command_on
+from tests.support.jetson_tree import JetsonTree
+from tests.support.live_board import LiveBoard
+from tests.support.models import center_model, write_bundle
+
+MODELS: Final = {"fine": center_model(-100.0, turns=3000), "fast": center_model(-90.0, turns=1500)}
+IDLE_W: Final = (4.0, 6.0, 8.0, 12.0)
+ACTIVE_W: Final = (4.0, 8.0, 14.0, 24.0)
+LIMITS_W: Final = (60.0, 7.5, 10.0, 60.0)
+"""One phase each."""
+WINDOW_S: Final = 2.0
+CONFIG: Final = f"""
+[limits]
+deadline_ms = 400
+power_w = {LIMITS_W[0]}
+power_window_s = {WINDOW_S}
+[power]
+interval_s = 0.2
+clock_control = true
+"""
+
+
+class Phase(NamedTuple):
+    begin_s: float
+    limit_w: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/clock-run", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each of the four limits (%(default)g)")
+    parser.add_argument("--out", type=Path, default=Path("clock-run.png"), help="the plot (%(default)s)")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="edged-") as name:
+        os.chmod(name, 0o755)
+        directory = Path(name)
+        helper = Helper(directory, JetsonTree(directory / "board", "thor"))
+        helper.start()
+        try:
+            with LiveBoard(helper.tree, IDLE_W, ACTIVE_W) as board:
+                phases = run(directory, helper, board, given.seconds)
+                restored = helper.ceiling_mhz == board.mhz[-1]
+        finally:
+            helper.kill()
+    held = report(board, phases)
+    plot(board, phases, given.out)
+    print(f"the ceiling was {'restored' if restored else 'NOT restored'}; plot: {given.out}")
+    return 0 if held and restored else 1
+
+
+def run(directory: Path, helper: Helper, board: LiveBoard, seconds: float) -> list[Phase]:
+    """Profile, then the daemon under each limit; the last phase is the end."""
+    plain, at_the_ceiling = OrtEngine.submit, submit_at_the_ceiling(helper.tree.root)
+    bundle = write_bundle(directory / "bundle", MODELS)
+    arguments = argparse.Namespace(
+        bundle=bundle, config=None, seconds=1, batches=(1,), threads=None, device="cpu", keep_clock=False, soak=None,
+        json=False,
+    )  # fmt: skip
+    setattr(OrtEngine, "submit", at_the_ceiling)  # noqa: B010 - mypy knows no other way
+    try:
+        profile.run(arguments, HostPaths(helper.tree.root, helper.socket, str(helper.tree.bin)))
+    finally:
+        setattr(OrtEngine, "submit", plain)  # noqa: B010
+    config = write_config(directory, bundle, {"gate": "test://5?width=128&height=64&fps=30"}, CONFIG)
+    phases = []
+    with RunningDaemon(config, directory, command_on(helper.tree, helper.socket, config, clocked=True)) as daemon:
+        board.watch(daemon.process.pid)
+        for limit_w in LIMITS_W:
+            phases.append(Phase(board.now_s, limit_w))
+            daemon.ask("set", power_w=limit_w)
+            clock.sleep_s(seconds)
+        phases.append(Phase(board.now_s, LIMITS_W[-1]))
+        daemon.stop()
+        clock.sleep_s(1.0)
+    return phases
+
+
+def report(board: LiveBoard, phases: Sequence[Phase]) -> bool:
+    """A line for each phase, its first seconds left out; whether the limits were held."""
+    held = True
+    for phase, after in pairwise(phases):
+        moments = [m for m in board.history if phase.begin_s + 3 * WINDOW_S <= m.at_s < after.begin_s]
+        if not moments:
+            continue
+        mean_w = sum(m.power_w for m in moments) / len(moments)
+        mean_mhz = sum(m.clock_mhz for m in moments) / len(moments)
+        held = held and mean_w <= 1.05 * phase.limit_w
+        print(f"limit {phase.limit_w:5.1f} W: drew {mean_w:5.1f} W, clock {mean_mhz:6.0f} MHz")
+    return held
+
+
+def plot(board: LiveBoard, phases: Sequence[Phase], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    begin_s = phases[0].begin_s
+    moments = [m for m in board.history if m.at_s >= begin_s - 2]
+    at_s = [m.at_s - begin_s for m in moments]
+    figure, (power, mhz, heat) = pyplot.subplots(3, 1, sharex=True, figsize=(9, 7))
+    power.plot(at_s, [m.power_w for m in moments], label="power")
+    power.step([p.begin_s - begin_s for p in phases], [p.limit_w for p in phases], "r--", where="post", label="limit")
+    power.set_ylim(0, 1.3 * max(m.power_w for m in moments))
+    mhz.step(at_s, [m.ceiling_mhz for m in moments], where="post", label="ceiling, as the helper set it")
+    mhz.plot(at_s, [m.clock_mhz for m in moments], ":", label="clock, as the GPU runs")
+    heat.plot(at_s, [m.temperature_c for m in moments], label="junction")
+    for axes, unit in ((power, "W"), (mhz, "MHz"), (heat, "C")):
+        axes.set_ylabel(unit)
+        axes.legend(loc="upper right")
+        axes.grid(alpha=0.3)
+        axes.axvline(phases[-1].begin_s - begin_s, color="k", linewidth=0.8)
+    heat.set_xlabel("seconds; the daemon stops at the black line")
+    figure.suptitle("GPU clock control on an emulated board")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

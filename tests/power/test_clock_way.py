@@ -1,0 +1,113 @@
+"""The GPU clock from the profile to the end: measured at every clock, ceiling set, followed, raised, restored."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edged.engines.ort import OrtEngine
+from edged.power.host_paths import HostPaths
+from edged_calibration.commands import profile
+from tests.support.bus import wait_for
+from tests.support.clocked_engine import submit_at_the_ceiling
+from tests.support.daemon import RunningDaemon, write_config
+from tests.support.helped import Helper, command_on
+from tests.support.jetson_tree import JetsonTree
+from tests.support.live_board import LiveBoard
+from tests.support.models import center_model, write_bundle
+
+MODELS = {"fine": center_model(-100.0, turns=3000), "fast": center_model(-90.0, turns=1500)}
+IDLE_W = (4.0, 6.0, 8.0, 12.0)
+ACTIVE_W = (4.0, 8.0, 14.0, 24.0)
+LOW_CAP_W, HIGH_CAP_W = 7.5, 60.0
+CONFIG = f"""
+[limits]
+deadline_ms = 400
+power_w = {LOW_CAP_W}
+power_window_s = 2
+[power]
+interval_s = 0.2
+clock_control = true
+"""
+
+
+@pytest.fixture
+def helper() -> Iterator[Helper]:
+    with tempfile.TemporaryDirectory(prefix="edged-") as directory:  # a socket's path must be short
+        os.chmod(directory, 0o755)
+        it = Helper(Path(directory), JetsonTree(Path(directory) / "board", "thor"))
+        it.start()
+        yield it
+        it.kill()
+
+
+@pytest.fixture
+def board(helper: Helper) -> Iterator[LiveBoard]:
+    with LiveBoard(helper.tree, IDLE_W, ACTIVE_W) as live:
+        yield live
+
+
+def profiled(bundle: Path, helper: Helper, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """What `edged-calibrate profile BUNDLE` writes on that board."""
+    arguments = argparse.Namespace(
+        bundle=bundle, config=None, seconds=1, batches=(1,), threads=None, device="cpu", keep_clock=False, soak=None,
+        json=True,
+    )  # fmt: skip
+    assert profile.run(arguments, HostPaths(helper.tree.root, helper.socket, str(helper.tree.bin))) == 0
+    (written,) = bundle.glob("profile.*.json")
+    found: dict[str, Any] = json.loads(written.read_text())
+    assert json.loads(capsys.readouterr().out) == found
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_clock_is_profiled_lowered_followed_raised_and_restored(
+    helper: Helper,
+    board: LiveBoard,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(OrtEngine, "submit", submit_at_the_ceiling(helper.tree.root))
+    bundle = write_bundle(tmp_path / "bundle", MODELS)
+    found = profiled(bundle, helper, capsys)
+    assert found["clocks_mhz"] == list(board.mhz) and found["power_mode"] == "120W"
+    idle_w = found["idle_w"]
+    assert isinstance(idle_w, list)
+    for measured_w, rest_w, active_w in zip(idle_w, IDLE_W, ACTIVE_W, strict=True):
+        assert rest_w <= measured_w <= rest_w + 0.4 * active_w, "the board and its meter are this process's too"
+    runs: Any = found["runs"]
+    for name in MODELS:
+        times_ms = [run["latency_p50_ms"] for run in runs if run["variant"] == name]
+        assert times_ms[0] > 2 * times_ms[-1], "306 of 1575 MHz"
+    assert {run["clock"] for run in runs} == {0, 1, 2, 3}
+    top_mhz = board.mhz[-1]
+    assert helper.ceiling_mhz == top_mhz, "the profile gives the ceiling back"
+
+    config = write_config(tmp_path, bundle, {"gate": "test://5?width=128&height=64&fps=30"}, CONFIG)
+    with RunningDaemon(config, tmp_path, command_on(helper.tree, helper.socket, config, clocked=True)) as daemon:
+        board.watch(daemon.process.pid)
+        wait_for(lambda: helper.ceiling_mhz < top_mhz, 30)
+        assert "profile_refused" not in daemon.log and "not used" not in daemon.log
+        wait_for(lambda: daemon.state()["clock"]["clock_mhz"] == helper.ceiling_mhz, 20)
+        wait_for(lambda: board.history[-1].clock_mhz == helper.ceiling_mhz, 20)
+        settled_s = board.now_s + 4.0
+        wait_for(lambda: board.now_s > settled_s + 4.0, 30)
+        assert board.mean_w(settled_s) <= 1.05 * LOW_CAP_W
+        lowered_mhz = helper.ceiling_mhz
+        assert daemon.camera("gate")["results"] > 20
+
+        assert daemon.ask("set", power_w=HIGH_CAP_W)["ok"]
+        wait_for(lambda: helper.ceiling_mhz > lowered_mhz, 60)
+        assert daemon.ask("set", power_w=LOW_CAP_W)["ok"]
+        wait_for(lambda: helper.ceiling_mhz <= lowered_mhz, 60)
+        assert daemon.stop() == 0
+    assert helper.ceiling_mhz == top_mhz, "restored"
