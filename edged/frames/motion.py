@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 import cv2
 import numpy as np
@@ -30,6 +30,8 @@ _LOCAL: Final = (15, 15)
 """cells of the local mean: 120 pixels"""
 _LEVEL: Final = 4.5
 """grey levels that a cell must differ by at sensitivity 1: a third of the contrast of dark clothes on a dark street"""
+_MODERATE: Final = 25.0
+"""grey levels of contrast with the surroundings"""
 _NOISE: Final = 6.0
 """mean deviations of a still cell that motion must exceed"""
 _TOGETHER: Final = 5
@@ -54,6 +56,7 @@ class MotionDetector:
     def __init__(
         self, width: int, height: int, sensitivity: float = 1.0, ignore: Sequence[Sequence[Point]] = ()
     ) -> None:
+        self.shape = (height, width)
         self._sizes = [(max(1, width // n), max(1, height // n)) for n in (2, 4, SHRINK)]
         self._level = _LEVEL / sensitivity
         columns, rows = self._sizes[-1]
@@ -74,13 +77,14 @@ class MotionDetector:
             return True
         dt_s = min(max(at_s - self._at_s, 1e-3), 1.0)
         self._at_s = at_s
-        off = cv2.absdiff(detail, self._gain(detail) * self._background)
+        off = cast(Cells, cv2.absdiff(detail, self._gain(detail) * self._background))
         limit = np.maximum(_NOISE * self._deviation, self._level)
-        differs = cv2.bitwise_and(cv2.compare(off, limit, cv2.CMP_GT), self._counts)
-        moves = cv2.bitwise_and(cv2.compare(cv2.absdiff(detail, self._recent), limit, cv2.CMP_GT), self._counts)
+        differs = self._above(off, limit)
+        moves = self._above(cast(Cells, cv2.absdiff(detail, self._recent)), limit)
 
         self._quiet_s = 0.0 if _spot(self._moves.take(moves, dt_s)) else self._quiet_s + dt_s
-        if self._quiet_s >= _QUIET_S and cv2.countNonZero(differs) > _WIDE * differs.size:
+        wide = cv2.countNonZero(differs) > _WIDE * differs.size
+        if wide and self._quiet_s >= _QUIET_S and cv2.countNonZero(moves) < _WIDE / 5 * moves.size:
             self._take_over(detail, at_s)
             return False
         lasting = self._differs.take(differs, dt_s)
@@ -89,15 +93,21 @@ class MotionDetector:
             self._recent, self._recent_s = detail, at_s
         return _spot(lasting) or _patch(differs)
 
+    def _above(self, values: Cells, limit: Cells) -> Image:
+        """255 where a value exceeds its limit, in the cells that count."""
+        return cast(Image, cv2.bitwise_and(cv2.compare(values, limit, cv2.CMP_GT), self._counts))
+
     def _detail(self, luma: Image) -> Cells:
         for size in self._sizes:
-            luma = cv2.resize(luma, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+            luma = cast(Image, cv2.resize(luma, size, interpolation=cv2.INTER_AREA))
         smooth = cv2.blur(luma, (3, 3)).astype(np.float32)
-        return cv2.subtract(smooth, cv2.blur(smooth, _LOCAL))  # type: ignore[return-value]
+        return cast(Cells, cv2.subtract(smooth, cv2.blur(smooth, _LOCAL)))
 
     def _gain(self, detail: Cells) -> float:
-        power = float(np.vdot(self._background, self._background))
-        return min(max(float(np.vdot(detail, self._background)) / power, 0.5), 2.0) if power > 1.0 else 1.0
+        """By the cells of moderate contrast: one bright object that goes is no change of the light."""
+        before = self._background * (np.abs(self._background) < _MODERATE)
+        power = float(np.vdot(before, before))
+        return min(max(float(np.vdot(detail, before)) / power, 0.5), 2.0) if power > 1.0 else 1.0
 
     def _take_over(self, detail: Cells, at_s: float) -> None:
         self._at_s = self._recent_s = at_s
@@ -127,9 +137,9 @@ class _Lasting:
     def take(self, cells: Image, dt_s: float) -> Image:
         """Of two pictures in a row; of three, where that costs little time."""
         near = cv2.dilate(self._twice if dt_s < _QUICK_S else self._once, _SQUARE)
-        self._twice = cv2.bitwise_and(cells, cv2.dilate(self._once, _SQUARE))  # type: ignore[assignment]
+        self._twice = cast(Image, cv2.bitwise_and(cells, cv2.dilate(self._once, _SQUARE)))
         self._once = cells
-        return cv2.bitwise_and(cells, near)  # type: ignore[return-value]
+        return cast(Image, cv2.bitwise_and(cells, near))
 
 
 def _patch(cells: Image) -> bool:

@@ -34,6 +34,7 @@ from edged.loop.limit_layers import LimitControl, LimitLayers
 from edged.loop.limit_monitor import LimitMonitor
 from edged.loop.loop_calls import LoopCalls
 from edged.loop.messages import log_event
+from edged.loop.motion_gates import MotionGates
 from edged.loop.object_tracks import ObjectTracks
 from edged.loop.result_publisher import ResultPublisher
 from edged.loop.sensor_feed import SensorFeed
@@ -127,8 +128,9 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     manifest, decode = bundle.manifest, make_decoder(bundle.manifest)
     letterboxer = open_letterboxer(manifest.input, pool)
     shadow = ShadowRunner(manifest, pool, letterboxer, decode, publisher, governor)
+    gates = MotionGates(cameras, publisher, governor, config.motion.gate)
     sources = Sources(
-        manifest, cameras, pool, governor, sampler, monitor, shadow, heartbeats, around.mode, around.recording
+        manifest, cameras, pool, governor, sampler, monitor, shadow, gates, heartbeats, around.mode, around.recording
     )
     reporter = StatusReporter(sources, publisher)
     tracks = ObjectTracks(publisher, manifest.labels)
@@ -148,6 +150,7 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
             feed,
             shadow,
             tracks,
+            gates,
             reporter,
             heartbeats,
         )

@@ -160,11 +160,18 @@ class _Part:
 class Scene:
     """An endless belt that moves to the left; parts are spawned by belt position, so any frame can be drawn first.
 
-    With `pause_s` the belt runs for `run_s`, stands still for `pause_s`, and so on; light and noise go on. Holds about 16 MB at 1280x720. `render` allocates nothing of a picture's size.
+    With `pause_s` the belt runs for `run_s`, stands still for `pause_s`, and so on; light and noise go on. Holds about
+    16 MB at 1280x720. `render` allocates nothing of a picture's size.
     """
 
     def __init__(
-        self, seed: int, width: int = 1280, height: int = 720, fps: float = 30.0, run_s: float = 6.0, pause_s: float = 0.0
+        self,
+        seed: int,
+        width: int = 1280,
+        height: int = 720,
+        fps: float = 30.0,
+        run_s: float = 6.0,
+        pause_s: float = 0.0,
     ) -> None:
         self.seed, self.width, self.height, self.fps = seed, width, height, fps
         self._run_s, self._pause_s = run_s, pause_s
