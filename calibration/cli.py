@@ -140,6 +140,15 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_model_commands(add: _Add) -> None:
     """Commands that take a recipe, or a bare model with frames."""
+    imported = add("import", "look at an exported model and write a recipe for it", "import yolov8n.onnx --to my.toml",
+                   "import_model")  # fmt: skip
+    imported.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file, as it was exported")
+    imported.add_argument("--to", type=Path, metavar="FILE", help="the recipe (default: NAME.toml here)")
+    imported.add_argument("--force", action="store_true", help="replace a recipe that is there")
+    imported.add_argument("--size", type=_size, metavar="WxH", help="of an input that leaves its sides open")
+    imported.add_argument("--frames", metavar="DIR", help="pictures to calibrate on, for the recipe")
+    imported.add_argument("--validation", metavar="DIR", help="other pictures to measure on, for the recipe")
+    imported.add_argument("--json", action="store_true", help="one JSON object on stdout")
     analyze = add("analyze", "show what each layer costs and what INT8 and sparsity gain there", "analyze model.onnx")
     analyze.add_argument("--html", type=Path, metavar="FILE", help="write the report with its plots")
     prune = add("sparsify", "prune layers to 2:4 sparsity", "sparsify model.onnx --frames frames/ --out sparse.onnx")

@@ -14,12 +14,13 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 import msgspec
 import onnx
 
+from edged.errors import EdgedError
 from edged_calibration import steps
 from edged_calibration.analyze import Analysis
 from edged_calibration.bundle.files import File
 from edged_calibration.cache import StepCache
 from edged_calibration.digest import digest_of
-from edged_calibration.evaluate.gate import POINTS, Verdict, judge
+from edged_calibration.evaluate.gate import POINTS, Verdict, alike, judge
 from edged_calibration.evaluate.layer_error import Errors, LayerError
 from edged_calibration.evaluate.metrics import Evaluation, Scorer
 from edged_calibration.evaluate.sensitivity import Sensitivity
@@ -209,10 +210,12 @@ class Job:
             f"errors-{variant.name}",
             f"quantisation errors, {variant.name}",
             steps.errors,
+            self.inputs.model,
             model,
             table,
             self.keep_float(form),
             self.inputs.feeds,
+            self.inputs.parts,
         )
         return read(path / "errors.json", Errors)
 
@@ -249,8 +252,18 @@ class Job:
 
     @cached_property
     def whole(self) -> Evaluation:
-        """The float model's own accuracy."""
-        return self._evaluation("float", None)
+        """The float model's own accuracy, with a warning where the pictures tell nothing apart. EdgedError if it does
+        not agree with itself: then no agreement means anything."""
+        found = self._evaluation("float", None)
+        if found.metric == "agreement" and found.value < 1:
+            raise EdgedError(
+                f"the float model agrees with itself only to {found.value:.4f}: what decodes its outputs is not exact",
+                "report this with the model; no file can be judged by it",
+            )
+        warning = alike(found, self.inputs.task)
+        if warning:
+            self._stages.say(f"warning: {warning}")
+        return found
 
     def evaluation(self, variant: VariantOptions, file: str) -> Evaluation:
         """Accuracy of one file, as it will be shipped."""

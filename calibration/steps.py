@@ -16,7 +16,7 @@ from msgspec import Struct
 from edged_calibration.analyze import analyze
 from edged_calibration.bundle.files import File, float_file, half_file, quantised_files
 from edged_calibration.cache import write_json
-from edged_calibration.evaluate.layer_error import measure_errors
+from edged_calibration.evaluate.layer_error import Part, measure_errors
 from edged_calibration.evaluate.metrics import Scorer
 from edged_calibration.evaluate.sensitivity import Sensitivity, keep_to_pass, sensitivity
 from edged_calibration.graph.index import matching
@@ -151,11 +151,18 @@ def _save(into: Path, files: Iterable[File]) -> None:
 
 
 def errors(
-    into: Path, advance: Advance, model: onnx.ModelProto, table: Ranges, keep_float: Sequence[str], feeds: Feeds
+    into: Path,
+    advance: Advance,
+    dense: onnx.ModelProto,
+    model: onnx.ModelProto,
+    table: Ranges,
+    keep_float: Sequence[str],
+    feeds: Feeds,
+    parts: Mapping[str, Part],
 ) -> None:
-    """errors.json"""
+    """errors.json: against the dense float model, also of a pruned one"""
     quantised = quantize(model, table, "x86", keep_float)
-    write_json(into / "errors.json", measure_errors(model, quantised, feeds[:_ERROR_FEEDS], advance))
+    write_json(into / "errors.json", measure_errors(dense, quantised, feeds[:_ERROR_FEEDS], advance, parts))
 
 
 def searched(

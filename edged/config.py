@@ -1,4 +1,4 @@
-"""TOML -> frozen structs; every error names the file, key, value, what was expected and how to mend it.
+"""TOML -> frozen structs; every error names the file, key, value, what was expected and how to fix it.
 
 Paths in, one frozen Config out; also what a Config looks like as text, and what changed between two. Any thread.
 """
@@ -204,7 +204,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def effective_toml(config: Config) -> str:
-    """The whole configuration as TOML, defaults and all, with passwords in camera sources blotted out."""
+    """The whole configuration as TOML, defaults and all, with passwords in camera sources redacted."""
     lines = [f"bundle = {_toml(config.bundle)}"]
     lines.append("# profile is not set" if config.profile is None else f"profile = {_toml(config.profile)}")
     for name in ("limits", "power", "bus", "engine", "record", "motion"):

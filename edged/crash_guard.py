@@ -42,7 +42,7 @@ class Starts:
         if self.crashes < CRASHES:
             return config
         log.warning(
-            "the last %d starts crashed, so this one is without the GPU: mend the cause (see the log), then restart",
+            "the last %d starts crashed, so this one is without the GPU: fix the cause (see the log), then restart",
             self.crashes,
             extra=fields(kind="degraded"),
         )

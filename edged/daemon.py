@@ -111,6 +111,7 @@ class Daemon:
         stack.callback(energy_store.close)
         loop.sampler.start()
         loop.engine_loop.configure(config.camera)
+        modes.profiled = None if loop.device_info.profile is None else loop.device_info.profile.power_mode
         self._serve(stack, context, curve, loop, modes)
         return loop
 

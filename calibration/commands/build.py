@@ -118,7 +118,8 @@ def _show(done: list[BuiltVariant]) -> None:
         layers = None if file is None or file.built is None else file.built.layers
         counts = ["unknown"] * 4
         if layers is not None:
-            counts = [str(n) for n in (layers.weighted, layers.int8, layers.sparse_used, layers.sparse_eligible)]
+            found = (layers.weighted, layers.int8, layers.sparse_used, layers.sparse_eligible)
+            counts = ["not told" if count is None else str(count) for count in found]
         cells = [] if file is None else [*counts, f"{file.bytes / 2**20:.1f}"]
         table.add_row(variant.name, _OUTCOMES[variant.outcome], *cells)
     out.print(table)

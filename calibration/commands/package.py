@@ -19,6 +19,9 @@ def run(arguments: argparse.Namespace) -> int:
     with job(arguments) as work:
         directory = out_of(arguments, work.inputs.file)
         _ = work.frames  # the pictures first: nothing else is worth doing with bad ones
+        for variant in work.recipe.variant:  # quick, and first: what fails here fails before the long steps
+            if variant.precision != "int8" and not variant.sparse:
+                _ = [work.evaluation(variant, name) for name in work.files(variant)], work.whole
         report = _report(work, directory) if arguments.command == "all" else None
         if not arguments.json:
             show(work.verdicts)

@@ -55,7 +55,7 @@ class TerminalStages:
             self._console.print(f"{title}: {seconds:.1f} s")
 
     def say(self, text: str) -> None:
-        self._console.print(text)
+        self._console.print(text, soft_wrap=True)  # a warning stays one line where it is read by a program
 
 
 @contextlib.contextmanager

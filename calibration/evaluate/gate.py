@@ -13,10 +13,12 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from edged_calibration.evaluate.metrics import Evaluation
+from edged.engines.decoder_spec import ObjectDecoder
+from edged_calibration.evaluate.metrics import Evaluation, Task
 
 POINTS: Final = 100.0
 _WORST_SHOWN: Final = 3
+_MOST_ALIKE: Final = 0.9  # of the pictures
 
 
 class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +39,19 @@ class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
     images: int
     passed: bool
     reason: str
+
+
+def alike(found: Evaluation, task: Task) -> str:
+    """A sentence where the validation pictures tell a good file from a broken one hardly or not at all; else empty."""
+    if found.alike < _MOST_ALIKE * found.images:
+        return ""
+    count = f"{found.alike} of {found.images} validation pictures"
+    if isinstance(task.output, ObjectDecoder):
+        return (
+            f"there are no objects in {count}, so that only {found.images - found.alike} measure anything: "
+            "give frames with objects in them"
+        )
+    return f"{count} have the same answer, which a broken file may give as well: give frames with different answers"
 
 
 def judge(file: str, whole: Evaluation, found: Evaluation, limit: float) -> Verdict:

@@ -7,12 +7,14 @@ the damage is there by then, and the first layer where it falls is the one to lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import onnx
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from edged_calibration.graph.index import WEIGHTED, Feed, Graph, Tap
 from edged_calibration.progress import Advance, silent
@@ -29,38 +31,67 @@ class LayerError(Struct, frozen=True, forbid_unknown_fields=True):
     sqnr_db: float
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some values of an output: `first` to before `last` on `axis` (0 is the batch)."""
+
+    tensor: str
+    axis: int
+    first: int
+    last: int
+
+    def of(self, value: NDArray[Any]) -> NDArray[Any]:
+        return np.take(value, range(self.first, self.last), axis=self.axis)
+
+
 class Errors(Struct, frozen=True, forbid_unknown_fields=True):
-    """Every layer that both models have, the worst first, and every output of the graph, in decibels."""
+    """Every layer that both models have, the worst first, and every output of the graph, in decibels. An output that
+    holds different things counts by its parts: errors of boxes in pixels would hide those of class scores."""
 
     layers: list[LayerError] = []
     outputs: dict[str, float] = {}
 
 
 def measure_errors(
-    model: onnx.ModelProto, quantised: onnx.ModelProto, feeds: Sequence[Feed], progress: Advance = silent
+    model: onnx.ModelProto,
+    quantised: onnx.ModelProto,
+    feeds: Sequence[Feed],
+    progress: Advance = silent,
+    parts: Mapping[str, Part] | None = None,
 ) -> Errors:
-    """Run both models on the feeds and compare."""
+    """Run both models on the feeds and compare; `parts` of outputs by what they are called."""
     made = {name for node in quantised.graph.node for name in node.output}
     nodes = [n for n in Graph(model).nodes if n.op_type in (*WEIGHTED, "Add") and n.output[0] in made]
     outputs = [value.name for value in model.graph.output]
     tensors = list(dict.fromkeys([*(node.output[0] for node in nodes), *outputs]))
-    ratios = _ratios(model, quantised, tensors, feeds, progress)
+    whole = [name for name in outputs if all(part.tensor != name for part in (parts or {}).values())]
+    ratios = _ratios(model, quantised, tensors, feeds, progress, parts or {})
     layers = [LayerError(node.name, node.op_type, node.output[0], ratios[node.output[0]]) for node in nodes]
-    return Errors(sorted(layers, key=lambda error: error.sqnr_db), {name: ratios[name] for name in outputs})
+    return Errors(
+        sorted(layers, key=lambda error: error.sqnr_db), {name: ratios[name] for name in (*whole, *(parts or {}))}
+    )
 
 
 def _ratios(
-    model: onnx.ModelProto, quantised: onnx.ModelProto, tensors: list[str], feeds: Sequence[Feed], progress: Advance
+    model: onnx.ModelProto,
+    quantised: onnx.ModelProto,
+    tensors: list[str],
+    feeds: Sequence[Feed],
+    progress: Advance,
+    parts: Mapping[str, Part],
 ) -> dict[str, float]:
     wanted, found = Tap(model, tensors), Tap(quantised, tensors)
-    signal, noise = dict.fromkeys(tensors, 0.0), dict.fromkeys(tensors, 0.0)
+    names = [*tensors, *parts]
+    signal, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     for done, feed in enumerate(feeds, start=1):
         whole, rounded = wanted(feed), found(feed)
-        for name in tensors:
+        for values in (whole, rounded):
+            values.update({name: part.of(values[part.tensor]) for name, part in parts.items()})
+        for name in names:
             signal[name] += float(np.square(whole[name], dtype=np.float64).sum())
             noise[name] += float(np.square(whole[name] - rounded[name], dtype=np.float64).sum())
         progress(done, len(feeds))
-    return {name: _decibels(signal[name], noise[name]) for name in tensors}
+    return {name: _decibels(signal[name], noise[name]) for name in names}
 
 
 def _decibels(signal: float, noise: float) -> float:

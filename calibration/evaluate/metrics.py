@@ -18,13 +18,14 @@ import onnx
 from numpy.typing import NDArray
 
 from edged.engines.decoder_shapes import tensor_names
-from edged.engines.decoder_spec import ClassifyDecoder, Decoder, ObjectDecoder
+from edged.engines.decoder_spec import ClassifyDecoder, Decoder, EmbedDecoder, ObjectDecoder, SemanticDecoder
 from edged.engines.manifest import InputSpec
 from edged.errors import UsageError
+from edged.vision.agreement import of_embeddings
 from edged.vision.decoder import Decode, decoder_for
-from edged.vision.results import Classes, Detections
+from edged.vision.results import Classes, ClassMap, Detections, Embedding, plain
 from edged_calibration.digest import digest_of
-from edged_calibration.evaluate.average_precision import Boxes, matches, precision
+from edged_calibration.evaluate.average_precision import MAX_DETECTIONS, Boxes, matches, precision
 from edged_calibration.graph.index import session
 from edged_calibration.progress import Advance, silent
 from edged_calibration.recipe.frames import Frames, Picture
@@ -33,22 +34,27 @@ from edged_calibration.recipe.labels import Truth
 
 DRAWS: Final = 200
 _SEED: Final = 20
-_MEASURING: Final = {"score_threshold": 0.05, "max_detections": 100}  # average precision wants the tail too
+_MEASURING: Final = {"score_threshold": 0.05, "max_detections": MAX_DETECTIONS}  # average precision wants the tail too
 
 Run = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
 """Pictures [n, height, width, 3] -> the outputs of the model by name."""
 
-Answer = Boxes | NDArray[np.int64]
-"""What a model says of one picture: its objects, or its best classes in order."""
+Answer = Boxes | NDArray[np.int64] | ClassMap | Embedding
+"""What a model says of one picture: its objects, its best classes in order, a class for each cell, or a vector."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`figures` are the metrics, 0..1; `metric` names the one that counts, and `draws` is that one on other draws."""
+    """`figures` are the metrics, 0..1; `metric` names the one that counts, and `draws` is that one on other draws.
+
+    `alike`: of the pictures, how many have the most frequent answer that counts as right; of objects, how many have
+    none. Where nearly all are alike, no file can be told from a broken one.
+    """
 
     metric: str
     figures: dict[str, float]
     images: int
     draws: list[float]
+    alike: int = 0
 
     @property
     def value(self) -> float:
@@ -105,10 +111,13 @@ def answers(
 
 def _answer(decode: Decode, outputs: Mapping[str, NDArray[Any]], index: int, picture: Picture) -> Answer:
     seen = decode(outputs, index, picture.letterbox)
-    if isinstance(seen, Detections):
-        return Boxes(seen.boxes, seen.class_ids, seen.scores)
-    assert isinstance(seen, Classes)
-    return seen.class_ids
+    match seen:
+        case Detections():
+            return Boxes(seen.boxes, seen.class_ids, seen.scores, None if plain(seen) else seen)
+        case Classes():
+            return seen.class_ids
+        case _:
+            return seen
 
 
 def evaluate(
@@ -121,6 +130,8 @@ def evaluate(
         if reference is None:
             raise ValueError("neither labels nor answers of the float model to compare with")
         truth = [_as_truth(answer) for answer in reference]
+    if isinstance(task.output, SemanticDecoder | EmbedDecoder):
+        return _likeness(said, reference or [])
     if isinstance(task.output, ClassifyDecoder):
         return _classification(cast("list[NDArray[np.int64]]", said), cast("list[int]", truth), labelled)
     return _detection(cast("list[Boxes]", said), cast("list[Boxes]", truth), labelled, len(task.labels))
@@ -132,30 +143,48 @@ def reference_answers(run: Run, frames: Frames, task: Task, progress: Advance = 
 
 
 def _as_truth(answer: Answer) -> Truth:
-    return answer if isinstance(answer, Boxes) else int(answer[0])
+    return int(answer[0]) if isinstance(answer, np.ndarray) else cast("Boxes", answer)
 
 
 def _classification(said: list[NDArray[np.int64]], truth: list[int], labelled: bool) -> Evaluation:
     first = np.array([answer[0] == right for answer, right in zip(said, truth, strict=True)], float)
     among = np.array([right in answer[:5] for answer, right in zip(said, truth, strict=True)], float)
     draws = [float(weights @ first) / len(first) for weights in _draws(len(first))]
+    alike = int(np.bincount(truth).max())
     if labelled:
-        return Evaluation("top1", {"top1": _rounded(first.mean()), "top5": _rounded(among.mean())}, len(first), draws)
-    return Evaluation("agreement", {"agreement": _rounded(first.mean())}, len(first), draws)
+        figures = {"top1": _rounded(first.mean()), "top5": _rounded(among.mean())}
+        return Evaluation("top1", figures, len(first), draws, alike)
+    return Evaluation("agreement", {"agreement": _rounded(first.mean())}, len(first), draws, alike)
+
+
+def _likeness(said: list[Answer], reference: Sequence[Answer]) -> Evaluation:
+    """Of class maps the share of equal cells, of vectors the cosine: the mean over the pictures."""
+    each, flat = [], 0
+    for answer, right in zip(said, reference, strict=True):
+        if isinstance(answer, ClassMap) and isinstance(right, ClassMap):
+            each.append(float((answer.class_ids == right.class_ids).mean()))
+            flat += int(right.class_ids.min() == right.class_ids.max())
+        elif isinstance(answer, Embedding) and isinstance(right, Embedding):
+            each.append(of_embeddings(answer, right))
+    values = np.array(each)
+    draws = [float(weights @ values) / len(values) for weights in _draws(len(values))]
+    return Evaluation("agreement", {"agreement": _rounded(values.mean())}, len(values), draws, flat)
 
 
 def _detection(said: list[Boxes], truth: list[Boxes], labelled: bool, classes: int) -> Evaluation:
     try:
         matched = matches(truth, said, classes)
     except ValueError as error:
-        what = "the labelled pictures hold no object" if labelled else "the float model finds nothing in the pictures"
+        count = f"{len(truth)} of {len(truth)} validation pictures"
+        what = f"no object is labelled in {count}" if labelled else f"the float model finds nothing in {count}"
         raise UsageError(f"{what}: nothing to measure", "give validation frames with objects in them") from error
     whole = precision(matched)
     figures = {"map50_95": whole.mean(), "map50": whole[0], "map75": whole[5]} if labelled else {"agreement": whole[0]}
     metric = "map50_95" if labelled else "agreement"
     columns = slice(None) if labelled else slice(0, 1)
     draws = [float(precision(matched, weights)[columns].mean()) for weights in _draws(len(truth))]
-    return Evaluation(metric, {name: _rounded(value) for name, value in figures.items()}, len(truth), draws)
+    empty = sum(not len(boxes.classes) for boxes in truth)
+    return Evaluation(metric, {name: _rounded(value) for name, value in figures.items()}, len(truth), draws, empty)
 
 
 def _draws(pictures: int) -> list[NDArray[np.float64]]:

@@ -1,7 +1,7 @@
 """A model that a training framework has quantised already: brought into the form that is written here, and checked.
 
 In: an ONNX with Q/DQ of its own. Out: the same function with INT8 weights stored as INT8, zero points spelled out and
-an opset that TensorRT parses, and what breaks its rules. What would change the numbers is never mended, only told.
+an opset that TensorRT parses, and what breaks its rules. What would change the numbers is never changed, only reported.
 From its scales the other runtimes' files can be made too: `unquantised` gives the float model and the ranges.
 """
 

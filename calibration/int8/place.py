@@ -23,6 +23,7 @@ SAME_VALUES = frozenset(
 )
 ACTIVATIONS = frozenset({"Relu", "Clip"})  # in the epilogue of the kernel before them
 JOINS = frozenset({"Add", "Concat"})
+_CUTS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Split", "Slice", "Gather"})
 _BYTE_KERNELS = frozenset({"Resize", "MaxPool", "Split", "Slice", "Concat"})  # of TensorRT, when they read a pair
 _POINTWISE = ACTIVATIONS | {"Mul", "Sigmoid", "LeakyRelu", "HardSwish", "HardSigmoid", "Tanh", "Elu"}
 
@@ -54,13 +55,20 @@ def tensorrt(graph: Graph, keep_float: Collection[str] = ()) -> Placement:
         if node.op_type in _BYTE_KERNELS:
             edges += [(node, position) for position in activation_inputs(node)]
     edges += _skip_branches(graph, [node for node in carried if node.op_type == "Add"], weighted)
+    edges += _attention_inputs(graph, weighted)
     return Placement(weighted, edges, [], _islands(carried))
 
 
 def processor(graph: Graph, keep_float: Collection[str] = ()) -> Placement:
-    """Pairs on every tensor that weighted and carried nodes read or write, behind the activation where one follows."""
-    weighted = _weighted(graph, keep_float)
-    chosen = {node.name for node in [*weighted, *_carried(graph, weighted, keep_float)]}
+    """Pairs on every tensor that weighted and carried nodes read or write, behind the activation where one follows.
+
+    A convolution with none in INT8 behind it, as the last of a detector's heads, stays float: in INT8 its kernel would
+    round the answers themselves to 8 bits. A last matrix product is mostly bound by reading its weights, so it is INT8.
+    """
+    able = _weighted(graph, keep_float)
+    earlier = _leading_to(graph, able)
+    weighted = [node for node in able if node.op_type != "Conv" or node.output[0] in earlier]
+    chosen = {node.name for node in [*weighted, *_carried(graph, able, keep_float)]}
     tensors: dict[str, None] = {}
     for node in graph.nodes:
         if node.name in chosen:
@@ -83,6 +91,19 @@ def _weighted(graph: Graph, keep_float: Collection[str]) -> list[onnx.NodeProto]
         and graph.is_float(node.output[0])
         and graph.array(node.input[1]).shape[output_axis(node)] >= LEAST_OUTPUTS
     ]
+
+
+def _leading_to(graph: Graph, weighted: list[onnx.NodeProto]) -> set[str]:
+    """The tensors whose values reach one of those nodes."""
+    found: set[str] = set()
+    waiting = [node.input[0] for node in weighted]
+    while waiting:
+        tensor = waiting.pop()
+        node = graph.producers.get(tensor)
+        if tensor not in found:
+            found.add(tensor)
+            waiting += node.input if node is not None else ()
+    return found
 
 
 def _carried(graph: Graph, weighted: list[onnx.NodeProto], keep_float: Collection[str]) -> list[onnx.NodeProto]:
@@ -134,6 +155,40 @@ def _skip_branches(
                 found.append((node, 1 - position))
                 break
     return found
+
+
+def _attention_inputs(graph: Graph, weighted: list[onnx.NodeProto]) -> list[tuple[onnx.NodeProto, int]]:
+    """The readers of a product by weights whose result is cut into the heads of an attention.
+
+    Without a pair there TensorRT for RTX 1.7 moves the cut before the product, so that the product reads INT8
+    activations but weights in FP16.
+    """
+    found = []
+    for node in weighted:
+        tensor = _biased(graph, node)
+        if node.op_type != "Conv" and _reaches_product(graph, tensor):
+            readers = graph.consumers.get(tensor, [])
+            found += [(reader, list(reader.input).index(tensor)) for reader in readers if reader.op_type in _CUTS]
+    return found
+
+
+def _biased(graph: Graph, node: onnx.NodeProto) -> str:
+    """What a product gives, behind the addition of its bias where that is a node of its own."""
+    follower = graph.sole_consumer(node.output[0])
+    biased = follower is not None and follower.op_type == "Add" and any(n in graph.constants for n in follower.input)
+    return str(follower.output[0] if follower is not None and biased else node.output[0])
+
+
+def _reaches_product(graph: Graph, tensor: str) -> bool:
+    """Whether the values are an operand of a product of two activations, through nodes that only cut them up."""
+    waiting = [tensor]
+    while waiting:
+        for node in graph.consumers.get(waiting.pop(), []):
+            if node.op_type == "MatMul" and not graph.is_weighted(node):
+                return True
+            if node.op_type in _CUTS:
+                waiting += node.output
+    return False
 
 
 def _islands(carried: list[onnx.NodeProto]) -> dict[str, list[str]]:

@@ -81,7 +81,7 @@ def quantize_weights(weights: NDArray[Any], axis: int, target: Target) -> tuple[
 
 def calibrated_tensors(model: onnx.ModelProto) -> list[str]:
     """Every tensor whose range `quantize` may ask for."""
-    graph = Graph(model)
+    graph = Graph(copy_of(model))  # whose nodes have names
     return list(dict.fromkeys(name for plan in _plans(graph).values() for name in _ranged(plan)))
 
 

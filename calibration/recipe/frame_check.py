@@ -82,7 +82,7 @@ def check_frames(calibration: Frames, validation: Frames, progress: Advance = si
     if coverage < _COVERED:
         warnings.append(
             f"only {coverage:.0%} of the validation pictures look like the calibration set in brightness and "
-            "contrast: calibrate on frames of the same cameras and hours"
+            "contrast: calibrate on frames of those cameras and hours"
         )
     drift = _drift(first.figures)
     return FrameReport(len(calibration), distinct, len(validation), shared, round(coverage, 3), drift, warnings)

@@ -183,10 +183,10 @@ class _Folder:
         try:
             content = np.frombuffer(path.read_bytes(), np.uint8)
         except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror}", "mend or remove it") from error
+            raise UsageError(f"{path} cannot be read: {error.strerror}", "repair or remove it") from error
         pixels = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
         if pixels is None:
-            raise UsageError(f"{path} is not a picture that can be read", "mend or remove it")
+            raise UsageError(f"{path} is not a picture that can be read", "repair or remove it")
         return pixels.astype(np.uint8, copy=False), None
 
     def digest(self) -> str:
@@ -196,7 +196,7 @@ class _Folder:
                 found.update(hashlib.sha256((self._path / name).read_bytes()).digest() + name.encode())
             except OSError as error:
                 raise UsageError(
-                    f"{self._path / name} cannot be read: {error.strerror}", "mend or remove it"
+                    f"{self._path / name} cannot be read: {error.strerror}", "repair or remove it"
                 ) from error
         return found.hexdigest()
 

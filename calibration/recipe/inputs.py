@@ -14,9 +14,10 @@ import onnx
 from numpy.typing import NDArray
 
 from edged.engines.decoder_shapes import class_count, fits, tensor_names, tensor_shapes
-from edged.engines.decoder_spec import Decoder
+from edged.engines.decoder_spec import Decoder, YoloDecoder
 from edged.engines.manifest import InputSpec
 from edged.errors import UsageError
+from edged_calibration.evaluate.layer_error import Part
 from edged_calibration.evaluate.metrics import Task
 from edged_calibration.graph.entry import find_entry
 from edged_calibration.graph.index import drop_unused, session
@@ -97,6 +98,23 @@ class Inputs:
         recipe, options = self.recipe, self.recipe.input
         keep = [*recipe.halve.keep_float, *recipe.quantize.keep_float]
         return Wanted(options.width, options.height, options.name, options.layout, options.constants, keep)
+
+    @cached_property
+    def parts(self) -> dict[str, Part]:
+        """What different things one output holds: boxes, class scores and what stands behind them."""
+        output = self.output
+        if self._bare or not isinstance(output, YoloDecoder):
+            return {}
+        name, axis = output.predictions, 1 if output.layout == "columns" else 2
+        ends = [4, 4 + bool(output.objectness) + len(self.labels)]
+        if output.layout == "end_to_end":
+            if output.order not in (None, "box_score_class"):
+                return {}
+            ends = [4, 6]
+        parts = {f"{name} boxes": Part(name, axis, 0, ends[0]), f"{name} scores": Part(name, axis, *ends)}
+        if output.extra:
+            parts[f"{name} rest"] = Part(name, axis, ends[1], ends[1] + output.extra)
+        return parts
 
     @cached_property
     def _takes_pixels(self) -> bool:

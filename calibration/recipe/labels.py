@@ -86,9 +86,9 @@ def from_coco(path: Path, names: Sequence[str], labels: Sequence[str]) -> dict[s
             name, class_id = images[entry["image_id"]], known[categories[entry["category_id"]]]
         except (KeyError, TypeError, ValueError) as error:
             where = entry.get("id") if isinstance(entry, dict) else entry
-            raise UsageError(f"{path}: annotation {where} does not fit: {_why(error)}", "mend the file") from error
+            raise UsageError(f"{path}: annotation {where} does not fit: {_why(error)}", "fix the file") from error
         if not (np.isfinite([x, y, width, height]).all() and width > 0 and height > 0):
-            raise UsageError(f"{path}: annotation {entry.get('id')} has an empty box", "mend or remove it")
+            raise UsageError(f"{path}: annotation {entry.get('id')} has an empty box", "repair or remove it")
         boxes[name].append(([x, y, x + width, y + height], class_id))
     return _for_names(path, names, {name: _boxes(found) for name, found in boxes.items()})
 

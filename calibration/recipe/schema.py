@@ -110,7 +110,7 @@ class RecipeFile:
 
 
 def load_recipe(path: Path) -> RecipeFile:
-    """Read and check a recipe. UsageError says what to mend."""
+    """Read and check a recipe. UsageError says what to fix."""
     data = read_toml(path, "a recipe (calibration/recipes has examples)")
     recipe = convert(data, Recipe, str(path))
     _check(path, recipe)

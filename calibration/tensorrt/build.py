@@ -22,9 +22,9 @@ from edged.engines.bundle import MANIFEST_NAME, Bundle, load_bundle, verify_file
 from edged.engines.cuda import Gpu, device_of
 from edged.engines.manifest import Built, EngineFile, Layers, VariantSpec
 from edged.errors import EdgedError
-from edged_calibration.graph.layers import complaint
 from edged_calibration.tensorrt import timing
 from edged_calibration.tensorrt.build_plan import WORKSPACE_BYTES, build_plan, inspect, write
+from edged_calibration.tensorrt.inspect import complaint
 from edged_calibration.tensorrt.lock import only_build
 from edged_calibration.tensorrt.timing import Stopwatch
 

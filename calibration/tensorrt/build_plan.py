@@ -16,7 +16,7 @@ from edged import files
 from edged.engines import trt as engine_room
 from edged.engines.manifest import InputSpec, Layers
 from edged.errors import EdgedError
-from edged_calibration.graph.layers import read_layers
+from edged_calibration.tensorrt.inspect import read_layers
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -40,18 +40,18 @@ def build_plan(
     try:
         builder = trt.Builder(said)
     except TypeError as error:  # what the binding makes of a null pointer
-        raise EdgedError(f"TensorRT's builder does not start: {said.said()}", "see edged doctor") from error
+        raise EdgedError(f"TensorRT's builder does not start: {said.report()}", "see edged doctor") from error
     plan = _build(builder, said, model, spec, max_batch, cache, advance, weakly=False)
     if plan is not None:
         return plan, ()
-    first = said.said()
+    first = said.report()
     flags = trt.BuilderFlag
     if not (hasattr(flags, "INT8") and hasattr(flags, "FP16")):
         raise EdgedError(f"TensorRT cannot build it: {first}", "see the layers named; edged-calibrate sensitivity")
     said.clear()
     plan = _build(builder, said, model, spec, max_batch, cache, advance, weakly=True)
     if plan is None:
-        raise EdgedError(f"TensorRT cannot build it, strongly typed ({first}) or weakly: {said.said()}")
+        raise EdgedError(f"TensorRT cannot build it, strongly typed ({first}) or weakly: {said.report()}")
     return plan, (f"built weakly typed, since this TensorRT refuses it strongly typed: {first}",)
 
 
@@ -64,11 +64,11 @@ def _build(
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()
     if network is None or config is None or profile is None:
-        raise EdgedError(f"TensorRT's builder gives nothing to build with: {said.said()}")
+        raise EdgedError(f"TensorRT's builder gives nothing to build with: {said.report()}")
     parser = trt.OnnxParser(network, said)
     if not parser.parse(model):
         told = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
-        raise EdgedError(f"TensorRT cannot read the graph: {told or said.said()}")
+        raise EdgedError(f"TensorRT cannot read the graph: {told or said.report()}")
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)  # off by default: without it no kernel is sparse
     if weakly:
@@ -81,7 +81,7 @@ def _build(
     side = (spec.height, spec.width, 3) if spec.layout == "NHWC" else (3, spec.height, spec.width)
     profile.set_shape(spec.name, (1, *side), (1, *side), (max_batch, *side))
     if config.add_optimization_profile(profile) < 0:
-        raise EdgedError(f"TensorRT does not take batches of 1 to {max_batch} of {spec.name}: {said.said()}")
+        raise EdgedError(f"TensorRT does not take batches of 1 to {max_batch} of {spec.name}: {said.report()}")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         return None
@@ -111,7 +111,7 @@ def inspect(plan: bytes) -> Layers | None:
     runtime = trt.Runtime(said)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise EdgedError(f"the plan that was built does not load: {said.said()}")
+        raise EdgedError(f"the plan that was built does not load: {said.report()}")
     inspector = engine.create_engine_inspector()
     if inspector is None:
         return None

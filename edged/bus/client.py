@@ -28,6 +28,8 @@ RECEIVE_HIGH_WATER_MARK = 256
 MAX_MESSAGE_BYTES = 4 << 20
 MAX_RINGS = 64
 MAX_TOPICS = 1024
+ASK_AGAIN_MS = 1000
+"""After the daemon refused the key."""
 
 
 class Client:
@@ -49,7 +51,7 @@ class Client:
         self.gaps: Counter[str] = Counter()
         """messages lost, by topic: this program, or the way to it, was too slow"""
         self.restarts = 0
-        """times the daemon began to count anew"""
+        """times the daemon restarted its counts"""
         self.garbage = 0
         """payloads that were not what their topic says"""
         self._seqs: dict[str, int] = {}
@@ -57,8 +59,12 @@ class Client:
             name: msgspec.msgpack.Decoder(kind) for name, kind in MESSAGE_TYPES.items()
         }
         self._rings: OrderedDict[str, RingReader] = OrderedDict()
+        self.refused = False
+        """whether the daemon has refused this client's key; it asks again each second, and when a message arrives this
+        is False"""
         self._pid: int | None = None
-        self._timeout_ms = -1  # as libzmq begins: for ever
+        self._timeout_ms = -1  # libzmq's default: forever
+        self._refusals: zmq.Socket[bytes] | None = None
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.rcvhwm = RECEIVE_HIGH_WATER_MARK
@@ -67,6 +73,7 @@ class Client:
         try:
             if curve is not None:
                 curve.secure(self._socket)
+                self._refusals = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
             for topic in topics:
                 self._socket.subscribe(topic)
             self._socket.connect(self.endpoint)
@@ -88,15 +95,22 @@ class Client:
             yield message
 
     def receive(self, timeout_s: float | None = None) -> Message | None:
-        """The next message; None when `timeout_s` passes without one (None: wait for ever)."""
+        """The next message; None when `timeout_s` passes without one (None: wait forever)."""
         deadline_ns = None if timeout_s is None else clock.mono_ns() + int(timeout_s * clock.NS_PER_S)
         while True:
             left_ns = None if deadline_ns is None else max(0, deadline_ns - clock.mono_ns())
-            self._wait_at_most(-1 if left_ns is None else -(-left_ns // clock.NS_PER_MS))
+            left_ms = -1 if left_ns is None else -(-left_ns // clock.NS_PER_MS)
+            if self._refusals is not None and not 0 <= left_ms <= ASK_AGAIN_MS:
+                left_ms = ASK_AGAIN_MS
+            self._wait_at_most(left_ms)
             try:
                 parts = self._socket.recv_multipart()
             except zmq.Again:
-                return None
+                self._note_refusals()
+                if deadline_ns is not None and clock.mono_ns() >= deadline_ns:
+                    return None
+                continue
+            self.refused = False
             message = self._decode(parts)
             if message is not None and self._count(message):
                 return message
@@ -120,8 +134,20 @@ class Client:
 
     def close(self) -> None:
         self._rings.clear()
+        if self._refusals is not None:
+            self._socket.disable_monitor()
+            self._refusals.close(linger=0)
+            self._refusals = None
         self._socket.close(linger=0)
         self._context.term()
+
+    def _note_refusals(self) -> None:
+        """libzmq gives a connection up for good once the key was refused; it may be let in by now."""
+        if self._refusals is not None and self._refusals.poll(0):
+            self._refusals.recv_multipart()
+            self.refused = True
+            self._socket.disconnect(self.endpoint)
+            self._socket.connect(self.endpoint)
 
     def _decode(self, parts: list[bytes]) -> Message | None:
         if len(parts) != 2:
@@ -149,7 +175,7 @@ class Client:
         other_pid = isinstance(message, State) and self._pid not in (None, message.pid)
         if other_pid or (last is not None and message.seq <= last):
             self.restarts += 1
-            self._seqs.clear()  # every topic counts anew
+            self._seqs.clear()  # every topic starts at 1 again
             self._pid = None
         elif last is not None:
             self.gaps[topic] += message.seq - last - 1

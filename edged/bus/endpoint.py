@@ -1,7 +1,7 @@
 """Where a socket is bound, safely: an endpoint in, a bound and locked socket out. Called once at start and stop.
 
 `ipc://` sockets lie in a directory only we can write to, and an flock beside the socket keeps a second daemon away:
-libzmq would take the path of a live socket without a word. `tcp://` is bound with CURVE or not at all.
+libzmq would take the path of a live socket without a message. `tcp://` is bound with CURVE or not at all.
 """
 
 from __future__ import annotations

@@ -329,7 +329,7 @@ class Telemetry(Header, frozen=True, kw_only=True):
     missing: list[str]
     """Why a value is null, one sentence each."""
     battery: Battery | None = None
-    """null where the device has none, or one that does not tell its charge"""
+    """null where the device has none, or one that does not report its charge"""
 
 
 class State(Header, frozen=True, kw_only=True):

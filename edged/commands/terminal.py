@@ -92,7 +92,7 @@ def ask(arguments: argparse.Namespace, op: str, **more: Any) -> dict[str, Any]:
 
 def checked(reply: dict[str, Any]) -> dict[str, Any]:
     if not reply["ok"]:
-        raise EdgedError(str(reply.get("error", "the daemon refused without a word")), str(reply.get("hint", "")))
+        raise EdgedError(str(reply.get("error", "the daemon refused without a reason")), str(reply.get("hint", "")))
     return reply
 
 

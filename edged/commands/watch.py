@@ -45,7 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
         while left is None or left > 0:
             message = client.receive(SILENCE_S)
             if message is None:
-                if not silent:
+                if not silent and client.refused:
+                    _report(f"the daemon at {client.endpoint} refuses this key; waiting until it is let in there")
+                elif not silent:
                     _report(f"no daemon answers at {client.endpoint}; waiting (start one with `edged run`)")
                 silent = True
                 if arguments.endpoint is None and find_results_endpoint() != client.endpoint:

@@ -31,7 +31,7 @@ MAX_FILE_BYTES = 4 << 30
 MAX_INPUT_BYTES = 64 << 20  # of one frame; above it the shared input of a batch is no longer a small thing
 MAX_LABEL_CHARACTERS = 100
 
-_MEND = "mend it, or package the bundle again with `edged-calibrate package`"
+_FIX = "repair it, or package the bundle again with `edged-calibrate package`"
 _COPY = "copy the bundle again, or package it again with `edged-calibrate package`"
 
 
@@ -71,9 +71,9 @@ def load_bundle(path: str | Path) -> Bundle:
     except msgspec.ValidationError as error:
         what, _, key = str(error).partition(" - at ")
         where = key.strip("`").removeprefix("$.") if key else "the whole file"
-        raise UsageError(f"{file}: {_printable(where)}: {_printable(what)}", _MEND) from error
+        raise UsageError(f"{file}: {_printable(where)}: {_printable(what)}", _FIX) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{file} is not JSON: {error}", _MEND) from error
+        raise UsageError(f"{file} is not JSON: {error}", _FIX) from error
     _check_names(file, manifest)
     _check_tensors(file, manifest)
     _check_accuracy(file, manifest)
@@ -138,7 +138,7 @@ def _read_regular(path: Path, limit_bytes: int, exact_bytes: int | None = None) 
         if exact_bytes is not None and status.st_size != exact_bytes:
             raise UsageError(f"{path} has {status.st_size} bytes, the manifest says {exact_bytes}", _COPY)
         if status.st_size > limit_bytes:
-            raise UsageError(f"{path} has {status.st_size} bytes, at most {limit_bytes} are read", _MEND)
+            raise UsageError(f"{path} has {status.st_size} bytes, at most {limit_bytes} are read", _FIX)
         with os.fdopen(descriptor, "rb", closefd=False) as stream:
             content = stream.read(status.st_size + 1)
     except OSError as error:
@@ -219,7 +219,7 @@ def _check_unique(file: Path, key: str, names: list[str]) -> None:
 
 
 def _refuse(file: Path, key: str, what: str) -> NoReturn:
-    raise UsageError(f"{file}: {key}: {what}", _MEND)
+    raise UsageError(f"{file}: {key}: {what}", _FIX)
 
 
 def _printable(text: str) -> str:

@@ -244,7 +244,7 @@ class Graph:
 
 
 class Kernel:
-    """One compiled kernel. Its one argument is a ctypes structure, read anew at each launch."""
+    """One compiled kernel. Its one argument is a ctypes structure, read again at each launch."""
 
     def __init__(self, cubin: bytes, name: str, stream: int) -> None:
         self._module = _check_driver(driver.cuModuleLoadData(cubin))

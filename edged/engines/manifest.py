@@ -41,13 +41,13 @@ class InputSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Layers(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the engine inspector says of a plan's layers: how many have weights, how many of those compute in INT8, have
-    weights that qualify for sparse math, and really use a sparse kernel."""
+    """What the engine inspector reports of a plan's layers: how many have weights, how many of those compute in INT8,
+    have weights that qualify for sparse math, and really use a sparse kernel; None where it does not report it."""
 
     weighted: Annotated[int, Meta(ge=0)]
     int8: Annotated[int, Meta(ge=0)]
-    sparse_eligible: Annotated[int, Meta(ge=0)]
-    sparse_used: Annotated[int, Meta(ge=0)]
+    sparse_eligible: Annotated[int, Meta(ge=0)] | None
+    sparse_used: Annotated[int, Meta(ge=0)] | None
 
 
 class Built(Struct, frozen=True, forbid_unknown_fields=True):

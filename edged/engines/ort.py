@@ -31,7 +31,7 @@ FATAL: Final = 4
 """ONNX Runtime's log level: its errors come back as exceptions and are told once, by us."""
 _WHERE_IT_FAILED = re.compile(r"(\[ONNXRuntimeError\] : \d+ : \w+ : )?(/\S+:\d+ .*?\) )?")
 _CUDA_FAILURE = re.compile(r"CUDA failure \d+: [^;\n]*[^;\s]")
-EXPORT: Final = "export the model again as the manifest declares it, or mend the manifest"
+EXPORT: Final = "export the model again as the manifest declares it, or fix the manifest"
 
 
 class OrtRuntime:

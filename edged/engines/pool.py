@@ -69,7 +69,7 @@ class NothingRunsError(UsageError):
     def __init__(self, directory: Path, variants: tuple[PoolVariant, ...]) -> None:
         why = "; ".join(f"{variant.name}: {variant.refused}" for variant in variants)
         super().__init__(
-            f"no variant of bundle {directory} runs here: {why}", "mend one of these, or choose another bundle"
+            f"no variant of bundle {directory} runs here: {why}", "fix one of these, or choose another bundle"
         )
         self.variants = variants
 

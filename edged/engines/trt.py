@@ -75,7 +75,7 @@ class TrtRuntime:
             self._runtime = trt.Runtime(self._log)
         except TypeError as error:  # what the binding makes of a null pointer
             self._gpu.close()
-            raise EdgedError(f"TensorRT does not start: {self._log.said()}", "see edged doctor") from error
+            raise EdgedError(f"TensorRT does not start: {self._log.report()}", "see edged doctor") from error
 
     def refuses(self, file: EngineFile, max_batch: int) -> str | None:
         built = file.built
@@ -100,7 +100,7 @@ class TrtRuntime:
         self._log.clear()
         engine = self._runtime.deserialize_cuda_engine(content)
         if engine is None:
-            raise EdgedError(f"{file}: TensorRT refuses the plan: {self._log.said()}", BUILD)
+            raise EdgedError(f"{file}: TensorRT refuses the plan: {self._log.report()}", BUILD)
         outputs = _check_tensors(engine, file, tensors)
         try:
             memory.reserve(engine.device_memory_size_v2)
@@ -198,7 +198,7 @@ class TrtEngine(GpuEngine):
         return slot
 
     def _failed(self, what: str) -> EdgedError:
-        return EdgedError(f"{self._file}: TensorRT {what}: {self._log.said()}", BUILD)
+        return EdgedError(f"{self._file}: TensorRT {what}: {self._log.report()}", BUILD)
 
 
 class _Slot:
@@ -275,21 +275,31 @@ def _check_tensor(engine: trt.ICudaEngine, file: str, spec: TensorSpec, dtypes: 
 
 
 def new_logger() -> Any:
-    """An ILogger that keeps the last warnings and errors. Its base class is only there when TensorRT is."""
+    """An ILogger that keeps the last errors and, apart from them, the last kinds of warnings with how often each came.
+    Its base class is only there when TensorRT is."""
 
     class Log(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self._lines: deque[str] = deque(maxlen=_LINES)
+            self._errors: deque[str] = deque(maxlen=_LINES)
+            self._warnings: dict[str, int] = {}
 
         def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR, trt.ILogger.WARNING):
-                self._lines.append(" ".join(msg.split())[:300])
+            line = " ".join(msg.split())[:300]
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self._errors.append(line)
+            elif severity == trt.ILogger.WARNING:
+                self._warnings[line] = self._warnings.pop(line, 0) + 1  # the last one last
+                if len(self._warnings) > _LINES:
+                    del self._warnings[next(iter(self._warnings))]
 
         def clear(self) -> None:
-            self._lines.clear()
+            self._errors.clear()
+            self._warnings.clear()
 
-        def said(self) -> str:
-            return "; ".join(self._lines) or "it does not say why"
+        def report(self) -> str:
+            """The errors; where there are none, the warnings."""
+            warnings = [line if count == 1 else f"{line} ({count} times)" for line, count in self._warnings.items()]
+            return "; ".join(self._errors or warnings) or "it does not say why"
 
     return Log()

@@ -1,4 +1,4 @@
-"""The life of one camera as a pure state machine: opening, live, stalled, backing off, and open again, for ever.
+"""The life of one camera as a pure state machine: opening, live, stalled, backing off, and open again, without end.
 
 In: events of the camera's child process and the time. Out: the next state and what to do: spawn a child, kill it, tell
 the world. No I/O, no clock, any thread. `now_ns` is monotonic.
@@ -8,7 +8,7 @@ How it moves:
     Live       --silence--> Stalled (child killed)   --2 s of the same or damaged pictures--> Stalled (child kept)
     Stalled    --new picture--> Live (if the child was kept)        --its time is up--> Opening
     BackingOff --its time is up--> Opening
-    any        --failure that no retry mends--> Refused
+    any        --failure that no retry fixes--> Refused
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SILENCE_NS = 2 * _S  # or SILENCE_PERIODS of the camera, where that is longer
 SILENCE_PERIODS = 5
 FROZEN_NS = 2 * _S  # or SILENCE_PERIODS of the camera
 WAITING_NS = 60 * _S  # from the start of the child, while packets come and no keyframe
-FROZEN_REOPEN_NS = 60 * _S  # some cameras only wake up when they are opened anew
+FROZEN_REOPEN_NS = 60 * _S  # some cameras only wake up when they are opened again
 CORRUPT_REOPEN_NS = 20 * _S
 BACKOFF_FIRST_NS = _S // 2
 BACKOFF_CAP_NS = 30 * _S
@@ -84,7 +84,7 @@ class ChildFailed:
 
 @dataclass(frozen=True)
 class ChildGone:
-    """The child is gone without a word."""
+    """The child is gone without a message."""
 
 
 @dataclass(frozen=True)
@@ -345,7 +345,7 @@ def _frozen(camera: Camera, now_ns: int) -> Step:
 
 
 def _corrupt(camera: Camera, now_ns: int) -> Step:
-    """After a loss nothing may be shown up to the next keyframe; a camera may send one when it is opened anew."""
+    """After a loss nothing may be shown up to the next keyframe; a camera may send one when it is opened again."""
     match camera.state:
         case Live(heard_ns=heard_ns) if now_ns - heard_ns >= camera.silence_ns:
             reason = "packets are lost; waiting for a whole keyframe"

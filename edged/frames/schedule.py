@@ -39,7 +39,7 @@ class _Camera:
     """What is known of one camera; `frame` is the one that waits, with its `deadline_ns`, `weight` and `set_aside`.
 
     `urgency_ns`, by which the order goes, is the deadline of the first frame since the camera was last served, even if
-    newer ones replaced it: without it a camera whose frames always arrive second would be overtaken for ever.
+    newer ones replaced it: without it a camera whose frames always arrive second would be overtaken forever.
     `served` is the turn in which it was last served, `lost` counts frames given up since (`before`: both as they were
     before the last turn that served it), `period_ns` is the time between its last two frames.
     """
@@ -135,7 +135,7 @@ class Scheduler:
             drops += [self._give_up(c, "overload") for c in batch]
 
     def hand_back(self, frames: Sequence[Frame]) -> None:
-        """Frames of the batch just returned that shall not run now after all: they wait on, in their old place."""
+        """Frames of the batch just returned that should not run now: they keep waiting, in their old place."""
         for frame in frames:
             camera = self._cameras[frame.camera]
             camera.frame, (camera.served, camera.lost) = frame, camera.before

@@ -30,7 +30,7 @@ def choose(state: State, waiting: Waiting, now_s: float) -> Choice:
     frames = min(waiting.frames, known.cameras)
     clock = state.clock if waiting.clock is None else waiting.clock
     age_s = waiting.age_ms / 1000
-    next_s = frames * state.offered_s / state.cameras  # frames that do not run now are dropped, or chosen for anew
+    next_s = frames * state.offered_s / state.cameras  # frames that do not run now are dropped, or chosen for again
     left_s = max(1e-4, state.budget.deadline_ms / 1000 - age_s)
     price, late = state.price, state.late_price
     relative, step_s = plan.relative_value, plan.step_s

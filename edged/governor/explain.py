@@ -28,7 +28,7 @@ LIMITS: Final[dict[str, str]] = {"heat": "heat", "power": "the mean power", "ene
 
 
 class _Ran(NamedTuple):
-    """Of the last second: by variant the share of the results; results; frames dropped for want of time, to save."""
+    """Of the last second: by variant the share of the results; results; frames dropped as late, to save."""
 
     shares: tuple[float, ...]
     results: int
@@ -140,7 +140,7 @@ def _misfit(state: State, i: int) -> tuple[Bound, str] | None:
     if needs_ms is None:
         return "deadline", "has no known latency"
     if needs_ms > state.budget.deadline_ms:
-        return "deadline", f"would need {human_ms(needs_ms)} of {deadline(state)}"
+        return "deadline", f"would need {human_ms(needs_ms)} of {deadline(state)} {load(state)}"
     rate = state.cameras / state.offered_s
     known = state.tables.times[i]
     busy = min([times / k for k, times in enumerate(known, start=1)]) * state.service_s(i, state.plan.clock) * rate
@@ -260,7 +260,7 @@ def _reason(state: State, ran: _Ran, main: int, bound: Bound) -> str:
     if ran.saved and state.price > 0:
         text += f", {ran.saved} frames dropped to save energy"
     if ran.late:
-        text += f", {ran.late} dropped for want of time"
+        text += f", {ran.late} dropped as late"
     if bound == "pin":
         return f"{text}: pinned by an operator"
     if bound == "none":

@@ -68,7 +68,7 @@ class Budget:
 
     `power_w`: rolling mean over `power_window_s`. `energy_wh`: what may be drawn in each `energy_horizon_h`.
     `temperature_c`: the hottest junction. `min_accuracy`: no variant below it runs. `deadline_quantile` is of all
-    frames except those that a budget saves: a frame dropped for want of time counts as late. `min_fps`: what each
+    frames except those that a budget saves: a frame that would be too late counts as late. `min_fps`: what each
     camera gets whatever the budgets say.
     """
 
@@ -102,7 +102,7 @@ class BatchDone(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """Frames that were dropped: `late`, for want of time, else to save energy or for a newer frame of the camera."""
+    """Frames that were dropped: `late`, or else to save energy or for a newer frame of the camera."""
 
     frames: int
     late: bool

@@ -32,7 +32,7 @@ UNKNOWN: Final = Device((0.0,))
 
 @dataclass(slots=True)
 class Activity:
-    """What became of the frames since the last tick: by variant those that ran; dropped for want of time, for a
+    """What became of the frames since the last tick: by variant those that ran; dropped as late, for a
     budget or a newer frame."""
 
     ran: list[int]
@@ -202,7 +202,7 @@ class State:
         elapsed_s = now_s - self.power.sensed_s
         if elapsed_s <= 0:
             return
-        if 0 <= sample.power_lag_s <= MAX_LAG_S and 0 < sample.power_mean_s <= MAX_LAG_S:
+        if power_w is not None and 0 <= sample.power_lag_s <= MAX_LAG_S and 0 < sample.power_mean_s <= MAX_LAG_S:
             self.power.lag_s, self.power.mean_s = sample.power_lag_s, sample.power_mean_s
         drawn_w = self.power.sensed(self.tables, self.clock, self.junction_c, power_w, now_s, sample.power_estimated)
         self.heat = thermal.sensed(self.heat, self.heat_model, drawn_w, temperature_c, now_s)

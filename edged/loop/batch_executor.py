@@ -1,6 +1,6 @@
 """Chosen frames through the engine: prepared, submitted, collected, decoded, published. On the engine loop's thread.
 
-In: frames and the variant they shall run on. Out: one result each on the bus, or a drop with its cause; and for the
+In: frames and their variant. Out: one result each on the bus, or a drop with its cause; and for the
 governor what the batch took: its service (preparation, its own time on the engine, decoding) apart from its waiting.
 With an engine of several lanes the next batch is prepared while the one before still runs.
 """

@@ -92,6 +92,7 @@ class Loop:
     reporter: StatusReporter
     heartbeats: Heartbeats
     engine_loop: EngineLoop
+    device_info: DeviceInfo
 
 
 @runtime_checkable
@@ -158,8 +159,9 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     engine_loop.put_in_force(layers)
     limits = LimitControl(layers, engine_loop.put_in_force)
     return Loop(
-        publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, heartbeats, engine_loop
-    )
+        publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, heartbeats, engine_loop,
+        known,
+    )  # fmt: skip
 
 
 def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:

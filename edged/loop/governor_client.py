@@ -29,7 +29,7 @@ GIVE_UP_AFTER: Final = 100
 TICK_EVERY_NS: Final = NS_PER_S // 2
 
 _TIME: Final[frozenset[DropCause]] = frozenset({"late", "overload", "torn"})
-"""Drops for want of time, as the governor counts them."""
+"""Drops as late, as the governor counts them."""
 _SAVED: Final[frozenset[DropCause]] = frozenset({"budget", "superseded"})
 """Drops of frames that cost nothing and were not late."""
 

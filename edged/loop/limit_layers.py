@@ -2,7 +2,7 @@
 
 One object owns them, on the engine loop. A request carries its change and never the limits that result, so that
 several clients, a profile and a reload cannot undo one another: each is laid over what is in force when it is taken.
-`set` lasts until the next profile or reload: these say what shall hold from then on, so they clear it.
+`set` lasts until the next profile or reload: they define the limits from then on, so they clear it.
 """
 
 from __future__ import annotations

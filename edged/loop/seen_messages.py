@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edged.bus import schema
-from edged.vision.results import Classes, ClassMap, Detections, Mask, Seen
+from edged.vision.results import Classes, ClassMap, Detections, Mask, Seen, plain
 
 
 def seen_fields(seen: Seen, labels: Sequence[str]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def seen_fields(seen: Seen, labels: Sequence[str]) -> dict[str, Any]:
 
 def _detections(seen: Detections, labels: Sequence[str]) -> list[schema.Detection]:
     found = zip(seen.class_ids.tolist(), seen.scores.tolist(), seen.boxes.tolist(), strict=True)
-    if seen.masks is None and seen.keypoints is None and seen.corners is None:
+    if plain(seen):
         return [
             schema.Detection(labels[class_id], class_id, score, (box[0], box[1], box[2], box[3]))
             for class_id, score, box in found

@@ -20,7 +20,7 @@ import msgspec
 
 from edged import clock
 from edged.accuracy_guard.guard import Change, Guard
-from edged.accuracy_guard.input_drift import ImageStats, Norm
+from edged.accuracy_guard.input_drift import ImageStats, InputDrift, Norm
 from edged.bus import schema
 from edged.bus.publisher import Publisher
 from edged.clock import NS_PER_MS, NS_PER_S
@@ -114,7 +114,7 @@ class ShadowRunner:
                 self._shadow(lane, index, frame, variant, objects[index], deadline_ms)
 
     def report(self, now_ns: int) -> schema.Guard:
-        reference = self._guard.reference
+        reference, drifts = self._guard.reference, self._guard.drifts()
         return schema.Guard(
             reference=reference if reference in self._usable() else None,
             shadow_runs=self._runs,
@@ -134,14 +134,7 @@ class ShadowRunner:
                 )
                 for standing in self._guard.standings(now_ns)
             ],
-            drift=[self._drift(camera) for camera in self._look_due_ns],
-        )
-
-    def _drift(self, camera: str) -> schema.InputDrift:
-        drift = self._guard.drifts()[camera]
-        none = {"brightness": None, "contrast": None, "low": None, "high": None}
-        return schema.InputDrift(
-            camera, drift.drifted, drift.reason, **(asdict(drift.median) if drift.median else none)
+            drift=[_drift(camera, drifts[camera]) for camera in self._look_due_ns],
         )
 
     def _usable(self) -> list[str]:
@@ -250,3 +243,8 @@ class ShadowRunner:
     def _event(self, kind: str, text: str, camera: str | None, variant: str | None) -> None:
         log.warning("%s", text)
         self._publisher.publish(schema.Event(kind=kind, text=text, camera=camera, variant=variant))
+
+
+def _drift(camera: str, drift: InputDrift) -> schema.InputDrift:
+    none = {"brightness": None, "contrast": None, "low": None, "high": None}
+    return schema.InputDrift(camera, drift.drifted, drift.reason, **(asdict(drift.median) if drift.median else none))

@@ -87,11 +87,11 @@ class EnergyStore:
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:
-            log.warning("%s cannot be used, the energy horizon begins anew: %s", self._path, error)
+            log.warning("%s cannot be used, the energy horizon starts at zero: %s", self._path, error)
             return None
         numbers = (saved.passed_s, saved.spent_j, saved.metered_s)
         if not all(0 <= number < MOST for number in numbers) or not 0 < saved.length_s < MOST:
-            log.warning("%s has a number that cannot be, the energy horizon begins anew", self._path)
+            log.warning("%s has a number that cannot be, the energy horizon starts at zero", self._path)
             return None
         now = self._now()
         passed_s = saved.passed_s + _passed_since(saved, now)

@@ -1,4 +1,4 @@
-"""What another budget would have done: the recorded frames, latencies, watts and degrees against a governor anew. Pure.
+"""What another budget would have done: the recorded frames, latencies, watts and degrees against a new governor. Pure.
 
 The method, and its limits. The frames that waited arrive when they did; the governor, under the changed budget, chooses
 for them. A batch takes what its variant's profile says, times the slow-down that the recording shows nearest in time:

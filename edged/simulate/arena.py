@@ -110,7 +110,7 @@ class Outcome:
 
 
 class Policy(Protocol):
-    """`dropped`: what the policy gave up since it was last asked: (for want of time, by choice)."""
+    """`dropped`: what the policy gave up since it was last asked: (as late, by choice)."""
 
     def start(self, nominal: NominalProfile) -> None: ...
     def sense(self, reading: Reading) -> None: ...

@@ -163,12 +163,11 @@ class GovernorPolicy:
             self.budget = replace(self.budget, power_w=cap_w)
             self._observe(BudgetChanged(self.budget), at_s)
         now_ns = _ns(at_s)
-        clock = moment.clock if self._profiled else None
-        chosen = self._dispatcher.next(now_ns, now_ns, False, clock)
-        self._report_drops(at_s)
-        asked = self._clock
         if self._profiled and not self._fixed_clock and moment.may_switch_clock:
-            asked = self._clock = self.governor.state.plan.clock
+            self._clock = self.governor.state.plan.clock  # in force before the batch begins
+        asked = self._clock
+        chosen = self._dispatcher.next(now_ns, now_ns, False, asked if self._profiled else None)
+        self._report_drops(at_s)
         if chosen is None:
             return Action(asked)
         frames, variant = chosen

@@ -54,6 +54,24 @@ class Detections:
         )
 
 
+def plain(found: Detections) -> bool:
+    """Whether there is nothing but boxes."""
+    return found.masks is None and found.keypoints is None and found.corners is None
+
+
+def taken(found: Detections, at: Sequence[int]) -> Detections:
+    """Some of the objects, in that order."""
+    rows = np.array(at, np.int64)
+    return Detections(
+        found.boxes[rows],
+        found.scores[rows],
+        found.class_ids[rows],
+        None if found.masks is None else tuple(found.masks[row] for row in at),
+        None if found.keypoints is None else found.keypoints[rows],
+        None if found.corners is None else found.corners[rows],
+    )
+
+
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 """No object: the result of looking, not of failing."""
 

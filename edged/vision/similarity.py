@@ -54,7 +54,7 @@ def mask_iou(a: tuple[Mask, ...], b: tuple[Mask, ...]) -> Matrix:
         for j, second in enumerate(b):
             common = _common(first, second)
             union = int(first.cells.sum()) + int(second.cells.sum()) - common
-            found[i, j] = common / union if union else 0.0
+            found[i, j] = common / union if union else 1.0  # two objects without a cell
     return found
 
 

@@ -1,5 +1,5 @@
-"""Policies to compare the governor with: a fixed engine, by contrast, a thermostat, race to idle, and ALERT (USENIX ATC
-'20) after its paper."""
+"""Policies to compare the governor with: a fixed engine, by contrast, a thermostat, race to idle, ALERT (USENIX
+ATC '20) after its paper, and the best fixed choice with hindsight."""
 
 from __future__ import annotations
 
@@ -117,6 +117,20 @@ class Static(Baseline):
     def choose(self, waiting: Waiting) -> tuple[int, int | None]:
         engine = self.engine if self.nominal.available[self.engine] else INT8
         return self.top, engine
+
+
+class Fixed(Baseline):
+    """One engine at one clock on every n-th round or so: a `share` of them, evenly spread."""
+
+    def __init__(self, engine: int, clock: int, share: float) -> None:
+        self.engine, self.clock, self.share, self.due = engine, clock, share, 0.0
+
+    def choose(self, waiting: Waiting) -> tuple[int, int | None]:
+        self.due += self.share
+        if self.due < 1.0 - 1e-9:
+            return self.clock, None
+        self.due -= 1.0
+        return self.clock, self.engine
 
 
 class Contrast(Baseline):

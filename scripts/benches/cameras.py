@@ -36,7 +36,7 @@ def measure(quick: bool = False) -> Report:
         finally:
             server.terminate()
             server.wait()
-        # Nobody listens on this port of the machine itself: the camera is for ever between two attempts.
+        # Nobody listens on this port of the machine itself: the camera is forever between two attempts.
         idle = {n: load({"c0": f"file://{video}"} | dead(n), [0], seconds) for n in counts}
     first, last = counts[0], counts[-1]
     for name, rows in (("live", live), ("idle", idle)):

@@ -4,7 +4,7 @@ One daemon; governed, pinned to the best variant and pinned to the fastest take 
 then under `stress-ng --cpu N` (or as many busy Python processes where it is not installed). A fixed variant runs flat
 out: under a deadline so long that no frame is given up for it. The deadline all are judged by is taken from what this
 machine shows first: just above what the fastest variant needs under the load. A frame is on time if its result came
-within it; those dropped for want of time count as missed. What a fixed variant fails in is told: the best one in the
+within it; those dropped as late count as missed. What a fixed variant fails in is told: the best one in the
 deadline, the fastest in accuracy, which it gives away while the machine is quiet too.
 """
 

@@ -244,7 +244,7 @@ def test_who_floods_it_with_subscriptions_is_cut_off_and_others_are_served(
             for n in range(100_000):  # is cut off long before
                 message = kind % n if b"%" in kind else kind
                 hostile.sendall(bytes([0, len(message)]) + message)
-            pytest.fail("it may go on for ever")
+            pytest.fail("it may go on forever")
         wait_for(lambda: "was cut off" in caplog.text)
         assert f"process {os.getpid()} of user {os.getuid()}" in caplog.text
         with subscribed(endpoint, b"state", b"result/gate") as honest:

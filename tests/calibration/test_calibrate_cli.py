@@ -153,7 +153,7 @@ def test_frames_of_the_night_are_refused_by_the_gate_with_layers_to_look_at(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All different, so they may be calibrated on; but ranges measured in the dark clip every picture of the day."""
-    text = RECIPE.replace("mean = [120.0, 118.0, 110.0]", "mean = [0.0, 0.0, 0.0]")  # a dark picture is near nought
+    text = RECIPE.replace("mean = [120.0, 118.0, 110.0]", "mean = [0.0, 0.0, 0.0]")  # a dark picture is near zero
     file = recipe(tmp_path, text)
     pictures(tmp_path / "calibration", 70, seed=1, brightness=0.12)
     code, said = refused(capsys, "all", file, "--out", tmp_path / "bundle")
@@ -245,7 +245,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
 
 
 def started_with_sigint(*module: str, paths: str = str(ROOT)) -> subprocess.Popen[bytes]:
-    """`python -m ...`, which heeds Ctrl-C also where these tests run as a shell's background job."""
+    """`python -m ...`, which handles Ctrl-C also where these tests run as a shell's background job."""
     return subprocess.Popen(
         [sys.executable, "-m", *module],
         env={**os.environ, "PYTHONPATH": paths},

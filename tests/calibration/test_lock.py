@@ -40,7 +40,7 @@ def ended(*processes: subprocess.Popen[str]) -> Iterator[None]:
     finally:
         for process in processes:
             process.kill()
-            process.communicate(timeout=20)
+            process.communicate(timeout=100)
 
 
 def line(process: subprocess.Popen[str]) -> str:
@@ -63,10 +63,10 @@ def test_the_second_waits_until_the_first_has_ended_however_it_ends(tmp_path: Pa
             if end == "killed":
                 first.send_signal(signal.SIGKILL)
             else:
-                first.communicate(timeout=20)
+                first.communicate(timeout=100)
             assert line(second) == "holds"
             assert (tmp_path / LOCK_NAME).read_text().strip() == str(second.pid)
-            second.communicate(timeout=20)
+            second.communicate(timeout=100)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""What `edged check` says of the machine: each fault with the command that mends it, and else not a word."""
+"""What `edged check` says of the machine: each fault with the command that fixes it, and nothing else."""
 
 from __future__ import annotations
 

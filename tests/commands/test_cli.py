@@ -21,7 +21,7 @@ EDGED = (sys.executable, "-m", "edged")
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, **environment}
-    return subprocess.run([*EDGED, *arguments], capture_output=True, text=True, timeout=30, env=env)
+    return subprocess.run([*EDGED, *arguments], capture_output=True, text=True, timeout=100, env=env)
 
 
 def test_help_is_there_at_once_and_loads_nothing_heavy() -> None:
@@ -36,7 +36,7 @@ def test_help_is_there_at_once_and_loads_nothing_heavy() -> None:
     )
     took = []
     for _ in range(5):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
         took.append(float(done.stdout.rpartition("took ")[2]))
     assert min(took) < 0.2
@@ -106,7 +106,7 @@ def test_ctrl_c_ends_quietly(tmp_path: Path) -> None:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("edged: no daemon answers at ipc://"), "it waits, and says so"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=100)
     assert (process.returncode, out, err) == (130, "", "")
 
 
@@ -158,7 +158,7 @@ def test_the_log_has_priorities_only_in_the_journal(tmp_path: Path) -> None:
         ({}, "INFO    a b\n"),
     ):
         env = {**os.environ, **environment}
-        subprocess.run([sys.executable, "-c", code], stderr=writing, env=env, timeout=30, check=True)
+        subprocess.run([sys.executable, "-c", code], stderr=writing, env=env, timeout=100, check=True)
         line = os.read(reading, 4096).decode()
         assert line.endswith(expected) and (line == expected) == bool(environment)
     os.close(reading)
@@ -180,5 +180,5 @@ def test_output_to_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     config.write_text('bundle = "b"\n[[camera]]\nname = "a"\nsource = "test://1"\n')
     with Path("/dev/full").open("w") as full:
         command = [*EDGED, "check", "--print-effective", "-c", str(config)]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (1, "edged: cannot write the output: No space left on device\n")

@@ -110,7 +110,7 @@ def test_watch_to_a_reader_that_leaves_is_no_error(daemon: RunningDaemon) -> Non
         env={**os.environ, "RUNTIME_DIRECTORY": str(daemon.directory)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
     )
     assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 3)
 
@@ -121,7 +121,7 @@ def test_tables_to_a_reader_that_is_gone_are_no_error(daemon: RunningDaemon) -> 
         env={**os.environ, "RUNTIME_DIRECTORY": str(daemon.directory)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
     )
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -12,10 +12,13 @@ import zmq
 
 from edged.bus.control import ControlServer, request
 from edged.bus.curve import CurveClient, CurveServer
+from edged.bus.publisher import Publisher
 from edged.bus.replies import LimitsReply
 from edged.cli import main
+from edged.client import Client
 from edged.config import Limits
 from edged.errors import EdgedError
+from tests.support import messages
 from tests.support.bus import free_port, wait_for
 
 
@@ -127,6 +130,34 @@ def test_a_reload_lets_in_whom_it_finds_and_cuts_off_who_is_gone(
             server.close()
             server_keys.close()
     assert "was refused: its public key" in caplog.text
+
+
+def test_a_subscriber_learns_that_its_key_is_refused(config: Path) -> None:
+    directory, clients = config.parent, config.parent / "clients"
+    assert key("new", "a", "--out", str(directory), config=config) == 0
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    with zmq.Context() as context:
+        keys = CurveServer(context, directory / "edged.key_secret", clients)
+        publisher = Publisher(context, endpoint, keys)
+        curve = CurveClient(directory / "a.key_secret", directory / "edged.key")
+        try:
+            (clients / "a.key").rename(directory / "elsewhere.key")
+            keys.reload()
+            with Client(endpoint, ["event"], 0.1, curve) as client:
+                wait_for(lambda: client.receive(0.1) is None and client.refused)
+                (directory / "elsewhere.key").rename(clients / "a.key")
+                keys.reload()
+
+                def arrives() -> bool:
+                    publisher.serve()
+                    publisher.publish(messages.event())
+                    return client.receive(0.05) is not None
+
+                wait_for(arrives, 15)
+                assert not client.refused
+        finally:
+            publisher.close()
+            keys.close()
 
 
 def test_keys_of_a_directory_that_is_gone_are_kept(config: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from edged import crash_guard
 from edged.config import Config, EngineConfig, Limits
 from edged.crash_guard import CRASHES, FILE, Starts, state_directory
+from tests.support.bus import wait_for
 from tests.support.daemon import RunningDaemon, write_config
 from tests.support.models import center_model, write_bundle
 
@@ -42,10 +41,7 @@ def test_an_orderly_end_and_a_refusal_clear_the_count(tmp_path: Path) -> None:
 def test_a_start_that_lasts_clears_the_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crash_guard, "STABLE_AFTER_S", 0.05)
     with Starts(tmp_path).counted():
-        end = time.monotonic() + 5
-        while Starts(tmp_path).crashes and time.monotonic() < end:
-            threading.Event().wait(0.01)
-        assert Starts(tmp_path).crashes == 0
+        wait_for(lambda: Starts(tmp_path).crashes == 0)
 
 
 @pytest.mark.parametrize("text", [b"", b"-1", b"soon", b"\xff\xfe", b"99999999999999"])

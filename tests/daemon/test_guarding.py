@@ -16,7 +16,7 @@ from edged.bus.schema import Event, Result
 from edged.client import Client
 from edged.config import CameraConfig, Limits
 from edged.governor.messages import Unvetoed, Vetoed
-from tests.support.bus import served, wait_for
+from tests.support.bus import PATIENCE, served, wait_for
 from tests.support.loop import Loop, built, running
 from tests.support.models import center_model
 
@@ -59,8 +59,8 @@ def test_a_spoilt_variant_is_vetoed_within_seconds_and_gives_way(tmp_path: Path)
         begun, event = time.monotonic(), None
         after: list[str] = []
         while len(after) < 20:
-            assert time.monotonic() - begun < 15, "no veto, or the vetoed variant runs on"
-            message = client.receive(2.0)
+            assert time.monotonic() - begun < 15 * PATIENCE, "no veto, or the vetoed variant runs on"
+            message = client.receive(2.0 * PATIENCE)
             if isinstance(message, Event) and message.kind == "veto":
                 event = message
             elif isinstance(message, Result) and event is not None:

@@ -1,4 +1,4 @@
-"""Deadlines held on a machine that others use too: where single inferences stall, no frame is given up in vain."""
+"""Deadlines held on a machine that others use too: where single inferences stall, no frame is dropped unnecessarily."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def under_load(cameras: int, fps: float, limits: Limits, latency_ms: tuple[float
 
 
 @pytest.mark.parametrize("case", [ROOMY, TIGHT, STRICT], ids=["roomy", "tight", "strict"])
-def test_no_frame_is_given_up_in_vain(case: tuple[int, float, Limits, tuple[float, float]]) -> None:
+def test_no_frame_is_dropped_unnecessarily(case: tuple[int, float, Limits, tuple[float, float]]) -> None:
     """A frame counts as missed whether it comes late or not at all: to drop frames must not be a way to be on time."""
     governed, fastest = under_load(*case, alone=None), under_load(*case, alone="faster")
     assert governed.share > min(case[2].deadline_quantile, fastest.share) - 0.02

@@ -5,7 +5,6 @@ import copy
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -196,10 +195,8 @@ def test_a_link_a_pipe_and_a_directory_are_no_engine_files(bundle: Bundle, tmp_p
         verify_file(bundle, file)
     path.unlink()
     os.mkfifo(path)
-    start = time.monotonic()
     with pytest.raises(UsageError, match="not a regular file"):
-        verify_file(bundle, file)
-    assert time.monotonic() - start < 1.0
+        verify_file(bundle, file)  # nobody writes to it: to open it would block forever
     path.unlink()
     path.mkdir()
     with pytest.raises(UsageError, match="not a regular file"):

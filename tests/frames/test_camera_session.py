@@ -81,7 +81,7 @@ def test_an_unpaced_file_that_nobody_takes_is_no_stall(tmp_path: Path) -> None:
 def test_a_child_that_leaves_garbage_in_its_ring_is_replaced(word: int) -> None:
     with EngineLoop(cam(SMALL)) as loop:
         loop.until_frames(3)
-        os.kill(child_pid(), signal.SIGSTOP)  # or it would mend the word with its next frame
+        os.kill(child_pid(), signal.SIGSTOP)  # or it would write the word again with its next frame
         with open(rings.SHM / loop.cameras.ring_name("cam"), "r+b") as file:
             file.seek(word * 8)
             file.write(b"\xff" * 8)

@@ -75,7 +75,7 @@ def main_pid(machine: Machine) -> str:
 
 
 def break_in(machine: Machine) -> None:
-    """Lay the faults into the installed environment and start anew."""
+    """Lay the faults into the installed environment and start again."""
     site = machine.run("echo /opt/edged/current/lib/python3*/site-packages").strip()
     machine.run(
         f"cp /srv/edged/tests/systemd/faults.py {site}/edged_faults.py;"

@@ -1,4 +1,4 @@
-"""Calls into the engine loop: they run there, in order, and no wait is for ever."""
+"""Calls into the engine loop: they run there, in order, and no wait is forever."""
 
 from __future__ import annotations
 

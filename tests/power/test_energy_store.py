@@ -96,7 +96,7 @@ def test_a_file_that_cannot_be_used_is_reported_and_ignored(
 ) -> None:
     (tmp_path / FILE).write_bytes(content)
     assert EnergyStore(tmp_path).load() is None
-    assert "begins anew" in caplog.text
+    assert "starts at zero" in caplog.text
 
 
 @pytest.mark.parametrize("bad", ["-1.0", "1e300"])
@@ -105,7 +105,7 @@ def test_a_number_that_cannot_be_is_refused(tmp_path: Path, caplog: pytest.LogCa
     text = (tmp_path / FILE).read_text()
     assert "5000.0" in text
     (tmp_path / FILE).write_text(text.replace("5000.0", bad))
-    assert EnergyStore(tmp_path).load() is None and "begins anew" in caplog.text
+    assert EnergyStore(tmp_path).load() is None and "starts at zero" in caplog.text
 
 
 def test_a_full_disk_is_reported_once_and_stops_nothing(

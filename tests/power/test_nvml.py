@@ -91,7 +91,7 @@ def test_power_is_the_mean_of_the_energy_counter_between_two_readings(
     assert (sample.power_w, sample.provider, sample.temperature_c) == (115.0, "nvml", 61)
     assert (sample.gpu_percent, sample.gpu_mhz, sample.gpu_ceiling_mhz) == (35.0, 1200.0, 1980.0)
     now(1.0)
-    fake.answers["nvmlDeviceGetTotalEnergyConsumption"] = 5  # the driver was loaded anew
+    fake.answers["nvmlDeviceGetTotalEnergyConsumption"] = 5  # the driver was loaded again
     assert provider.read().rails_w["gpu"] == 70.0
 
 
@@ -157,7 +157,7 @@ def test_what_a_card_does_not_know_is_unknown_with_the_reason(fake: FakeNvml) ->
 
 def test_a_driver_that_is_not_here_is_a_sentence_and_auto_reads_the_host(fake: FakeNvml) -> None:
     fake.answers["nvmlInit"] = pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-    with pytest.raises(EdgedError, match=r'provider = "nvml": the NVIDIA driver says: NVML Shared Library Not Found'):
+    with pytest.raises(EdgedError, match="the NVIDIA driver reports: NVML Shared Library Not Found"):
         NvmlProvider(Host(None))
     assert choose("auto").name == "host"
     fake.answers["nvmlInit"] = None

@@ -67,7 +67,8 @@ def coded(
     encoder.pix_fmt, encoder.time_base, encoder.framerate = "yuv420p", Fraction(1, fps), Fraction(fps, 1)
     packets = []
     for index, picture in enumerate(pictures):
-        encoder.height, encoder.width = picture.shape[:2]
+        if not index:
+            encoder.height, encoder.width = picture.shape[:2]
         frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
         frame.pts = index
         packets += encoder.encode(frame)

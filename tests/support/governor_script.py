@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from edged.clock import NS_PER_S
@@ -27,6 +28,7 @@ FP16 = Variant("fp16", 0.80, (20.0, 37.0), (2.0, 1.0), (5.0, 14.0))
 INT8 = Variant("int8", 0.73, (13.0, 24.0), (2.0, 1.0), (4.6, 13.0))
 SPARSE = Variant("int8-sparse", 0.70, (10.0, 18.0), (2.0, 1.0), (4.7, 13.0))
 VARIANTS = (FP16, INT8, SPARSE)
+AT_ONE_CLOCK = tuple(replace(v, clock_factor=(1.0,), active_w=v.active_w[-1:]) for v in VARIANTS)
 DEVICE = Device((4.6, 5.9), fixed_clock=False, leakage_w_per_c=0.015)
 BUDGET = Budget(60.0, 0.99, 0.0, 7.5, 10.0, temperature_c=85.0)
 
@@ -81,14 +83,17 @@ class GovernorScript:
         slow: float = 1.0,
         celsius: float | None = 50.0,
         fps: float = 30.0,
+        idle_w: float | None = None,
     ) -> list[str | None]:
-        """What was chosen, frame by frame."""
+        """What was chosen, frame by frame. The meter shows `watts`, or what frames and `idle_w` really draw."""
         chosen: list[str | None] = []
-        every = max(1, round(fps / 5))
+        every, joules = max(1, round(fps / 5)), 0.0
         for i in range(int(seconds * fps)):
             self.t_s += 1 / fps
             if i % every == 0:
-                self.tell(Sensed(watts, celsius))
+                drawn_w = watts if idle_w is None else idle_w + joules * fps / every
+                self.tell(Sensed(drawn_w, celsius, power_lag_s=0.0, power_mean_s=0.1))
+                joules = 0.0
             if i % max(1, round(fps / 2)) == 0:
                 self.tell(Tick())
             clock = self.state.clock if self.state.device.fixed_clock else self.state.plan.clock
@@ -100,6 +105,7 @@ class GovernorScript:
             variant = self.variants[choice.variant]
             factor = variant.clock_factor[clock] if variant.clock_factor else 1.0
             ms = variant.latency_ms[0] * factor * slow
+            joules += ms / 1000 * (variant.active_w[clock] if variant.active_w else 0.0)
             self.tell(BatchDone(choice.variant, 1, ms, 2.0, int(ms + 2.0 > self.state.budget.deadline_ms), clock))
             self.last = choice.variant
         return chosen

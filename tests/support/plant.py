@@ -92,14 +92,19 @@ class Plant:
 
     def mean_w(self, seconds: float) -> float:
         """Of the readings of the last so many seconds."""
-        watts = [w for s, w, _ in self.seen if s >= self.now_s - seconds]
-        return sum(watts) / len(watts)
+        return self._mean_w(self.now_s - seconds, self.now_s)
+
+    def _mean_w(self, begin_s: float, end_s: float) -> float:
+        """Each reading is the mean since the one before it: weighted by that time, however late it was read."""
+        joules = seconds = last_s = 0.0
+        for at_s, watts, _ in list(self.seen):
+            if begin_s <= last_s and at_s <= end_s:
+                joules += watts * (at_s - last_s)
+                seconds += at_s - last_s
+            last_s = at_s
+        return joules / seconds if seconds else 0.0
 
     def worst_mean_w(self, window_s: float, from_s: float) -> float:
         """The greatest mean of any window that begins at or after `from_s`."""
-        found = []
-        for begin_s, _, _ in self.seen:
-            watts = [w for s, w, _ in self.seen if begin_s < s <= begin_s + window_s]
-            if begin_s >= from_s and begin_s + window_s <= self.seen[-1][0]:
-                found.append(sum(watts) / len(watts))
-        return max(found, default=0.0)
+        begins_s = [at_s for at_s, _, _ in list(self.seen) if from_s <= at_s <= self.seen[-1][0] - window_s]
+        return max((self._mean_w(begin_s, begin_s + window_s) for begin_s in begins_s), default=0.0)

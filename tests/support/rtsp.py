@@ -315,7 +315,7 @@ class _RtpStream:
         report = struct.pack(
             "!BBHIIIIII", 0x80, 200, 6, _SSRC, int(now), fraction, timestamp, self._packets, self._bytes
         )
-        return report + struct.pack("!BBHIBB", 0x81, 202, 3, _SSRC, 1, 2) + b"ed\0\0"
+        return report + struct.pack("!BBHIBB", 0x81, 202, 3, _SSRC, 1, 2) + b"ed\0\0\0\0"
 
     def packets(self, unit: list[bytes], timestamp: int, frame: int) -> list[bytes]:
         """One access unit, cut to packets; some lost or spoilt, as the faults say."""

@@ -35,7 +35,7 @@ class CaptureTime:
         delay_ns = arrival_ns - media_ns
         known = [least for least in (self._least_ns, self._before_ns) if least is not None]
         if known and abs(delay_ns - min(known)) > _LATEST_NS:
-            known, self._least_ns, self._before_ns = [], None, None  # the camera has begun to count anew
+            known, self._least_ns, self._before_ns = [], None, None  # the camera has restarted its count
         if arrival_ns - self._window_ns > _WINDOW_NS and fresh:
             both = self._least_ns is not None and self._before_ns is not None
             self._steady = not both or abs((self._least_ns or 0) - (self._before_ns or 0)) < _STEADY_NS

@@ -130,4 +130,4 @@ def receiver_report(tracker: SequenceTracker, last: SenderReport | None, since_l
         "!BBHIIIIIII", 0x81, _RECEIVER_REPORT, 7, source + 1 & 0xFFFFFFFF, source,
         min(tracker.lost, 0x7FFFFF), tracker.highest & 0xFFFFFFFF, 0, last.ntp_middle if last else 0, delay,
     )  # fmt: skip
-    return body + struct.pack("!BBHIBB", 0x81, 202, 3, source + 1 & 0xFFFFFFFF, 1, 2) + b"ed\0\0"
+    return body + struct.pack("!BBHIBB", 0x81, 202, 3, source + 1 & 0xFFFFFFFF, 1, 2) + b"ed\0\0\0\0"

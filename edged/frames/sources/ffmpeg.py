@@ -6,7 +6,9 @@ In: a path or URL. Out: NV12 frames, the damaged ones marked. Runs in the camera
 from __future__ import annotations
 
 import os
+import statistics
 import struct
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -37,6 +39,7 @@ _MAX_LATE_NS: Final = NS_PER_S // 2
 _MAX_AHEAD_NS: Final = NS_PER_S // 2
 _MAX_JUMP_NS: Final = 10 * NS_PER_S
 _PAUSE_NS: Final = NS_PER_S
+_LONGEST_FIRST_NS: Final = 5 * NS_PER_S
 _CATCH_UP: Final = 0.01
 
 # A playlist or redirect from outside must not make us open local files.
@@ -161,9 +164,10 @@ class _Stream:
         """A decoded frame with what is known of it, and without it if it is damaged."""
         self.cost.pictures += 1
         tag = self._tags.pop(frame.pts, latest) if frame.pts is not None else latest
-        if frame.is_corrupt:
+        damaged = frame.is_corrupt and (self._damage.from_keyframe or self._damage.beginning)
+        if damaged:
             self._damage.hurt()
-        return _Decoded(frame if tag.right and not frame.is_corrupt else None, tag.mono_ns, tag.wall_ns)
+        return _Decoded(frame if tag.right and not damaged else None, tag.mono_ns, tag.wall_ns)
 
     def close(self) -> None:
         self._container.close()
@@ -288,6 +292,7 @@ class FileSource:
         self._reopen()
         self._fps = self._stream.fps or 25.0
         self._period_ns = round(NS_PER_S / self._fps)
+        self._steps_ns: deque[int] = deque(maxlen=9)
         self._due_ns = clock.mono_ns() - self._period_ns
         self._first: Grabbed | None = None
         while self._first is None or self._first.corrupt:  # only a decoded frame tells how it is to be shown
@@ -334,12 +339,14 @@ class FileSource:
     def _due(self, frame: av.VideoFrame) -> int:
         """When the frame is due: as far after the one before as their time stamps say, where those make sense. A pause
         (a recording made on motion) is cut to a second, or to twice a picture's usual time."""
-        step_ns = self._period_ns
+        usual_ns = int(statistics.median(self._steps_ns)) if self._steps_ns else min(self._period_ns, _LONGEST_FIRST_NS)
+        step_ns = usual_ns
         if frame.pts is not None and frame.time_base is not None:
             if self._last_pts is not None:
                 stamped_ns = int((frame.pts - self._last_pts) * frame.time_base * NS_PER_S)
                 if stamped_ns > 0:
-                    step_ns = min(stamped_ns, max(_PAUSE_NS, 2 * self._period_ns))
+                    step_ns = min(stamped_ns, max(_PAUSE_NS, 2 * usual_ns))
+                    self._steps_ns.append(stamped_ns)
             self._last_pts = frame.pts
         self._due_ns += step_ns
         now_ns = clock.mono_ns()

@@ -75,11 +75,11 @@ class MultipartReader:
         buffer = self._buffer
         if length is not None and 0 < length <= MAX_PART_BYTES:
             return start + length if len(buffer) >= start + length else None
-        if buffer[start : start + 2] == SOI:
-            found = jpeg_length(buffer, start)
-            if found is not None:
-                return start + found
         following = buffer.find(b"\n" + self._boundary, start)
+        if buffer[start : start + 2] == SOI:
+            length = jpeg_length(buffer, start)
+            if length is not None and (following < 0 or start + length <= following):
+                return start + length
         if following < 0:
             return None
         return following - 1 if buffer[following - 1 : following] == b"\r" else following

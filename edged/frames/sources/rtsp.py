@@ -121,7 +121,7 @@ class RtspSource:
         if not right:
             self._ready.append((Grabbed(mono_ns, corrupt=True), None))
         for frame, known in frames:
-            if known.right and frame.is_corrupt:
+            if known.right and frame.is_corrupt and self._damage.from_keyframe:
                 self._damage.hurt()
                 self._ready.append((Grabbed(known.grabbed.mono_ns, corrupt=True), None))
             elif known.right:

@@ -30,6 +30,8 @@ class DamageTracker:
         self._skip_leading = False
         self._last_keyframe_ns: int | None = None
         self.keyframe_interval_ns = 0
+        self.from_keyframe = False
+        """whether what is right now began with a keyframe; a decoder calls damaged what began otherwise"""
 
     @property
     def beginning(self) -> bool:
@@ -52,6 +54,7 @@ class DamageTracker:
         if not whole:
             self.hurt()
         if not self._damaged:
+            self.from_keyframe = self.from_keyframe or facts.keyframe
             self._skip_leading = self._skip_leading and facts.leading
             return not self._skip_leading
         if self._since_ns is None:
@@ -59,7 +62,7 @@ class DamageTracker:
         if not whole or not facts.picture or not self._heals(facts, now_ns):
             return False
         self._damaged = self._beginning = False
-        self._skip_leading = facts.keyframe
+        self._skip_leading = self.from_keyframe = facts.keyframe
         return True
 
     def _heals(self, facts: UnitFacts, now_ns: int) -> bool:

@@ -1,0 +1,201 @@
+"""HTTP cameras: MJPEG with damaged pictures, slow ones, single pictures, and URLs that give something else."""
+
+from __future__ import annotations
+
+import base64
+import time
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from edged.config import CameraConfig
+from edged.errors import EdgedError
+from edged.frames.frame import PixelFormat
+from edged.frames.ring import RingSpec
+from edged.frames.source import open_source
+from edged.frames.sources.base import Source
+from tests.support.clips import number_of, numbered, write_clip
+from tests.support.engine_loop import EngineLoop
+from tests.support.http_camera import HttpCamera, parts, single
+
+
+def jpeg(picture: np.ndarray[Any, Any]) -> bytes:
+    return bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+
+
+JPEGS = [jpeg(picture) for picture in numbered(30)]
+
+
+def opened(url: str, **keys: Any) -> Source:
+    return open_source(CameraConfig(name="cam", source=url, **keys))
+
+
+def seen(source: Source, count: int) -> list[int | None]:
+    found: list[int | None] = []
+    for _ in range(count):
+        grabbed = source.grab()
+        assert grabbed is not None
+        picture = np.empty(RingSpec(source.info.width, source.info.height, source.info.format).shape, np.uint8)
+        if not grabbed.corrupt:
+            source.retrieve(picture)
+        found.append(None if grabbed.corrupt else number_of(picture[: source.info.height]))
+    return found
+
+
+def cut(image: bytes) -> bytes:
+    return image[: len(image) // 2]
+
+
+def holed(image: bytes) -> bytes:
+    return image[: len(image) // 3] + image[len(image) // 2 :]
+
+
+@pytest.mark.parametrize(
+    "spoil", [cut, holed, lambda image: cut(image) + b"\xff\xd9"], ids=["cut", "hole", "cut, ended"]
+)
+def test_a_damaged_jpeg_is_corrupt_and_the_whole_ones_are_not(spoil: Any) -> None:
+    images = [image if n % 2 == 0 else spoil(image) for n, image in enumerate(JPEGS)]
+    with HttpCamera(parts(images, 30)) as camera:
+        source = opened(camera.url)
+        assert seen(source, 10) == [0, None, 2, None, 4, None, 6, None, 8, None]
+        assert source.info.format is PixelFormat.NV12_FULL
+        source.close()
+
+
+def test_a_picture_is_there_before_the_next_one_is_sent() -> None:
+    sent: dict[int, int] = {}
+    with HttpCamera(parts(JPEGS, 2, sent)) as camera:
+        source = opened(camera.url)
+        for n in range(3):
+            assert seen(source, 1) == [n]
+            assert n + 1 not in sent, "half a second is left until then"
+        source.close()
+
+
+def test_a_slow_camera_of_a_known_rate_is_live_throughout() -> None:
+    with (
+        HttpCamera(parts(JPEGS, 0.4)) as camera,
+        EngineLoop(CameraConfig(name="cam", source=camera.url, fps=0.4)) as loop,
+    ):
+        loop.until(lambda: loop.status().results >= 4, 30)
+        assert [state for _, _, state, _ in loop.changes] == ["opening", "live"]
+        assert loop.status().reconnects == 0
+
+
+def test_a_slow_camera_of_an_unknown_rate_says_what_to_set() -> None:
+    with HttpCamera(parts(JPEGS, 0.3)) as camera, EngineLoop(CameraConfig(name="cam", source=camera.url)) as loop:
+        loop.until_state("stalled", 20)
+        assert loop.status().reason == "no frame for 2.0 s; if this camera is slower than that, set its fps"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "says"),
+    [
+        ("text/html; charset=utf-8", b"<html>log in</html>", "a web page (text/html), no video"),
+        ("application/json", b"{}", "a text (application/json), no video"),
+        ("text/plain", b"moved", "a text (text/plain), no video"),
+        ("image/jpeg", JPEGS[0], "a single JPEG picture, no stream"),
+        ("application/octet-stream", JPEGS[0], "a single JPEG picture, no stream"),
+        ("application/octet-stream", b"\x01" * 5000, "damaged or no video"),
+    ],
+)
+def test_what_the_url_gives_is_named(content_type: str, body: bytes, says: str) -> None:
+    with HttpCamera(single(content_type, body)) as camera, pytest.raises(EdgedError) as caught:
+        opened(camera.url)
+    assert says in caught.value.message
+
+
+def test_a_single_picture_is_fetched_again_and_again() -> None:
+    with HttpCamera(single("image/jpeg", lambda n: JPEGS[n])) as camera:
+        source = opened(camera.url, poll_s=0.1)
+        begin = time.monotonic()
+        assert seen(source, 5) == list(range(5))
+        assert time.monotonic() - begin > 0.3 and camera.requests == 5
+        assert source.info.fps == 10
+        source.close()
+    none = single("video/mp2t", b"G" * 1000)
+    with HttpCamera(none) as camera, pytest.raises(EdgedError, match="the URL gives no JPEG picture"):
+        opened(camera.url, poll_s=1)
+
+
+def test_redirects_basic_authentication_and_refusals() -> None:
+    token = base64.b64encode(b"root:p@ss").decode()
+
+    def guarded(camera: HttpCamera, request: BaseHTTPRequestHandler) -> None:
+        if request.headers.get("Authorization") == f"Basic {token}":
+            parts(JPEGS, 30)(camera, request)
+        else:
+            single("text/plain", b"", 401, WWW_Authenticate='Basic realm="camera"')(camera, request)
+
+    with HttpCamera(guarded) as camera:
+        source = opened(camera.url.replace("://", "://root:p%40ss@"))
+        assert seen(source, 2) == [0, 1]
+        source.close()
+        with pytest.raises(EdgedError, match="refuses the user or the password"):
+            opened(camera.url.replace("://", "://root:no@"))
+        moved = single("text/plain", b"", 302, Location=camera.url)
+        with HttpCamera(moved) as elsewhere, pytest.raises(EdgedError, match="refuses the user or the password"):
+            opened(elsewhere.url)
+    for status, says in ((404, "HTTP 404"), (302, "redirects to something that is not HTTP")):
+        answer = single("text/plain", b"", status, Location="file:///etc/passwd")
+        with HttpCamera(answer) as camera, pytest.raises(EdgedError, match=says):
+            opened(camera.url)
+
+
+def transport_stream(path: Path, count: int) -> bytes:
+    write_clip(path, fps=20, count=count)
+    return path.read_bytes()
+
+
+def test_a_transport_stream_begins_with_its_first_keyframe_and_plays_at_its_own_pace(tmp_path: Path) -> None:
+    data = transport_stream(tmp_path / "a.ts", 60)
+    with HttpCamera(single("video/mp2t", data)) as camera:
+        source = opened(camera.url)
+        dues = []
+        with pytest.raises(EdgedError, match="ended the stream"):
+            while (grabbed := source.grab()) is not None:
+                assert not grabbed.corrupt
+                dues.append(grabbed.mono_ns)
+        assert len(dues) == 60
+        assert dues[-1] - dues[0] > 2e9, "three seconds, of which half a second may be ahead"
+        source.close()
+
+
+def test_a_playlist_of_two_segments_is_played_whole(tmp_path: Path) -> None:
+    whole = transport_stream(tmp_path / "a.ts", 40)
+    playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nseg.ts\n#EXT-X-ENDLIST\n"
+
+    def reply(camera: HttpCamera, request: BaseHTTPRequestHandler) -> None:
+        segment = request.path.endswith(".ts")
+        single("video/mp2t" if segment else "text/plain", whole if segment else playlist)(camera, request)
+
+    with HttpCamera(reply) as camera:
+        source = opened(camera.url + ".m3u8")
+        count = 0
+        with pytest.raises(EdgedError, match="ended the stream"):
+            while (grabbed := source.grab()) is not None:
+                count += not grabbed.corrupt
+        assert count == 40
+        source.close()
+
+
+def test_grey_and_odd_jpegs_are_pictures_too() -> None:
+    grey = bytes(cv2.imencode(".jpg", np.full((49, 65), 90, np.uint8))[1].tobytes())
+    with HttpCamera(parts([grey], 30)) as camera:
+        source = opened(camera.url)
+        assert (source.info.width, source.info.height) == (64, 48)
+        assert seen(source, 1) != [None]
+        source.close()
+
+
+def test_pyav_still_reports_damage_with_explode() -> None:
+    """What the capture process stands on: without that option libavcodec keeps silent about a cut JPEG."""
+    decoder: Any = av.CodecContext.create("mjpeg", "r")
+    decoder.options = {"err_detect": "explode"}
+    with pytest.raises(av.FFmpegError):
+        decoder.decode(av.Packet(cut(JPEGS[0])))

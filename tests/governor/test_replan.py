@@ -1,0 +1,89 @@
+"""The slow path: what each budget allows comes together in one plan, and what cannot be held does not count."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from edged.governor.messages import Battery, BatteryBudget, Budget, Device, Sensed, Tick
+from edged.governor.planner.replan import CERTAIN_S
+from edged.governor.state import State
+from tests.support.governor_script import AT_ONE_CLOCK, DEVICE, GovernorScript
+
+OPEN = Budget(60.0, 0.99, 0.0)
+FIXED = replace(DEVICE, fixed_clock=True)
+NIGHT = replace(OPEN, battery=BatteryBudget(3600.0))
+
+
+def idle(
+    budget: Budget, device: Device = DEVICE, charge: float | None = None, watts: float | None = 6.0, seconds: int = 30
+) -> State:
+    """Samples and plans, with no frame run."""
+    script = GovernorScript(budget, device)
+    battery = None if charge is None else Battery(charge * 7.0 * 3600, 7.0 * 3600)
+    for _ in range(2 * seconds):
+        script.at(script.t_s + 0.5, Sensed(watts, 45.0, 1, battery=battery), Tick())
+    return script.state
+
+
+def test_without_a_budget_a_joule_is_free_and_nothing_bounds() -> None:
+    plan = idle(OPEN).plan
+    assert plan.price == 0.0 and plan.bound == "none"
+    assert math.isinf(plan.allowed.window_w) and math.isinf(plan.allowed.energy_w)
+
+
+def test_each_budget_allows_what_it_says_and_the_tightest_is_named() -> None:
+    power = idle(replace(OPEN, power_w=7.0)).plan
+    assert power.bound == "power" and 6.5 < power.allowed.window_w < 1.36 * 7.0 and power.allowed.cap_w == 7.0
+    heat = idle(replace(OPEN, power_w=30.0, temperature_c=50.0), watts=5.0).plan
+    assert heat.bound == "heat" and heat.allowed.heat_w < 10.0
+
+
+def test_the_battery_allows_its_charge_over_the_time_that_is_left() -> None:
+    assert idle(NIGHT, charge=0.9).plan.allowed.energy_w == pytest.approx(0.9 * 7.0, rel=0.03)
+
+
+def test_a_fixed_clock_idles_at_its_own_power() -> None:
+    """7 W for an hour: the low clock idles at 4.6 W, the high one at 5.9 W."""
+    free, fixed = idle(NIGHT, charge=0.95), idle(NIGHT, FIXED, charge=0.95)
+    assert free.store is not None and fixed.store is not None
+    assert free.store.rest_w is not None and fixed.store.rest_w is not None
+    assert fixed.store.rest_w > free.store.rest_w + 1.0
+    assert fixed.plan.clock == 1 and fixed.store.safe
+
+
+def test_an_unseen_device_keeps_its_window_without_spending_ahead() -> None:
+    assert idle(replace(OPEN, power_w=7.0), watts=None).plan.allowed.window_w <= 7.0 * 1.36
+
+
+@pytest.mark.parametrize(
+    ("budget", "name"),
+    [
+        (replace(OPEN, power_w=4.0), "power"),
+        (replace(OPEN, energy_wh=4.0, energy_horizon_h=1.0), "energy"),
+        (replace(OPEN, temperature_c=40.0), "heat"),
+    ],
+)
+def test_a_limit_that_idling_exceeds_is_unenforceable_and_stops_nothing(budget: Budget, name: str) -> None:
+    script = GovernorScript(budget, Device((5.9,)), AT_ONE_CLOCK)
+    script.run(CERTAIN_S + 15, idle_w=5.9, celsius=60.0)
+    assert script.state.unenforceable == (name,)
+    assert script.state.plan.price == 0.0 and None not in script.run(5, idle_w=5.9, celsius=60.0)
+    assert any("cannot be held" in sentence for sentence in script.decision.unenforceable)
+    assert name in script.decision.relaxed
+
+
+def test_a_limit_just_above_idle_is_held() -> None:
+    script = GovernorScript(replace(OPEN, power_w=6.3), Device((5.9,)), AT_ONE_CLOCK)
+    chosen = script.run(CERTAIN_S + 15, idle_w=5.9)
+    assert script.state.unenforceable == () and chosen[-300:].count(None) > 100
+
+
+def test_a_limit_that_can_be_held_again_is() -> None:
+    script = GovernorScript(replace(OPEN, power_w=6.3), Device((5.9,)), AT_ONE_CLOCK)
+    script.run(CERTAIN_S + 25, idle_w=8.9)
+    assert script.state.unenforceable == ("power",), "with another load the device idles above it"
+    script.run(2 * CERTAIN_S, idle_w=5.9)
+    assert script.state.unenforceable == ()
