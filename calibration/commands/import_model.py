@@ -81,10 +81,10 @@ def _size(
     entry: Entry, metadata: dict[str, str], given: tuple[int, int] | None, model: onnx.ModelProto
 ) -> tuple[int, int, str]:
     """Of the input, and where it is from; "" where the file fixes it."""
+    if given:
+        return *given, "as given"
     if entry.width and entry.height:
         return entry.width, entry.height, ""
-    if given:
-        return entry.width or given[0], entry.height or given[1], "as given"
     numbers = [int(number) for number in re.findall(r"\d+", metadata.get("imgsz", ""))]
     if len(numbers) in (1, 2):
         return entry.width or numbers[-1], entry.height or numbers[0], "its metadata says imgsz"
@@ -135,7 +135,7 @@ def _recipe(
     if not entry.pixels:
         lines += [f"mean = {_toml(list(preparation.mean))}", f"std = {_toml(list(preparation.std))}"]
     lines.append(f'color = "{preparation.color}"      # guess')
-    if not (entry.width and entry.height):
+    if (entry.width, entry.height) != size[:2]:
         lines += [f"width = {size[0]}      # {size[2]}", f"height = {size[1]}"]
     lines += ["", f"[output]      # {task_of(output)}; guess: {reason}"]
     lines += [f"{key} = {_toml(value)}" for key, value in _fields(output).items()]
