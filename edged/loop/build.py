@@ -140,23 +140,11 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     schedule = Scheduler()
     executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
     dispatcher = Dispatcher(schedule, governor.governor, pool.max_batch, executor.dropped)
-    engine_loop = EngineLoop(
-        Parts(
-            selector,
-            calls,
-            cameras,
-            schedule,
-            dispatcher,
-            executor,
-            governor,
-            feed,
-            shadow,
-            tracks,
-            gates,
-            reporter,
-            heartbeats,
-        )
-    )
+    parts = Parts(
+        selector, calls, cameras, schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter,
+        heartbeats,
+    )  # fmt: skip
+    engine_loop = EngineLoop(parts)
     engine_loop.put_in_force(layers)
     limits = LimitControl(layers, engine_loop.put_in_force)
     return Loop(
