@@ -156,9 +156,9 @@ def _add_secret_commands(add: _Add) -> None:
     key = add("key", "make, list and revoke the keys of clients on the network", "edged key new dashboard --out /tmp")
     verbs = key.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for name, what in (
-        ("new", "make a client's key, and let it in"),
-        ("list", "list the clients that are let in"),
-        ("revoke", "let a client in no more"),
+        ("new", "make a client's key and give it access"),
+        ("list", "list the clients with access"),
+        ("revoke", "remove a client's access"),
     ):
         verb = verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         if name != "list":

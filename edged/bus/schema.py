@@ -256,7 +256,7 @@ class Decision(Header, frozen=True, kw_only=True):
     `variant`: the one that made most results; `shares`: of each that ran, its share of them (empty before the first
     results). `bound` names the constraint that decided. `clock_mhz`: the ceiling asked for, null where it is fixed.
     `price_per_j`: how many fully accurate frames a joule must gain, 0 while energy is not limited. `frame_share`: share
-    of the offered frames that ran. `yielded`: limits that give way now (heat, deadline, power, energy, accuracy,
+    of the offered frames that ran. `yielded`: limits that are relaxed now (heat, deadline, power, energy, accuracy,
     frame_rate). `unheld`: limits that are unenforceable, a sentence each; they do not stop frames. `escalation`: always
     null.
     """

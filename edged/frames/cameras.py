@@ -115,6 +115,7 @@ class Cameras:
         self._dying: list[Child] = []
         credentials = credentials_directory()
         self._names = RingNames(instance, locks or make_private(runtime_dir()))
+        self._forkserver.warm_up()
         self._hooks = Hooks(
             self._start, self._stop, report, self._names.name, str(credentials) if credentials else None
         )

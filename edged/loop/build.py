@@ -106,17 +106,18 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
 
     EdgedError or UsageError for an engine, a provider or limits that cannot be had."""
     publisher, now_ns = around.publisher, clock.mono_ns()
+    selector = stack.enter_context(selectors.DefaultSelector())
+    # first: their fork server loads its libraries while the engines load
+    cameras = Cameras(selector, around.instance, lambda camera: reporter.camera_changed(camera))
+    stack.callback(cameras.close)
     pool = stack.enter_context(_open_pool(config, bundle, around))
     provider = around.provider or open_provider(config.power, around.machine.root)
     sampler = Sampler(provider, config.power.interval_s)
     stack.callback(sampler.stop)
     known = around.device_info(pool) if around.device_info else _device_info(pool, bundle, config, provider, around)
 
-    selector = stack.enter_context(selectors.DefaultSelector())
     calls = LoopCalls(selector)
     stack.callback(calls.close)
-    cameras = Cameras(selector, around.instance, lambda camera: reporter.camera_changed(camera))
-    stack.callback(cameras.close)
     heartbeats = Heartbeats({STAGE: STUCK_AFTER_S})
     layers = LimitLayers(config.limits, around.profile)
     ran = provider.ran if isinstance(provider, FollowsBatches) else None
