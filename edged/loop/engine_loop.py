@@ -136,7 +136,6 @@ class EngineLoop:
 
     def _turn(self) -> None:
         self._wait()
-        self._calls.run()
         now_ns = clock.mono_ns()
         self._cameras.tick(now_ns)
         self._reporter.publish_changes(now_ns)
@@ -171,6 +170,8 @@ class EngineLoop:
                 kind, name = key.data
                 if kind == "camera":
                     self._cameras.readable(name, now_ns)
+                else:
+                    self._calls.run()
 
     def _take_fresh(self) -> None:
         for frame in self._cameras.fresh():
