@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 
 from edged.engines.decoder_shapes import class_count
-from edged.engines.decoder_spec import Decoder, task_of
+from edged.engines.decoder_spec import CenterFaceDecoder, Decoder, ScrfdDecoder, YunetDecoder, task_of
 from edged.errors import UsageError
 from edged.files import write_atomic
 from edged_calibration.cache import disk_faults_told
@@ -81,10 +81,10 @@ def _size(
     entry: Entry, metadata: dict[str, str], given: tuple[int, int] | None, model: onnx.ModelProto
 ) -> tuple[int, int, str]:
     """Of the input, and where it is from; "" where the file fixes it."""
+    if given:
+        return *given, "as given"
     if entry.width and entry.height:
         return entry.width, entry.height, ""
-    if given:
-        return entry.width or given[0], entry.height or given[1], "as given"
     numbers = [int(number) for number in re.findall(r"\d+", metadata.get("imgsz", ""))]
     if len(numbers) in (1, 2):
         return entry.width or numbers[-1], entry.height or numbers[0], "its metadata says imgsz"
@@ -128,6 +128,8 @@ def _recipe(
     ]
     if labels:
         lines.append(f"labels = {_toml(labels)}")
+    elif isinstance(output, ScrfdDecoder | YunetDecoder | CenterFaceDecoder):
+        lines.append('labels = ["face"]')
     else:
         count = class_count(output, {name: value.shape[1:] for name, value in probe.items()}) or 1
         lines.append(f"# labels = [...]  # guess: the file has none: class-0 to class-{count - 1}")
@@ -135,7 +137,7 @@ def _recipe(
     if not entry.pixels:
         lines += [f"mean = {_toml(list(preparation.mean))}", f"std = {_toml(list(preparation.std))}"]
     lines.append(f'color = "{preparation.color}"      # guess')
-    if not (entry.width and entry.height):
+    if (entry.width, entry.height) != size[:2]:
         lines += [f"width = {size[0]}      # {size[2]}", f"height = {size[1]}"]
     lines += ["", f"[output]      # {task_of(output)}; guess: {reason}"]
     lines += [f"{key} = {_toml(value)}" for key, value in _fields(output).items()]

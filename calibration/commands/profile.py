@@ -67,12 +67,12 @@ def profile(
 
 def _engine(arguments: argparse.Namespace, engine: EngineConfig) -> EngineConfig:
     """The configuration's, with what the command line names in its place."""
-    given = {
+    named = {
         "device": arguments.device,
         "threads": arguments.threads,
         "max_batch": max(arguments.batches) if arguments.batches else None,
     }
-    return msgspec.structs.replace(engine, **{key: value for key, value in given.items() if value is not None})
+    return msgspec.structs.replace(engine, **{key: value for key, value in named.items() if value is not None})
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ def _ceiling(arguments: argparse.Namespace, board: HostPaths, stages: Stages) ->
             try:
                 ceiling = stack.enter_context(held_ceiling(board.clock_helper))
             except EdgedError as error:
-                stages.say(f"measured at the present clock alone: {error.message}")
+                stages.say(f"measured at the present clock only: {error.message}")
         yield ceiling
 
 

@@ -28,6 +28,8 @@ RECEIVE_HIGH_WATER_MARK = 256
 MAX_MESSAGE_BYTES = 4 << 20
 MAX_RINGS = 64
 MAX_TOPICS = 1024
+ASK_AGAIN_MS = 1000
+"""After the daemon refused the key."""
 
 
 class Client:
@@ -58,7 +60,8 @@ class Client:
         }
         self._rings: OrderedDict[str, RingReader] = OrderedDict()
         self.refused = False
-        """whether the daemon refused this client's key while nothing arrived; it may let it in later"""
+        """whether the daemon has refused this client's key; it asks again each second, and when a message arrives this
+        is False"""
         self._pid: int | None = None
         self._timeout_ms = -1  # libzmq's default: forever
         self._refusals: zmq.Socket[bytes] | None = None
@@ -96,12 +99,18 @@ class Client:
         deadline_ns = None if timeout_s is None else clock.mono_ns() + int(timeout_s * clock.NS_PER_S)
         while True:
             left_ns = None if deadline_ns is None else max(0, deadline_ns - clock.mono_ns())
-            self._wait_at_most(-1 if left_ns is None else -(-left_ns // clock.NS_PER_MS))
+            left_ms = -1 if left_ns is None else -(-left_ns // clock.NS_PER_MS)
+            if self._refusals is not None and not 0 <= left_ms <= ASK_AGAIN_MS:
+                left_ms = ASK_AGAIN_MS
+            self._wait_at_most(left_ms)
             try:
                 parts = self._socket.recv_multipart()
             except zmq.Again:
                 self._note_refusals()
-                return None
+                if deadline_ns is not None and clock.mono_ns() >= deadline_ns:
+                    return None
+                continue
+            self.refused = False
             message = self._decode(parts)
             if message is not None and self._count(message):
                 return message
@@ -133,10 +142,12 @@ class Client:
         self._context.term()
 
     def _note_refusals(self) -> None:
-        self.refused = False
-        while self._refusals is not None and self._refusals.poll(0):
+        """libzmq gives a connection up for good once the key was refused; it may be let in by now."""
+        if self._refusals is not None and self._refusals.poll(0):
             self._refusals.recv_multipart()
             self.refused = True
+            self._socket.disconnect(self.endpoint)
+            self._socket.connect(self.endpoint)
 
     def _decode(self, parts: list[bytes]) -> Message | None:
         if len(parts) != 2:

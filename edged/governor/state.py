@@ -49,8 +49,8 @@ class State:
     `highest`: up to which it may be chosen. `smooth_w`: the allowance of window and heat, smoothed, since jitter of a
     budget costs accuracy; the third is the window's over the time for which a clock is chosen. `round_s`: time in which
     every camera gives a frame, as planned with; `offered_s`: as offered now. `wait_ms`: mean age of a frame when its
-    service begins; `waiting_frames`: how many wait together. `unenforceable`: the limits that even no frames would hold;
-    `exceeded_s`: since when one seems to join or to leave them. `activity`: of the last ticks, newest last.
+    service begins; `waiting_frames`: how many wait together. `unenforceable`: the limits that even no frames would
+    hold; `exceeded_s`: since when one seems to join or to leave them. `activity`: of the last ticks, newest last.
     """
 
     variants: tuple[Variant, ...]

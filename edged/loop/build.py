@@ -34,6 +34,7 @@ from edged.loop.limit_layers import LimitControl, LimitLayers
 from edged.loop.limit_monitor import LimitMonitor
 from edged.loop.loop_calls import LoopCalls
 from edged.loop.messages import log_event
+from edged.loop.motion_gates import MotionGates
 from edged.loop.object_tracks import ObjectTracks
 from edged.loop.result_publisher import ResultPublisher
 from edged.loop.sensor_feed import SensorFeed
@@ -91,6 +92,7 @@ class Loop:
     reporter: StatusReporter
     heartbeats: Heartbeats
     engine_loop: EngineLoop
+    device_info: DeviceInfo
 
 
 @runtime_checkable
@@ -105,17 +107,18 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
 
     EdgedError or UsageError for an engine, a provider or limits that cannot be had."""
     publisher, now_ns = around.publisher, clock.mono_ns()
+    selector = stack.enter_context(selectors.DefaultSelector())
+    # first: their fork server loads its libraries while the engines load
+    cameras = Cameras(selector, around.instance, lambda camera: reporter.camera_changed(camera))
+    stack.callback(cameras.close)
     pool = stack.enter_context(_open_pool(config, bundle, around))
     provider = around.provider or open_provider(config.power, around.machine.root)
     sampler = Sampler(provider, config.power.interval_s)
     stack.callback(sampler.stop)
     known = around.device_info(pool) if around.device_info else _device_info(pool, bundle, config, provider, around)
 
-    selector = stack.enter_context(selectors.DefaultSelector())
     calls = LoopCalls(selector)
     stack.callback(calls.close)
-    cameras = Cameras(selector, around.instance, lambda camera: reporter.camera_changed(camera))
-    stack.callback(cameras.close)
     heartbeats = Heartbeats({STAGE: STUCK_AFTER_S})
     layers = LimitLayers(config.limits, around.profile)
     ran = provider.ran if isinstance(provider, FollowsBatches) else None
@@ -127,8 +130,9 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     manifest, decode = bundle.manifest, make_decoder(bundle.manifest)
     letterboxer = open_letterboxer(manifest.input, pool)
     shadow = ShadowRunner(manifest, pool, letterboxer, decode, publisher, governor)
+    gates = MotionGates(cameras, publisher, governor, config.motion.gate)
     sources = Sources(
-        manifest, cameras, pool, governor, sampler, monitor, shadow, heartbeats, around.mode, around.recording
+        manifest, cameras, pool, governor, sampler, monitor, shadow, gates, heartbeats, around.mode, around.recording
     )
     reporter = StatusReporter(sources, publisher)
     tracks = ObjectTracks(publisher, manifest.labels)
@@ -136,27 +140,17 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     schedule = Scheduler()
     executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
     dispatcher = Dispatcher(schedule, governor.governor, pool.max_batch, executor.dropped)
-    engine_loop = EngineLoop(
-        Parts(
-            selector,
-            calls,
-            cameras,
-            schedule,
-            dispatcher,
-            executor,
-            governor,
-            feed,
-            shadow,
-            tracks,
-            reporter,
-            heartbeats,
-        )
-    )
+    parts = Parts(
+        selector, calls, cameras, schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter,
+        heartbeats,
+    )  # fmt: skip
+    engine_loop = EngineLoop(parts)
     engine_loop.put_in_force(layers)
     limits = LimitControl(layers, engine_loop.put_in_force)
     return Loop(
-        publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, heartbeats, engine_loop
-    )
+        publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, heartbeats, engine_loop,
+        known,
+    )  # fmt: skip
 
 
 def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:

@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass, replace
 
 from edged.engines.bundle import Bundle
-from edged.engines.device_profile import Conditions, load_profile
+from edged.engines.device_profile import Conditions, DeviceProfile, load_profile
 from edged.engines.pool import Pool
 from edged.errors import EdgedError
 from edged.governor import profile as profiles
@@ -24,12 +24,13 @@ log = logging.getLogger(__name__)
 class DeviceInfo:
     """`variants` that can run here. `device` is None while nothing measured is known of the machine's watts.
     `clocks_mhz`: what the numbers of clocks mean, empty where there is but one. `refused`: why there is a profile file
-    that is not used, and how to fix it."""
+    that is not used, and how to fix it. `profile`: the one that is used."""
 
     variants: tuple[Variant, ...]
     device: Device | None = None
     clocks_mhz: tuple[float, ...] = ()
     refused: EdgedError | None = None
+    profile: DeviceProfile | None = None
 
     @property
     def clock_matters(self) -> bool:
@@ -49,7 +50,8 @@ def what_is_known(pool: Pool, bundle: Bundle, power_mode: str | None = None, thr
     if profile is None:
         return DeviceInfo(variants)
     profiled, device = profiles.from_profile(variants, profile)
-    return DeviceInfo(tuple(profiled), device, tuple(profile.clocks_mhz) if len(profile.clocks_mhz) > 1 else ())
+    clocks_mhz = tuple(profile.clocks_mhz) if len(profile.clocks_mhz) > 1 else ()
+    return DeviceInfo(tuple(profiled), device, clocks_mhz, profile=profile)
 
 
 def mode_in_force(wanted: str | None, tools: str) -> str | None:

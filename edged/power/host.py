@@ -1,4 +1,4 @@
-"""What any Linux machine can honestly say of itself: files under /proc and /sys in, a `Sample` out.
+"""Any Linux machine: files under /proc and /sys in, a `Sample` out.
 
 CPU use, CPU pressure and memory exist everywhere; temperatures where hwmon or thermal zones exist; power where the
 processor counts its energy (RAPL). Runs on the sampler's thread. What cannot be read is None with a sentence, never 0.

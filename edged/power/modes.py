@@ -1,10 +1,9 @@
 """Power modes of a Jetson (nvpmodel), jetson_clocks and the fan: what there is, and setting it. Never in the loop.
 
-An operator asks for it, or a profile of theirs. Two ways lead there. jtop.service, whose root process takes orders from
-the group jtop: this is how the daemon does it, which has no privileges. Or NVIDIA's `nvpmodel` itself, which lets
-anybody ask and only root set: for a daemon run by root. Whatever is set is read back; what would need a reboot is
-refused with the command for it, and nothing is ever forced. May wait for some ten seconds: for any thread but the
-engine loop's.
+An operator requests it, or a power profile. There are two ways. jtop.service, whose root process accepts requests from
+the group jtop: the daemon, which has no privileges, uses this. Or NVIDIA's `nvpmodel` itself, which any user may query
+and only root may set with: for a daemon run by root. What is set is read back; what needs a reboot is refused with the
+command for it, and nothing is forced. May wait for some ten seconds: for any thread but the engine loop's.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ CLOCKS_OFF: Final = ("inactive",)
 
 @dataclass(frozen=True)
 class Mode:
-    """`needs_reboot`: from the mode in force; None if nothing tells beforehand."""
+    """`needs_reboot`: from the mode in force; None if not known beforehand."""
 
     id: int
     name: str
@@ -43,7 +42,7 @@ class Mode:
 @dataclass(frozen=True)
 class Modes:
     """What there is. `current`: the name of the mode in force. `clocks`: the state of jetson_clocks in jtop's words,
-    `fan` its profile; None where nothing tells. `settable`: empty, or why this process cannot set any of it."""
+    `fan` its profile; None where it is not known. `not_settable`: empty, or why this process cannot set any of it."""
 
     way: Literal["jtop", "nvpmodel"]
     modes: tuple[Mode, ...]

@@ -153,7 +153,8 @@ def test_a_subscriber_learns_that_its_key_is_refused(config: Path) -> None:
                     publisher.publish(messages.event())
                     return client.receive(0.05) is not None
 
-                wait_for(arrives)
+                wait_for(arrives, 15)
+                assert not client.refused
         finally:
             publisher.close()
             keys.close()

@@ -185,7 +185,7 @@ def test_temperatures_by_name_the_hottest_and_the_absurd(machine: Machine) -> No
         "coretemp/temp2": None,
     }
     assert sample.temperature_c == 63.5
-    assert "/sys/class/thermal/thermal_zone2/temp says -256 C, which no working sensor does" in sample.missing
+    assert "/sys/class/thermal/thermal_zone2/temp reads -256 C, which no working sensor does" in sample.missing
     assert "/sys/class/hwmon/hwmon0/temp2_input holds 'hot\\n', not a whole number" in sample.missing
 
 

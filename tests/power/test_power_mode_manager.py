@@ -52,6 +52,19 @@ def test_a_starting_profiles_mode_is_set_in_its_own_time(
     assert it.wanted is None and tree.read("state/nvpmodel") == "0"
 
 
+def test_a_mode_that_the_device_profile_is_not_of_is_named(
+    desk: tuple[PowerModeManager, list[str]], tree: JetsonTree
+) -> None:
+    it, told = desk
+    it.profiled = "15w"
+    it.set("25W")
+    it.set("15W")
+    it.soon("night", "25W")
+    wait_for(lambda: it.wanted == Wanted("night", "25W", ""), 20)
+    note = "; the device profile is of 15w, so latency and power are learned again until a restart"
+    assert [text.endswith(note) for text in told] == [True, False, True]
+
+
 def test_one_that_cannot_be_set_is_told_and_tried_again(
     desk: tuple[PowerModeManager, list[str]], tree: JetsonTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:

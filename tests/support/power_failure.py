@@ -1,0 +1,234 @@
+"""A power failure at every step of a change: `python -m tests.support.power_failure SCENARIO DIRECTORY`.
+
+A child of this process makes the change and ends, without any clean-up, before its n-th step on the file system; what
+it wrote and had not synced is lost. Then the state is checked as the next start would find it, for every n. No thread
+is started before the fork. Prints how many failures there were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edged import files
+from edged.bus.curve import certificate, client_keys
+from edged.cli import main
+from edged.commands.credential import Store
+from edged.config import Config, load
+from edged.crash_guard import Starts
+from edged.engines.bundle import load_bundle, verify_file
+from edged.errors import UsageError
+from edged.governor.governor import Governor
+from edged.governor.messages import Tick
+from edged.replay import log
+from edged.replay.recorder import PATTERN, Recorder
+from edged.replay.replayer import replay
+
+STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
+DEMO = Path(files.__file__).parent / "bundles" / "demo"
+
+
+class Scenario(NamedTuple):
+    """`prepare` makes the state before; `change` is cut; `check` raises if a state between is not valid."""
+
+    prepare: Callable[[Path], object]
+    change: Callable[[Path], object]
+    check: Callable[[Path], object]
+
+
+class PowerFailure:
+    """In the child: ends it before step `last`, and takes away what was not synced."""
+
+    def __init__(self, root: Path, last: int) -> None:
+        self._root, self._left = str(root), last
+        self._written: set[str] = set()
+        self._synced: set[tuple[int, int]] = set()
+        real_fsync, real_fdatasync = os.fsync, os.fdatasync
+
+        def synced(real: Callable[[int], None]) -> Any:
+            def sync(descriptor: int) -> None:
+                real(descriptor)
+                status = os.fstat(descriptor)
+                self._synced.add((status.st_ino, status.st_size))
+
+            return sync
+
+        os.fsync, os.fdatasync = synced(real_fsync), synced(real_fdatasync)
+        sys.addaudithook(self._step)
+
+    def _step(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in STEPS or not isinstance(arguments[0], str | bytes | os.PathLike):
+            return
+        path = os.fsdecode(arguments[0])
+        writes = event != "open" or (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        if not path.startswith(self._root) or not writes:
+            return
+        if self._left == 0:
+            self._lose()
+        self._left -= 1
+        if event == "open":
+            self._written.add(path)
+        elif event == "os.rename" and path in self._written:
+            self._written.add(os.fsdecode(arguments[1]))
+
+    def _lose(self) -> None:
+        self._left = -1  # these steps are not counted
+        for path in self._written:
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                if (status.st_ino, status.st_size) not in self._synced:
+                    os.truncate(path, status.st_size // 2)
+        os._exit(9)
+
+
+def cut_everywhere(scenario: Scenario, directory: Path) -> int:
+    """The number of power failures that the scenario was put through."""
+    before, root = directory / "before", directory / "root"
+    before.mkdir()
+    scenario.prepare(before)
+    for n in range(1000):
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(before, root)
+        child = os.fork()
+        if child == 0:
+            try:
+                PowerFailure(root, n)
+                with contextlib.redirect_stdout(io.StringIO()):
+                    scenario.change(root)
+                os._exit(0)
+            except BaseException as error:
+                print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                os._exit(1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in (0, 9), f"the change failed with {code}"
+        try:
+            scenario.check(root)
+        except Exception as error:
+            raise AssertionError(f"not valid after a failure before step {n}: {error}") from error
+        if code == 0:
+            return n
+    raise AssertionError("it does not end")
+
+
+def check_units(root: Path) -> None:
+    """systemd does not start a unit whose LoadCredential= names a file that is not there."""
+    drop_in = root / "unit.d" / "credentials.conf"
+    if drop_in.exists():
+        lines = drop_in.read_text().splitlines()
+        assert lines[1:2] == ["[Service]"], lines
+        for line in lines[2:]:
+            path = Path(line.partition(":")[2].replace("@ROOT@", str(root)))
+            assert path.read_text().strip(), path
+
+
+def store(root: Path) -> Store:
+    return Store(root / "credentials", root / "unit.d" / "credentials.conf")
+
+
+def two_credentials(root: Path) -> None:
+    store(root).put("camera.one", "a")
+    store(root).put("camera.two", "b")
+
+
+def change_credentials(root: Path) -> None:
+    (root / "unit.d" / "credentials.conf").unlink()  # it names the directory it was made in
+    two_credentials(root)
+    store(root).put("camera.two", "c")
+    store(root).remove("camera.one")
+    store(root).remove("camera.two")
+
+
+def configuration(root: Path) -> None:
+    (root / "e.toml").write_text(
+        'bundle = "x"\n[bus]\nresults = "tcp://127.0.0.1:1"\ncurve_secret_key = "edged.key_secret"\n'
+        'curve_clients = "clients"\n[[camera]]\nname = "a"\nsource = "test://7"\n'
+    )
+
+
+def change_keys(root: Path) -> None:
+    for words in (["new", "a", "--out", str(root)], ["new", "b", "--out", str(root)], ["revoke", "a"]):
+        assert main(["key", *words, "-c", str(root / "e.toml")]) == 0
+
+
+def check_keys(root: Path) -> None:
+    """The daemon starts: a key is whole or not there, and a client that is let in has its secret key."""
+    bus = load(root / "e.toml").bus
+    assert bus.curve_secret_key is not None and bus.curve_clients is not None
+    if Path(bus.curve_secret_key).exists():
+        certificate(Path(bus.curve_secret_key))
+    if (root / "clients").exists():
+        keys = client_keys(root / "clients")
+        assert not keys.problems, keys.problems
+        for name in keys.names.values():
+            certificate(root / f"{name}.key_secret")
+
+
+def count_crashes(root: Path) -> None:
+    for _ in range(3):
+        with contextlib.suppress(ZeroDivisionError), Starts(root).counted():
+            raise ZeroDivisionError
+
+
+def demo_bundle(root: Path) -> None:
+    shutil.copytree(DEMO, root / "bundle")
+
+
+def replace_bundle(root: Path) -> None:
+    staging = root / ".bundle-new"
+    shutil.copytree(DEMO, staging)
+    for path in (*staging.iterdir(), staging):
+        files.sync(path)
+    files.replace_directory(staging, root / "bundle")
+
+
+def check_bundle(root: Path) -> None:
+    bundle = load_bundle(root / "bundle")
+    for variant in bundle.manifest.variants:
+        for file in variant.files:
+            verify_file(bundle, file)
+
+
+def record(root: Path) -> None:
+    from tests.replay.test_replay import BUDGET, VARIANTS, drive
+
+    recorder = Recorder(root / "record", 0.03, "b" * 64, lambda kind, text: None)
+    governor = Governor(VARIANTS, BUDGET, 0, None, recorder.on_call)
+    for k in range(12):
+        drive(governor, 4, k * 5_000_000_000)
+        while not recorder._queue.empty():  # its thread's work, on this one
+            recorder._take(recorder._queue.get_nowait())
+        sys.audit("os.truncate", str(root / "record"))  # a step of its own: writing alone is not announced
+        recorder._write(0)
+        sys.audit("os.truncate", str(root / "record"))
+        recorder._sync()
+        governor.observe(Tick(), (k * 5 + 4) * 1_000_000_000)
+
+
+def check_record(root: Path) -> None:
+    """The next start records, and each file replays or is left out with a sentence."""
+    recorder = Recorder(root / "record", 0.03, "b" * 64, lambda kind, text: None)
+    recorder._next_file(0)
+    assert recorder.close()
+    for path in (root / "record").glob(PATTERN):
+        with path.open("rb") as source, contextlib.suppress(UsageError):
+            outcome = replay(log.read(source, log.header(source, path.name)))
+            assert outcome.difference is None, outcome.difference
+
+
+SCENARIOS = {
+    "credentials": Scenario(two_credentials, change_credentials, check_units),
+    "keys": Scenario(configuration, change_keys, check_keys),
+    "crash count": Scenario(lambda root: None, count_crashes, lambda root: Starts(root).relied_on(Config("x"))),
+    "bundle": Scenario(demo_bundle, replace_bundle, check_bundle),
+    "record": Scenario(lambda root: (root / "record").mkdir(), record, check_record),
+}
+
+
+if __name__ == "__main__":
+    print(cut_everywhere(SCENARIOS[sys.argv[1]], Path(sys.argv[2])))
