@@ -152,3 +152,17 @@ def test_dark_sensors_neither_stop_the_loop_nor_lift_the_cap(tmp_path: Path) -> 
 
 def power(house: Loop) -> BudgetState:
     return next(b for b in house.calls.call(lambda: house.limit_monitor.states(clock.mono_ns())) if b.name == "power")
+
+
+@pytest.mark.slow
+def test_a_power_limit_below_idle_is_published_as_unenforceable_and_stops_nothing(tmp_path: Path) -> None:
+    plant = Plant(JOULES, TIMES_MS)
+    with governed(tmp_path, [camera()], EASY, plant) as house, Client(house.publisher.endpoint, ["event"]) as client:
+        until_shares(plant, lambda ran: ran["fine"] > 10)
+        set_limits(house, power_w=plant.idle_w / 2)
+        wait_for(lambda: (m := client.receive(1.0)) is not None and m.kind == "unenforceable", 30)
+        assert "power_w = 1 cannot be held" in house.governor.message.unheld[0]
+        until_shares(plant, lambda ran: sum(ran.values()) > 10)
+        assert any("power_w = 1" in why for why in house.reporter.state.decision.unheld)
+        set_limits(house)
+        wait_for(lambda: house.governor.message.unheld == [], 30)
