@@ -192,6 +192,7 @@ def _add_client_commands(add: _Add) -> None:
     for name, what, example in (
         ("set", "change limits until the next reload or start; none removes one", "set deadline_ms=40 power_w=none"),
         ("pin", "always run one variant; none lets the governor choose again", "pin int8-sparse"),
+        ("trigger", "open a camera's motion gate for ten seconds: something outside saw motion", "trigger gate"),
         ("profile", "activate a power profile; without a name, list them", "profile night"),
         ("reload", "read the configuration again; a wrong one changes nothing", "reload"),
         ("modes", "list the board's power modes, jetson_clocks and fan profiles", "modes"),
@@ -205,6 +206,8 @@ def _add_client_commands(add: _Add) -> None:
             verb.add_argument("changes", nargs="+", metavar="KEY=VALUE", help="a key of [limits] and its new value")
         if name == "pin":
             verb.add_argument("variant", metavar="NAME|none")
+        if name == "trigger":
+            verb.add_argument("camera", metavar="CAMERA")
         if name == "profile":
             verb.add_argument(
                 "profile", nargs="?", metavar="NAME|none", help="none: back to the limits of the configuration"
