@@ -237,7 +237,6 @@ class Governor:
         match change:
             case BudgetChanged(budget):
                 self.check(budget)
-                state.keep_unenforceable(budget)
                 state.adapt(state.variants, budget, state.cameras, now_s)
             case ClockRange(highest):
                 state.set_clock_range(highest)
