@@ -27,6 +27,7 @@ from edged_calibration.evaluate.sensitivity import Sensitivity
 from edged_calibration.fp16 import HalveReport
 from edged_calibration.graph.index import matching
 from edged_calibration.int8.calibrate import Method, Range
+from edged_calibration.int8.write import Target
 from edged_calibration.progress import Advance, Stages
 from edged_calibration.recipe.frame_check import FrameReport
 from edged_calibration.recipe.inputs import Inputs
@@ -112,31 +113,33 @@ class Job:
         )
         return read(path / "ranges.json", dict[Method, dict[str, Range]])
 
-    def choice(self, form: Form) -> Choice:
-        """The calibration method."""
-        return self._once(("choice", form), lambda: self._choice(form))
+    def choice(self, form: Form, target: Target = "x86") -> Choice:
+        """The calibration method of a target. Arm has the grids of x86 at the same places, so it takes its method."""
+        grids: Target = "trt" if target == "trt" else "x86"
+        return self._once(("choice", f"{form} {grids}"), lambda: self._choice(form, grids))
 
-    def _choice(self, form: Form) -> Choice:
+    def _choice(self, form: Form, target: Target) -> Choice:
         options = self.recipe.quantize
         asked = "max" if options.model else options.method
         if asked != "best":
             return Choice(asked, {})
         path = self._step(
-            f"choice-{form}",
-            f"choose the calibration, {form}",
+            f"choice-{form}-{target}",
+            f"choose the calibration, {form} for {target}",
             steps.choice,
             self.float_model(form),
             self.ranges(form),
+            target,
             options.keep_float,
             self.scorer,
         )
         return read(path / "choice.json", Choice)
 
-    def quantisable(self, form: Form) -> tuple[onnx.ModelProto, dict[str, Range]]:
+    def quantisable(self, form: Form, target: Target = "x86") -> tuple[onnx.ModelProto, dict[str, Range]]:
         """The float model that INT8 is made of, and its ranges: measured, or those of a training with Q/DQ."""
         if self.recipe.quantize.model:
             return self._trained
-        return self.float_model(form), self.ranges(form)[self.choice(form).method]
+        return self.float_model(form), self.ranges(form)[self.choice(form, target).method]
 
     @cached_property
     def _trained(self) -> tuple[onnx.ModelProto, dict[str, Range]]:
@@ -177,11 +180,11 @@ class Job:
         form, inputs, halve = form_of(variant), self.inputs, self.recipe.halve
         step, title = f"files-{variant.name}", f"write {variant.name}"
         if variant.precision == "int8":
-            model, table = self.quantisable(form)
-            keep, targets = self.keep_float(form), self.recipe.targets
+            tables = {target: self.quantisable(form, target)[1] for target in self.recipe.targets}
+            model, keep = self.quantisable(form)[0], self.keep_float(form)
             return self._step(
                 step, title, steps.int8_files,
-                variant.name, model, table, keep, targets, halve, inputs.normalisation, inputs.feeds,
+                variant.name, model, tables, keep, halve, inputs.normalisation, inputs.feeds,
             )  # fmt: skip
         return self._step(
             step, title, steps.float_files,

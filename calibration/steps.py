@@ -97,15 +97,16 @@ def choice(
     advance: Advance,
     model: onnx.ModelProto,
     measured: Mapping[Method, Ranges],
+    target: Target,
     keep_float: Sequence[str],
     scorer: Scorer,
 ) -> None:
-    """choice.json: the method whose file scores best"""
+    """choice.json: the method whose file for the target scores best"""
     scores: dict[str, float] = {}
     keep = matching(model, keep_float)
     for done, method in enumerate(METHODS):
         advance(done, len(METHODS))
-        scores[method] = scorer(quantize(model, measured[method], "x86", keep))
+        scores[method] = scorer(quantize(model, measured[method], target, keep))
     best = max(METHODS, key=lambda method: scores[method])
     write_json(into / "choice.json", Choice(best, scores))
 
@@ -115,15 +116,14 @@ def int8_files(
     advance: Advance,
     name: str,
     model: onnx.ModelProto,
-    table: Ranges,
+    tables: Mapping[Target, Ranges],
     keep_float: Sequence[str],
-    targets: Sequence[Target],
     halve: HalveOptions,
     normalisation: Normalisation,
     feeds: Feeds,
 ) -> None:
     """NAME.TARGET.onnx"""
-    _save(into, quantised_files(name, model, table, keep_float, targets, halve, normalisation, feeds))
+    _save(into, quantised_files(name, model, tables, keep_float, halve, normalisation, feeds))
 
 
 def float_files(

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from edged.errors import UsageError, encodable
 from edged.picture_view import Aspect, Crop, Rotation, check_view
-from edged.regions import Line, ObjectFilter, Polygon, Zone, check_regions
+from edged.regions import CameraMotion, Line, ObjectFilter, Polygon, Zone, check_regions
 from edged.toml_file import read_toml
 from edged.uri import is_plain_path, redact
 from edged.validate import convert
@@ -128,11 +128,18 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """objects whose bottom centre lies in one of these do not count"""
     objects: dict[str, ObjectFilter] = {}
     """by label: which of its detections count"""
+    motion: CameraMotion = CameraMotion()
 
     @property
     def tracked(self) -> bool:
         """Whether its objects get identities."""
         return self.track or bool(self.zones) or bool(self.lines)
+
+
+class MotionConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether frames in which nothing moves are left out. "auto": while a limit on power or energy is set."""
+
+    gate: Literal["auto", "on", "off"] = "auto"
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,6 +152,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     engine: EngineConfig = EngineConfig()
     camera: list[CameraConfig] = []
     record: RecordConfig = RecordConfig()
+    motion: MotionConfig = MotionConfig()
     profile: Name | None = None
     """the power profile to start with: `profiles/NAME.toml` beside this file, or a shipped one"""
 
@@ -199,7 +207,7 @@ def effective_toml(config: Config) -> str:
     """The whole configuration as TOML, defaults and all, with passwords in camera sources redacted."""
     lines = [f"bundle = {_toml(config.bundle)}"]
     lines.append("# profile is not set" if config.profile is None else f"profile = {_toml(config.profile)}")
-    for name in ("limits", "power", "bus", "engine", "record"):
+    for name in ("limits", "power", "bus", "engine", "record", "motion"):
         lines += ["", f"[{name}]", *_toml_lines(getattr(config, name))]
     for camera in config.camera:
         shown = msgspec.structs.replace(camera, source=_shown(camera.source))
@@ -223,7 +231,7 @@ def diff(old: Config, new: Config) -> tuple[list[str], list[str]]:
         else:
             changes += _changes(f"camera {name}", before[name], camera)
     restart = [] if old.bundle == new.bundle else [f"bundle: {_toml(old.bundle)} -> {_toml(new.bundle)}"]
-    for table in ("power", "bus", "engine", "record"):
+    for table in ("power", "bus", "engine", "record", "motion"):
         restart += _changes(table, getattr(old, table), getattr(new, table))
     return changes, restart
 

@@ -28,9 +28,10 @@ def provenance(job: Job) -> dict[str, str]:
         span = f"{verdict.low:.2f} to {verdict.high:.2f} points with 95 % confidence"
         told[f"gate {verdict.file}"] = f"{verdict.reason}; {span}, {verdict.images} pictures"
     for form in sorted({form_of(variant) for variant in recipe.variant if variant.precision == "int8"}):
-        choice = job.choice(form)
-        scores = ", ".join(f"{method} {score:.4f}" for method, score in choice.scores.items())
-        told[f"ranges {form}"] = f"{choice.method}{f' of {scores}' if scores else ''}"
+        for target in job.recipe.targets:
+            choice = job.choice(form, target)
+            scores = ", ".join(f"{method} {score:.4f}" for method, score in choice.scores.items())
+            told[f"ranges {form} {target}"] = f"{choice.method}{f' of {scores}' if scores else ''}"
     if any(variant.sparse for variant in recipe.variant):
         options = recipe.sparsify
         tuned = f"{options.fine_tune_steps} steps of fine-tuning" if options.fine_tune_steps else "no fine-tuning"

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 
 from edged.engines.decoder_shapes import class_count
-from edged.engines.decoder_spec import Decoder, task_of
+from edged.engines.decoder_spec import CenterFaceDecoder, Decoder, ScrfdDecoder, YunetDecoder, task_of
 from edged.errors import UsageError
 from edged.files import write_atomic
 from edged_calibration.cache import disk_faults_told
@@ -128,6 +128,8 @@ def _recipe(
     ]
     if labels:
         lines.append(f"labels = {_toml(labels)}")
+    elif isinstance(output, ScrfdDecoder | YunetDecoder | CenterFaceDecoder):
+        lines.append('labels = ["face"]')
     else:
         count = class_count(output, {name: value.shape[1:] for name, value in probe.items()}) or 1
         lines.append(f"# labels = [...]  # guess: the file has none: class-0 to class-{count - 1}")

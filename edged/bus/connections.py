@@ -33,7 +33,7 @@ OPEN_FILES: Final = 65536
 """What we raise our own limit to where the hard limit allows it."""
 BACKLOG: Final = 64
 HANDSHAKE_MS: Final = 3000
-EVENT_WAIT_MS: Final = 100
+EVENT_WAIT_MS: Final = 500
 EVENTS: Final = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 LOG_EVERY_NS: Final = 60 * clock.NS_PER_S
 STOP_TIMEOUT_S: Final = 5.0

@@ -185,6 +185,21 @@ class Track(Header, frozen=True, kw_only=True):
 CameraState = Literal["opening", "live", "stalled", "backoff", "ended", "refused"]
 
 
+class Gate(Struct, frozen=True):
+    """A camera's motion gate, where it is on. `still_share`: of the frames of the last hour, those left out because
+    nothing moved; `saved_w`: estimated, what their inferences would have drawn. Of `looked_at` still frames that were
+    inferred all the same `missed` showed something new; `missed_low` and `missed_high` bound that share at every look.
+    `open`: the share is proven too high, so the gate lets everything through for ten minutes."""
+
+    open: bool
+    still_share: float | None
+    saved_w: float | None
+    looked_at: int
+    missed: int
+    missed_low: float | None
+    missed_high: float | None
+
+
 class Stream(Struct, frozen=True):
     """What a camera's stream costs. `lost_packets` since it was opened; the others of the last second, null where they
     are not known: `decode_ms` is CPU time for a picture, `keyframe_interval_s` lies between the last two keyframes."""
@@ -216,6 +231,9 @@ class Status(Header, frozen=True, kw_only=True):
     reconnects: int
     last_frame_age_ms: float | None
     stream: Stream | None = None
+    still_since: float | None = None
+    """Unix seconds: since when nothing has moved, by the motion gate; null while something does, and without a gate"""
+    gate: Gate | None = None
 
 
 class Alternative(Struct, frozen=True):
@@ -256,7 +274,7 @@ class Decision(Header, frozen=True, kw_only=True):
     `variant`: the one that made most results; `shares`: of each that ran, its share of them (empty before the first
     results). `bound` names the constraint that decided. `clock_mhz`: the ceiling asked for, null where it is fixed.
     `price_per_j`: how many fully accurate frames a joule must gain, 0 while energy is not limited. `frame_share`: share
-    of the offered frames that ran. `yielded`: limits that give way now (heat, deadline, power, energy, accuracy,
+    of the offered frames that ran. `yielded`: limits that are relaxed now (heat, deadline, power, energy, accuracy,
     frame_rate). `unheld`: limits that are unenforceable, a sentence each; they do not stop frames. `escalation`: always
     null.
     """

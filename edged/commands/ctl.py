@@ -24,6 +24,9 @@ def run(arguments: argparse.Namespace) -> int:
             variant = None if arguments.variant == "none" else arguments.variant
             reply = ask(arguments, "pin", variant=variant)
             lines = [f"{variant} is pinned" if variant else "the governor chooses again"]
+        case "trigger":
+            reply = ask(arguments, "trigger", camera=arguments.camera)
+            lines = [f"the motion gate of camera {arguments.camera} is open for 10 s"]
         case "profile":
             reply, lines = _profile(arguments)
         case "reload":

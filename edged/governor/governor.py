@@ -7,8 +7,8 @@
     governor.choose(Waiting(...), now_ns)                   before each batch; then observe Skipped, or run it and
                                                             observe BatchDone
 
-When not all limits can be held they give way in RELAX_ORDER, last first. `on_call` gets every call with its answer: a
-recorder's, for replay. All calls come from one thread.
+When not all limits can be held they are relaxed in RELAX_ORDER, last first. `on_call` gets every call with its answer,
+for the recorder. All calls come from one thread.
 """
 
 from __future__ import annotations

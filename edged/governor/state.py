@@ -237,7 +237,21 @@ class State:
             self.feedback.reset_lateness()
         if budget != before:
             self.smooth_w = (None, None, None)
+            self._forget_unenforceable(budget)
         self.variants, self.budget, self.cameras, self.planned_s = variants, budget, cameras, -math.inf
+
+    def _forget_unenforceable(self, budget: Budget) -> None:
+        """Of the limits that could not be held, those that change in `budget` are judged anew."""
+        before = self.budget
+        limits = {
+            "power": (before.power_w, budget.power_w),
+            "energy": (before.energy_wh, budget.energy_wh),
+            "heat": (before.temperature_c, budget.temperature_c),
+        }
+        changed = {name for name, (old, new) in limits.items() if old != new}
+        self.unenforceable = tuple([name for name in self.unenforceable if name not in changed])
+        for name in changed:
+            self.exceeded_s.pop(name, None)
 
     def metered(self, device: Device, now_s: float) -> None:
         """The first reading of a device without a profile: `device`, assumed, replaces the unknown one."""

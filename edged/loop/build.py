@@ -34,6 +34,7 @@ from edged.loop.limit_layers import LimitControl, LimitLayers
 from edged.loop.limit_monitor import LimitMonitor
 from edged.loop.loop_calls import LoopCalls
 from edged.loop.messages import log_event
+from edged.loop.motion_gates import MotionGates
 from edged.loop.object_tracks import ObjectTracks
 from edged.loop.result_publisher import ResultPublisher
 from edged.loop.sensor_feed import SensorFeed
@@ -129,8 +130,9 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     manifest, decode = bundle.manifest, make_decoder(bundle.manifest)
     letterboxer = open_letterboxer(manifest.input, pool)
     shadow = ShadowRunner(manifest, pool, letterboxer, decode, publisher, governor)
+    gates = MotionGates(cameras, publisher, governor, config.motion.gate)
     sources = Sources(
-        manifest, cameras, pool, governor, sampler, monitor, shadow, heartbeats, around.mode, around.recording
+        manifest, cameras, pool, governor, sampler, monitor, shadow, gates, heartbeats, around.mode, around.recording
     )
     reporter = StatusReporter(sources, publisher)
     tracks = ObjectTracks(publisher, manifest.labels)
@@ -138,22 +140,11 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     schedule = Scheduler()
     executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
     dispatcher = Dispatcher(schedule, governor.governor, pool.max_batch, executor.dropped)
-    engine_loop = EngineLoop(
-        Parts(
-            selector,
-            calls,
-            cameras,
-            schedule,
-            dispatcher,
-            executor,
-            governor,
-            feed,
-            shadow,
-            tracks,
-            reporter,
-            heartbeats,
-        )
-    )
+    parts = Parts(
+        selector, calls, cameras, schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter,
+        heartbeats,
+    )  # fmt: skip
+    engine_loop = EngineLoop(parts)
     engine_loop.put_in_force(layers)
     limits = LimitControl(layers, engine_loop.put_in_force)
     return Loop(

@@ -22,9 +22,10 @@ from edged.bus.replies import (
     ReloadReply,
     Reply,
     SnapshotReply,
+    TriggerReply,
     WhyReply,
 )
-from edged.bus.requests import Modes, Pin, Reload, Request, Set, SetMode, Snapshot, Why
+from edged.bus.requests import Modes, Pin, Reload, Request, Set, SetMode, Snapshot, Trigger, Why
 from edged.errors import EdgedError
 from edged.loop.build import Loop
 from edged.loop.reconfiguration import Reconfiguration, Reloaded
@@ -70,6 +71,9 @@ class RequestHandler:
                 loop.calls.call(lambda: loop.governor.pin(request.variant, clock.mono_ns()))
                 log.info("pinned: %s", request.variant or "nothing, the governor chooses")
                 return PinReply(pinned=request.variant)
+            case Trigger():
+                loop.calls.call(lambda: loop.engine_loop.trigger(request.camera))
+                return TriggerReply(camera=request.camera)
             case requests.Profile():
                 return self._list_profiles() if request.name is UNSET else self._take_profile(request.name)
             case Reload():

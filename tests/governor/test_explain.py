@@ -1,4 +1,4 @@
-"""The published Decision is what ran: shares, what bound it, how each variant stands, what gives way."""
+"""The published Decision is what ran: shares, what bound it, how each variant stands, what is relaxed."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def test_dropped_frames_lower_the_frame_share_and_give_way_in_order() -> None:
     assert list(decision.relaxed) == [limit for limit in RELAX_ORDER if limit in decision.relaxed]
 
 
-def test_frames_dropped_for_want_of_time_are_told_apart() -> None:
+def test_frames_dropped_as_late_are_told_apart() -> None:
     late = GovernorScript(OPEN)
     late.run(2, watts=None)
     for _ in range(4):
         late.at(late.t_s + 0.5, *[Skipped(1, True)] * 8, Tick())
-    assert "8 dropped for want of time" in late.decision.reason or "16 dropped for want of time" in late.decision.reason
+    assert "8 dropped as late" in late.decision.reason or "16 dropped as late" in late.decision.reason
     assert "frame_rate" in late.decision.relaxed
 
 

@@ -17,11 +17,20 @@ def run(variant: str, batch: int, clock: int, ms: float, joules: float | None = 
 
 
 PROFILE = DeviceProfile(
-    2, "desk", "tensorrt",
-    [run("fp16", 1, 0, 40.0, 0.16), run("fp16", 1, 1, 20.0, 0.24), run("fp16", 2, 1, 36.0), run("fp16", 4, 1, 64.0),
-     run("int8", 1, 1, 10.0, 0.12)],
-    clocks_mhz=[400.0, 900.0], idle_w=[4.0, 5.0], thermal=Thermal(10.0, 80.0, 1.0, 4.0, 0.02),
-)  # fmt: skip
+    2,
+    "desk",
+    "tensorrt",
+    [
+        run("fp16", 1, 0, 40.0, 0.16),
+        run("fp16", 1, 1, 20.0, 0.24),
+        run("fp16", 2, 1, 36.0),
+        run("fp16", 4, 1, 64.0),
+        run("int8", 1, 1, 10.0, 0.12),
+    ],
+    clocks_mhz=[400.0, 900.0],
+    idle_w=[4.0, 5.0],
+    thermal=Thermal(10.0, 80.0, 1.0, 4.0, 0.02),
+)
 VARIANTS = (Variant("fp16", 0.8, (99.0,)), Variant("int8", 0.7, (99.0,)), Variant("other", 0.6, (5.0,)))
 
 

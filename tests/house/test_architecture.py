@@ -26,7 +26,7 @@ ROOMS = {
     "power": {"power", "simulate"},
     "governor": {"governor"},
     "tracking": {"tracking"},
-    "accuracy_guard": {"accuracy_guard", "governor"},
+    "accuracy_guard": {"accuracy_guard", "governor", "tracking"},
     "simulate": {"simulate", "governor", "frames", "loop"},
     "replay": {"replay", "governor"},
     "loop": {

@@ -122,12 +122,19 @@ def profile(models: dict[str, bytes]) -> dict[str, Any]:
     """Of this machine, as `edged-calibrate profile` would write it."""
     runs = [
         {
-            "variant": name, "sha256": hashlib.sha256(model).hexdigest(), "batch": 1, "clock": n, "runs": 50,
-            "latency_p50_ms": 3.0, "latency_p90_ms": 3.2, "latency_p99_ms": 3.5, "energy_j": 0.02,
+            "variant": name,
+            "sha256": hashlib.sha256(model).hexdigest(),
+            "batch": 1,
+            "clock": n,
+            "runs": 50,
+            "latency_p50_ms": 3.0,
+            "latency_p90_ms": 3.2,
+            "latency_p99_ms": 3.5,
+            "energy_j": 0.02,
         }
         for name, model in models.items()
         for n in range(len(MHZ))
-    ]  # fmt: skip
+    ]
     return {
         "version": 2, "device": device_name(), "runtime": "cpu", "power_mode": "15W", "runs": runs, "clocks_mhz": MHZ,
         "idle_w": [4 + w for w in IDLE_W],
@@ -166,8 +173,11 @@ def test_the_daemon_lowers_the_ceiling_says_so_and_gives_it_back_when_it_stops(h
         wait_for(lambda: helper.ceiling_mhz < TOP, 20)
         wait_for(lambda: clock_of(daemon)["clock_mhz"] == helper.ceiling_mhz, 20)
         assert clock_of(daemon) | {"clock_mhz": 0} == {
-            "clock_mhz": 0, "lowest_mhz": LOW, "highest_mhz": TOP, "problem": None,
-        }  # fmt: skip
+            "clock_mhz": 0,
+            "lowest_mhz": LOW,
+            "highest_mhz": TOP,
+            "problem": None,
+        }
         assert daemon.stop() == 0
     assert helper.ceiling_mhz == TOP
 

@@ -25,8 +25,10 @@ _CATCH_UP: Final = 0.01
 
 # A playlist or redirect from outside must not make us open local files.
 _RTSP: Final = {
-    "analyzeduration": "100000", "probesize": "32768", "protocol_whitelist": "rtsp,rtsps,rtp,udp,tcp,tls,crypto",
-}  # fmt: skip
+    "analyzeduration": "100000",
+    "probesize": "32768",
+    "protocol_whitelist": "rtsp,rtsps,rtp,udp,tcp,tls,crypto",
+}
 _HTTP: Final = {"analyzeduration": "1000000", "protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto"}
 
 

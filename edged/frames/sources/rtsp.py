@@ -74,9 +74,10 @@ class RtspSource:
             if now_ns - reported_ns >= _REPORT_NS:
                 reported_ns = now_ns
                 report(
-                    "connected, packets come, no keyframe yet" if self._damage.beginning
+                    "connected, packets come, no keyframe yet"
+                    if self._damage.beginning
                     else "connected, packets come, no picture can be decoded"
-                )  # fmt: skip
+                )
                 if self._session.packets and not self.cost.pictures and now_ns - begun_ns > 60 * NS_PER_S:
                     raise EdgedError(
                         "packets came for 60 s, and no keyframe", "set the camera's keyframe interval to 1 or 2 s"
