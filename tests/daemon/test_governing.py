@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from edged import clock
-from edged.bus.schema import BudgetState, Result
+from edged.bus.schema import BudgetState, Event, Result
 from edged.client import Client
 from edged.config import CameraConfig, Limits, PowerConfig
 from tests.support.bus import PATIENCE, served, wait_for
@@ -152,3 +152,18 @@ def test_dark_sensors_neither_stop_the_loop_nor_lift_the_cap(tmp_path: Path) -> 
 
 def power(house: Loop) -> BudgetState:
     return next(b for b in house.calls.call(lambda: house.limit_monitor.states(clock.mono_ns())) if b.name == "power")
+
+
+@pytest.mark.slow
+def test_a_power_limit_below_idle_is_published_as_unenforceable_and_stops_nothing(tmp_path: Path) -> None:
+    plant = Plant(JOULES, TIMES_MS)
+    with governed(tmp_path, [camera()], EASY, plant) as house, Client(house.publisher.endpoint, ["event"]) as client:
+        until_shares(plant, lambda ran: ran["fine"] > 10)
+        set_limits(house, power_w=plant.idle_w / 2)
+        wait_for(lambda: isinstance(m := client.receive(1.0), Event) and m.kind == "unenforceable", 30 * PATIENCE)
+        assert "power_w = 1 cannot be held" in house.governor.message.unheld[0]
+        until_shares(plant, lambda ran: sum(ran.values()) > 10)
+        state = house.reporter.state
+        assert state is not None and state.decision is not None and "power_w = 1" in state.decision.unheld[0]
+        set_limits(house)
+        wait_for(lambda: house.governor.message.unheld == [], 30 * PATIENCE)
