@@ -156,13 +156,13 @@ def power(house: Loop) -> BudgetState:
 
 @pytest.mark.slow
 def test_a_power_limit_below_idle_is_published_as_unenforceable_and_stops_nothing(tmp_path: Path) -> None:
-    plant = Plant(JOULES, TIMES_MS)
-    with governed(tmp_path, [camera()], EASY, plant) as house, Client(house.publisher.endpoint, ["event"]) as client:
-        until_shares(plant, lambda ran: ran["fine"] > 10)
-        set_limits(house, power_w=plant.idle_w / 2)
+    device = FakeDevice(JOULES, TIMES_MS)
+    with governed(tmp_path, [camera()], EASY, device) as house, Client(house.publisher.endpoint, ["event"]) as client:
+        until_shares(device, lambda ran: ran["fine"] > 10)
+        set_limits(house, power_w=device.idle_w / 2)
         wait_for(lambda: isinstance(m := client.receive(1.0), Event) and m.kind == "unenforceable", 30 * PATIENCE)
         assert "power_w = 1 cannot be held" in house.governor.message.unheld[0]
-        until_shares(plant, lambda ran: sum(ran.values()) > 10)
+        until_shares(device, lambda ran: sum(ran.values()) > 10)
         state = house.reporter.state
         assert state is not None and state.decision is not None and "power_w = 1" in state.decision.unheld[0]
         set_limits(house)
