@@ -142,6 +142,15 @@ def test_every_command_of_the_program_is_documented() -> None:
             assert re.search(rf"{program} {command}\b|`{command}`", text), f"{program} {command}"
 
 
+def test_every_benchmark_and_every_script_is_documented() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    for bench in NAMES:
+        assert f"`{bench}`" in (ROOT / "docs/benchmarks.md").read_text(), bench
+    for script in (ROOT / "scripts").iterdir():
+        if script.is_file() and not script.suffix:
+            assert f"scripts/{script.name}" in text, script.name
+
+
 def test_the_configuration_page_has_every_key() -> None:
     (block, *_) = blocks(ROOT / "docs/configuration.md", "toml")
     documented = set(re.findall(r"^(?:# )?(\w+)(?:\.\w+)* = ", block, re.MULTILINE))
