@@ -19,6 +19,7 @@ import edged.cli
 import edged_calibration.cli
 from edged.config import Config, load
 from edged.toml_file import read_toml
+from scripts.benches.__main__ import NAMES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
