@@ -25,11 +25,11 @@ from edged.loop.device_info import DeviceInfo
 from edged.power.host_paths import HostPaths
 from tests.support.bus import served, wait_for
 from tests.support.daemon import RunningDaemon, write_config
+from tests.support.fake_device import FakeDevice
 from tests.support.helped import Helper, command_on
 from tests.support.jetson_tree import BOARDS, JetsonTree
 from tests.support.loop import built, change_limits, running
 from tests.support.models import center_model, write_bundle
-from tests.support.plant import Plant
 
 MHZ = tuple(hz / 1e6 for hz in BOARDS["orin_nano"].gpu_hz)
 LOW, TOP = MHZ[0], MHZ[-1]
@@ -40,7 +40,7 @@ SMALL = "test://5?width=128&height=64&fps=20"
 
 
 @dataclass
-class Board(Plant):
+class Board(FakeDevice):
     """At rest it draws what its ceiling costs."""
 
     helper: Helper | None = None
@@ -74,13 +74,13 @@ def helper() -> Iterator[Helper]:
 def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_makes_the_clock_a_given(
     helper: Helper, tmp_path: Path
 ) -> None:
-    plant = Board({"fine": 0.05, "fast": 0.02}, {"fine": 6.0, "fast": 3.0}, helper=helper)
+    device = Board({"fine": 0.05, "fast": 0.02}, {"fine": 6.0, "fast": 3.0}, helper=helper)
     power = PowerConfig(interval_s=0.2, clock_control=True)
     machine = HostPaths(clock_helper=helper.socket)
     camera = CameraConfig(name="gate", source=SMALL)
     with contextlib.ExitStack() as stack:
         house = stack.enter_context(
-            built(tmp_path, MODELS, EASY, power, machine=machine, provider=plant, device_info=plant.known)
+            built(tmp_path, MODELS, EASY, power, machine=machine, provider=device, device_info=device.known)
         )
         house.sampler.start()
         stack.enter_context(served(house.publisher))
@@ -95,10 +95,10 @@ def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_makes_the_clock_a_give
         cap_w = 3.6  # at the highest clock the board draws more even at rest
         change_limits(house, power_w=cap_w)
         wait_for(lambda: helper.ceiling_mhz < 800, 20)
-        settled_s = plant.now_s + 2 * EASY.power_window_s
-        wait_for(lambda: plant.now_s > settled_s + 4, 20)
-        assert plant.worst_mean_w(EASY.power_window_s, settled_s) <= 1.05 * cap_w
-        assert sum(plant.runs.values()) > 50
+        settled_s = device.now_s + 2 * EASY.power_window_s
+        wait_for(lambda: device.now_s > settled_s + 4, 20)
+        assert device.worst_mean_w(EASY.power_window_s, settled_s) <= 1.05 * cap_w
+        assert sum(device.runs.values()) > 50
         told = house.calls.call(lambda: house.governor.message)
         assert told.clock_mhz == pytest.approx(helper.ceiling_mhz)
 
