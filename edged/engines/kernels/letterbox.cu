@@ -110,6 +110,28 @@ __device__ __forceinline__ void from_nv12(const Picture& s, int px, int py, cons
     }
 }
 
+// A small NV12 picture is converted before it is scaled, as letterbox.py does it: each colour sample counts.
+#define CONVERTED_FIRST (640 * 480)
+
+__device__ __forceinline__ void one_nv12(const Picture& s, int x, int y, int bgr[3]) {
+    const u8* chroma = s.pixels + s.width * s.height + (y >> 1) * s.width + (x & ~1);
+    int u = chroma[0] - 128, v = chroma[1] - 128;
+    const int* colour = COLOURS[s.nv12 - 1];
+    int grey = max(0, s.pixels[y * s.width + x] - colour[5]) * colour[0] + (1 << 19);
+    bgr[0] = clamp8((grey + colour[1] * u) >> 20);
+    bgr[1] = clamp8((grey + colour[2] * u + colour[3] * v) >> 20);
+    bgr[2] = clamp8((grey + colour[4] * v) >> 20);
+}
+
+__device__ __forceinline__ void from_small_nv12(const Picture& s, const Spot& x, const Spot& y, int bgr[3]) {
+    int a[3], b[3], c[3], d[3];
+    one_nv12(s, x.first, y.first, a);
+    one_nv12(s, x.first + x.step, y.first, b);
+    one_nv12(s, x.first, y.first + y.step, c);
+    one_nv12(s, x.first + x.step, y.first + y.step, d);
+    for (int k = 0; k < 3; ++k) bgr[k] = mix(a[k], b[k], c[k], d[k], x.weight, y.weight);
+}
+
 #ifndef OUT_U8
 __device__ __forceinline__ Out convert(int value, float scale, float bias) {
     float scaled = fmaf((float)value, scale, bias);
@@ -177,7 +199,9 @@ extern "C" __global__ void __launch_bounds__(256) letterbox(const __grid_constan
     if (px >= 0 && px < s.scaled_width && py >= 0 && py < s.scaled_height) {
         Spot xs[2] = {locate(px, s.ratio_x, s.width), locate(px + 1, s.ratio_x, s.width)};
         Spot ys[2] = {locate(py, s.ratio_y, s.height), locate(py + 1, s.ratio_y, s.height)};
-        if (s.nv12) from_nv12(s, px, py, xs, ys, bgr);
+        if (s.nv12 && s.width * s.height <= CONVERTED_FIRST)
+            for (int k = 0; k < 4; ++k) from_small_nv12(s, xs[k & 1], ys[k >> 1], bgr[k >> 1][k & 1]);
+        else if (s.nv12) from_nv12(s, px, py, xs, ys, bgr);
         else
             for (int k = 0; k < 4; ++k) from_bgr(s, xs[k & 1], ys[k >> 1], bgr[k >> 1][k & 1]);
     } else {
