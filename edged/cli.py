@@ -126,6 +126,11 @@ def _add_daemon_commands(add: _Add) -> None:
     how.add_argument("--print-schema", action="store_true", help="print the configuration's JSON Schema, and stop")
     how.add_argument("--json", action="store_true", help="one JSON object: ok, findings")
 
+    zones = add("zones", "draw a camera's zones, lines and masks on a still", "edged zones gate --out gate.png")
+    zones.add_argument("camera", metavar="CAMERA")
+    zones.add_argument("--out", metavar="FILE", help="where the PNG goes (default: edged-zones-CAMERA.png)")
+    _add_config(zones)
+
     doctor = add("doctor", "test the hardware and write a report to send back", "edged doctor --out report.json")
     _add_config(doctor)
     doctor.add_argument(

@@ -96,9 +96,7 @@ def _runs(arguments: argparse.Namespace) -> list[tuple[str, dict[str, float | No
     config = default_path(arguments.config)
     if not arguments.profile:
         return [(_with("the scenario's limits", changes), changes)]
-    return [
-        (_with(name, changes), {**profiles.find(name, config).limits, **changes}) for name in arguments.profile
-    ]  # fmt: skip
+    return [(_with(name, changes), {**profiles.find(name, config).limits, **changes}) for name in arguments.profile]
 
 
 def _with(name: str, changes: Mapping[str, float | None]) -> str:

@@ -15,6 +15,7 @@ import msgspec
 from edged.bus.client import Client
 from edged.bus.schema import (
     TOPICS,
+    ClassMap,
     Decision,
     Detection,
     Event,
@@ -111,6 +112,11 @@ def _result(message: Result) -> str:
         objects = message.detections
         seen = f"{len(objects)} object{'' if len(objects) == 1 else 's'}"
         listed = ", ".join(_object(o) for o in sorted(objects, key=lambda o: -o.score))
+    elif isinstance(message.class_map, ClassMap):
+        ids = set(message.class_map.runs[::2])
+        seen, listed = f"class map {message.class_map.columns}x{message.class_map.rows}", f"{len(ids)} classes"
+    elif isinstance(message.embedding, list):
+        seen, listed = f"embedding of {len(message.embedding)} numbers", ""
     else:
         classes = message.classes if isinstance(message.classes, list) else []
         seen, listed = "classes", ", ".join(f"{c.label} {c.score:.2f}" for c in classes)

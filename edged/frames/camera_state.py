@@ -1,7 +1,7 @@
 """The life of one camera as a pure state machine: opening, live, stalled, backing off, and open again, without end.
 
 In: events of the camera's child process and the time. Out: the next state and what to do: spawn a child, kill it, tell
-the world. No I/O, no clock, any thread. `now_ns` is monotonic.
+the subscribers. No I/O, no clock, any thread. `now_ns` is monotonic.
 
 How it moves:
     Opening    --first frame--> Live       --failed, gone, 10 s--> BackingOff     --end of file--> Ended

@@ -256,7 +256,7 @@ class Cameras:
         return ring.name if ring is not None else ""
 
     def close(self) -> None:
-        """Kill the children (within a second) and remove the rings. The counts can still be asked for."""
+        """Kill the children (within a second) and remove the rings. The counts can still be read."""
         for session in self._sessions.values():
             session.stop()
         until_ns = clock.mono_ns() + _CLOSE_MS * clock.NS_PER_MS

@@ -150,10 +150,10 @@ def serve() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; the daemon watches its own sockets
     die_with_parent()
     from edged.frames import capture
-    from edged.frames.sources import ffmpeg, http, rtsp, scene
+    from edged.frames.sources import file, http, network, rtsp, scene
     from edged.frames.video import view
 
-    del ffmpeg, http, rtsp, scene, view  # loaded for the children's sake
+    del file, http, network, rtsp, scene, view  # loaded for the children's sake
     gc.collect()
     gc.freeze()  # keeps the collector from writing to, and so unsharing, the pages of what is loaded
     while True:

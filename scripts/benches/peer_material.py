@@ -24,7 +24,7 @@ from tests.support.clips import coded
 SIZE = 256
 FPS = 15
 FRAMES = 300
-PASSING = 120
+PASSING = 60
 """anchors of a picture over the threshold, so that some tens of boxes are left: what a street gives"""
 
 

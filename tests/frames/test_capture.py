@@ -45,8 +45,8 @@ class Daemon:
         self.names: list[str] = []
 
     def start(self, source: str, first: int = 0, fps: float | None = None) -> None:
-        order = child_protocol.StartRequest(CameraConfig(name="cam", source=source, fps=fps), first, None)
-        arguments = [str(self.theirs.fileno()), msgspec.json.encode(order).decode()]
+        request = child_protocol.StartRequest(CameraConfig(name="cam", source=source, fps=fps), first, None)
+        arguments = [str(self.theirs.fileno()), msgspec.json.encode(request).decode()]
         self.process = subprocess.Popen([sys.executable, "-c", MAIN, *arguments], pass_fds=[self.theirs.fileno()])
         self.theirs.close()
 
@@ -69,7 +69,7 @@ class Daemon:
         return RingReader(name, "cam")
 
     def until(self, reader: RingReader, count: int, which: int, within_s: float = 10) -> None:
-        """Read bells until a counter of the ring (0 frames, 1 rate, 2 corrupt, 3 frozen) is that high."""
+        """Read notifications until a counter of the ring (0 frames, 1 rate, 2 corrupt, 3 frozen) is that high."""
         end = time.monotonic() + within_s
         while reader.counts()[which] < count:
             assert time.monotonic() < end, reader.counts()

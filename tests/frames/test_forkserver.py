@@ -29,13 +29,13 @@ def forkserver() -> Iterator[ForkServer]:
 
 def greeted(link: socket.socket) -> tuple[Child, list[object]]:
     child = Child("gate", link)
-    heard: list[object] = []
+    messages: list[object] = []
     end = time.monotonic() + 10
-    while not heard:
+    while not messages:
         assert time.monotonic() < end
         select.select([link], [], [], 0.1)
-        heard += child.receive()
-    return child, heard
+        messages += child.receive()
+    return child, messages
 
 
 def server_pid(forkserver: ForkServer) -> int:
@@ -50,9 +50,9 @@ def children(pid: int) -> list[int]:
 def test_a_further_child_opens_within_a_tenth_of_a_second(forkserver: ForkServer) -> None:
     first, _ = greeted(forkserver.start(REQUEST))
     begin = time.monotonic()
-    second, heard = greeted(forkserver.start(REQUEST))
+    second, messages = greeted(forkserver.start(REQUEST))
     assert time.monotonic() - begin < 0.5
-    assert isinstance(heard[0], child_protocol.OpenedLine)
+    assert isinstance(messages[0], child_protocol.OpenedLine)
     pids = children(server_pid(forkserver))
     assert [Path(f"/proc/{pid}/comm").read_text() for pid in pids] == ["cam-cam\n"] * 2
     for child in (first, second):
@@ -66,8 +66,8 @@ def test_nothing_is_imported_from_where_the_daemon_was_started(
 ) -> None:
     (tmp_path / "cv2.py").write_text("raise SystemExit('not mine')")
     monkeypatch.chdir(tmp_path)
-    child, heard = greeted(forkserver.start(REQUEST))
-    assert isinstance(heard[0], child_protocol.OpenedLine)
+    child, messages = greeted(forkserver.start(REQUEST))
+    assert isinstance(messages[0], child_protocol.OpenedLine)
     child.kill()
     child.wait(2000)
 
@@ -113,8 +113,8 @@ def test_a_server_that_hangs_is_replaced_and_its_children_run_on(
         time.sleep(0.05)
         lost.append(Child("gate", forkserver.start(REQUEST)))
     assert "hangs: another is started" in caplog.text
-    third, heard = greeted(forkserver.start(REQUEST))
-    assert isinstance(heard[0], child_protocol.OpenedLine)
+    third, messages = greeted(forkserver.start(REQUEST))
+    assert isinstance(messages[0], child_protocol.OpenedLine)
     assert Path(f"/proc/{child_pid}").exists(), "a hung server's cameras go on"
     for child in (first, second, third, *lost):
         child.kill()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edged.governor.explain import human, human_ms
+from edged.governor.explain import numbers as numbers_of
 from edged.governor.messages import RELAX_ORDER, Budget, Device, Skipped, Tick, Variant, Workload
 from tests.support.governor_script import AT_ONE_CLOCK, BUDGET, GovernorScript
 
@@ -82,7 +83,7 @@ def test_it_is_the_same_object_while_nothing_is_new_and_soon_a_new_one_when_some
 def test_numbers_have_errors_and_ages() -> None:
     script = GovernorScript()
     script.run(20)
-    numbers = {number.name: number for number in script.governor.numbers(int(script.t_s * 1e9))}
+    numbers = {number.name: number for number in numbers_of(script.state, script.t_s)}
     assert numbers["drawn without frames"].unit == "W" and (numbers["drawn without frames"].error or 0) > 0
     assert numbers["junction"].value == pytest.approx(50.0, abs=1.0)
     assert numbers["allowed by heat"].value > 0 and "latency of fp16 against its profile" in numbers

@@ -66,9 +66,16 @@ def show(out: Console, stats: Stats, state: State, seconds: float, lost: int) ->
     for camera in state.cameras:
         waiting = camera.captured - camera.results - sum(camera.drops.values())
         cameras.add_row(
-            camera.camera, str(camera.captured), "", str(camera.results), "", causes(camera.drops), "", str(waiting),
+            camera.camera,
+            str(camera.captured),
+            "",
+            str(camera.results),
+            "",
+            causes(camera.drops),
+            "",
+            str(waiting),
             str(camera.reconnects),
-        )  # fmt: skip
+        )
     out.print(cameras)
     out.print()
     out.print("Results since the acts began:")
