@@ -37,6 +37,7 @@ CredentialName = Annotated[
 DeadlineMs = Annotated[float, Meta(ge=0.1, le=60_000, description="milliseconds, from 0.1 to 60000")]
 DeadlineQuantile = Annotated[float, Meta(ge=0.5, lt=1.0, description="a fraction from 0.5 to below 1")]
 PowerW = Annotated[float, Meta(ge=0.001, le=1000, description="watts, from 0.001 to 1000")]
+Watts = Annotated[float, Meta(ge=0, le=1e5, description="watts, from 0 to 100000")]
 PowerWindowS = Annotated[float, Meta(ge=0.1, le=3600, description="seconds, from 0.1 to 3600")]
 EnergyWh = Annotated[float, Meta(ge=1e-6, le=1e9, description="watt-hours, from 0.000001 to 1e9")]
 EnergyHorizonH = Annotated[float, Meta(ge=1e-4, le=24 * 366, description="hours, from 0.0001 to 8784")]
@@ -69,6 +70,10 @@ class PowerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     interval_s: Annotated[float, Meta(ge=0.1, le=10, description="seconds, from 0.1 to 10")] = 1.0
     jtop_socket: Annotated[str, Meta(pattern=r"^/", description="an absolute path, in quotes")] = "/run/jtop.sock"
     clock_control: bool = False
+    battery_last_h: Annotated[float, Meta(gt=0, le=24 * 31, description="hours, above 0 and at most 744")] | None = None
+    """the battery must not be empty before so many hours have passed, again and again from the start"""
+    battery_harvest_w: Annotated[list[Watts], Meta(max_length=744, description="at most 744 watts")] = []
+    """mean watts that a panel or a charger is expected to supply in each equal part of battery_last_h"""
     simulated_device: Literal["orin-nano", "orin-nx", "agx-orin"] = "orin-nano"
     """whose watts and degrees the provider "simulated" makes up"""
 

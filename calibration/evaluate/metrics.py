@@ -47,7 +47,7 @@ class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`figures` are the metrics, 0..1; `metric` names the one that counts, and `draws` is that one on other draws.
 
     `alike`: of the pictures, how many have the most frequent answer that counts as right; of objects, how many have
-    none. Where nearly all are alike, no file can be told from a broken one.
+    none. Where nearly all are alike, a correct file cannot be distinguished from a broken one.
     """
 
     metric: str

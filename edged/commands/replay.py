@@ -1,7 +1,7 @@
 """`edged replay`: every decision of a log made again and compared byte for byte; and what other limits had done.
 
 Exit 0 if all came out the same, 1 if not, with the first difference. With --profile or --set the recorded frames go
-through the governor once more under those limits (the method is told in edged/replay/counterfactual.py), side by side.
+through the governor once more under those limits (method: edged/replay/counterfactual.py), side by side.
 """
 
 from __future__ import annotations

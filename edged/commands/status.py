@@ -236,7 +236,7 @@ def device(sample: Telemetry | None) -> list[str]:
         f"{number(sample.temperature_c, 1, ' C')}"
     )
     if sample.energy_j is not None:
-        gap = f" and what {span(sample.energy_gap_s)} took, not measured" if sample.energy_gap_s else ""
+        gap = f", without {span(sample.energy_gap_s)} not measured" if sample.energy_gap_s >= 1 else ""
         whole += f", used {_energy(sample.energy_j)}{gap}"
     lines = [whole]
     if (battery := sample.battery) is not None:

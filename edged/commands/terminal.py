@@ -1,4 +1,4 @@
-"""What the commands share to speak with a person: consoles, times, numbers and the daemon's replies. No command."""
+"""What the commands share for their output: consoles, times, numbers and the daemon's replies. No command."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from edged.bus.curve import CurveClient
 from edged.errors import EdgedError
 
 PLAIN_WIDTH = 132
-"""Of tables that do not go to a terminal: files and pipes have no width, and 80 columns would break the sentences."""
+"""Of tables in files and pipes, which have no width; 80 columns would break the sentences."""
 
 
 class _Console(Console):
-    """A reader that has seen enough (`| head`) is no failure, which it is to rich: the command line decides."""
+    """A closed pipe (`| head`) is no failure; rich would exit with one."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -73,7 +73,7 @@ def fitting_table(
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[None]:
-    """A spinner on stderr while something takes its time; nothing where no person looks."""
+    """A spinner on stderr during a long step, on a terminal only."""
     if not sys.stderr.isatty():
         yield
         return
@@ -105,7 +105,7 @@ def at(unix_s: float) -> str:
 
 
 def number(value: float | None, digits: int = 1, unit: str = "") -> str:
-    """A number with its unit; unknown is said, never shown as 0."""
+    """A number with its unit; unknown is never shown as 0."""
     return "unknown" if value is None else f"{value:.{digits}f}{unit}"
 
 
@@ -122,7 +122,7 @@ def span(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Without what would move a terminal's cursor: parts of it come from cameras and files."""
+    """Without control characters, since parts of it come from cameras and files."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 

@@ -268,18 +268,16 @@ class Governor:
             self._permit()
         if math.isfinite(load.frames_per_s) and load.frames_per_s > 0.01:
             state.offered_s = cameras / load.frames_per_s
-        if 0 < load.mean_weight <= MAX_WEIGHT:
-            state.mean_weight = load.mean_weight
         if not state.planned:
             self._plan(now_s)
         return explain.decide(state, now_s, changed=True) if changed else state.decision
 
     def _checked(self, waiting: Waiting) -> Waiting:
-        """With only plausible values; weights relative to their mean."""
+        """With only plausible values."""
         state, frames = self.state, max(1, waiting.frames)
-        mean, weights = state.mean_weight, waiting.weights
-        if weights:
-            weights = tuple([w / mean if 0 <= w <= MAX_WEIGHT else 1.0 for w in weights])
+        weights = waiting.weights
+        if weights and not 0 <= min(weights) <= max(weights) <= MAX_WEIGHT:
+            weights = tuple([w if 0 <= w <= MAX_WEIGHT else 1.0 for w in weights])
         clock = waiting.clock
         return Waiting(
             frames,

@@ -143,11 +143,10 @@ class Sensed:
 
 @dataclass(frozen=True)
 class Workload:
-    """Once a second: how many cameras are live, the frames per second of all together, the mean weight of a frame."""
+    """Once a second: how many cameras are live, and the frames per second of all together."""
 
     cameras: int
     frames_per_s: float
-    mean_weight: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,6 @@ class State:
     clock_s: float = -math.inf
     decided_s: float = 0.0
     smooth_w: tuple[float | None, float | None, float | None] = (None, None, None)
-    mean_weight: float = 1.0
     wait_ms: float = 0.0
     waiting_frames: float = 1.0
     exceeded_s: dict[str, float] = field(default_factory=dict)

@@ -87,7 +87,7 @@ class RequestHandler:
     def _set(self, request: Set) -> Reply:
         changes = request.changes()
         limits = self._loop.calls.call(lambda: self._loop.limits.set(changes))
-        log.info("limits set: %s", "; ".join(f"{key} = {value}" for key, value in changes.items()))
+        log.info("limits set: %s", "; ".join(f"{key} = {_shown(value)}" for key, value in changes.items()))
         return LimitsReply(limits=limits)
 
     def _take_profile(self, name: str | None) -> Reply:
@@ -102,6 +102,10 @@ class RequestHandler:
             for name, found in profiles.find_all(self._reconfiguration.path)
         ]
         return ProfilesReply(profile=self._loop.limits.layers.profile_name, profiles=listed)
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:g}"
 
 
 def _modes_reply(modes: power_modes.Modes) -> Reply:

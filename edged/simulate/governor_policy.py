@@ -142,9 +142,7 @@ class GovernorPolicy:
     def tick(self, at_s: float) -> None:
         if at_s - self._counted_s >= WORKLOAD_S:
             live = max(1, sum(at_s - seen_s < LIVE_S for seen_s in self._seen_s.values()))
-            weights = [self.nominal.weights[camera] for camera in self._seen_s]
-            mean = sum(weights) / len(weights) if weights else 1.0
-            self._observe(Workload(live, self._offered / (at_s - self._counted_s), mean), at_s)
+            self._observe(Workload(live, self._offered / (at_s - self._counted_s)), at_s)
             self._offered, self._counted_s = 0, at_s
         self._observe(Tick(), at_s)
 

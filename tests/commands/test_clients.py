@@ -199,7 +199,7 @@ def test_pin_and_release_are_carried_out_and_explained(run: Run, daemon: Running
     heads = [text for text in out.splitlines() if text and not text.startswith(" ")]
     assert len(heads) == 2
     assert heads[0].split()[1] == "fast" and "  pinned by an operator" in heads[0]
-    assert "fast: pinned by an operator, needs" in out
+    assert "fast runs next: pinned by an operator" in out
     marked = [text.split() for text in out.splitlines() if text.strip().startswith(">")]
     assert marked[0][1:5] == ["fast:", "accuracy", "0.800,", "predicted"] and marked[0][6] == "ms"
     last = json.loads(run("why", "-n", "1", "--json")[1])

@@ -19,6 +19,7 @@ import edged.cli
 import edged_calibration.cli
 from edged.config import Config, load
 from edged.toml_file import read_toml
+from scripts.benches.__main__ import NAMES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -140,6 +141,15 @@ def test_every_command_of_the_program_is_documented() -> None:
     for program in PARSERS:
         for command in _subcommands(program):
             assert re.search(rf"{program} {command}\b|`{command}`", text), f"{program} {command}"
+
+
+def test_every_benchmark_and_every_script_is_documented() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    for bench in NAMES:
+        assert f"`{bench}`" in (ROOT / "docs/benchmarks.md").read_text(), bench
+    for script in (ROOT / "scripts").iterdir():
+        if script.is_file() and not script.suffix:
+            assert f"scripts/{script.name}" in text, script.name
 
 
 def test_the_configuration_page_has_every_key() -> None:
