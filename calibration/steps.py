@@ -72,6 +72,11 @@ def given_sparse(into: Path, advance: Advance, model: onnx.ModelProto) -> None:
     write_json(into / "sparsity.json", found_sparsity(model))
 
 
+def scored(into: Path, advance: Advance, model: onnx.ModelProto, scorer: Scorer) -> None:
+    """score.json: of the float model and of the given one"""
+    write_json(into / "score.json", {"whole": scorer.whole, "found": scorer(model)})
+
+
 def all_ranges(
     into: Path, advance: Advance, model: onnx.ModelProto, feeds: Feeds, percentile: float, pixels: Range
 ) -> None:

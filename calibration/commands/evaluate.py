@@ -6,7 +6,8 @@ import argparse
 
 import numpy as np
 
-from edged_calibration.commands.terminal import console, job, print_json, table
+from edged.terminal import console, table
+from edged_calibration.commands.terminal import job, print_json
 from edged_calibration.evaluate.metrics import Evaluation
 
 

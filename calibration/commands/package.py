@@ -7,10 +7,11 @@ from pathlib import Path
 
 from edged.engines.manifest import Manifest
 from edged.files import write_atomic
+from edged.terminal import console
 from edged_calibration.bundle.write import package
 from edged_calibration.cache import disk_faults_told
 from edged_calibration.commands.gate import show, show_int8
-from edged_calibration.commands.terminal import console, job, out_of, print_json
+from edged_calibration.commands.terminal import job, out_of, print_json
 from edged_calibration.job import Job
 from edged_calibration.report import html
 

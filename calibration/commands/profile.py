@@ -21,9 +21,10 @@ from edged.power.clocks import HeldCeiling, held_ceiling
 from edged.power.host_paths import HERE, HostPaths
 from edged.power.nvpmodel import current_mode
 from edged.power.select_provider import open_provider
+from edged.terminal import console, table
 from edged_calibration.cache import disk_faults_told, write_json
 from edged_calibration.commands.build import configured
-from edged_calibration.commands.terminal import TerminalStages, console, print_json, table
+from edged_calibration.commands.terminal import TerminalStages, print_json
 from edged_calibration.profile.measure import Plan, measure
 from edged_calibration.progress import Stages
 

@@ -44,7 +44,7 @@ DOORS = {
     "systemd": ("edged/journal.py",),
     "jtop": ("edged/power/jtop_child.py",),
     "pynvml": ("edged/power/nvml.py",),
-    "rich": ("edged/commands/",),
+    "rich": ("edged/commands/", "edged/terminal.py"),
     "matplotlib": ("edged/commands/plot.py",),
 }
 PURE = (
