@@ -1,4 +1,4 @@
-"""Where a run keeps what its steps made, so that the next run goes on from there.
+"""Where a run keeps what its steps made, so that the next run continues from there.
 
 A step is a function of its inputs alone: no closure, no state. Its result is a directory named after the step and the
 digest of the function's name, this package's code and every input, so a result cannot be older than what it is made
@@ -46,7 +46,7 @@ def disk_faults_told(where: Path) -> Iterator[None]:
         if error.errno in _NO_SPACE:
             raise EdgedError(
                 f"no space left for {where}: {error.strerror}",
-                "make room and run the same command again: it goes on from the last finished step",
+                "make room and run the same command again: it continues after the last finished step",
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise EdgedError(f"{error.filename or where} cannot be written: {error.strerror}",

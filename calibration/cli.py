@@ -140,8 +140,12 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_model_commands(add: _Add) -> None:
     """Commands that take a recipe, or a bare model with frames."""
-    imported = add("import", "look at an exported model and write a recipe for it", "import yolov8n.onnx --to my.toml",
-                   "import_model")  # fmt: skip
+    imported = add(
+        "import",
+        "look at an exported model and write a recipe for it",
+        "import yolov8n.onnx --to my.toml",
+        "import_model",
+    )
     imported.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file, as it was exported")
     imported.add_argument("--to", type=Path, metavar="FILE", help="the recipe (default: NAME.toml here)")
     imported.add_argument("--force", action="store_true", help="replace a recipe that is there")
@@ -169,8 +173,12 @@ def _add_model_commands(add: _Add) -> None:
     prune.add_argument("--layers", choices=("all", "worthwhile", "3x3"), default="worthwhile", help="(%(default)s)")
     prune.add_argument("--out", type=Path, metavar="FILE", help="where the pruned float model goes")
     quantise.add_argument("--out", type=Path, metavar="DIR", help="where the files go")
-    quantise.add_argument("--method", choices=("max", "percentile", "entropy", "mse"), default="max",
-                          help="with a bare model (%(default)s)")  # fmt: skip
+    quantise.add_argument(
+        "--method",
+        choices=("max", "percentile", "entropy", "mse"),
+        default="max",
+        help="with a bare model (%(default)s)",
+    )
     halve.add_argument("--out", type=Path, metavar="DIR", help="where the file goes")
 
 

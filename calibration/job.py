@@ -27,6 +27,7 @@ from edged_calibration.evaluate.sensitivity import Sensitivity
 from edged_calibration.fp16 import HalveReport
 from edged_calibration.graph.index import matching
 from edged_calibration.int8.calibrate import Method, Range
+from edged_calibration.int8.write import Target
 from edged_calibration.progress import Advance, Stages
 from edged_calibration.recipe.frame_check import FrameReport
 from edged_calibration.recipe.inputs import Inputs
@@ -94,6 +95,21 @@ class Job:
             path = self._step("sparse", title, steps.pruned, self.inputs.model, self.inputs.feeds, options)
         return onnx.load(path / "model.onnx"), read(path / "sparsity.json", SparsityReport)
 
+    @cached_property
+    def sparse_points(self) -> float:
+        """What 2:4 alone costs, in points, on the pictures that decide; reported before any file is made."""
+        path = self._step(
+            "sparse-score", "score the pruned model", steps.scored, self.float_model("sparse"), self.scorer
+        )
+        score = read(path / "score.json", dict[str, float])
+        points = (score["whole"] - score["found"]) * POINTS
+        allowed = min(self.recipe.limit(variant) for variant in self.recipe.variant if variant.sparse)
+        text = f"2:4 alone: expect {-points:+.1f} points, of {allowed:g} allowed"
+        if points > allowed:
+            text += "; to recover more: [sparsify] fine_tune_steps = 200, or layers left dense by [sparsify] dense"
+        self._stages.say(text)
+        return points
+
     # ---- INT8 --------------------------------------------------------------------------------------------------------
 
     def ranges(self, form: Form) -> dict[Method, dict[str, Range]]:
@@ -112,31 +128,33 @@ class Job:
         )
         return read(path / "ranges.json", dict[Method, dict[str, Range]])
 
-    def choice(self, form: Form) -> Choice:
-        """The calibration method."""
-        return self._once(("choice", form), lambda: self._choice(form))
+    def choice(self, form: Form, target: Target = "x86") -> Choice:
+        """The calibration method of a target. Arm has the grids of x86 at the same places, so it takes its method."""
+        grids: Target = "trt" if target == "trt" else "x86"
+        return self._once(("choice", f"{form} {grids}"), lambda: self._choice(form, grids))
 
-    def _choice(self, form: Form) -> Choice:
+    def _choice(self, form: Form, target: Target) -> Choice:
         options = self.recipe.quantize
         asked = "max" if options.model else options.method
         if asked != "best":
             return Choice(asked, {})
         path = self._step(
-            f"choice-{form}",
-            f"choose the calibration, {form}",
+            f"choice-{form}-{target}",
+            f"choose the calibration, {form} for {target}",
             steps.choice,
             self.float_model(form),
             self.ranges(form),
+            target,
             options.keep_float,
             self.scorer,
         )
         return read(path / "choice.json", Choice)
 
-    def quantisable(self, form: Form) -> tuple[onnx.ModelProto, dict[str, Range]]:
+    def quantisable(self, form: Form, target: Target = "x86") -> tuple[onnx.ModelProto, dict[str, Range]]:
         """The float model that INT8 is made of, and its ranges: measured, or those of a training with Q/DQ."""
         if self.recipe.quantize.model:
             return self._trained
-        return self.float_model(form), self.ranges(form)[self.choice(form).method]
+        return self.float_model(form), self.ranges(form)[self.choice(form, target).method]
 
     @cached_property
     def _trained(self) -> tuple[onnx.ModelProto, dict[str, Range]]:
@@ -175,13 +193,15 @@ class Job:
 
     def _make(self, variant: VariantOptions) -> Path:
         form, inputs, halve = form_of(variant), self.inputs, self.recipe.halve
+        if variant.sparse:
+            _ = self.sparse_points
         step, title = f"files-{variant.name}", f"write {variant.name}"
         if variant.precision == "int8":
-            model, table = self.quantisable(form)
-            keep, targets = self.keep_float(form), self.recipe.targets
+            tables = {target: self.quantisable(form, target)[1] for target in self.recipe.targets}
+            model, keep = self.quantisable(form)[0], self.keep_float(form)
             return self._step(
                 step, title, steps.int8_files,
-                variant.name, model, table, keep, targets, halve, inputs.normalisation, inputs.feeds,
+                variant.name, model, tables, keep, halve, inputs.normalisation, inputs.feeds,
             )  # fmt: skip
         return self._step(
             step, title, steps.float_files,
@@ -251,7 +271,7 @@ class Job:
         return Scorer(self.inputs.model, self.inputs.sets.gate, self.inputs.task, self.inputs.normalisation)
 
     @cached_property
-    def whole(self) -> Evaluation:
+    def baseline(self) -> Evaluation:
         """The float model's own accuracy, with a warning where the pictures tell nothing apart. EdgedError if it does
         not agree with itself: then no agreement means anything."""
         found = self._evaluation("float", None)
@@ -277,7 +297,7 @@ class Job:
     def verdicts(self) -> list[Verdict]:
         """The gate on every file, in the order of the recipe."""
         return [
-            judge(file, self.whole, self.evaluation(variant, file), self.recipe.limit(variant))
+            judge(file, self.baseline, self.evaluation(variant, file), self.recipe.limit(variant))
             for variant in self.recipe.variant
             for file in self.files(variant)
         ]

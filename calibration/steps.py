@@ -72,6 +72,11 @@ def given_sparse(into: Path, advance: Advance, model: onnx.ModelProto) -> None:
     write_json(into / "sparsity.json", found_sparsity(model))
 
 
+def scored(into: Path, advance: Advance, model: onnx.ModelProto, scorer: Scorer) -> None:
+    """score.json: of the float model and of the given one"""
+    write_json(into / "score.json", {"whole": scorer.baseline, "found": scorer(model)})
+
+
 def all_ranges(
     into: Path, advance: Advance, model: onnx.ModelProto, feeds: Feeds, percentile: float, pixels: Range
 ) -> None:
@@ -97,15 +102,16 @@ def choice(
     advance: Advance,
     model: onnx.ModelProto,
     measured: Mapping[Method, Ranges],
+    target: Target,
     keep_float: Sequence[str],
     scorer: Scorer,
 ) -> None:
-    """choice.json: the method whose file scores best"""
+    """choice.json: the method whose file for the target scores best"""
     scores: dict[str, float] = {}
     keep = matching(model, keep_float)
     for done, method in enumerate(METHODS):
         advance(done, len(METHODS))
-        scores[method] = scorer(quantize(model, measured[method], "x86", keep))
+        scores[method] = scorer(quantize(model, measured[method], target, keep))
     best = max(METHODS, key=lambda method: scores[method])
     write_json(into / "choice.json", Choice(best, scores))
 
@@ -115,15 +121,14 @@ def int8_files(
     advance: Advance,
     name: str,
     model: onnx.ModelProto,
-    table: Ranges,
+    tables: Mapping[Target, Ranges],
     keep_float: Sequence[str],
-    targets: Sequence[Target],
     halve: HalveOptions,
     normalisation: Normalisation,
     feeds: Feeds,
 ) -> None:
     """NAME.TARGET.onnx"""
-    _save(into, quantised_files(name, model, table, keep_float, targets, halve, normalisation, feeds))
+    _save(into, quantised_files(name, model, tables, keep_float, halve, normalisation, feeds))
 
 
 def float_files(
@@ -170,7 +175,7 @@ def searched(
 ) -> None:
     """sensitivity.json; `points` is what the score may lose, as a fraction"""
     found = sensitivity(model, table, scorer, "x86", advance)
-    keep = keep_to_pass(model, table, scorer, scorer.whole - points, found, advance)
+    keep = keep_to_pass(model, table, scorer, scorer.baseline - points, found, advance)
     write_json(into / "sensitivity.json", Searched(found, keep))
 
 

@@ -126,6 +126,11 @@ def _add_daemon_commands(add: _Add) -> None:
     how.add_argument("--print-schema", action="store_true", help="print the configuration's JSON Schema, and stop")
     how.add_argument("--json", action="store_true", help="one JSON object: ok, findings")
 
+    zones = add("zones", "draw a camera's zones, lines and masks on a still", "edged zones gate --out gate.png")
+    zones.add_argument("camera", metavar="CAMERA")
+    zones.add_argument("--out", metavar="FILE", help="where the PNG goes (default: edged-zones-CAMERA.png)")
+    _add_config(zones)
+
     doctor = add("doctor", "test the hardware and write a report to send back", "edged doctor --out report.json")
     _add_config(doctor)
     doctor.add_argument(
@@ -156,9 +161,9 @@ def _add_secret_commands(add: _Add) -> None:
     key = add("key", "make, list and revoke the keys of clients on the network", "edged key new dashboard --out /tmp")
     verbs = key.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for name, what in (
-        ("new", "make a client's key, and let it in"),
-        ("list", "list the clients that are let in"),
-        ("revoke", "let a client in no more"),
+        ("new", "make a client's key and give it access"),
+        ("list", "list the clients with access"),
+        ("revoke", "remove a client's access"),
     ):
         verb = verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         if name != "list":
@@ -192,6 +197,7 @@ def _add_client_commands(add: _Add) -> None:
     for name, what, example in (
         ("set", "change limits until the next reload or start; none removes one", "set deadline_ms=40 power_w=none"),
         ("pin", "always run one variant; none lets the governor choose again", "pin int8-sparse"),
+        ("trigger", "open a camera's motion gate for ten seconds: something outside saw motion", "trigger gate"),
         ("profile", "activate a power profile; without a name, list them", "profile night"),
         ("reload", "read the configuration again; a wrong one changes nothing", "reload"),
         ("modes", "list the board's power modes, jetson_clocks and fan profiles", "modes"),
@@ -205,6 +211,8 @@ def _add_client_commands(add: _Add) -> None:
             verb.add_argument("changes", nargs="+", metavar="KEY=VALUE", help="a key of [limits] and its new value")
         if name == "pin":
             verb.add_argument("variant", metavar="NAME|none")
+        if name == "trigger":
+            verb.add_argument("camera", metavar="CAMERA")
         if name == "profile":
             verb.add_argument(
                 "profile", nargs="?", metavar="NAME|none", help="none: back to the limits of the configuration"

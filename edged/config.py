@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from edged.errors import UsageError, encodable
 from edged.picture_view import Aspect, Crop, Rotation, check_view
-from edged.regions import Line, ObjectFilter, Polygon, Zone, check_regions
+from edged.regions import CameraMotion, Line, ObjectFilter, Polygon, Zone, check_regions
 from edged.toml_file import read_toml
 from edged.uri import is_plain_path, redact
 from edged.validate import convert
@@ -37,6 +37,7 @@ CredentialName = Annotated[
 DeadlineMs = Annotated[float, Meta(ge=0.1, le=60_000, description="milliseconds, from 0.1 to 60000")]
 DeadlineQuantile = Annotated[float, Meta(ge=0.5, lt=1.0, description="a fraction from 0.5 to below 1")]
 PowerW = Annotated[float, Meta(ge=0.001, le=1000, description="watts, from 0.001 to 1000")]
+Watts = Annotated[float, Meta(ge=0, le=1e5, description="watts, from 0 to 100000")]
 PowerWindowS = Annotated[float, Meta(ge=0.1, le=3600, description="seconds, from 0.1 to 3600")]
 EnergyWh = Annotated[float, Meta(ge=1e-6, le=1e9, description="watt-hours, from 0.000001 to 1e9")]
 EnergyHorizonH = Annotated[float, Meta(ge=1e-4, le=24 * 366, description="hours, from 0.0001 to 8784")]
@@ -69,6 +70,10 @@ class PowerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     interval_s: Annotated[float, Meta(ge=0.1, le=10, description="seconds, from 0.1 to 10")] = 1.0
     jtop_socket: Annotated[str, Meta(pattern=r"^/", description="an absolute path, in quotes")] = "/run/jtop.sock"
     clock_control: bool = False
+    battery_last_h: Annotated[float, Meta(gt=0, le=24 * 31, description="hours, above 0 and at most 744")] | None = None
+    """the battery must not be empty before so many hours have passed, again and again from the start"""
+    battery_harvest_w: Annotated[list[Watts], Meta(max_length=744, description="at most 744 watts")] = []
+    """mean watts that a panel or a charger is expected to supply in each equal part of battery_last_h"""
     simulated_device: Literal["orin-nano", "orin-nx", "agx-orin"] = "orin-nano"
     """whose watts and degrees the provider "simulated" makes up"""
 
@@ -128,11 +133,26 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """objects whose bottom centre lies in one of these do not count"""
     objects: dict[str, ObjectFilter] = {}
     """by label: which of its detections count"""
+    motion: CameraMotion = CameraMotion()
 
     @property
     def tracked(self) -> bool:
         """Whether its objects get identities."""
         return self.track or bool(self.zones) or bool(self.lines)
+
+
+class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The best JPEG of each tracked object. Path None: none are taken."""
+
+    path: Annotated[str, Meta(min_length=1, description="the path of a directory, in quotes")] | None = None
+    max_mb: Annotated[float, Meta(gt=0, le=1e6, description="megabytes for all files together, above 0")] = 500.0
+    keep_days: Annotated[float, Meta(gt=0, le=3660, description="days, above 0 and at most 3660")] = 7.0
+
+
+class MotionConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether frames in which nothing moves are left out. "auto": while a limit on power or energy is set."""
+
+    gate: Literal["auto", "on", "off"] = "auto"
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,6 +165,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     engine: EngineConfig = EngineConfig()
     camera: list[CameraConfig] = []
     record: RecordConfig = RecordConfig()
+    motion: MotionConfig = MotionConfig()
+    snapshots: SnapshotConfig = SnapshotConfig()
     profile: Name | None = None
     """the power profile to start with: `profiles/NAME.toml` beside this file, or a shipped one"""
 
@@ -199,7 +221,7 @@ def effective_toml(config: Config) -> str:
     """The whole configuration as TOML, defaults and all, with passwords in camera sources redacted."""
     lines = [f"bundle = {_toml(config.bundle)}"]
     lines.append("# profile is not set" if config.profile is None else f"profile = {_toml(config.profile)}")
-    for name in ("limits", "power", "bus", "engine", "record"):
+    for name in ("limits", "power", "bus", "engine", "record", "motion", "snapshots"):
         lines += ["", f"[{name}]", *_toml_lines(getattr(config, name))]
     for camera in config.camera:
         shown = msgspec.structs.replace(camera, source=_shown(camera.source))
@@ -223,7 +245,7 @@ def diff(old: Config, new: Config) -> tuple[list[str], list[str]]:
         else:
             changes += _changes(f"camera {name}", before[name], camera)
     restart = [] if old.bundle == new.bundle else [f"bundle: {_toml(old.bundle)} -> {_toml(new.bundle)}"]
-    for table in ("power", "bus", "engine", "record"):
+    for table in ("power", "bus", "engine", "record", "motion", "snapshots"):
         restart += _changes(table, getattr(old, table), getattr(new, table))
     return changes, restart
 
@@ -362,4 +384,7 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
         for camera in config.camera
     ]
     record = msgspec.structs.replace(config.record, path=absolute(config.record.path))
-    return msgspec.structs.replace(config, bundle=absolute(config.bundle), bus=bus, camera=cameras, record=record)
+    snapshots = msgspec.structs.replace(config.snapshots, path=absolute(config.snapshots.path))
+    return msgspec.structs.replace(
+        config, bundle=absolute(config.bundle), bus=bus, camera=cameras, record=record, snapshots=snapshots
+    )

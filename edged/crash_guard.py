@@ -1,7 +1,7 @@
 """A start that keeps crashing is made smaller: the configuration in, what of it can be relied on out. Main thread.
 
 A crash in a GPU's driver (no exception, the process is gone) cannot be caught, and starting again into the same crash
-would go on until systemd gives up. So the starts in a row that ended in one are counted in the service's state
+would continue until systemd gives up. So the starts in a row that ended in one are counted in the service's state
 directory, and after three edged starts on the CPU. Cameras and jtop live in processes of their own and need no such
 care. The count is cleared by an orderly end, or from a timer's thread when a start has lasted.
 """
@@ -24,7 +24,7 @@ from edged.journal import fields
 
 CRASHES: Final = 3
 STABLE_AFTER_S: Final = 60.0
-"""Having run for so long, a start counts as one that went well, whatever comes later."""
+"""A start that ran for so long counts as a good one."""
 FILE: Final = "crashed-starts"
 
 log = logging.getLogger("edged")

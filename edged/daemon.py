@@ -12,7 +12,6 @@ import faulthandler
 import gc
 import hashlib
 import logging
-import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -49,8 +48,11 @@ from edged.replay.recorder import Recorder, directory_of
 from edged.worker import Worker
 
 LOADING_AT_MOST_S: Final = 120.0
-GREET_EVERY_MS: Final = 100
+GREET_EVERY_S: Final = 0.1
 HEALTH_EVERY_NS: Final = clock.NS_PER_S // 2
+COLLECT_AFTER: Final = (20_000, 20, 20)
+"""Objects of a frame are freed as it ends, without the collector; some hundred of them live at a time. Python's own
+threshold of 700 would start it at every other frame."""
 
 log = logging.getLogger("edged")
 
@@ -76,6 +78,7 @@ class Daemon:
             stack.callback(self._notifier.stopping)
             gc.collect()
             gc.freeze()  # what was loaded stays: a collection that walks it all would cost a frame its deadline
+            gc.set_threshold(*COLLECT_AFTER)
             with self._signals(loop):
                 summary = _summary(self._config, loop)
                 log.info("ready: %s", summary)
@@ -111,6 +114,7 @@ class Daemon:
         stack.callback(energy_store.close)
         loop.sampler.start()
         loop.engine_loop.configure(config.camera)
+        modes.profiled = None if loop.device_info.profile is None else loop.device_info.profile.power_mode
         self._serve(stack, context, curve, loop, modes)
         return loop
 
@@ -179,14 +183,13 @@ class Daemon:
     def _housekeeping(self, loop: Loop, reload_if_wanted: Callable[[], None]) -> Callable[[], None]:
         """Greets subscribers, feeds the watchdog, reloads on SIGHUP: what must go on while the engine loop is busy."""
         health = Health(loop.heartbeats, self._notifier)
-        readable = select.poll()
-        readable.register(loop.publisher.fd, select.POLLIN)
         health_due_ns = 0
 
         def turn() -> None:
             nonlocal health_due_ns
             if not loop.publisher.serve():
-                readable.poll(GREET_EVERY_MS)
+                # not woken by the publisher's descriptor: that signals after every result as well
+                clock.sleep_s(GREET_EVERY_S)
             now_ns = clock.mono_ns()
             if now_ns >= health_due_ns:
                 health_due_ns = now_ns + HEALTH_EVERY_NS

@@ -1,6 +1,6 @@
 """Heartbeats per stage in, word to systemd out: the watchdog is fed by progress, not by a timer.
 
-Every stage tells of its progress from its own thread; `Health.tick`, called about twice a second from the housekeeping
+Every stage reports its progress from its own thread; `Health.tick`, called about twice a second from the housekeeping
 thread, feeds the watchdog while every stage that has work moves. When one does not, the stacks of all threads go to
 stderr once, and systemd, no longer fed, restarts the daemon. The notify protocol needs no library: datagrams of
 `KEY=value` lines to the socket named in NOTIFY_SOCKET.
@@ -85,7 +85,7 @@ def _address(name: str) -> str | None:
     if name.startswith("/"):
         return name
     if name:
-        log.warning("NOTIFY_SOCKET=%s is neither a path nor an abstract socket; systemd will not be told", name)
+        log.warning("NOTIFY_SOCKET=%s is neither a path nor an abstract socket; systemd gets no notifications", name)
     return None
 
 

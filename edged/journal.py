@@ -142,7 +142,7 @@ class JournalHandler(logging.Handler):
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, str]:
-    """What the journal is told of a record."""
+    """The journal fields of a record."""
     fields = {
         "MESSAGE": printable(record.getMessage()),
         "PRIORITY": str(_PRIORITY.get(record.levelno, 6)),
@@ -164,7 +164,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, str]:
 
 
 def printable(text: str) -> str:
-    """One line, whatever a camera or a library put into it."""
+    """One line, even if a camera or a library put line breaks into it."""
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 

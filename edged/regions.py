@@ -45,6 +45,15 @@ class ObjectFilter(Struct, frozen=True, forbid_unknown_fields=True):
     max_area: Share = 1.0
 
 
+class CameraMotion(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the motion gate looks at a camera: `mask` is left out; above 1 `sensitivity` sees weaker motion. While
+    nothing moves, one frame in `keep_alive_s` is inferred all the same."""
+
+    keep_alive_s: Annotated[float, Meta(gt=0, le=3600, description="seconds, above 0 and at most 3600")] = 2.0
+    sensitivity: Annotated[float, Meta(ge=0.1, le=10, description="a number from 0.1 to 10")] = 1.0
+    mask: list[Polygon] = []
+
+
 class HasRegions(Protocol):
     """A camera's table."""
 
@@ -54,6 +63,8 @@ class HasRegions(Protocol):
     def zones(self) -> Mapping[str, Zone]: ...
     @property
     def lines(self) -> Mapping[str, Line]: ...
+    @property
+    def motion(self) -> CameraMotion: ...
     @property
     def mask(self) -> Sequence[Polygon]: ...
     @property
@@ -65,6 +76,7 @@ def check_regions(camera: HasRegions, where: str) -> None:
     `where`, the table's place in its file."""
     polygons = {f"zones.{name}.polygon": zone.polygon for name, zone in camera.zones.items()}
     polygons |= {f"mask[{n}]": polygon for n, polygon in enumerate(camera.mask)}
+    polygons |= {f"motion.mask[{n}]": polygon for n, polygon in enumerate(camera.motion.mask)}
     hint = f"`edged zones {camera.name}` shows a still with zones, lines and masks drawn"
     for key, polygon in polygons.items():
         found = geometry.problem(polygon)
@@ -72,6 +84,8 @@ def check_regions(camera: HasRegions, where: str) -> None:
             raise UsageError(f"{where}.{key} {found}", hint)
     if camera.mask and geometry.covers_picture(camera.mask):
         raise UsageError(f"{where}.mask covers the whole picture: no object would count", hint)
+    if camera.motion.mask and geometry.covers_picture(camera.motion.mask):
+        raise UsageError(f"{where}.motion.mask covers the whole picture: no motion would be seen", hint)
     for name, line in camera.lines.items():
         if line.start == line.end:
             raise UsageError(f"{where}.lines.{name} begins and ends in the same point", hint)

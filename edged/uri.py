@@ -23,8 +23,10 @@ _SCHEMES: Final[Mapping[str, Kind]] = {
     "v4l2": "v4l2", "csi": "csi",
 }  # fmt: skip
 _SIZE: Final = {"width": (2, 8192), "height": (2, 8192), "fps": (0.01, 1000)}
+_PAUSES: Final = {"run_s": (0.1, 86_400), "pause_s": (0, 86_400)}
+_WHOLE: Final = {"width", "height", "pace", "loop"}
 _OPTIONS: Final[Mapping[Kind, Mapping[str, tuple[float, float]]]] = {
-    "test": _SIZE, "v4l2": _SIZE, "csi": _SIZE, "file": {"pace": (0, 1), "loop": (0, 1)},
+    "test": {**_SIZE, **_PAUSES}, "v4l2": _SIZE, "csi": _SIZE, "file": {"pace": (0, 1), "loop": (0, 1)},
 }  # fmt: skip
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]|[A-Za-z0-9_.-]+)(:\d{1,5})?")
 _LOCAL: Final = re.compile(r"(test|file|v4l2|csi)://|[/.~]", re.IGNORECASE)
@@ -131,8 +133,8 @@ def _local(kind: Kind, rest: str, source: str) -> SourceUri:
             value = float(text)
         except ValueError:
             value = -1.0
-        if not low <= value <= high or (key != "fps" and value != int(value)):
-            whole = "a number" if key == "fps" else "a whole number"
+        if not low <= value <= high or (key in _WHOLE and value != int(value)):
+            whole = "a whole number" if key in _WHOLE else "a number"
             raise UsageError(f"source {source!r}: {key} is {text!r}", f"{key} is {whole} from {low} to {high}")
         options[key] = value
     return SourceUri(kind, _local_target(kind, path, source), options)

@@ -1,6 +1,6 @@
 """Untrusted plain data in, typed structs out; what does not fit becomes a sentence with the key, the value and a hint.
 
-Pure, any thread. The expectation is told in the words of the type's own `Meta(description=...)`.
+Pure, any thread. The expected value is described by the type's own `Meta(description=...)`.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _value_at(data: Any, path: str) -> Any:
 
 
 def _unfit(data: object) -> tuple[str, str, str] | None:
-    """(key path, problem, hint) of the first value that fits no type of ours, whatever it is meant for."""
+    """(key path, problem, hint) of the first value that fits none of the expected types."""
     waiting: list[tuple[object, str, int]] = [(data, "", 0)]
     while waiting:
         value, path, depth = waiting.pop()

@@ -1,4 +1,4 @@
-"""A thread that goes on after an exception: a function in, called turn after turn until it is stopped.
+"""A thread that continues after an exception: a function in, called turn after turn until it is stopped.
 
 A request, file or message that makes the code fail costs its own turn, and never those after it. The traceback is in
 the journal once for each place it comes from, then a count. `Heartbeats.watch` sees a thread that ended all the same.
@@ -70,7 +70,7 @@ class Worker:
         if not known:
             self._places.add((type(error), *place))
             self._reported_ns = now_ns
-            log.error("the thread %s met %s and goes on", self.name, type(error).__name__, exc_info=error)
+            log.error("the thread %s had %s and continues", self.name, type(error).__name__, exc_info=error)
         elif now_ns - self._reported_ns >= REPORT_EVERY_NS:
             self._reported_ns = now_ns
-            log.error("the thread %s met %d exceptions so far, and goes on", self.name, self._failures)
+            log.error("the thread %s had %d exceptions so far and continues", self.name, self._failures)

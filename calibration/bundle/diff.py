@@ -34,8 +34,10 @@ def _model(first: Manifest, second: Manifest) -> Iterator[Difference]:
             yield from _unlike(f"{key}.{name}", before.get(name), after.get(name))
     if first.labels != second.labels:
         gone, new = (set(a.labels) - set(b.labels) for a, b in ((first, second), (second, first)))
-        told = [", ".join(sorted(names)) or f"{count} labels" for names, count in
-                ((gone, len(first.labels)), (new, len(second.labels)))]  # fmt: skip
+        told = [
+            ", ".join(sorted(names)) or f"{count} labels"
+            for names, count in ((gone, len(first.labels)), (new, len(second.labels)))
+        ]
         yield Difference("labels", told[0], told[1])
 
 

@@ -51,19 +51,18 @@ def half_file(
 def quantised_files(
     name: str,
     model: onnx.ModelProto,
-    table: Mapping[str, Range],
+    tables: Mapping[Target, Mapping[str, Range]],
     keep_float: Sequence[str],
-    targets: Sequence[Target],
     halve: HalveOptions,
     normalisation: Normalisation,
     feeds: Sequence[Feed],
 ) -> Iterator[File]:
-    """INT8, a file for each target. EdgedError if a rule is broken: never the user's fault, but never shipped.
+    """INT8, a file for each target from its own ranges. EdgedError if a rule is broken: such a file is never shipped.
 
     TensorRT's computes in FP16 what it does not in INT8: it is built strongly typed, so float would stay float there.
     """
     wanted = {layer for layer, sparse in sparse_layers(model).items() if sparse}
-    for target in targets:
+    for target, table in tables.items():
         quantised = quantize(model, table, target, keep_float)
         if target == "trt":
             quantised, _ = halve_checked(quantised, feeds, matching(quantised, halve.keep_float))

@@ -19,18 +19,19 @@ def provenance(job: Job) -> dict[str, str]:
         "model": f"{recipe.model}, sha256 of the checked graph {job.model_digest}",
         "calibration": f"{recipe.calibration.frames}, {found.calibration} pictures, {found.distinct} distinct",
         "calibration_sha256": inputs.calibration.digest(),
-        "validation": f"{recipe.validation.frames}, {job.whole.images} pictures judged by {job.whole.metric}",
+        "validation": f"{recipe.validation.frames}, {job.baseline.images} pictures judged by {job.baseline.metric}",
         "validation_sha256": inputs.sets.gate.digest(),
-        "float": ", ".join(f"{name} {value:.4f}" for name, value in job.whole.figures.items()),
+        "float": ", ".join(f"{name} {value:.4f}" for name, value in job.baseline.figures.items()),
         "tools": ", ".join([f"python {platform.python_version()}", *(f"{tool} {version(tool)}" for tool in _TOOLS)]),
     }
     for verdict in job.verdicts:
         span = f"{verdict.low:.2f} to {verdict.high:.2f} points with 95 % confidence"
         told[f"gate {verdict.file}"] = f"{verdict.reason}; {span}, {verdict.images} pictures"
     for form in sorted({form_of(variant) for variant in recipe.variant if variant.precision == "int8"}):
-        choice = job.choice(form)
-        scores = ", ".join(f"{method} {score:.4f}" for method, score in choice.scores.items())
-        told[f"ranges {form}"] = f"{choice.method}{f' of {scores}' if scores else ''}"
+        for target in job.recipe.targets:
+            choice = job.choice(form, target)
+            scores = ", ".join(f"{method} {score:.4f}" for method, score in choice.scores.items())
+            told[f"ranges {form} {target}"] = f"{choice.method}{f' of {scores}' if scores else ''}"
     if any(variant.sparse for variant in recipe.variant):
         options = recipe.sparsify
         tuned = f"{options.fine_tune_steps} steps of fine-tuning" if options.fine_tune_steps else "no fine-tuning"

@@ -21,9 +21,10 @@ from edged.power.clocks import HeldCeiling, held_ceiling
 from edged.power.host_paths import HERE, HostPaths
 from edged.power.nvpmodel import current_mode
 from edged.power.select_provider import open_provider
+from edged.terminal import console, table
 from edged_calibration.cache import disk_faults_told, write_json
 from edged_calibration.commands.build import configured
-from edged_calibration.commands.terminal import TerminalStages, console, print_json, table
+from edged_calibration.commands.terminal import TerminalStages, print_json
 from edged_calibration.profile.measure import Plan, measure
 from edged_calibration.progress import Stages
 
@@ -67,12 +68,12 @@ def profile(
 
 def _engine(arguments: argparse.Namespace, engine: EngineConfig) -> EngineConfig:
     """The configuration's, with what the command line names in its place."""
-    given = {
+    named = {
         "device": arguments.device,
         "threads": arguments.threads,
         "max_batch": max(arguments.batches) if arguments.batches else None,
     }
-    return msgspec.structs.replace(engine, **{key: value for key, value in given.items() if value is not None})
+    return msgspec.structs.replace(engine, **{key: value for key, value in named.items() if value is not None})
 
 
 @contextlib.contextmanager
@@ -84,7 +85,7 @@ def _ceiling(arguments: argparse.Namespace, board: HostPaths, stages: Stages) ->
             try:
                 ceiling = stack.enter_context(held_ceiling(board.clock_helper))
             except EdgedError as error:
-                stages.say(f"measured at the present clock alone: {error.message}")
+                stages.say(f"measured at the present clock only: {error.message}")
         yield ceiling
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from edged_calibration.commands.terminal import console, job, needs_frames, of_precision, print_json, table, write_files
+from edged.terminal import console, table
+from edged_calibration.commands.terminal import job, needs_frames, of_precision, print_json, write_files
 from edged_calibration.evaluate.layer_error import Errors
 from edged_calibration.job import Job
 
@@ -19,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
         for variant in variants:
             write_files(arguments.out, work.files(variant))
         found = {variant.name: work.errors(variant) for variant in variants}
-        methods = {variant.name: _method(work, variant.sparse) for variant in variants}
+        methods = {variant.name: _methods(work, variant.sparse) for variant in variants}
     if arguments.json:
         print_json({"files": names, "methods": methods, "errors": found})
         return 0
@@ -30,14 +31,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _method(work: Job, sparse: bool) -> str:
-    return work.choice("sparse" if sparse else "dense").method
+def _methods(work: Job, sparse: bool) -> dict[str, str]:
+    """Target -> how its ranges were calibrated."""
+    return {target: work.choice("sparse" if sparse else "dense", target).method for target in work.recipe.targets}
 
 
-def _show(name: str, method: str, errors: Errors) -> None:
+def _show(name: str, methods: dict[str, str], errors: Errors) -> None:
     out = console()
     answers = ", ".join(f"{output} {ratio:.1f} dB" for output, ratio in errors.outputs.items())
-    out.print(f"{name}: ranges by {method}; answers against float: {answers}")
+    told = ", ".join(f"{method} for {target}" for target, method in methods.items())
+    out.print(f"{name}: ranges by {told}; answers against float: {answers}")
     out.print(f"the layers with the largest error, of {len(errors.layers)}:")
     rows = [(error.node, error.op, f"{error.sqnr_db:.1f} dB") for error in errors.layers[:_SHOWN]]
     out.print(table(("layer", "operator", ">signal to noise"), rows))

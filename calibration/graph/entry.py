@@ -20,6 +20,10 @@ from edged_calibration.graph.index import attribute
 RESERVED: Final = ("image", "center", "channel_order")
 """Names, and beginnings of names with `_`, that edged gives to tensors and nodes in front of a model."""
 
+SMALLEST: Final = 8
+LARGEST: Final = 8192
+"""Pixels of an input's side, as a manifest allows them."""
+
 Layout = Literal["NCHW", "NHWC"]
 
 _TYPES: Final[dict[int, str]] = {
@@ -89,17 +93,21 @@ def check_float(model: onnx.ModelProto, name: str) -> None:
 
 
 def fixed_size(entry: Entry, name: str, width: int | None, height: int | None) -> tuple[int, int]:
-    """(width, height), from the file or, where it leaves them open, from the recipe."""
+    """(width, height), from the recipe or else from the file."""
     found = []
     for own, wanted, key in ((entry.width, width, "width"), (entry.height, height, "height")):
-        if own and wanted not in (None, own):
-            raise UsageError(f"{name}: its {key} is {own}, not {wanted}", f"leave out input.{key}")
         if not own and wanted is None:
             raise UsageError(
                 f"{name}: the {key} of its input is open",
                 "give input.width and input.height in the recipe (--size on the command line)",
             )
-        found.append(own or wanted or 0)
+        side = wanted or own or 0
+        if not SMALLEST <= side <= LARGEST:
+            raise UsageError(
+                f"{name}: the {key} of its input is {side}, expected {SMALLEST} to {LARGEST}",
+                "give a size that a camera has: input.width and input.height (--size on the command line)",
+            )
+        found.append(side)
     return found[0], found[1]
 
 
@@ -175,20 +183,24 @@ def _read_instead(model: onnx.ModelProto, old: str, new: str) -> None:
 
 
 def _bypass_inverse(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    """Drop what a reader turns back at once: a transposition to [N, 3, h, w], a cast to float."""
+    """Drop what a reader turns back at once: a transposition to [N, 3, h, w], a cast to float, in either order."""
     while nodes:
         last = nodes[-1]
         readers = [node for node in model.graph.node if last.output[0] in node.input]
-        if last.op_type == "Cast":
-            undone = all(n.op_type == "Cast" and attribute(n, "to", 0) == TensorProto.FLOAT for n in readers)
-        else:
-            undone = all(n.op_type == "Transpose" and attribute(n, "perm", []) == [0, 3, 1, 2] for n in readers)
-        if not readers or not undone:
+        casts = all(n.op_type == "Cast" and attribute(n, "to", 0) == TensorProto.FLOAT for n in readers)
+        turns = all(n.op_type == "Transpose" and attribute(n, "perm", []) == [0, 3, 1, 2] for n in readers)
+        source = last.output[0]
+        if (casts and last.op_type == "Cast") or (turns and last.op_type == "Transpose"):
+            source = nodes.pop().input[0]
+        elif turns and len(nodes) > 1:
+            last.input[0] = nodes.pop(0).input[0]
+        elif not casts:
+            return
+        if not readers:
             return
         for reader in readers:
-            _read_instead(model, reader.output[0], last.input[0])
+            _read_instead(model, reader.output[0], source)
             model.graph.node.remove(reader)
-        nodes.pop()
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

@@ -86,7 +86,7 @@ def shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
         for name in (*node.input[:1], *node.output[:1]):
             if name and name not in known and node.op_type in ("Conv", "Gemm", "MatMul"):
                 hint = "give the model a fixed picture size, and shapes that do not depend on values"
-                raise UsageError(f"the shape of {name!r}, at {node.op_type} {node.name!r}, cannot be told", hint)
+                raise UsageError(f"the shape of {name!r}, at {node.op_type} {node.name!r}, is unknown", hint)
     return known
 
 

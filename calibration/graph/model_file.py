@@ -15,12 +15,14 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
+import onnxruntime
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, external_data_helper, numpy_helper
 
 from edged.errors import UsageError
 from edged_calibration.graph.entry import (
+    Entry,
     Layout,
     check_float,
     find_entry,
@@ -44,7 +46,7 @@ _TOLERANCE: Final = 1e-3  # of the largest value: by how much two pictures in on
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a recipe says of a model's inputs, and which nodes have to be there under their names."""
+    """The inputs of a model by the recipe, and the nodes that have to keep their names."""
 
     width: int | None = None
     height: int | None = None
@@ -109,19 +111,17 @@ def check_model(model: onnx.ModelProto, name: str, wanted: Wanted | None = None)
     lift_constants(plain)
     entry = find_entry(plain, name, wanted.name, wanted.layout)
     size = fixed_size(entry, name, wanted.width, wanted.height)
-    if entry.batch not in (None, 1):
-        raise UsageError(f"{name}: its batch is fixed to {entry.batch}", "export it with batch 1, or a dynamic batch")
     with_constants(plain, name, entry, size, wanted.constants)
     to_planes(plain, entry, size, None)
     plain = without_reserved_names(plain)
     del plain.graph.value_info[:]
     _declare_batch(plain, None)
     _check_weights(plain, name)
-    batches = _batches(plain, name)
+    batches = _batches(plain, name, entry, size)
     _declare_batch(plain, None if len(batches) > 1 else 1)
     plain = simplified(folded(plain, batches, _named(plain, wanted.keep)), keep=_named(plain, wanted.keep))
     _check_control_flow(plain, name, {"If"})
-    plain = plain_outputs(plain, run(plain, batches[0]))
+    plain = plain_outputs(plain, run(plain, batches[0]), None if len(batches) > 1 else 1)
     try:
         onnx.checker.check_model(plain, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -203,17 +203,20 @@ def _check_lengths(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _declare_batch(model: onnx.ModelProto, batch: int | None) -> None:
-    for value in (*model.graph.input, *model.graph.output):
-        sides = value.type.tensor_type.shape.dim
-        if sides:
-            sides[0].Clear()
-            if batch:
-                sides[0].dim_value = batch
-            else:
-                sides[0].dim_param = "N"
+    """Of the input; what the outputs declare is forgotten: it may be the exporter's example."""
+    side = model.graph.input[0].type.tensor_type.shape.dim[0]
+    side.Clear()
+    if batch:
+        side.dim_value = batch
+    else:
+        side.dim_param = "N"
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
 
 
-def _batches(model: onnx.ModelProto, name: str) -> list[dict[str, NDArray[Any]]]:
+def _batches(
+    model: onnx.ModelProto, name: str, declared: Entry, size: tuple[int, int]
+) -> list[dict[str, NDArray[Any]]]:
     """Feeds of one and of two pictures; of one alone where two do not go through it, or come out otherwise."""
     width, height = input_size(model)
     planes = np.random.default_rng(0).uniform(0, 1, (2, 3, height, width)).astype(np.float32)
@@ -223,11 +226,17 @@ def _batches(model: onnx.ModelProto, name: str) -> list[dict[str, NDArray[Any]]]
     except Exception as error:  # the binding raises a dozen unrelated types
         raise UsageError(f"{name}: ONNX Runtime does not take it: {_first_line(error)}", _EXPORT) from error
     try:
-        one = running.run(None, {entry: planes[1:]})
+        one = running.run(None, {entry: planes[1:]}, _quiet())
     except Exception as error:
+        for own, asked, key in zip((declared.width, declared.height), size, ("width", "height"), strict=True):
+            if own not in (None, asked):
+                raise UsageError(f"{name}: its {key} is {own}, not {asked}", f"leave out input.{key}") from error
+        if declared.batch not in (None, 1):
+            hint = "export it with batch 1, or a dynamic batch"
+            raise UsageError(f"{name}: its batch is fixed to {declared.batch}", hint) from error
         raise UsageError(f"{name}: it does not run: {_first_line(error)}", _EXPORT) from error
     try:
-        both = running.run(None, {entry: planes})
+        both = running.run(None, {entry: planes}, _quiet())
     except Exception:  # its batch is fixed inside
         return [{entry: planes[:1]}]
     follows = all(
@@ -236,6 +245,13 @@ def _batches(model: onnx.ModelProto, name: str) -> list[dict[str, NDArray[Any]]]
         for single, pair in zip(one, both, strict=True)
     )  # fmt: skip
     return [{entry: planes[:1]}, {entry: planes}] if follows else [{entry: planes[:1]}]
+
+
+def _quiet() -> onnxruntime.RunOptions:
+    """For runs that may fail: the exception tells why, the log need not."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    return options
 
 
 def _first_line(error: Exception) -> str:

@@ -21,8 +21,9 @@ ROWS: Final = 300
 _COUNTING: Final = ("NonMaxSuppression", "NonZero", "Compress", "Unique", "If", "Loop", "Scan", "SequenceAt")
 
 
-def plain_outputs(model: onnx.ModelProto, found: dict[str, NDArray[Any]]) -> onnx.ModelProto:
-    """`found`: the outputs of one picture, by name. The model is changed in place and returned."""
+def plain_outputs(model: onnx.ModelProto, found: dict[str, NDArray[Any]], batch: int | None) -> onnx.ModelProto:
+    """`found`: the outputs of one picture, by name; `batch`: the only one, None for any. The model is changed in place
+    and returned."""
     unknown = _open_axes(model)
     for value in list(model.graph.output):
         array = found[value.name]
@@ -44,7 +45,8 @@ def plain_outputs(model: onnx.ModelProto, found: dict[str, NDArray[Any]]) -> onn
             steps.append(("Slice", [*limits, _constant(model, f"{value.name}_axis", [axis])], {}))
         if steps:
             _append(model, value.name, steps)
-            value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, shape))
+        declared: list[int | str] = [batch or "N", *shape[1:]] if shape else []
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, declared))
     return model
 
 

@@ -1,7 +1,7 @@
 """How long a layer should take at least: the larger of its arithmetic and its memory traffic, per precision.
 
 In: a layer's shape and a device's published rates. Out: microseconds. A bound, not a prediction: launches and fusion
-are left out. It ranks layers, and tells which of them more arithmetic per second cannot help.
+are left out. It ranks layers, and shows which of them more arithmetic per second cannot speed up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Thermal constants of a device from a soak: a load of some length, a rest, and the two-node heat model fitted to it.
 
 In: work that heats the device, its power meter and its thermometer. Out: a `Thermal`, or the reason why the history
-does not determine one. `fit_heat` is pure; `soak` runs on one thread for as long as it was given.
+does not determine one. `fit_heat` is pure; `soak` runs on one thread for the given time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_ROWS: Final = 600
 """Of the least squares; the filters run over every point."""
 SHORTEST_S: Final = 1.0
 LEAST_RATIO: Final = 1.5
-"""Of the slow time constant to the fast one: closer, the two cannot be told apart."""
+"""Of the slow time constant to the fast one: closer, the two cannot be separated."""
 LEAST_RISE_C: Final = 3.0
 """A device that gets less warm than this has no heat to model: the sensors' steps are up to 0.5 degrees."""
 MOST_ERROR_C: Final = 1.0

@@ -1,6 +1,6 @@
 """What a recipe begins with: the float model, its task, and the pictures, each opened and checked when it is asked for.
 
-In: a recipe. Out: an `Inputs`. UsageError for whatever does not fit: tensors, classes, labels, pictures.
+In: a recipe. Out: an `Inputs`. UsageError for anything that does not fit: tensors, classes, labels, pictures.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def from_folders(names: Sequence[str], labels: Sequence[str]) -> dict[str, Truth
         folder = PurePosixPath(name).parent.name
         if folder not in known:
             raise UsageError(
-                f"{name} lies in the folder {folder!r}, which is none of the {len(labels)} classes",
+                f"{name} lies in the folder {folder!r}, which is not one of the {len(labels)} classes",
                 "name the folders after the recipe's labels, or add the label",
             )
         found[name] = known[folder]
@@ -49,7 +49,7 @@ def from_csv(path: Path, names: Sequence[str], labels: Sequence[str]) -> dict[st
                 class_id = known.get(text, int(text) if text.isdecimal() else -1)
                 if not 0 <= class_id < len(labels):
                     raise UsageError(
-                        f"{path}: line {number}: {text!r} is none of the {len(labels)} classes",
+                        f"{path}: line {number}: {text!r} is not one of the {len(labels)} classes",
                         f"the classes are {_some(labels)}",
                     )
                 rows[row[0].strip()] = class_id
@@ -76,7 +76,7 @@ def from_coco(path: Path, names: Sequence[str], labels: Sequence[str]) -> dict[s
     strange = sorted(set(categories.values()) - set(known))
     if strange:
         raise UsageError(
-            f"{path}: the category {strange[0]!r} is none of the {len(labels)} classes",
+            f"{path}: the category {strange[0]!r} is not one of the {len(labels)} classes",
             f"the recipe's labels are {_some(labels)}",
         )
     boxes: dict[str, list[tuple[list[float], int]]] = {name: [] for name in images.values()}

@@ -148,7 +148,7 @@ def _behind(output: YoloDecoder, rows: NDArray[Any], model: onnx.ModelProto, cla
     more: dict[str, Any] = {"objectness": False}
     if left == 1 and output.layout == "columns" and beyond:
         more["oriented"] = True
-    elif left == 1 and _has_objectness(rows, model, output.layout == "rows"):
+    elif left == 1 and _has_objectness(rows[..., : 5 + classes], model, output.layout == "rows"):
         more["objectness"] = True
     elif beyond and not output.extra and left >= 2 and (left % 3 == 0 or left % 2 == 0):
         more |= {"keypoint_values": 3 if left % 3 == 0 else 2, "keypoints": left // (3 if left % 3 == 0 else 2)}

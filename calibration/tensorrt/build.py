@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import structs
@@ -28,6 +30,12 @@ from edged_calibration.tensorrt.inspect import complaint
 from edged_calibration.tensorrt.lock import only_build
 from edged_calibration.tensorrt.timing import Stopwatch
 
+T = TypeVar("T")
+
+LIMIT_S: Final = 3600.0
+"""For one variant: minutes are usual, and `edged-build.service` lets all of them together take two hours."""
+GRACE_S: Final = 30.0
+"""For TensorRT to end a build that was cancelled: it looks between two steps."""
 NEEDED_BYTES: Final = 1 << 30
 """Free memory besides the workspace, for the builder itself: an allowance, measured on no device yet."""
 
@@ -60,24 +68,26 @@ class Watcher(Protocol):
         """This variant is done, or has failed."""
 
 
-def build_bundle(directory: Path, max_batch: int, watcher: Watcher, again: bool = False) -> list[BuiltVariant]:
+def build_bundle(
+    directory: Path, max_batch: int, watcher: Watcher, again: bool = False, limit_s: float = LIMIT_S
+) -> list[BuiltVariant]:
     """Build what this device lacks, after whoever builds it now. EdgedError if nothing can be built here; a variant
-    that fails costs only itself."""
+    that fails, or takes longer than `limit_s`, costs only itself."""
     if (missing := engine_room.why_not()) is not None:
         raise EdgedError(f"plans cannot be built here: {missing}", "run it on the device, with JetPack's TensorRT")
     load_bundle(directory)  # what is no bundle is not waited for
     with only_build(directory, watcher.waits):
-        return _build_all(load_bundle(directory), max_batch, watcher, again)
+        return _build_all(load_bundle(directory), max_batch, watcher, again, limit_s)
 
 
-def _build_all(bundle: Bundle, max_batch: int, watcher: Watcher, again: bool) -> list[BuiltVariant]:
+def _build_all(bundle: Bundle, max_batch: int, watcher: Watcher, again: bool, limit_s: float) -> list[BuiltVariant]:
     gpu = Gpu()
     try:
         check_memory(_available_bytes(), WORKSPACE_BYTES + NEEDED_BYTES)
         if not gpu.integrated:
             check_memory(gpu.free_bytes(), WORKSPACE_BYTES)
         place = Place(engine_room.version(), ".".join(map(str, gpu.capability)), device_of(gpu))
-        job = _Job(bundle, place, min(max_batch, bundle.manifest.max_batch), watcher, again)
+        job = _Job(bundle, place, min(max_batch, bundle.manifest.max_batch), watcher, again, limit_s)
         return [job.one(number, variant) for number, variant in enumerate(bundle.manifest.variants, 1)]
     finally:
         gpu.close()
@@ -129,6 +139,7 @@ class _Job:
     max_batch: int
     watcher: Watcher
     again: bool
+    limit_s: float
 
     def one(self, number: int, variant: VariantSpec) -> BuiltVariant:
         source, held = source_of(variant), plan_of(variant, self.place)
@@ -152,17 +163,54 @@ class _Job:
     def _build(
         self, variant: VariantSpec, source: EngineFile, stopwatch: Stopwatch
     ) -> tuple[EngineFile, tuple[str, ...]]:
-        def advance(phase: str, step: int, steps: int) -> None:
+        cancelled = threading.Event()
+
+        def advance(phase: str, step: int, steps: int) -> bool:
             stopwatch.mark(phase, step, steps)
             self.watcher.advance(phase, step, steps)
+            return not cancelled.is_set()
 
         content = verify_file(self.bundle, source)
         cache = self.bundle.directory / f"timing.{self.place.slug}.cache"
-        plan, warnings = build_plan(content, self.bundle.manifest.input, self.max_batch, cache, advance)
-        layers = inspect(plan)
+
+        def build() -> tuple[bytes, tuple[str, ...], Layers | None]:
+            plan, warnings = build_plan(content, self.bundle.manifest.input, self.max_batch, cache, advance)
+            return plan, warnings, inspect(plan)
+
+        plan, warnings, layers = within(self.limit_s, build, cancelled)
         said = complaint(variant.name, variant.precision, variant.sparse, layers)
         file = _keep(self.bundle.directory, variant.name, source, plan, self.place, self.max_batch, layers)
         return file, (*warnings, *([said] if said else []))
+
+
+def within(limit_s: float, work: Callable[[], T], cancelled: threading.Event, grace_s: float = GRACE_S) -> T:
+    """The result of `work`, which runs on a thread of its own. EdgedError if it takes longer than `limit_s`: it is then
+    asked to end by `cancelled`, and left alone if it does not. Errors of `work` are raised here."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="tensorrt-build", daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    late = thread.is_alive()
+    if late:
+        cancelled.set()
+        thread.join(grace_s)
+    if late or thread.is_alive():
+        ended = "it hangs" if thread.is_alive() else "it was cancelled"
+        raise EdgedError(
+            f"TensorRT did not finish in {limit_s / 60:.3g} min: {ended}",
+            "stop what else runs on the device, then build again: what is done is kept",
+        )
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def _current(bundle: Bundle, plan: EngineFile, source: EngineFile, max_batch: int) -> bool:

@@ -28,8 +28,8 @@ WORKSPACE_BYTES: Final = 1 << 30
 TIMING_RUNS: Final = 4
 """Tactics are timed so often: with fewer, two builds of one graph choose differently."""
 
-Advance = Callable[[str, int, int], None]
-"""(phase, step, steps): called as TensorRT goes on."""
+Advance = Callable[[str, int, int], bool]
+"""(phase, step, steps) -> whether to go on: called as TensorRT goes on. It is asked between two steps."""
 
 
 def build_plan(
@@ -131,8 +131,7 @@ def _monitor(advance: Advance) -> Any:
             advance(phase_name, 0, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            advance(phase_name, step + 1, self._steps.get(phase_name, step + 1))
-            return True
+            return advance(phase_name, step + 1, self._steps.get(phase_name, step + 1))
 
         def phase_finish(self, phase_name: str) -> None:
             steps = self._steps.pop(phase_name, 1)

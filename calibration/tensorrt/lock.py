@@ -42,7 +42,7 @@ def only_build(directory: Path, waits: Callable[[str], None], wait_s: float = WA
         if clock.mono_ns() >= until_ns:
             raise EdgedError(
                 f"another build of {directory} (pid {holder}) has not ended in {wait_s / 60:.0f} min",
-                "end that one, then build again: it goes on from the engines that are done",
+                "end that one, then build again: it continues after the engines that are done",
             )
         clock.sleep_s(_POLL_S)
     try:

@@ -11,7 +11,7 @@ is right often, at least half of what the variant should reach relative to the r
 than MAX_GATE, which a few hundred samples can still tell from full agreement.
 
 Vetoes are a camera's own: one that looks into the night must not make all others dear. A variant that fails on most
-cameras is forbidden on all. A vetoed variant goes on being sampled, beside the reference that runs in its place, and
+cameras is forbidden on all. A vetoed variant is still sampled, beside the reference that runs in its place, and
 comes back once its agreement since then is proven to be above the gate by a margin.
 """
 

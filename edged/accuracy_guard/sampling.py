@@ -1,7 +1,7 @@
 """Which frames are run a second time: a random one of every so many of each camera. Pure, and the same for a seed.
 
 Stratified: every stretch of n frames of a camera gives exactly one, at a random place in it, so that each camera gets
-its share whatever the others do, and no rhythm of the scene falls in step with the sampling.
+its share independent of the others, and no rhythm of the scene falls in step with the sampling.
 """
 
 from __future__ import annotations

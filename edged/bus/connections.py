@@ -46,7 +46,7 @@ PLENTY: Final = 4096
 up. With fewer its thread is made to yield to ours where processors are scarce, which delays messages a little."""
 YIELDING: Final = 15
 HANDSHAKE_MS: Final = 3000
-EVENT_WAIT_MS: Final = 100
+EVENT_WAIT_MS: Final = 500
 EVENTS: Final = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 LOG_EVERY_NS: Final = 60 * clock.NS_PER_S
 STOP_TIMEOUT_S: Final = 5.0

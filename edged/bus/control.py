@@ -31,7 +31,7 @@ MAX_CONNECTIONS = 64
 REQUESTS_PER_TURN = 100
 TURN_NS = clock.NS_PER_S // 10
 """More than that waits for the next turn: a client that asks without end must not hold up the engine loop."""
-POLL_MS = 100
+POLL_MS = 500
 STOP_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
 REQUEST_TIMEOUT_S = 7.0

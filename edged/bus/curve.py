@@ -191,7 +191,7 @@ def certificate(path: Path) -> tuple[bytes, bytes | None]:
                 raise ValueError("the key in it is damaged")
     except OSError as error:
         raise UsageError(f"cannot read the CURVE key {path}: {error.strerror}", hint) from error
-    except Exception as error:  # pyzmq's readers raise whatever a damaged file makes them
+    except Exception as error:  # pyzmq's readers raise many types for a damaged file
         raise UsageError(f"cannot read the CURVE key {path}: {error}", hint) from error
     return public, secret
 

@@ -31,9 +31,13 @@ class Binding:
     """A bound socket, the lock that goes with it, and the bound on its connections."""
 
     def __init__(
-        self, socket: Socket, endpoint: str, curve: CurveServer | None, connections: int,
+        self,
+        socket: Socket,
+        endpoint: str,
+        curve: CurveServer | None,
+        connections: int,
         gone: Callable[[int], None] = lambda peer: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`connections`: how many at most; `gone` is told the descriptor of each that ends, on a thread of its own."""
         self._socket, self._endpoint = socket, endpoint
         self._path = ipc_path(endpoint)

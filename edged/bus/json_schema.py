@@ -18,7 +18,7 @@ def json_schema() -> dict[str, Any]:
     The sender leaves out nothing but what may be unset, so every other field is required, whatever its default here.
     """
     parts: list[type[Struct]] = [
-        schema.Latency, schema.Mask, schema.Detection, schema.ClassMap, schema.ClassScore, schema.RingRef,
+        schema.Latency, schema.Mask, schema.Detection, schema.ClassMap, schema.ClassScore, schema.RingRef, schema.Gate,
         schema.Alternative, schema.Escalation,
         schema.Number, schema.VariantState, schema.BudgetState, schema.Agreement, schema.InputDrift, schema.Guard,
         schema.ClockControl, schema.ProfileMode, schema.Recording, schema.Battery, schema.Stream,

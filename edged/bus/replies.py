@@ -35,6 +35,11 @@ class PinReply(Struct, frozen=True, kw_only=True):
     pinned: str | None
 
 
+class TriggerReply(Struct, frozen=True, kw_only=True):
+    ok: bool = True
+    camera: str
+
+
 class ProfileReply(Struct, frozen=True, kw_only=True):
     """To `profile` with a name or null: what is in force, and what that changed, a sentence each."""
 
@@ -101,4 +106,7 @@ class ModesReply(Struct, frozen=True, kw_only=True):
     modes: PowerModes
 
 
-Reply = SnapshotReply | LimitsReply | PinReply | ProfileReply | ProfilesReply | WhyReply | ReloadReply | ModesReply
+Reply = (
+    SnapshotReply | LimitsReply | PinReply | TriggerReply | ProfileReply | ProfilesReply | WhyReply | ReloadReply
+    | ModesReply
+)  # fmt: skip

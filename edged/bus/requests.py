@@ -56,6 +56,12 @@ class Pin(Struct, frozen=True, forbid_unknown_fields=True, tag="pin", tag_field=
     variant: Annotated[str, Meta(min_length=1, max_length=63, description="the name of a variant, or null")] | None
 
 
+class Trigger(Struct, frozen=True, forbid_unknown_fields=True, tag="trigger", tag_field="op"):
+    """Something outside saw motion: open the camera's motion gate for ten seconds."""
+
+    camera: Annotated[str, Meta(min_length=1, max_length=63, description="the name of a camera")]
+
+
 class Profile(Struct, frozen=True, forbid_unknown_fields=True, tag="profile", tag_field="op"):
     """Put a power profile in force; null: the configuration's own limits; without a name, list the profiles."""
 
@@ -86,11 +92,11 @@ class SetMode(Struct, frozen=True, forbid_unknown_fields=True, tag="set_mode", t
     fan: Annotated[str, Meta(min_length=1, max_length=64, description="the name of a fan profile")] | None = None
 
 
-Request = Snapshot | Set | Pin | Profile | Why | Reload | Modes | SetMode
+Request = Snapshot | Set | Pin | Trigger | Profile | Why | Reload | Modes | SetMode
 
 _TYPES: dict[str, type[Request]] = {
-    "snapshot": Snapshot, "set": Set, "pin": Pin, "profile": Profile, "why": Why, "reload": Reload, "modes": Modes,
-    "set_mode": SetMode,
+    "snapshot": Snapshot, "set": Set, "pin": Pin, "trigger": Trigger, "profile": Profile, "why": Why, "reload": Reload,
+    "modes": Modes, "set_mode": SetMode,
 }  # fmt: skip
 
 OPERATIONS = tuple(_TYPES)

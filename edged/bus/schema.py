@@ -165,7 +165,8 @@ class Track(Header, frozen=True, kw_only=True):
     `cross`: it crossed `line` to its `direction`, looking along the line; `stay`: it has been in `zone` for its
     `stay_s`; `end`: it is gone. `track` is its identity on this camera since the daemon started. `box` (pixels) and
     `point` (the bottom centre, in shares of the picture) are those of its last sight, at `t_capture`. `duration_s`:
-    since it came into the picture, for a zone's events since it entered it."""
+    since it came into the picture, for a zone's events since it entered it. `snapshot`: the name of its best picture in
+    the directory of `[snapshots]`, written within a second; null where none is taken."""
 
     camera: str
     kind: Literal["enter", "leave", "cross", "stay", "end"]
@@ -180,9 +181,25 @@ class Track(Header, frozen=True, kw_only=True):
     zone: str | None = None
     line: str | None = None
     direction: Literal["left", "right"] | None = None
+    snapshot: str | None = None
 
 
 CameraState = Literal["opening", "live", "stalled", "backoff", "ended", "refused"]
+
+
+class Gate(Struct, frozen=True):
+    """A camera's motion gate, where it is on. `still_share`: of the frames of the last hour, those left out because
+    nothing moved; `saved_w`: estimated, what their inferences would have drawn. Of `looked_at` still frames that were
+    inferred all the same `missed` showed something new; `missed_low` and `missed_high` bound that share at every look.
+    `open`: the share is proven too high, so the gate lets everything through for ten minutes."""
+
+    open: bool
+    still_share: float | None
+    saved_w: float | None
+    looked_at: int
+    missed: int
+    missed_low: float | None
+    missed_high: float | None
 
 
 class Stream(Struct, frozen=True):
@@ -216,6 +233,9 @@ class Status(Header, frozen=True, kw_only=True):
     reconnects: int
     last_frame_age_ms: float | None
     stream: Stream | None = None
+    still_since: float | None = None
+    """Unix seconds: since when nothing has moved, by the motion gate; null while something does, and without a gate"""
+    gate: Gate | None = None
 
 
 class Alternative(Struct, frozen=True):
@@ -256,7 +276,7 @@ class Decision(Header, frozen=True, kw_only=True):
     `variant`: the one that made most results; `shares`: of each that ran, its share of them (empty before the first
     results). `bound` names the constraint that decided. `clock_mhz`: the ceiling asked for, null where it is fixed.
     `price_per_j`: how many fully accurate frames a joule must gain, 0 while energy is not limited. `frame_share`: share
-    of the offered frames that ran. `yielded`: limits that give way now (heat, deadline, power, energy, accuracy,
+    of the offered frames that ran. `yielded`: limits that are relaxed now (heat, deadline, power, energy, accuracy,
     frame_rate). `unheld`: limits that are unenforceable, a sentence each; they do not stop frames. `escalation`: always
     null.
     """
@@ -311,7 +331,7 @@ class Telemetry(Header, frozen=True, kw_only=True):
     missing: list[str]
     """Why a value is null, one sentence each."""
     battery: Battery | None = None
-    """null where the device has none, or one that does not tell its charge"""
+    """null where the device has none, or one that does not report its charge"""
 
 
 class State(Header, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from edged.errors import EdgedError
 from edged.frames.cameras import Cameras, CameraStatus
 
 FIRST_FRAME_S: Final = 12.0
-"""More than the daemon gives a camera to open, so that its own reason is heard."""
+"""More than the daemon gives a camera to open, so that its own reason is reported."""
 MEASURE_S: Final = 2.2
 """Two of the seconds in which a camera's process counts what its stream costs."""
 _LONGEST_WAIT_S: Final = 0.1

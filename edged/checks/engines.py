@@ -29,7 +29,7 @@ LEAST_DB: Final = {"fp32": 60.0, "fp16": 30.0, "int8": 12.0}
 """Signal to noise against the CPU's FP32 kernels on the same file: below, the engine computes something else. INT8's
 tensors round at other places on each runtime, which alone costs some 20 dB."""
 MOST_DB: Final = 200.0
-"""Said of outputs that are the same; its negative of outputs that are no numbers."""
+"""For outputs that are the same; its negative for outputs that are no numbers."""
 ROUNDS: Final = 50
 
 
@@ -108,12 +108,12 @@ def _variant(pool: Pool, variant: PoolVariant, device: str, wanted: dict[str, di
 
 
 def _layers(bundle: Bundle, variant: PoolVariant) -> Finding:
-    """What was found when the plan was built: INT8 and sparse in name, or in truth."""
+    """What the build found: whether the plan computes in INT8 and sparse, as its variant is called."""
     subject = f"{variant.name}, its layers"
     file = next((f for f in bundle.variant(variant.name).files if f.path == variant.file), None)
     layers = None if file is None or file.built is None else file.built.layers
     if layers is None:
-        return Finding("untested", subject, "nothing is known of them: build it again, edged-calibrate build --again")
+        return Finding("untested", subject, "its layers are not known: build it again, edged-calibrate build --again")
     figures: Figures = {
         "with weights": layers.weighted, "int8": layers.int8, "sparse possible": layers.sparse_eligible,
         "sparse used": layers.sparse_used,

@@ -8,7 +8,7 @@ from typing import Literal
 from edged.errors import EdgedError
 
 Level = Literal["ok", "warning", "failed", "untested"]
-"""A warning is what edged would run with all the same; `untested`: the text says what is missing for the test."""
+"""With a warning edged would run; `untested`: the text names what the test lacks."""
 Figures = dict[str, float | int | str | None]
 """Measured, with the unit in the name; None is unknown."""
 

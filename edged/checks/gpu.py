@@ -31,7 +31,7 @@ WORST: Final = {format_: 4 if format_.is_nv12 else 1 for format_ in PixelFormat}
 
 
 def gpu(spec: InputSpec) -> Iterator[Finding]:
-    """Each subject as it is tested; or one finding that says why there is no GPU to test."""
+    """Each subject as it is tested; or one finding with the reason why there is no GPU to test."""
     if (missing := cuda.why_not()) is not None:
         yield Finding("untested", "gpu", missing)
         return

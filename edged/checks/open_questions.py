@@ -22,11 +22,11 @@ class Question:
 
 
 QUESTIONS: Final = (
-    Question("strong types", "does TensorRT build INT8 Q/DQ strongly typed? edged-calibrate build says if not"),
-    Question("sparse kernels", "are sparse kernels chosen behind Q/DQ? a plan's layers tell", ", its layers"),
-    Question("plan results", "do plans give ONNX Runtime's results? each variant on tensorrt tells", " on tensorrt"),
-    Question("zero copy", "is reading a camera's memory faster than copying it? both times tell", "memory, NV12"),
-    Question("bindings", "do the CUDA bindings work on this JetPack's driver? the kernel tells", "kernel, NV12"),
+    Question("strong types", "does TensorRT build INT8 Q/DQ strongly typed? edged-calibrate build reports it if not"),
+    Question("sparse kernels", "are sparse kernels chosen behind Q/DQ? answered by a plan's layers", ", its layers"),
+    Question("plan results", "do plans give ONNX Runtime's results? each variant on tensorrt answers", " on tensorrt"),
+    Question("zero copy", "is reading a camera's memory faster than copying it? both times answer", "memory, NV12"),
+    Question("bindings", "do the CUDA bindings work on this JetPack's driver? answered by the kernel", "kernel, NV12"),
     Question("free time", "does freeing engines hold up threads only at the end? stop edged, read the journal"),
     Question("power", "is the rails' sum the module's power? hold it against a meter at the supply"),
     Question("clock ceiling", "does the GPU's clock ceiling act within 100 ms? set clock_control, watch the clock"),

@@ -12,7 +12,6 @@ from typing import Final
 
 from edged import clock
 from edged.checks.finding import Finding, failed
-from edged.commands.terminal import number, progress
 from edged.config import PowerConfig
 from edged.errors import EdgedError
 from edged.power.clocks import HeldElsewhereError, held_ceiling
@@ -22,6 +21,7 @@ from edged.power.provider import Sample
 from edged.power.rails import is_jetson
 from edged.power.select_provider import ProviderChoice, choose, make
 from edged.power.sysfs_reader import SysfsReader
+from edged.terminal import number, progress
 
 _BETWEEN_READINGS_S: Final = 0.3
 _JTOP_ANSWERS_S: Final = 8.0
@@ -36,8 +36,8 @@ _CURES: Final = (
         r"is not a module whose rails edged knows",
         "limit temperature_c instead of power_w: without a total it cannot hold",
     ),
-    (r"^no total power", "sudo dmesg | grep -i ina   says why the monitor is away"),
-    (r" are made up", "none needed: they are published as estimated"),
+    (r"^no total power", "sudo dmesg | grep -i ina   shows why the monitor is absent"),
+    (r" are those of a simulated ", "none needed: they are published as estimated"),
     (r"^no power: ", "limit temperature_c instead of power_w, or none"),
 )
 
@@ -45,7 +45,7 @@ _CURES: Final = (
 def try_power(
     config: PowerConfig, mode: str | None = None, machine: HostPaths = HERE
 ) -> Generator[Finding, None, Sample | None]:
-    """Returns what the sensors said; None if they could not be read. `mode`: that of the profile to start with."""
+    """Returns what the sensors read; None if they could not be read. `mode`: that of the profile to start with."""
     root = machine.root
     choice = choose(config.provider, root)
     try:
@@ -116,21 +116,21 @@ def power_modes(config: PowerConfig, wanted: str | None, path: str) -> Finding:
     except EdgedError as error:
         return Finding("warning", "power modes", error.message, error.hint)
     names = ", ".join(mode.name for mode in modes.modes) or "none"
-    told = f"{modes.current or 'unknown'} of {names}; "
+    text = f"{modes.current or 'unknown'} of {names}; "
     if modes.not_settable:
         fix = "sudo systemctl enable --now jtop, and pip install 'jetson-stats>=7.2,<7.3' into edged's environment"
-        return Finding("warning", "power modes", told + modes.not_settable, fix)
+        return Finding("warning", "power modes", text + modes.not_settable, fix)
     mode = next((mode for mode in modes.modes if wanted is not None and mode.name.lower() == wanted.lower()), None)
     if wanted is not None and mode is None:
         return Finding(
-            "warning", "power modes", f"{told}the profile's mode {wanted} is none of them", "fix the profile"
+            "warning", "power modes", f"{text}the profile's mode {wanted} is not one of them", "correct the profile"
         )
     if mode is not None and mode.needs_reboot:
         return Finding(
-            "warning", "power modes", f"{told}the profile's mode {mode.name} needs a reboot, which edged never does",
+            "warning", "power modes", f"{text}the profile's mode {mode.name} needs a reboot, which edged never does",
             f"sudo nvpmodel -m {mode.id}   asks, and restarts the board at once",
         )  # fmt: skip
-    return Finding("ok", "power modes", f"{told}set through {modes.way}")
+    return Finding("ok", "power modes", f"{text}set through {modes.way}")
 
 
 def gpu_clock(helper: Path) -> Finding:

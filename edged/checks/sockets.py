@@ -1,6 +1,6 @@
 """Sockets, tried for `edged check` without opening any: who holds an endpoint, and could this user open it.
 
-A configuration's bus in, findings out. A live daemon on the endpoint is news, not a fault.
+A configuration's bus in, findings out. A daemon that runs on the endpoint is no fault.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from edged.bus.control import request
 from edged.bus.curve import check_keys
 from edged.bus.endpoint import ipc_path
 from edged.checks.finding import Finding, failed
-from edged.commands.terminal import span
 from edged.config import BusConfig
 from edged.errors import EdgedError
+from edged.terminal import span
 
 
 def try_sockets(bus: BusConfig) -> Generator[Finding, None, bool]:
@@ -92,7 +92,7 @@ def _tcp_holder(endpoint: str) -> str | None:
 
 
 def _daemon(control: str) -> str | None:
-    """Who answers there, in words; None if nobody does."""
+    """The daemon that answers there, in words; None if none does."""
     if not control.startswith("ipc://"):
         return None  # it would ask for keys that are the clients', not ours
     try:

@@ -1,6 +1,6 @@
 """The machine around edged, tried for `edged check`: the service, its user's rights, passwords, JetPack's parts.
 
-A configuration in, findings out, each with the command that fixes it; nothing to say is no finding. Reads files and
+A configuration in, findings out, each with the command that fixes it; what is right gives no finding. Reads files and
 asks systemctl, with a deadline. What belongs to the cameras, the engines or the sensors themselves is tried elsewhere.
 """
 
@@ -68,10 +68,10 @@ def show_unit(unit: str, *properties: str) -> dict[str, str]:
     """What systemd knows of a unit; nothing if it does not answer."""
     command = ["systemctl", "show", unit, *(f"--property={name}" for name in properties)]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=_SYSTEMCTL_S, check=False).stdout
+        printed = subprocess.run(command, capture_output=True, text=True, timeout=_SYSTEMCTL_S, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return {}
-    return dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+    return dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
 
 
 def _readable_by_service(path: Path, config: Config) -> Iterator[Finding]:
@@ -82,7 +82,7 @@ def _readable_by_service(path: Path, config: Config) -> Iterator[Finding]:
         return
     groups = {user.pw_gid} | {group.gr_gid for group in grp.getgrall() if SERVICE_USER in group.gr_mem}
     for file in (*files_of(path), Path(config.bundle) / "manifest.json"):
-        with contextlib.suppress(OSError):  # what is not there is told where it is read
+        with contextlib.suppress(OSError):  # a missing file is reported where it is read
             found = file.stat()
             bit = stat.S_IROTH
             if found.st_uid == user.pw_uid:
@@ -98,16 +98,16 @@ def _readable_by_service(path: Path, config: Config) -> Iterator[Finding]:
 def _passwords(config: Config) -> Iterator[Finding]:
     directory = credentials_directory() or paths.CREDENTIALS_DIR
     if not os.access(directory.parent, os.X_OK) or (directory.exists() and not os.access(directory, os.X_OK)):
-        return  # not for our eyes
+        return  # not readable by this user
     for camera in config.camera:
-        with contextlib.suppress(EdgedError):  # a wrong source is told when it is tried
+        with contextlib.suppress(EdgedError):  # a wrong source is reported when it is tried
             uri = parse(camera.source)
             name = camera.password_credential or f"camera.{camera.name}"
             if uri.user is not None and uri.password is None and not (directory / name).exists():
                 text = "its source names a user, and there is no password for it"
                 yield Finding("warning", f"camera {camera.name}", text, f"sudo edged credential set {name}")
             elif uri.password is not None and camera.password_credential is None:
-                text = "its password stands in the configuration, for everybody who may read that"
+                text = "its password is in the configuration, readable by all who may read that"
                 fix = f"take it out of source, then: sudo edged credential set {name}"
                 yield Finding("warning", f"camera {camera.name}", text, fix)
 

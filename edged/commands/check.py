@@ -1,6 +1,6 @@
 """`edged check`: the whole start without the loop, with the daemon's own parts: what would run, what is missing.
 
-A finding is ok, a warning (edged would run all the same) or failed. Exit 0 if nothing failed, 1 if something did, 2 if
+A finding is ok, a warning (edged would run anyway) or failed. Exit 0 if nothing failed, 1 if something did, 2 if
 the configuration itself is wrong. Runs on the main thread; cameras open in child processes, as they do in the daemon.
 """
 
@@ -22,7 +22,6 @@ from edged.checks.finding import Finding, failed
 from edged.checks.power import try_power
 from edged.checks.sockets import try_sockets
 from edged.checks.system import try_system
-from edged.commands.terminal import console, progress
 from edged.config import Config, Limits, default_path, effective_toml, load
 from edged.config_schema import json_schema
 from edged.engines.bundle import Bundle, load_bundle
@@ -32,8 +31,10 @@ from edged.governor.governor import Governor
 from edged.governor.messages import BudgetChanged, Sensed, Workload
 from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, what_is_known
 from edged.loop.governor_client import budget_of
+from edged.loop.sensor_feed import battery_of
 from edged.power.host_paths import HERE
 from edged.power.provider import Sample
+from edged.terminal import console, progress
 from edged.vision.decoder import make_decoder
 
 _STYLES: Final = {"ok": "green", "warning": "yellow", "failed": "bold red"}
@@ -97,16 +98,16 @@ def check(path: Path, config: Config) -> Iterator[Finding]:
 def _profiles(path: Path, config: Config) -> Generator[Finding, None, tuple[Limits, str | None]]:
     """Returns the limits with the profile that the configuration names, and its power mode; every other profile is read
     as well."""
-    limits, mode, told = config.limits, None, "the configuration's own limits"
+    limits, mode, source = config.limits, None, "the configuration's own limits"
     if config.profile is not None:
         try:
             profile = profiles.find(config.profile, path)
-            limits, mode, told = profile.apply(limits), profile.mode, f"{profile.name} ({profile.path})"
+            limits, mode, source = profile.apply(limits), profile.mode, f"{profile.name} ({profile.path})"
         except EdgedError as error:
             yield failed("profile", error)
     found = profiles.find_all(path)
     usable = ", ".join(name for name, one in found if not isinstance(one, EdgedError))
-    yield Finding("ok", "profile", f"starts with {told}; there are {usable}")
+    yield Finding("ok", "profile", f"starts with {source}; there are {usable}")
     for name, one in found:
         if isinstance(one, EdgedError) and name != config.profile:
             yield Finding("warning", f"profile {name}", str(one), "fix it, or remove it")
@@ -122,8 +123,8 @@ def _bundle(config: Config, mode: str | None) -> Generator[Finding, None, Device
         yield failed("bundle", error)
         return None
     manifest = bundle.manifest
-    told = f"{manifest.name}, {manifest.task}, {len(manifest.labels)} classes, {len(manifest.variants)} variants"
-    yield Finding("ok", "bundle", f"{bundle.directory}: {told}")
+    about = f"{manifest.name}, {manifest.task}, {len(manifest.labels)} classes, {len(manifest.variants)} variants"
+    yield Finding("ok", "bundle", f"{bundle.directory}: {about}")
     try:
         with progress("loading and warming the engines"), Pool.open(bundle, config.engine) as pool:
             variants, device = pool.variants, pool.device
@@ -134,10 +135,23 @@ def _bundle(config: Config, mode: str | None) -> Generator[Finding, None, Device
         yield failed("engines", error)
         return None
     yield from (_variant(bundle, variant, device) for variant in variants)
-    if known.refused is not None:
-        text = f"the device profile is not used: {known.refused.message}"
-        yield Finding("warning", "device profile", text, known.refused.hint)
+    if config.power.provider != "simulated":
+        yield _device_profile(known, config)
     return known
+
+
+def _device_profile(known: DeviceInfo, config: Config) -> Finding:
+    subject = "device profile"
+    if known.refused is not None:
+        return Finding("warning", subject, f"not used: {known.refused.message}", known.refused.hint)
+    if (profile := known.profile) is None:
+        text = "none of this device: the governor starts from the warm-up's latencies and learns power and heat"
+        return Finding("ok", subject, text, f"for a better start: edged-calibrate profile {config.bundle}")
+    batches, clocks = max(run.batch for run in profile.runs), max(1, len(profile.clocks_mhz))
+    heat = "with" if profile.thermal is not None else "without"
+    mode = f", power mode {profile.power_mode}" if profile.power_mode else ""
+    text = f"{profile.device}, {profile.runtime}{mode}: batches to {batches}, {clocks} clock{'s' if clocks > 1 else ''}"
+    return Finding("ok", subject, f"{text}, {heat} thermal constants")
 
 
 def _limits(limits: Limits, known: DeviceInfo, tried: list[Tried], sample: Sample | None) -> Iterator[Finding]:
@@ -147,19 +161,27 @@ def _limits(limits: Limits, known: DeviceInfo, tried: list[Tried], sample: Sampl
     load = Workload(len(live), sum(camera.fps or 0.0 for camera in live))
     budget = budget_of(limits)
     try:
-        # a second ago: a reading of the very moment of the start says nothing of the time before it, and is not taken
+        # a second ago: a reading of the moment of the start is not of the time before it, and is not used
         governor = Governor(known.variants, budget, now_ns - clock.NS_PER_S, known.device)
         governor.observe(load, now_ns)
         if sample is not None:
-            said = Sensed(sample.power_w, sample.temperature_c, power_estimated=sample.power_estimated)
-            governor.observe(said, now_ns)
-        decision = governor.observe(BudgetChanged(budget), now_ns)  # has it say what it thinks of that load
+            governor.observe(
+                Sensed(
+                    sample.power_w,
+                    sample.temperature_c,
+                    power_estimated=sample.power_estimated,
+                    battery=battery_of(sample),
+                ),
+                now_ns,
+            )
+        decision = governor.observe(BudgetChanged(budget), now_ns)  # decides on that load
     except EdgedError as error:
         yield failed("limits", error)
         return
     fits = any(other.fits for other in decision.alternatives if other.variant == decision.variant)
     fix = "" if fits else "raise deadline_ms, lower the cameras' fps, or use a faster bundle"
-    yield Finding("ok" if fits else "warning", "limits", f"would run {decision.reason}", fix)
+    reason = decision.reason.replace(f"{decision.variant} runs next", decision.variant, 1)
+    yield Finding("ok" if fits else "warning", "limits", f"would run {reason}", fix)
     for sentence in decision.unenforceable:
         yield Finding("warning", "limits", sentence, _UNHELD_FIX)
 

@@ -7,8 +7,9 @@ import json
 import math
 from typing import Any, Final
 
-from edged.commands.terminal import ask, printable, progress
+from edged.commands.daemon_requests import ask
 from edged.errors import UsageError
+from edged.terminal import printable, progress
 
 MODES_TIMEOUT_S: Final = 18.0
 """A board takes about ten seconds to change its power mode."""
@@ -24,6 +25,9 @@ def run(arguments: argparse.Namespace) -> int:
             variant = None if arguments.variant == "none" else arguments.variant
             reply = ask(arguments, "pin", variant=variant)
             lines = [f"{variant} is pinned" if variant else "the governor chooses again"]
+        case "trigger":
+            reply = ask(arguments, "trigger", camera=arguments.camera)
+            lines = [f"the motion gate of camera {arguments.camera} is open for 10 s"]
         case "profile":
             reply, lines = _profile(arguments)
         case "reload":

@@ -1,6 +1,6 @@
-"""`edged doctor`: the hardware self-test. Builds nothing up and changes nothing; stop the daemon first, for the times.
+"""`edged doctor`: the hardware self-test. It changes nothing; stop the daemon first, so that the times are right.
 
-Exit 0 if nothing failed, 1 if something did. What could not be tested says what is missing for it.
+Exit 0 if nothing failed, 1 if something did. What could not be tested names what it lacks.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from edged.checks.finding import Figures, Finding, failed
 from edged.checks.gpu import gpu
 from edged.checks.open_questions import open_questions
 from edged.checks.power import gpu_clock, power_modes
-from edged.commands.terminal import console, printable, progress
 from edged.config import Config, PowerConfig, default_path, load
 from edged.engines.bundle import load_bundle
 from edged.errors import EdgedError, UsageError
 from edged.loop.device_info import mode_in_force
 from edged.power.host_paths import HERE, HostPaths
+from edged.terminal import console, printable, progress
 
 DEMO: Final = Path(__file__).parent.parent / "bundles" / "demo"
 _UNITS: Final = {"ms": "ms", "us": "us", "w": "W", "c": "C", "mhz": "MHz", "mib": "MiB", "db": "dB", "percent": "%"}
@@ -89,10 +89,10 @@ def _json(finding: Finding) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _config(given: str | None) -> Config | None:
+def _config(named: str | None) -> Config | None:
     """The configuration, if there is one: a self-test must work before anything is configured."""
-    path = default_path(given)
-    if given is None and not path.exists():
+    path = default_path(named)
+    if named is None and not path.exists():
         return None
     return load(path)
 
@@ -127,8 +127,8 @@ def figures(found: Figures) -> list[str]:
         _figure(name, value) for name, value in known.items() if not (isinstance(value, str) and len(value) > SENTENCE)
     ]
     unknown = [_split(name)[0] for name, value in found.items() if value is None]
-    told = [", ".join(short)] if short else []
-    return told + sentences + ([f"unknown or not there: {', '.join(unknown)}"] if unknown else [])
+    figures_line = [", ".join(short)] if short else []
+    return figures_line + sentences + ([f"unknown or not there: {', '.join(unknown)}"] if unknown else [])
 
 
 def _figure(name: str, value: float | int | str) -> str:
@@ -139,7 +139,7 @@ def _figure(name: str, value: float | int | str) -> str:
 
 def _split(name: str) -> tuple[str, str]:
     """(the label, its unit)"""
-    return next(((name[: -len(u) - 1], told) for u, told in _UNITS.items() if name.endswith(f"_{u}")), (name, ""))
+    return next(((name[: -len(u) - 1], unit) for u, unit in _UNITS.items() if name.endswith(f"_{u}")), (name, ""))
 
 
 def _write(path: Path, report: str) -> None:

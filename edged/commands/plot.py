@@ -235,9 +235,16 @@ def _count(edges: Array, events: list[tuple[float, int]]) -> Array:
 
 def _legend(axes: Axes, ncols: int = 4) -> None:
     axes.legend(
-        loc="lower right", bbox_to_anchor=(1.0, 0.985), ncols=ncols, frameon=False, fontsize=8, handlelength=1.4,
-        columnspacing=1.2, borderaxespad=0.2, borderpad=0.1,
-    )  # fmt: skip
+        loc="lower right",
+        bbox_to_anchor=(1.0, 0.985),
+        ncols=ncols,
+        frameon=False,
+        fontsize=8,
+        handlelength=1.4,
+        columnspacing=1.2,
+        borderaxespad=0.2,
+        borderpad=0.1,
+    )
 
 
 def _nothing(axes: Axes, why: str) -> None:

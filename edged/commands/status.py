@@ -16,12 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from edged import clock
-from edged.bus.schema import Battery, ClockControl, Decision, ProfileMode, Recording, State, Status, Telemetry
+from edged.bus.schema import Battery, ClockControl, Decision, Gate, ProfileMode, Recording, State, Status, Telemetry
 from edged.commands import guard_view
-from edged.commands.terminal import ask, causes, console, fitting_table, number, printable, progress, span
+from edged.commands.daemon_requests import ask
 from edged.commands.why import BOUNDS, consequences
 from edged.errors import EdgedError
 from edged.frames.ring import StreamFigures
+from edged.terminal import causes, console, fitting_table, number, printable, progress, span
 
 WAIT_S = 3.0
 BUDGETS = {"deadline": "on time", "power": "mean power", "energy": "energy", "frame_rate": "frames run"}
@@ -153,12 +154,22 @@ def _cameras(out: Console, state: State, before: State) -> Table:
                 causes(camera.drops),
                 str(camera.reconnects),
                 _age(camera.last_frame_age_ms),
-                Text(_reason(camera)),
+                Text(_reason(camera) if camera.gate is None else _gate(camera.gate)),
             )
         )
     columns = "camera", "state", ">fps", ">captured", ">results", "dropped", ">reconnects", ">last frame", "reason"
     expendable = "last frame", "reconnects", "captured", "results", "dropped", "fps"
     return fitting_table(out, columns, rows, wraps={"dropped": 14, "reason": 22}, expendable=expendable)
+
+
+def _gate(gate: Gate) -> str:
+    """`gate: still 81 % of the last hour, saved about 1.9 W`"""
+    if gate.open:
+        return "gate open: it missed objects"
+    still = "no frame yet" if gate.still_share is None else f"still {gate.still_share:.0%} of the last hour"
+    saved = "" if gate.saved_w is None else f", saved about {gate.saved_w:.2g} W"
+    missed = "" if gate.missed_high is None or gate.missed_high > 0.5 else f"; misses at most {gate.missed_high:.0%}"
+    return f"gate: {still}{saved}{missed}"
 
 
 def _age(ms: float | None) -> str:
@@ -226,7 +237,7 @@ def device(sample: Telemetry | None) -> list[str]:
         f"{number(sample.temperature_c, 1, ' C')}"
     )
     if sample.energy_j is not None:
-        gap = f" and what {span(sample.energy_gap_s)} took, not measured" if sample.energy_gap_s else ""
+        gap = f", without {span(sample.energy_gap_s)} not measured" if sample.energy_gap_s >= 1 else ""
         whole += f", used {_energy(sample.energy_j)}{gap}"
     lines = [whole]
     if (battery := sample.battery) is not None:

@@ -15,6 +15,7 @@ import msgspec
 from edged.bus.client import Client
 from edged.bus.schema import (
     TOPICS,
+    ClassMap,
     Decision,
     Detection,
     Event,
@@ -26,9 +27,10 @@ from edged.bus.schema import (
     Track,
     topic_of,
 )
-from edged.commands.terminal import at, causes, curve_of, number, printable, span
+from edged.commands.daemon_requests import curve_of
 from edged.errors import UsageError
 from edged.paths import find_results_endpoint
+from edged.terminal import at, causes, number, printable, span
 
 SILENCE_S = 3.0
 """`state` is published once a second, so after this silence there is no daemon."""
@@ -111,6 +113,11 @@ def _result(message: Result) -> str:
         objects = message.detections
         seen = f"{len(objects)} object{'' if len(objects) == 1 else 's'}"
         listed = ", ".join(_object(o) for o in sorted(objects, key=lambda o: -o.score))
+    elif isinstance(message.class_map, ClassMap):
+        ids = set(message.class_map.runs[::2])
+        seen, listed = f"class map {message.class_map.columns}x{message.class_map.rows}", f"{len(ids)} classes"
+    elif isinstance(message.embedding, list):
+        seen, listed = f"embedding of {len(message.embedding)} numbers", ""
     else:
         classes = message.classes if isinstance(message.classes, list) else []
         seen, listed = "classes", ", ".join(f"{c.label} {c.score:.2f}" for c in classes)

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edged.bus.schema import Alternative, Decision, Number
-from edged.commands.terminal import ask, at, console, number, span
+from edged.commands.daemon_requests import ask
+from edged.terminal import at, console, number, span
 
 _MOST = 1000
 
@@ -27,11 +28,11 @@ BOUNDS = {
     "none": "no limit binds",
 }
 YIELDS = {
-    "heat": "the temperature limit gives way: the device is hotter than it even when idle",
-    "deadline": "the deadline gives way: frames are late",
-    "power": "the power limit gives way",
-    "energy": "the energy that must last gives way",
-    "accuracy": "the accuracy floor gives way: no variant that works reaches it",
+    "heat": "the temperature limit is exceeded: the device is hotter even when idle",
+    "deadline": "the deadline is relaxed: frames are late",
+    "power": "the power limit is relaxed",
+    "energy": "the energy limit is relaxed",
+    "accuracy": "the accuracy floor is relaxed: no working variant reaches it",
 }
 
 
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def show(out: Console, decision: Decision) -> None:
-    """One decision: what ran, why, what gives way, how every variant stood, and the numbers used."""
+    """One decision: what ran, why, what is relaxed, how every variant stood, and the numbers used."""
     batch = f", batches of up to {decision.max_batch}" if decision.max_batch > 1 else ""
     bound = BOUNDS.get(decision.bound, decision.bound)
     head = Text.assemble(at(decision.t_publish), "  ", (decision.variant, "bold"), f"  {bound}{batch}")
@@ -65,10 +66,10 @@ def show(out: Console, decision: Decision) -> None:
 
 def consequences(decision: Decision) -> list[str]:
     """What follows from the decision beside the variant, one sentence each."""
-    told = [YIELDS.get(what, f"{what} gives way") for what in decision.yielded if what != "frame_rate"]
+    told = [YIELDS.get(what, f"{what} is relaxed") for what in decision.yielded if what != "frame_rate"]
     if "frame_rate" in decision.yielded:
         share = f": about {decision.frame_share:.0%} of the frames are run" if decision.frame_share < 1 else ""
-        told.insert(0, f"the frame rate gives way{share}")
+        told.insert(0, f"the frame rate is reduced{share}")
     told += decision.unheld
     if decision.clock_mhz is not None:
         told.append(f"the clock may go up to {decision.clock_mhz:g} MHz")

@@ -163,7 +163,7 @@ def _check_names(file: Path, manifest: Manifest) -> None:
     names = [variant.name for variant in manifest.variants]
     _check_unique(file, "variants[].name", names)
     if manifest.reference not in names:
-        _refuse(file, "reference", f"{manifest.reference!r} is none of the variants ({', '.join(names)})")
+        _refuse(file, "reference", f"{manifest.reference!r} is not one of the variants ({', '.join(names)})")
     for index, variant in enumerate(manifest.variants):
         _check_unique(file, f"variants[{index}].files[] (runtime/arch)", [_place(entry) for entry in variant.files])
         for number, entry in enumerate(variant.files):

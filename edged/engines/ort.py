@@ -28,7 +28,7 @@ _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16
 _ALIGNMENT = 64  # one cache line, and what the widest vector loads want
 _MAX_OUTPUT_BYTES = 64 << 20  # of one frame
 FATAL: Final = 4
-"""ONNX Runtime's log level: its errors come back as exceptions and are told once, by us."""
+"""ONNX Runtime's log level: its errors arrive as exceptions, which edged reports once."""
 _WHERE_IT_FAILED = re.compile(r"(\[ONNXRuntimeError\] : \d+ : \w+ : )?(/\S+:\d+ .*?\) )?")
 _CUDA_FAILURE = re.compile(r"CUDA failure \d+: [^;\n]*[^;\s]")
 EXPORT: Final = "export the model again as the manifest declares it, or fix the manifest"
@@ -204,7 +204,7 @@ def _check_node(node: Any, file: str, role: str, spec: TensorSpec, dtypes: tuple
 
 
 def probe(session: ort.InferenceSession, file: str, tensors: ModelTensors, options: Any) -> tuple[TensorSpec, ...]:
-    """One run of one frame: what the outputs really are, whatever the graph declares. Their memory follows from it."""
+    """One run of one frame: the actual outputs, since the declared ones may differ. Their memory follows from it."""
     names = [spec.name for spec in tensors.outputs]
     picture = np.zeros((1, *tensors.image.shape), tensors.image.dtype)
     try:

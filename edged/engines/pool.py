@@ -196,7 +196,7 @@ class Pool:
             return self.collect(lane)
 
     def retire(self, name: str, why: str) -> str:
-        """Never run `name` again; returns what is active now. A retired active variant gives way to the fastest one
+        """Never run `name` again; returns what is active now. A retired active variant is replaced by the fastest one
         left, until the governor decides. EdgedError if none is left. Its memory is freed in `close`, not here."""
         self._variants[name] = replace(self._variants[name], refused=why)
         usable = self._usable()

@@ -147,9 +147,14 @@ class TrtEngine(GpuEngine):
     """One plan, with a context and a graph per lane and batch size, made when that is first run: while warming."""
 
     def __init__(
-        self, engine: trt.ICudaEngine, said: Any, file: str, image: TensorSpec, outputs: tuple[TensorSpec, ...],
+        self,
+        engine: trt.ICudaEngine,
+        said: Any,
+        file: str,
+        image: TensorSpec,
+        outputs: tuple[TensorSpec, ...],
         memory: PlanMemory,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(image, outputs, memory)
         self.memory_bytes: int | None = engine.device_memory_size_v2
         self._engine, self._log, self._file, self._plans = engine, said, file, memory
@@ -205,9 +210,13 @@ class _Slot:
     """One batch size on one lane. A context belongs to its graph: changing it afterwards is undefined."""
 
     def __init__(
-        self, context: trt.IExecutionContext, gpu: Gpu, copies: tuple[tuple[int, int, int], ...], outputs: Outputs,
+        self,
+        context: trt.IExecutionContext,
+        gpu: Gpu,
+        copies: tuple[tuple[int, int, int], ...],
+        outputs: Outputs,
         failed: Callable[[str], EdgedError],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.outputs = outputs
         self._context, self._gpu, self._copies, self._failed = context, gpu, copies, failed
         self._graph: Graph | None = None

@@ -54,6 +54,9 @@ class CameraSession:
         self._orphan: Frame | None = None  # the last frame of the ring before, if it was not handed on yet
         self._generation = 0
         self._paced = True
+        self.still_since_ns: int | None = None
+        """while the camera gives only frames in which nothing moves: since when"""
+        self._gate = False
         self._awaited: int | None = None  # the frame of an unpaced source that was handed on and not taken yet
         self.machine, actions = life.start(config.name, now_ns, _slowest_ns(config))
         self._carry_out(actions, now_ns)
@@ -84,13 +87,30 @@ class CameraSession:
             if action is life.Action.KILL:
                 self.stop()
             elif action is life.Action.SPAWN:
-                request = child_protocol.StartRequest(self.config, self._next_frame(), self._hooks.credentials)
+                request = child_protocol.StartRequest(
+                    self.config, self._next_frame(), self._hooks.credentials, self._gate
+                )
                 try:
                     self.child = self._hooks.start(self.config.name, request)
                 except EdgedError as error:
                     self.apply(life.ChildFailed(str(error)), now_ns)
             else:
                 self._hooks.report(self.config.name)
+
+    def set_gate(self, on: bool) -> None:
+        """Turn the motion gate on or off."""
+        if on != self._gate:
+            self._gate = on
+            self._order(child_protocol.GATE_ON if on else child_protocol.GATE_OFF)
+            self.still_since_ns = None
+
+    def trigger(self) -> None:
+        """Open the motion gate for some seconds."""
+        self._order(child_protocol.TRIGGER)
+
+    def _order(self, packet: bytes) -> None:
+        if self.child is not None:
+            self.child.send(packet)
 
     # ---- its child -----------------------------------------------------------------------------------------------
 
@@ -121,7 +141,9 @@ class CameraSession:
             self.apply(life.CorruptSeen(), now_ns)
         if moved.frames:
             self.apply(life.FrameSeen(), now_ns)
-        if moved.rate or self._waits_for_us():
+        if moved.still and self.still_since_ns is None:
+            self.still_since_ns = now_ns
+        if moved.rate or moved.still or self._waits_for_us():
             self.apply(life.Alive(), now_ns)
 
     def tick(self, now_ns: int) -> None:
@@ -180,6 +202,8 @@ class CameraSession:
             raise GarbageError(f"frame {frame.frame} of {frame.mono_capture_ns} cannot be")
         self.counters.hand(frame.seq // 2)
         self.last = frame
+        if not frame.still:
+            self.still_since_ns = None
         return frame
 
     def _least_frame(self) -> int:

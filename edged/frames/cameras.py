@@ -24,7 +24,7 @@ How to use it, all from one thread::
 from __future__ import annotations
 
 import selectors
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -83,6 +83,8 @@ class CameraStatus:
     drops: dict[str, int]
     reconnects: int
     last_frame_age_ms: float | None
+    still_since_s: float | None
+    """for so long nothing has moved, by the motion gate"""
     stream: StreamFigures | None
 
 
@@ -115,6 +117,7 @@ class Cameras:
         self._dying: list[Child] = []
         credentials = credentials_directory()
         self._names = RingNames(instance, locks or make_private(runtime_dir()))
+        self._forkserver.warm_up()
         self._hooks = Hooks(
             self._start, self._stop, report, self._names.name, str(credentials) if credentials else None
         )
@@ -215,6 +218,7 @@ class Cameras:
         """Raises KeyError for a camera that is not configured."""
         session = self._sessions[camera]
         machine, counters, last = session.machine, session.counters, session.last
+        still_ns = session.still_since_ns
         return CameraStatus(
             camera=camera,
             state=_STATES[type(machine.state)],
@@ -229,8 +233,18 @@ class Cameras:
             drops={cause: n for cause, n in counters.drops.items() if n},
             reconnects=machine.reconnects,
             last_frame_age_ms=(now_ns - last.mono_capture_ns) / clock.NS_PER_MS if last else None,
+            still_since_s=None if still_ns is None else (now_ns - still_ns) / clock.NS_PER_S,
             stream=session.stream_figures(),
         )
+
+    def set_gate(self, open_cameras: Collection[str], on: bool) -> None:
+        """The motion gate of every camera, off for `open_cameras` in any case."""
+        for name, session in self._sessions.items():
+            session.set_gate(on and name not in open_cameras)
+
+    def trigger(self, camera: str) -> None:
+        """Something outside saw motion: its gate opens for some seconds. KeyError for an unknown camera."""
+        self._sessions[camera].trigger()
 
     def names(self) -> list[str]:
         """The configured cameras, in order."""
@@ -242,7 +256,7 @@ class Cameras:
         return ring.name if ring is not None else ""
 
     def close(self) -> None:
-        """Kill the children (within a second) and remove the rings. The counts can still be asked for."""
+        """Kill the children (within a second) and remove the rings. The counts can still be read."""
         for session in self._sessions.values():
             session.stop()
         until_ns = clock.mono_ns() + _CLOSE_MS * clock.NS_PER_MS

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from edged import clock
 from edged.errors import EdgedError, UsageError
 from edged.frames import child_protocol
+from edged.frames.motion_gate import MotionGate, Verdict
 from edged.frames.prctl import keep_out_of_core_dumps
 from edged.frames.ring import RingWriter
 from edged.frames.source import open_source
@@ -60,7 +61,9 @@ class _Capture:
         self._index = request.first_frame - 1
         self._limit = _RateLimit(request.camera.fps)
         self._credits = 1
-        self._rate = self._corrupt = self._frozen = 0
+        self._rate = self._corrupt = self._frozen = self._still = 0
+        self._gate = MotionGate(request.camera.motion)
+        self._gate.enabled = request.gate
         self._meter = StreamMeter()
 
     # ---- the loop ------------------------------------------------------------------------------------------------
@@ -85,13 +88,13 @@ class _Capture:
             else:
                 self._write(source, ring, grabbed)
                 continue
-            ring.count(self._rate, self._corrupt, self._frozen)
+            self._count(ring)
             self._wait(0)
         self._send_line(child_protocol.Line(ended=True))
         source.close()
 
     def _write(self, source: Source, ring: RingWriter, grabbed: Grabbed) -> None:
-        """Draw the frame into the ring ahead of its time, then publish it when it is due, unless it is frozen."""
+        """Draw the frame into the ring ahead of its time, then publish it when due, unless it is frozen or still."""
         paced = source.info.paced
         picture = ring.begin()
         source.retrieve(picture)
@@ -99,15 +102,24 @@ class _Capture:
             self._wait(grabbed.mono_ns)
             if _is_frozen(picture, ring, source.info):
                 self._frozen += 1
-                ring.count(self._rate, self._corrupt, self._frozen)
+                self._count(ring)
                 self._notify()
                 return
-        else:
+        verdict = self._gate.judge(luma_of(picture, source.info), grabbed.mono_ns / clock.NS_PER_S)
+        if verdict is Verdict.STILL:
+            self._still += 1
+            self._count(ring)
+            self._notify()
+            return
+        if not paced:
             self._await_credit()
         mono_ns = grabbed.mono_ns if paced else clock.mono_ns()
         wall_ns = grabbed.wall_ns or clock.wall_ns() - (clock.mono_ns() - mono_ns)
-        ring.commit(self._index, wall_ns, mono_ns, grabbed.clock)
+        ring.commit(self._index, wall_ns, mono_ns, grabbed.clock, still=verdict is Verdict.KEEP_ALIVE)
         self._notify()
+
+    def _count(self, ring: RingWriter) -> None:
+        ring.count(self._rate, self._corrupt, self._frozen, self._still)
 
     # ---- the daemon ----------------------------------------------------------------------------------------------
 
@@ -121,8 +133,9 @@ class _Capture:
         while clock.mono_ns() < until_ns:
             if self._poll.poll(100):
                 packet = self._receive()
-                if packet not in (b"", child_protocol.CREDIT):
-                    self._rate = self._corrupt = self._frozen = 0
+                self._obey(packet)
+                if packet.startswith(b"{"):
+                    self._rate = self._corrupt = self._frozen = self._still = 0
                     return RingWriter(msgspec.json.decode(packet, type=child_protocol.RingLine).ring)
         raise EdgedError(f"the daemon named no ring within {_ANSWER_S:.0f} s")
 
@@ -132,7 +145,7 @@ class _Capture:
             left_ns = max(0, until_ns - clock.mono_ns())
             # select knows microseconds; poll, with its whole milliseconds, would need a second sleep for the rest
             if select.select([self._link], [], [], left_ns / clock.NS_PER_S)[0]:
-                self._take_credit()
+                self._take_packet()
             elif left_ns == 0:
                 return
 
@@ -140,12 +153,22 @@ class _Capture:
         """Wait until the daemon has taken the frame before. It may take its time; it may not disappear."""
         while self._credits == 0:
             if self._poll.poll(1000):
-                self._take_credit()
+                self._take_packet()
         self._credits -= 1
 
-    def _take_credit(self) -> None:
-        if self._receive() == child_protocol.CREDIT:
+    def _take_packet(self) -> None:
+        packet = self._receive()
+        if packet == child_protocol.CREDIT:
             self._credits = min(self._credits + 1, 1)
+        else:
+            self._obey(packet)
+
+    def _obey(self, packet: bytes) -> None:
+        """What the daemon wants of the motion gate."""
+        if packet in (child_protocol.GATE_ON, child_protocol.GATE_OFF):
+            self._gate.enabled = packet == child_protocol.GATE_ON
+        elif packet == child_protocol.TRIGGER:
+            self._gate.trigger(clock.mono_ns() / clock.NS_PER_S)
 
     def _receive(self) -> bytes:
         try:
@@ -244,3 +267,8 @@ def _is_frozen(picture: NDArray[np.uint8], ring: RingWriter, info: SourceInfo) -
     rows = info.height if info.format.is_nv12 else None
     now, before = picture[:rows], previous[:rows]
     return np.array_equal(now[::_ROW_STEP], before[::_ROW_STEP]) and np.array_equal(now, before)
+
+
+def luma_of(picture: NDArray[np.uint8], info: SourceInfo) -> NDArray[np.uint8]:
+    """The brightness [height, width]: of NV12 its own rows, of BGR the green, which makes most of it."""
+    return picture[: info.height] if info.format.is_nv12 else picture[:, :, 1]

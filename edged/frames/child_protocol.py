@@ -2,7 +2,8 @@
 
 Child to daemon: HELLO with the child's pidfd attached, then JSON lines (Line), and a NOTIFY for each frame: the ring
 holds something new, a frame or the count of one that was frozen.
-Daemon to child: a ring's name (RingLine) after each `opened`, and CREDIT bytes for an unpaced source. The child decodes
+Daemon to child: a ring's name (RingLine) after each `opened`, CREDIT bytes for an unpaced source, and what the motion
+gate is to do: GATE_ON, GATE_OFF, TRIGGER (open for some seconds). The child decodes
 untrusted video, so the daemon believes nothing that does not fit these types. Pure data.
 """
 
@@ -17,6 +18,9 @@ from edged.config import CameraConfig
 HELLO: Final = b"H"
 NOTIFY: Final = b"B"
 CREDIT: Final = b"C"
+GATE_ON: Final = b"G"
+GATE_OFF: Final = b"O"
+TRIGGER: Final = b"T"
 MAX_PACKET: Final = 4096
 MAX_REASON: Final = 400
 
@@ -24,11 +28,13 @@ _Side = Annotated[int, Meta(ge=2, le=8192)]
 
 
 class StartRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a child gets at its start. `credentials` is the directory of systemd's credentials."""
+    """What a child gets at its start. `credentials` is the directory of systemd's credentials; `gate`: whether the
+    motion gate is on."""
 
     camera: CameraConfig
     first_frame: int
     credentials: str | None
+    gate: bool = False
 
 
 class OpenedLine(Struct, frozen=True, forbid_unknown_fields=True):

@@ -57,6 +57,11 @@ class ForkServer:
         self._warm = False
         self._hung: subprocess.Popen[bytes] | None = None
 
+    def warm_up(self) -> None:
+        """Have the server load its libraries before the first request. A failure is left to that request."""
+        with contextlib.suppress(OSError):
+            self._ensure()
+
     def start(self, request: StartRequest) -> socket.socket:
         """Have a child started; returns the daemon's end of its socket pair, non-blocking. Raises EdgedError."""
         try:
@@ -78,7 +83,7 @@ class ForkServer:
         try:
             socket.send_fds(self._ensure(), [packet], [descriptor], socket.MSG_NOSIGNAL)
         except ConnectionError:
-            self.close()
+            self._end()
             socket.send_fds(self._ensure(), [packet], [descriptor], socket.MSG_NOSIGNAL)
         self._unanswered.append(clock.mono_ns())
 
@@ -101,7 +106,7 @@ class ForkServer:
     def _ensure(self) -> socket.socket:
         if self._link is not None and self._process is not None and self._process.poll() is None:
             return self._link
-        self.close()
+        self._end()
         self._unanswered.clear()
         self._warm = False
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -118,11 +123,15 @@ class ForkServer:
 
     def close(self) -> None:
         """End the fork server; children that still run are killed with it."""
+        self._end()
+        _kill(self._hung)
+        self._hung = None
+
+    def _end(self) -> None:
         if self._link is not None:
             self._link.close()
         _kill(self._process)
-        _kill(self._hung)
-        self._link = self._process = self._hung = None
+        self._link = self._process = None
 
 
 def _kill(process: subprocess.Popen[bytes] | None) -> None:
@@ -141,10 +150,10 @@ def serve() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; the daemon watches its own sockets
     die_with_parent()
     from edged.frames import capture
-    from edged.frames.sources import ffmpeg, http, rtsp, scene
+    from edged.frames.sources import file, http, network, rtsp, scene
     from edged.frames.video import view
 
-    del ffmpeg, http, rtsp, scene, view  # loaded for the children's sake
+    del file, http, network, rtsp, scene, view  # loaded for the children's sake
     gc.collect()
     gc.freeze()  # keeps the collector from writing to, and so unsharing, the pages of what is loaded
     while True:

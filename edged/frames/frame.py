@@ -32,19 +32,19 @@ class PixelFormat(IntEnum):
 
 
 DropCause = Literal[
-    "superseded", "late", "overload", "budget", "torn", "frozen", "rate", "corrupt", "engine", "shutdown"
+    "superseded", "late", "overload", "budget", "torn", "frozen", "rate", "corrupt", "still", "engine", "shutdown"
 ]
 """Why a captured frame gave no result.
 
 superseded: a newer frame of the same camera came first.   late: it could no longer meet its deadline.
 overload: given up so that heavier or more urgent cameras hold theirs.   budget: skipped by choice, so that power,
 energy or heat hold.   torn: overwritten while being read.   frozen: the same picture as before.   rate: above the
-camera's configured fps.   corrupt: the decoder flagged it.   engine: inference failed.   shutdown: the daemon was
-stopping.
+camera's configured fps.   corrupt: the decoder flagged it.   still: nothing moved in it, and the motion gate is on.
+engine: inference failed.   shutdown: the daemon was stopping.
 """
 
 DROP_CAUSES: tuple[DropCause, ...] = (
-    "superseded", "late", "overload", "budget", "torn", "frozen", "rate", "corrupt", "engine", "shutdown",
+    "superseded", "late", "overload", "budget", "torn", "frozen", "rate", "corrupt", "still", "engine", "shutdown",
 )  # fmt: skip
 
 CaptureClock = Literal["camera", "arrival"]
@@ -57,6 +57,7 @@ class Frame:
 
     `mono_capture_ns` is the arrival on this machine's monotonic clock: ages and deadlines count from it.
     `t_capture_ns` is Unix time by `clock`. `slot` and `seq` find the pixels in the camera's ring.
+    `still`: nothing moved in it; the motion gate let it through to see whether that is so.
     """
 
     camera: str
@@ -69,3 +70,4 @@ class Frame:
     mono_capture_ns: int
     t_capture_ns: int
     clock: CaptureClock
+    still: bool = False

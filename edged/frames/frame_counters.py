@@ -23,6 +23,7 @@ class Moved:
     frozen: bool
     rate: bool
     corrupt: bool
+    still: bool
 
 
 class FrameCounters:
@@ -33,7 +34,7 @@ class FrameCounters:
         self.results = 0
         self.drops: dict[DropCause, int] = dict.fromkeys(DROP_CAUSES, 0)
         self.number = self.handed = 0
-        self._rate = self._corrupt = self._frozen = 0
+        self._rate = self._corrupt = self._frozen = self._still = 0
 
     @property
     def unseen(self) -> bool:
@@ -42,19 +43,26 @@ class FrameCounters:
 
     def new_ring(self) -> None:
         """A new ring counts from zero, but for its frame numbers."""
-        self._rate = self._corrupt = self._frozen = 0
+        self._rate = self._corrupt = self._frozen = self._still = 0
 
-    def look(self, number: int, rate: int, corrupt: int, frozen: int) -> Moved:
+    def look(self, number: int, rate: int, corrupt: int, frozen: int, still: int) -> Moved:
         """Take in a ring's counters. Raises GarbageError and changes nothing if they cannot be."""
-        before = (self.number, self._rate, self._corrupt, self._frozen)
-        now = (number, rate, corrupt, frozen)
+        before = (self.number, self._rate, self._corrupt, self._frozen, self._still)
+        now = (number, rate, corrupt, frozen, still)
         if not all(0 <= new - old <= _MAX_AT_ONCE for old, new in zip(before, now, strict=True)):
             raise GarbageError(f"counters went from {before} to {now}")
         causes: tuple[tuple[DropCause, int], ...] = (
             ("rate", rate - self._rate), ("corrupt", corrupt - self._corrupt), ("frozen", frozen - self._frozen),
+            ("still", still - self._still),
         )  # fmt: skip
-        moved = Moved(number > self.number, frozen > self._frozen, rate > self._rate, corrupt > self._corrupt)
-        self.number, self._rate, self._corrupt, self._frozen = now
+        moved = Moved(
+            number > self.number,
+            frozen > self._frozen,
+            rate > self._rate,
+            corrupt > self._corrupt,
+            still > self._still,
+        )
+        self.number, self._rate, self._corrupt, self._frozen, self._still = now
         for cause, n in causes:
             self.captured += n
             self.drops[cause] += n

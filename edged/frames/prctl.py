@@ -16,7 +16,7 @@ def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
 
 
 def keep_out_of_core_dumps() -> None:
-    """This process is about to know a password: no core dump of it is written, whatever ends it."""
+    """This process is about to know a password: no core dump of it is written."""
     _prctl(_PR_SET_DUMPABLE, 0)
 
 

@@ -30,17 +30,18 @@ SLOTS: Final = 4
 MAX_SIDE: Final = 8192
 
 _MAGIC: Final = int.from_bytes(b"EDGEDRNG", "little")
-_LAYOUT: Final = 2
+_LAYOUT: Final = 3
 _PAGE: Final = 4096
 # Words of the header. The daemon writes those up to _W_FORMAT, and _W_FIRST; the child the others.
 _W_MAGIC, _W_LAYOUT, _W_SLOTS, _W_SLOT_BYTES, _W_WIDTH, _W_HEIGHT, _W_FORMAT, _W_STRIDE = range(8)
 _W_LATEST, _W_RATE, _W_CORRUPT, _W_FROZEN = range(8, 12)
 _W_FIRST: Final = 12
+_W_STILL: Final = 13
 _W_LOST_PACKETS, _W_DECODE_US, _W_BITRATE, _W_KEYFRAME_MS = range(16, 20)
 # Words of a slot's own header, relative to its first. One cache line each.
 _SLOT_WORDS: Final = 8
 _W_FIRST_SLOT: Final = 24
-_S_SEQ, _S_FRAME, _S_CAPTURE, _S_MONO, _S_CLOCK = range(5)
+_S_SEQ, _S_FRAME, _S_CAPTURE, _S_MONO, _S_CLOCK, _S_STILL = range(6)
 _CLOCKS: Final[tuple[CaptureClock, ...]] = ("arrival", "camera")
 _LIMIT: Final = 1 << 62
 _FIGURE_LIMIT: Final = 1 << 40
@@ -214,7 +215,9 @@ class RingWriter(_Ring):
         _fence()
         return self.slots[slot]
 
-    def commit(self, frame: int, t_capture_ns: int, mono_capture_ns: int, clock: CaptureClock) -> None:
+    def commit(
+        self, frame: int, t_capture_ns: int, mono_capture_ns: int, clock: CaptureClock, still: bool = False
+    ) -> None:
         """The frame begun is whole and the latest."""
         words = self.words
         number = self._number + 1
@@ -223,6 +226,7 @@ class RingWriter(_Ring):
         words[base + _S_CAPTURE] = t_capture_ns
         words[base + _S_MONO] = mono_capture_ns
         words[base + _S_CLOCK] = _CLOCKS.index(clock)
+        words[base + _S_STILL] = still
         _fence()
         words[base + _S_SEQ] = 2 * number
         words[_W_LATEST] = number
@@ -232,9 +236,10 @@ class RingWriter(_Ring):
         """The pixels last committed to this ring."""
         return self.slots[self._number % SLOTS] if self._number > self._first else None
 
-    def count(self, rate: int, corrupt: int, frozen: int) -> None:
+    def count(self, rate: int, corrupt: int, frozen: int, still: int) -> None:
         """How many captured frames were not written, by cause, since the ring was made."""
-        self.words[_W_RATE], self.words[_W_CORRUPT], self.words[_W_FROZEN] = rate, corrupt, frozen
+        words = self.words
+        words[_W_RATE], words[_W_CORRUPT], words[_W_FROZEN], words[_W_STILL] = rate, corrupt, frozen, still
 
     def figures(self, lost_packets: int, decode_us: int, bitrate: int, keyframe_ms: int) -> None:
         """What the stream costs; 0 where that is not known."""
@@ -278,20 +283,22 @@ class RingReader(_Ring):
         seq = words[base + _S_SEQ]
         _fence()
         index, t_capture, mono = words[base + _S_FRAME], words[base + _S_CAPTURE], words[base + _S_MONO]
-        clock = words[base + _S_CLOCK]
+        clock, still = words[base + _S_CLOCK], words[base + _S_STILL]
         _fence()
         if seq != 2 * number or words[base + _S_SEQ] != seq:
             return None
-        if max(index, t_capture, mono) >= _LIMIT or clock >= len(_CLOCKS):
+        if max(index, t_capture, mono) >= _LIMIT or clock >= len(_CLOCKS) or still > 1:
             raise GarbageError(f"frame {index} of {mono} ns, {t_capture} ns on clock {clock}")
         return Frame(
-            self._camera, index, slot, seq, spec.width, spec.height, spec.format, mono, t_capture, _CLOCKS[clock]
-        )
+            self._camera, index, slot, seq, spec.width, spec.height, spec.format, mono, t_capture, _CLOCKS[clock],
+            bool(still),
+        )  # fmt: skip
 
-    def counts(self) -> tuple[int, int, int, int]:
-        """(number of the latest frame, rate, corrupt, frozen) as the child wrote them: to be checked by the caller."""
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """(number of the latest frame, rate, corrupt, frozen, still) as the child wrote them: to be checked by the
+        caller."""
         words = self.words
-        return words[_W_LATEST], words[_W_RATE], words[_W_CORRUPT], words[_W_FROZEN]
+        return words[_W_LATEST], words[_W_RATE], words[_W_CORRUPT], words[_W_FROZEN], words[_W_STILL]
 
     def stream_figures(self) -> StreamFigures | None:
         """What the child measured of its stream; None for garbage."""

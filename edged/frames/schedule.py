@@ -170,7 +170,7 @@ class Scheduler:
 
     def _give_up(self, camera: _Camera, cause: DropCause) -> Drop:
         frame = camera.frame
-        assert frame is not None, "only a camera with a frame is asked to give it up"
+        assert frame is not None, "a camera without a frame has none to give up"
         camera.frame = None
         camera.lost += 1
         self._waiting -= 1

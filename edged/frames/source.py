@@ -52,7 +52,7 @@ def _open(uri: SourceUri, config: CameraConfig, first_frame: int, report: Report
 
             return SceneSource(uri, first_frame)
         case "file":
-            from edged.frames.sources.ffmpeg import FileSource
+            from edged.frames.sources.file import FileSource
 
             return FileSource(uri)
         case "http":
@@ -82,7 +82,7 @@ def _open_rtsp(uri: SourceUri, config: CameraConfig, report: Report) -> Source:
     try:
         return RtspSource(uri, config.transport, _read_s(config), report)
     except UnknownCodecError:
-        from edged.frames.sources.ffmpeg import NetworkSource
+        from edged.frames.sources.network import NetworkSource
 
         return NetworkSource(uri, config.transport, _read_s(config))
 
@@ -110,7 +110,7 @@ def _open_http(uri: SourceUri, config: CameraConfig) -> Source:
     answer.close()
     if config.poll_s is not None:
         raise EdgedError("poll_s is set, and the URL gives no JPEG picture", "remove poll_s")
-    from edged.frames.sources.ffmpeg import NetworkSource
+    from edged.frames.sources.network import NetworkSource
 
     return NetworkSource(uri, config.transport, read_s)
 

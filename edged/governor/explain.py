@@ -190,7 +190,7 @@ def _floor_only(state: State, i: int) -> bool:
 
 
 def _relaxed(state: State, ran: _Ran) -> tuple[Limit, ...]:
-    """What gives way now, in RELAX_ORDER."""
+    """What is relaxed now, in RELAX_ORDER."""
     given: set[Limit] = set()
     for name in state.unenforceable:
         given.add(name)  # type: ignore[arg-type]

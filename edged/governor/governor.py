@@ -7,8 +7,8 @@
     governor.choose(Waiting(...), now_ns)                   before each batch; then observe Skipped, or run it and
                                                             observe BatchDone
 
-When not all limits can be held they give way in RELAX_ORDER, last first. `on_call` gets every call with its answer: a
-recorder's, for replay. All calls come from one thread.
+When not all limits can be held they are relaxed in RELAX_ORDER, last first. `on_call` gets every call with its answer,
+for the recorder. All calls come from one thread.
 """
 
 from __future__ import annotations
@@ -19,34 +19,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from edged.errors import EdgedError, UsageError
-from edged.governor import dispatch, explain, profile
+from edged.governor import dispatch, explain, messages, profile
 from edged.governor import state as states
 from edged.governor.estimators.latency import plausible_ms
-from edged.governor.messages import (
-    Answer,
-    BatchDone,
-    Budget,
-    BudgetChanged,
-    Choice,
-    ClockRange,
-    Decision,
-    Device,
-    Number,
-    Observation,
-    Pinned,
-    Request,
-    Sensed,
-    ShadowDone,
-    Skipped,
-    Start,
-    Tick,
-    Unvetoed,
-    Variant,
-    VariantLost,
-    Vetoed,
-    Waiting,
-    Workload,
-)
+from edged.governor.messages import Answer, Budget, Choice, Decision, Device, Observation, Request, Variant, Waiting
 from edged.governor.planner.replan import REPLAN_S, replan
 from edged.governor.profile import MAX_BATCH
 from edged.governor.state import UNKNOWN, Activity, State
@@ -97,7 +73,7 @@ class Governor:
         self._permit()
         self.state.decision = explain.decide(self.state, 0.0, changed=True)
         if on_call is not None:
-            on_call(now_ns, Start(tuple(variants), budget, device), self.state.decision, self)
+            on_call(now_ns, messages.Start(tuple(variants), budget, device), self.state.decision, self)
 
     @classmethod
     def resumed(cls, state: State, on_call: OnCall | None = None) -> Governor:
@@ -134,7 +110,9 @@ class Governor:
 
     def choose(self, waiting: Waiting, now_ns: int) -> Choice:
         """The next batch of the frames that wait. Report what came of it as BatchDone, or as Skipped."""
-        choice = dispatch.choose(self.state, self._checked(waiting), self.state.seconds(now_ns))
+        checked = self._checked(waiting)
+        self.state.seen_waiting(checked.frames)
+        choice = dispatch.choose(self.state, checked, self.state.seconds(now_ns))
         if self._on_call is not None:
             self._on_call(now_ns, waiting, choice, self)
         return choice
@@ -198,30 +176,26 @@ class Governor:
         current = state.tables.index(state.decision.variant)
         return state.tables.names[current if current is not None and here[current] else here.index(True)]
 
-    def numbers(self, now_ns: int) -> tuple[Number, ...]:
-        """What is estimated and allowed now, as in `Decision.numbers`."""
-        return explain.numbers(self.state, self.state.seconds(now_ns))
-
     # --- observations -------------------------------------------------------------------------------------------------
 
     def _observe(self, observation: Observation, now_s: float) -> Decision:
         state = self.state
         match observation:
-            case BatchDone():
+            case messages.BatchDone():
                 self._batch_done(observation, now_s)
-            case Skipped(frames, late):
+            case messages.Skipped(frames, late):
                 if 0 < frames < 1e6:
                     state.skipped(frames, late)
-            case Sensed():
+            case messages.Sensed():
                 self._sensed(observation, now_s)
-            case Tick():
+            case messages.Tick():
                 self._plan(now_s)
                 decision = explain.decide(state, now_s)
                 state.activity = [*state.activity[1:], Activity([0] * len(state.variants))]
                 return decision
-            case Workload():
+            case messages.Workload():
                 return self._workload(observation, now_s)
-            case ShadowDone(variant, batch):
+            case messages.ShadowDone(variant, batch):
                 i = state.tables.index(variant)
                 if i is not None and 1 <= batch <= MAX_BATCH:
                     state.shadowed(i, batch, now_s)
@@ -230,26 +204,33 @@ class Governor:
         return state.decision
 
     def _change(
-        self, change: BudgetChanged | ClockRange | Pinned | VariantLost | Vetoed | Unvetoed, now_s: float
+        self,
+        change: messages.BudgetChanged
+        | messages.ClockRange
+        | messages.Pinned
+        | messages.VariantLost
+        | messages.Vetoed
+        | messages.Unvetoed,
+        now_s: float,
     ) -> Decision:
         """What may run has changed, or a limit."""
         state = self.state
         match change:
-            case BudgetChanged(budget):
+            case messages.BudgetChanged(budget):
                 self.check(budget)
                 state.adapt(state.variants, budget, state.cameras, now_s)
-            case ClockRange(highest):
+            case messages.ClockRange(highest):
                 state.set_clock_range(highest)
-            case Pinned(variant):
+            case messages.Pinned(variant):
                 state.pinned = None if variant is None else self._pin(variant)
                 state.feedback.reset_lateness()
-            case VariantLost(variant, why):
+            case messages.VariantLost(variant, why):
                 return self._lose(variant, why, now_s)
             case _:
                 return self._veto(change, now_s)
         return self._new_terms(now_s)
 
-    def _batch_done(self, done: BatchDone, now_s: float) -> None:
+    def _batch_done(self, done: messages.BatchDone, now_s: float) -> None:
         state, i = self.state, self.state.tables.index(done.variant)
         if i is None or not 1 <= done.batch <= MAX_BATCH or not plausible_ms(done.service_ms):
             return
@@ -264,7 +245,7 @@ class Governor:
         wait_ms = done.wait_ms if 0 <= done.wait_ms < MAX_MS else state.wait_ms
         state.ran(i, done.batch, done.service_ms / 1000, wait_ms, min(max(0, done.late), done.batch), now_s)
 
-    def _sensed(self, sample: Sensed, now_s: float) -> None:
+    def _sensed(self, sample: messages.Sensed, now_s: float) -> None:
         """A reading of power or temperature on a device without a profile makes the assumed one take its place."""
         state = self.state
         power_w = sample.power_w if sample.power_w is not None and 0 <= sample.power_w <= MAX_W else None
@@ -278,7 +259,7 @@ class Governor:
             state.clock = sample.clock
         state.sensed(sample, power_w, temperature_c, now_s)
 
-    def _workload(self, load: Workload, now_s: float) -> Decision:
+    def _workload(self, load: messages.Workload, now_s: float) -> Decision:
         state = self.state
         cameras = max(1, min(MAX_CAMERAS, load.cameras))
         changed = cameras != state.cameras
@@ -287,18 +268,16 @@ class Governor:
             self._permit()
         if math.isfinite(load.frames_per_s) and load.frames_per_s > 0.01:
             state.offered_s = cameras / load.frames_per_s
-        if 0 < load.mean_weight <= MAX_WEIGHT:
-            state.mean_weight = load.mean_weight
         if not state.planned:
             self._plan(now_s)
         return explain.decide(state, now_s, changed=True) if changed else state.decision
 
     def _checked(self, waiting: Waiting) -> Waiting:
-        """With only plausible values; weights relative to their mean."""
+        """With only plausible values."""
         state, frames = self.state, max(1, waiting.frames)
-        mean, weights = state.mean_weight, waiting.weights
-        if weights:
-            weights = tuple([w / mean if 0 <= w <= MAX_WEIGHT else 1.0 for w in weights])
+        weights = waiting.weights
+        if weights and not 0 <= min(weights) <= max(weights) <= MAX_WEIGHT:
+            weights = tuple([w if 0 <= w <= MAX_WEIGHT else 1.0 for w in weights])
         clock = waiting.clock
         return Waiting(
             frames,
@@ -365,12 +344,12 @@ class Governor:
         state.pinned = None if state.pinned == i else state.pinned
         return self._new_terms(now_s)
 
-    def _veto(self, veto: Vetoed | Unvetoed, now_s: float) -> Decision:
+    def _veto(self, veto: messages.Vetoed | messages.Unvetoed, now_s: float) -> Decision:
         """A veto on all cameras ends an operator's pin. One of a single camera leaves the variant to the others."""
         state, i = self.state, self.state.tables.index(veto.variant)
         if i is None:
             return state.decision
-        why = veto.why if isinstance(veto, Vetoed) else None
+        why = veto.why if isinstance(veto, messages.Vetoed) else None
         if veto.camera is not None:
             state.camera_vetoes = [item for item in state.camera_vetoes if item[:2] != (veto.camera, i)]
             if why is not None:

@@ -17,9 +17,9 @@ the energy that must last; the accuracy floor; an operator; or none, when the mo
 Limit = Literal["heat", "deadline", "power", "energy", "accuracy", "frame_rate"]
 
 RELAX_ORDER: tuple[Limit, ...] = ("heat", "deadline", "power", "energy", "accuracy", "frame_rate")
-"""When not all limits can be held, a later one gives way to an earlier one: frames are dropped first, then accuracy
-falls (below the floor only when no working variant reaches it), then energy, power and the deadline. Heat gives way
-only when no action avoids it. `Decision.relaxed` names what gives way now."""
+"""When not all limits can be held, later ones are relaxed first: frames are dropped first, then accuracy
+falls (below the floor only when no working variant reaches it), then energy, power and the deadline. Heat is relaxed
+only when no action avoids it. `Decision.relaxed` names what is relaxed now."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +143,10 @@ class Sensed:
 
 @dataclass(frozen=True)
 class Workload:
-    """Once a second: how many cameras are live, the frames per second of all together, the mean weight of a frame."""
+    """Once a second: how many cameras are live, and the frames per second of all together."""
 
     cameras: int
     frames_per_s: float
-    mean_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -299,8 +298,8 @@ class Decision:
     """What ran in the last second, and why. `variant`: the one that made most results (before the first: the one that
     would run next); each Alternative has its share. `clock`: the ceiling asked for, None where it is fixed.
     `price_per_j`: accuracy-weighted frames that a joule must gain; 0 while energy is not limited. `frame_share`: share
-    of the offered frames that ran. `relaxed`: limits that give way now. `unenforceable`: limits that are set but cannot
-    be held, a sentence each; they do not stop frames."""
+    of the offered frames that ran. `relaxed`: limits that are relaxed now. `unenforceable`: limits that are set but
+    cannot be held, a sentence each; they do not stop frames."""
 
     variant: str
     max_batch: int

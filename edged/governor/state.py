@@ -26,6 +26,7 @@ VARIANT_FACTOR_MOST: Final = 0.5
 difference is rather the profile's latency alone."""
 MAX_LAG_S: Final = 60.0
 WAIT_EWMA: Final = 0.05
+WAITING_EWMA: Final = 0.01
 UNKNOWN: Final = Device((0.0,))
 """The device of which nothing is known: its energy costs nothing, and no budget of it is held."""
 
@@ -48,8 +49,8 @@ class State:
     `highest`: up to which it may be chosen. `smooth_w`: the allowance of window and heat, smoothed, since jitter of a
     budget costs accuracy; the third is the window's over the time for which a clock is chosen. `round_s`: time in which
     every camera gives a frame, as planned with; `offered_s`: as offered now. `wait_ms`: mean age of a frame when its
-    service begins. `unenforceable`: the limits that even no frames would hold;
-    `exceeded_s`: since when one seems to join or to leave them. `activity`: of the last ticks, newest last.
+    service begins; `waiting_frames`: how many wait together. `unenforceable`: the limits that even no frames would
+    hold; `exceeded_s`: since when one seems to join or to leave them. `activity`: of the last ticks, newest last.
     """
 
     variants: tuple[Variant, ...]
@@ -86,8 +87,8 @@ class State:
     clock_s: float = -math.inf
     decided_s: float = 0.0
     smooth_w: tuple[float | None, float | None, float | None] = (None, None, None)
-    mean_weight: float = 1.0
     wait_ms: float = 0.0
+    waiting_frames: float = 1.0
     exceeded_s: dict[str, float] = field(default_factory=dict)
     unenforceable: tuple[str, ...] = ()
 
@@ -123,8 +124,10 @@ class State:
 
     @property
     def frames_per_round(self) -> int:
-        """Frames that the plan takes as one: those of all cameras, as far as a batch goes; one where no batch pays."""
-        return min(self.cameras, self.tables.max_batch) if self.tables.batched else 1
+        """Frames that the plan takes as one: as many as usually wait together, as far as a batch goes; one where no
+        batch pays."""
+        most = min(self.cameras, self.tables.max_batch) if self.tables.batched else 1
+        return min(most, max(1, round(self.waiting_frames)))
 
     @property
     def period_s(self) -> float:
@@ -174,6 +177,9 @@ class State:
         self.latency.learn(variant, ratio, now_s)
         self.wait_ms += WAIT_EWMA * (wait_ms - self.wait_ms)
         self.activity[-1].ran[variant] += batch
+
+    def seen_waiting(self, frames: int) -> None:
+        self.waiting_frames += WAITING_EWMA * (min(frames, self.cameras) - self.waiting_frames)
 
     def shadowed(self, variant: int, batch: int, now_s: float) -> None:
         """Frames ran again for the accuracy guard: their energy is spent, no frame was served."""
@@ -237,7 +243,21 @@ class State:
             self.feedback.reset_lateness()
         if budget != before:
             self.smooth_w = (None, None, None)
+            self._forget_unenforceable(budget)
         self.variants, self.budget, self.cameras, self.planned_s = variants, budget, cameras, -math.inf
+
+    def _forget_unenforceable(self, budget: Budget) -> None:
+        """Of the limits that could not be held, those that change in `budget` are judged anew."""
+        before = self.budget
+        limits = {
+            "power": (before.power_w, budget.power_w),
+            "energy": (before.energy_wh, budget.energy_wh),
+            "heat": (before.temperature_c, budget.temperature_c),
+        }
+        changed = {name for name, (old, new) in limits.items() if old != new}
+        self.unenforceable = tuple([name for name in self.unenforceable if name not in changed])
+        for name in changed:
+            self.exceeded_s.pop(name, None)
 
     def metered(self, device: Device, now_s: float) -> None:
         """The first reading of a device without a profile: `device`, assumed, replaces the unknown one."""

@@ -11,6 +11,7 @@ import logging
 import selectors
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
 from edged import clock
@@ -28,16 +29,18 @@ from edged.loop.batch_executor import BatchExecutor
 from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, what_is_known
 from edged.loop.dispatcher import Dispatcher
 from edged.loop.engine_loop import STAGE, EngineLoop, Parts
-from edged.loop.governor_client import GovernorClient
+from edged.loop.governor_client import GovernorClient, battery_budget
 from edged.loop.gpu_clock import CLOCK_DWELL_S, GpuClock
 from edged.loop.limit_layers import LimitControl, LimitLayers
 from edged.loop.limit_monitor import LimitMonitor
 from edged.loop.loop_calls import LoopCalls
 from edged.loop.messages import log_event
+from edged.loop.motion_gates import MotionGates
 from edged.loop.object_tracks import ObjectTracks
 from edged.loop.result_publisher import ResultPublisher
 from edged.loop.sensor_feed import SensorFeed
 from edged.loop.shadow_runner import ShadowRunner
+from edged.loop.snapshots import Snapshots, SnapshotWriter
 from edged.loop.status_reporter import Sources, StatusReporter
 from edged.power.clocks import ClockActuator
 from edged.power.energy_meter import HorizonUse
@@ -91,6 +94,7 @@ class Loop:
     reporter: StatusReporter
     heartbeats: Heartbeats
     engine_loop: EngineLoop
+    device_info: DeviceInfo
 
 
 @runtime_checkable
@@ -105,58 +109,66 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
 
     EdgedError or UsageError for an engine, a provider or limits that cannot be had."""
     publisher, now_ns = around.publisher, clock.mono_ns()
+    selector = stack.enter_context(selectors.DefaultSelector())
+    # first: their fork server loads its libraries while the engines load
+    cameras = Cameras(selector, around.instance, lambda camera: reporter.camera_changed(camera))
+    stack.callback(cameras.close)
     pool = stack.enter_context(_open_pool(config, bundle, around))
     provider = around.provider or open_provider(config.power, around.machine.root)
     sampler = Sampler(provider, config.power.interval_s)
     stack.callback(sampler.stop)
     known = around.device_info(pool) if around.device_info else _device_info(pool, bundle, config, provider, around)
 
-    selector = stack.enter_context(selectors.DefaultSelector())
     calls = LoopCalls(selector)
     stack.callback(calls.close)
-    cameras = Cameras(selector, around.instance, lambda camera: reporter.camera_changed(camera))
-    stack.callback(cameras.close)
     heartbeats = Heartbeats({STAGE: STUCK_AFTER_S})
     layers = LimitLayers(config.limits, around.profile)
     ran = provider.ran if isinstance(provider, FollowsBatches) else None
     gpu_clock = _gpu_clock(stack, config, known, around, now_ns)
-    governor = GovernorClient(pool, known, layers.in_force, publisher, now_ns, around.on_call, ran, gpu_clock)
+    governor = GovernorClient(
+        pool, known, layers.in_force, publisher, now_ns, around.on_call, ran, gpu_clock, battery_budget(config.power)
+    )
     monitor = LimitMonitor({v.name: v.accuracy for v in pool.variants}, publisher, around.energy_used)
     feed = SensorFeed(sampler, governor, monitor, now_ns, around.on_sample)
 
     manifest, decode = bundle.manifest, make_decoder(bundle.manifest)
     letterboxer = open_letterboxer(manifest.input, pool)
     shadow = ShadowRunner(manifest, pool, letterboxer, decode, publisher, governor)
+    gates = MotionGates(cameras, publisher, governor, config.motion.gate)
     sources = Sources(
-        manifest, cameras, pool, governor, sampler, monitor, shadow, heartbeats, around.mode, around.recording
+        manifest, cameras, pool, governor, sampler, monitor, shadow, gates, heartbeats, around.mode, around.recording
     )
     reporter = StatusReporter(sources, publisher)
-    tracks = ObjectTracks(publisher, manifest.labels)
+    tracks = ObjectTracks(publisher, manifest.labels, _snapshots(stack, config, cameras, publisher))
     result_publisher = ResultPublisher(publisher, decode, manifest.labels, cameras.ring_name, tracks)
     schedule = Scheduler()
     executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
     dispatcher = Dispatcher(schedule, governor.governor, pool.max_batch, executor.dropped)
-    engine_loop = EngineLoop(
-        Parts(
-            selector,
-            calls,
-            cameras,
-            schedule,
-            dispatcher,
-            executor,
-            governor,
-            feed,
-            shadow,
-            tracks,
-            reporter,
-            heartbeats,
-        )
-    )
+    parts = Parts(
+        selector, calls, cameras, schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter,
+        heartbeats,
+    )  # fmt: skip
+    engine_loop = EngineLoop(parts)
     engine_loop.put_in_force(layers)
     limits = LimitControl(layers, engine_loop.put_in_force)
     return Loop(
-        publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, heartbeats, engine_loop
-    )
+        publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, heartbeats, engine_loop,
+        known,
+    )  # fmt: skip
+
+
+def _snapshots(stack: contextlib.ExitStack, config: Config, cameras: Cameras, publisher: Publisher) -> Snapshots | None:
+    """Pictures of tracked objects, where a directory for them is configured."""
+    if config.snapshots.path is None:
+        return None
+
+    def report(text: str) -> None:
+        log.warning("%s", text)
+        publisher.publish(schema.Event(kind="snapshots", text=text))
+
+    writer = SnapshotWriter(config.snapshots, Path(config.snapshots.path), report)
+    stack.callback(writer.close)
+    return Snapshots(cameras.pixels, cameras.intact, writer)
 
 
 def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:

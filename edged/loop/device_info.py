@@ -6,13 +6,15 @@ In: the pool, the bundle directory. Out: `DeviceInfo`, plain data. On the thread
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from edged.engines.bundle import Bundle
-from edged.engines.device_profile import Conditions, load_profile
+from edged.engines.device_profile import Conditions, DeviceProfile, load_profile
 from edged.engines.pool import Pool
 from edged.errors import EdgedError
-from edged.governor import profile as profiles
 from edged.governor.messages import Device, Variant
 from edged.power.nvpmodel import current_mode
 from edged.simulate import simulated_profile
@@ -24,12 +26,13 @@ log = logging.getLogger(__name__)
 class DeviceInfo:
     """`variants` that can run here. `device` is None while nothing measured is known of the machine's watts.
     `clocks_mhz`: what the numbers of clocks mean, empty where there is but one. `refused`: why there is a profile file
-    that is not used, and how to fix it."""
+    that is not used, and how to fix it. `profile`: the one that is used."""
 
     variants: tuple[Variant, ...]
     device: Device | None = None
     clocks_mhz: tuple[float, ...] = ()
     refused: EdgedError | None = None
+    profile: DeviceProfile | None = None
 
     @property
     def clock_matters(self) -> bool:
@@ -48,8 +51,55 @@ def what_is_known(pool: Pool, bundle: Bundle, power_mode: str | None = None, thr
         return DeviceInfo(variants, refused=error)
     if profile is None:
         return DeviceInfo(variants)
-    profiled, device = profiles.from_profile(variants, profile)
-    return DeviceInfo(tuple(profiled), device, tuple(profile.clocks_mhz) if len(profile.clocks_mhz) > 1 else ())
+    profiled, device = from_profile(variants, profile)
+    clocks_mhz = tuple(profile.clocks_mhz) if len(profile.clocks_mhz) > 1 else ()
+    return DeviceInfo(tuple(profiled), device, clocks_mhz, profile=profile)
+
+
+def from_profile(variants: Iterable[Variant], profile: DeviceProfile) -> tuple[tuple[Variant, ...], Device | None]:
+    """The variants with what the profile measured of them; a variant it does not have stays as it was. The Device is
+    None where nothing was metered; its clock is fixed until a `ClockRange` says otherwise."""
+    clocks = max(1, len(profile.clocks_mhz))
+    measured = tuple(_measured(v, profile, clocks) for v in variants)
+    if not profile.idle_w:
+        return measured, None
+    device = Device(tuple(profile.idle_w))
+    if (heat := profile.thermal) is not None:
+        device = replace(
+            device,
+            leakage_w_per_c=heat.leakage_w_per_c,
+            junction_j_per_c=heat.junction_j_per_c,
+            sink_j_per_c=heat.sink_j_per_c,
+            junction_sink_c_per_w=heat.junction_sink_c_per_w,
+            sink_air_c_per_w=heat.sink_air_c_per_w,
+        )
+    return measured, device
+
+
+def _measured(variant: Variant, profile: DeviceProfile, clocks: int) -> Variant:
+    """Batches between two that were measured are interpolated; a clock that was not measured is taken to be like the
+    next faster one."""
+    runs = {(run.batch, run.clock): run for run in profile.runs if run.variant == variant.name}
+    top = clocks - 1
+    measured = {batch: run.latency_p50_ms for (batch, clock), run in sorted(runs.items()) if clock == top}
+    if 1 not in measured:
+        return variant
+    batches = np.arange(1, max(measured) + 1)
+    latency_ms = np.interp(batches, list(measured), list(measured.values()))
+    factors, watts = [1.0] * clocks, [0.0] * clocks
+    for clock in range(top, -1, -1):
+        run = runs.get((1, clock))
+        factors[clock] = factors[min(clock + 1, top)] if run is None else run.latency_p50_ms / measured[1]
+        if run is None or run.energy_j is None:
+            watts[clock] = watts[min(clock + 1, top)]
+        else:
+            watts[clock] = run.energy_j / run.latency_p50_ms * 1000
+    return replace(
+        variant,
+        latency_ms=tuple(latency_ms.tolist()),
+        clock_factor=tuple(factors),
+        active_w=tuple(watts) if any(watts) else (),
+    )
 
 
 def mode_in_force(wanted: str | None, tools: str) -> str | None:

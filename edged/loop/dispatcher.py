@@ -38,7 +38,7 @@ class Dispatcher:
         self, now_ns: int, free_ns: int, probing: bool, clock: int | None = None
     ) -> tuple[Sequence[Frame], str] | None:
         """The next batch and its variant; None if nothing is left waiting. `free_ns`: when the engine can begin.
-        `probing`: the next frame runs whatever its predicted time. `clock`: the GPU's, where it is controlled."""
+        `probing`: the next frame runs regardless of its predicted time. `clock`: the GPU's, where it is controlled."""
         governor = self._governor
         while frames := self._due(free_ns, probing):
             owed = self._owed(frames, now_ns)

@@ -16,6 +16,7 @@ from typing import Final
 from edged import clock
 from edged.clock import NS_PER_MS, NS_PER_S
 from edged.config import CameraConfig
+from edged.errors import EdgedError
 from edged.frames.cameras import Cameras, check_sources
 from edged.frames.schedule import Scheduler
 from edged.governor.messages import Workload
@@ -25,6 +26,7 @@ from edged.loop.dispatcher import Dispatcher
 from edged.loop.governor_client import GovernorClient
 from edged.loop.limit_layers import LimitLayers
 from edged.loop.loop_calls import LoopCalls
+from edged.loop.motion_gates import MotionGates
 from edged.loop.object_tracks import ObjectTracks, weights
 from edged.loop.sensor_feed import SensorFeed
 from edged.loop.shadow_runner import ShadowRunner
@@ -53,6 +55,7 @@ class Parts:
     sensor_feed: SensorFeed
     shadow: ShadowRunner
     tracks: ObjectTracks
+    gates: MotionGates
     reporter: StatusReporter
     heartbeats: Heartbeats
 
@@ -69,6 +72,7 @@ class EngineLoop:
         self._sensor_feed = parts.sensor_feed
         self._shadow = parts.shadow
         self._tracks = parts.tracks
+        self._gates = parts.gates
         self._reporter = parts.reporter
         self._heartbeats = parts.heartbeats
         self._configured_weights: dict[str, float] = {}
@@ -87,6 +91,7 @@ class EngineLoop:
             self._dispatcher.forget(gone)
         self._configured_weights = {camera.name: camera.weight for camera in cameras}
         self._tracks.configure(cameras)
+        self._gates.configured()
         self._weigh()
         self._shadow.configure(self._cameras.names(), now_ns)
         # Until the cameras are live and counted: as if each gave a frame at once, at no particular rate.
@@ -97,11 +102,18 @@ class EngineLoop:
         self._weights = weights(self._configured_weights, self._tracks.attention)
         self._dispatcher.weights = self._weights
 
+    def trigger(self, camera: str) -> None:
+        """Open the motion gate of a camera for some seconds. EdgedError for one that is not configured."""
+        if camera not in self._weights:
+            raise EdgedError(f"there is no camera {camera!r}", "cameras are " + ", ".join(self._weights))
+        self._cameras.trigger(camera)
+
     def put_in_force(self, layers: LimitLayers) -> None:
         """UsageError, and nothing changed, if no variant could hold these limits."""
         limits = layers.in_force
         self._governor.set_limits(limits, clock.mono_ns())
         self._executor.deadline_ms = limits.deadline_ms
+        self._gates.put_in_force(limits)
         self._reporter.limits_changed(limits, layers.profile_name)
 
     def stop(self) -> None:
@@ -124,7 +136,6 @@ class EngineLoop:
 
     def _turn(self) -> None:
         self._wait()
-        self._calls.run()
         now_ns = clock.mono_ns()
         self._cameras.tick(now_ns)
         self._reporter.publish_changes(now_ns)
@@ -134,6 +145,7 @@ class EngineLoop:
         if self._executor.busy and not (self._executor.can_start and len(self._schedule)):
             whole = self._executor.finish()
             if whole is not None:
+                self._gates.results(whole.frames, whole.objects)
                 self._shadow.after(*whole, self._executor.deadline_ms, self._quiet)
         self._do_due_work(clock.mono_ns())
 
@@ -158,6 +170,8 @@ class EngineLoop:
                 kind, name = key.data
                 if kind == "camera":
                     self._cameras.readable(name, now_ns)
+                else:
+                    self._calls.run()
 
     def _take_fresh(self) -> None:
         for frame in self._cameras.fresh():

@@ -12,12 +12,22 @@ from typing import Final
 from edged.bus import schema
 from edged.bus.publisher import Publisher
 from edged.clock import NS_PER_S
-from edged.config import Limits
+from edged.config import Limits, PowerConfig
 from edged.engines.pool import Pool, VariantError
 from edged.errors import EdgedError
 from edged.frames.frame import DropCause
 from edged.governor.governor import Governor, OnCall
-from edged.governor.messages import Budget, BudgetChanged, Decision, Observation, Pinned, Skipped, Tick, VariantLost
+from edged.governor.messages import (
+    BatteryBudget,
+    Budget,
+    BudgetChanged,
+    Decision,
+    Observation,
+    Pinned,
+    Skipped,
+    Tick,
+    VariantLost,
+)
 from edged.loop.device_info import DeviceInfo
 from edged.loop.gpu_clock import GpuClock
 from edged.loop.messages import RelaxedLimits, decision_message, log_decision, log_event
@@ -50,14 +60,16 @@ class GovernorClient:
         on_call: OnCall | None = None,
         on_batch: OnBatch | None = None,
         gpu_clock: GpuClock | None = None,
+        battery: BatteryBudget | None = None,
     ) -> None:
         """`on_call` gets every call to the governor, `on_batch` every batch; `gpu_clock` has the clocks of `known`;
-        without it the device's clock is fixed."""
+        without it the device's clock is fixed. `battery`: how long one must last, None without such a limit."""
         self._pool = pool
         self._publisher = publisher
         self._on_batch = on_batch
         self.gpu_clock = gpu_clock or GpuClock(known.clocks_mhz)
-        self.governor = Governor(known.variants, budget_of(limits), now_ns, known.device, on_call)
+        self._battery = battery
+        self.governor = Governor(known.variants, budget_of(limits, battery), now_ns, known.device, on_call)
         self._relaxed = RelaxedLimits()
         self._failures: dict[str, int] = {}
         self._drops: Counter[DropCause] = Counter()
@@ -103,11 +115,11 @@ class GovernorClient:
 
     def set_limits(self, limits: Limits, now_ns: int) -> None:
         """UsageError, and nothing changed, if no variant could hold them."""
-        self.observe(BudgetChanged(budget_of(limits)), now_ns)
+        self.observe(BudgetChanged(budget_of(limits, self._battery)), now_ns)
 
     def check(self, limits: Limits) -> None:
         """UsageError if no variant could hold these limits. Nothing changes."""
-        self.governor.check(budget_of(limits))
+        self.governor.check(budget_of(limits, self._battery))
 
     def pin(self, variant: str | None, now_ns: int) -> None:
         """UsageError for a variant that is not there."""
@@ -175,7 +187,13 @@ class GovernorClient:
         self._history.append(self._publisher.publish(message))
 
 
-def budget_of(limits: Limits) -> Budget:
+def battery_budget(config: PowerConfig) -> BatteryBudget | None:
+    if config.battery_last_h is None:
+        return None
+    return BatteryBudget(config.battery_last_h * 3600, tuple(config.battery_harvest_w))
+
+
+def budget_of(limits: Limits, battery: BatteryBudget | None = None) -> Budget:
     return Budget(
         deadline_ms=limits.deadline_ms,
         deadline_quantile=limits.deadline_quantile,
@@ -186,4 +204,5 @@ def budget_of(limits: Limits) -> Budget:
         energy_horizon_h=limits.energy_horizon_h,
         temperature_c=limits.temperature_c,
         min_fps=limits.min_fps,
+        battery=battery,
     )

@@ -1,7 +1,7 @@
 """The GPU's clock between the governor and the actuator: what is planned in, what is confirmed out. On the engine loop.
 
-Only what the actuator has confirmed counts. While it confirms nothing the clock is not controlled, whatever the cause:
-nobody asked for control, the helper does not run, or it has died. Each change is told to the governor and is an event.
+Only what the actuator has confirmed counts. While it confirms nothing the clock is not controlled, whether
+control is off, the helper does not run, or it has died. Each change is an observation of the governor and an event.
 """
 
 from __future__ import annotations

@@ -161,7 +161,8 @@ class LimitMonitor:
             energy_j = None if sample is None else sample.energy_j
             return None if energy_j is None else round(energy_j / 3600, 4), "since edged started"
         passed_s = use.passed_s(now_ns)
-        passed = f"{passed_s / 60:.0f} min" if passed_s < 3600 else f"{passed_s / 3600:.1f} h"
+        passed = f"{passed_s:.0f} s" if passed_s < 120 else f"{passed_s / 60:.0f} min"
+        passed = passed if passed_s < 3600 else f"{passed_s / 3600:.1f} h"
         metered = min(1.0, use.metered_s / max(1e-9, passed_s))
         note = f"in {passed} of {self._limits.energy_horizon_h:g} h, metered {metered:.0%} of it"
         return round(use.spent_j / 3600, 4) if use.metered_s > 0 else None, note

@@ -103,4 +103,4 @@ def log_decision(decision: schema.Decision, before: schema.Decision | None) -> N
     """A line for each change of the variant; the others are in `edged why`."""
     if before is None or before.variant != decision.variant:
         extra = fields(variant=decision.variant, bound=decision.bound)
-        log.info("runs %s", decision.reason, extra=extra)
+        log.info("%s", decision.reason, extra=extra)

@@ -22,9 +22,10 @@ from edged.bus.replies import (
     ReloadReply,
     Reply,
     SnapshotReply,
+    TriggerReply,
     WhyReply,
 )
-from edged.bus.requests import Modes, Pin, Reload, Request, Set, SetMode, Snapshot, Why
+from edged.bus.requests import Modes, Pin, Reload, Request, Set, SetMode, Snapshot, Trigger, Why
 from edged.errors import EdgedError
 from edged.loop.build import Loop
 from edged.loop.reconfiguration import Reconfiguration, Reloaded
@@ -70,6 +71,9 @@ class RequestHandler:
                 loop.calls.call(lambda: loop.governor.pin(request.variant, clock.mono_ns()))
                 log.info("pinned: %s", request.variant or "nothing, the governor chooses")
                 return PinReply(pinned=request.variant)
+            case Trigger():
+                loop.calls.call(lambda: loop.engine_loop.trigger(request.camera))
+                return TriggerReply(camera=request.camera)
             case requests.Profile():
                 return self._list_profiles() if request.name is UNSET else self._take_profile(request.name)
             case Reload():
@@ -83,7 +87,7 @@ class RequestHandler:
     def _set(self, request: Set) -> Reply:
         changes = request.changes()
         limits = self._loop.calls.call(lambda: self._loop.limits.set(changes))
-        log.info("limits set: %s", "; ".join(f"{key} = {value}" for key, value in changes.items()))
+        log.info("limits set: %s", "; ".join(f"{key} = {_shown(value)}" for key, value in changes.items()))
         return LimitsReply(limits=limits)
 
     def _take_profile(self, name: str | None) -> Reply:
@@ -98,6 +102,10 @@ class RequestHandler:
             for name, found in profiles.find_all(self._reconfiguration.path)
         ]
         return ProfilesReply(profile=self._loop.limits.layers.profile_name, profiles=listed)
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:g}"
 
 
 def _modes_reply(modes: power_modes.Modes) -> Reply:

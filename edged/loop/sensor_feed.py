@@ -70,14 +70,14 @@ class SensorFeed:
             clock=gpu_clock.at(sample.gpu_ceiling_mhz) if gpu_clock.clock is None else gpu_clock.clock,
             throttled=sample.throttled is True,
             power_estimated=sample.power_estimated,
-            battery=_battery(sample),
+            battery=battery_of(sample),
             power_lag_s=sample.power_lag_s,
             power_mean_s=sample.power_mean_s,
             energy=self._limit_monitor.energy_use(now_ns),
         )
 
 
-def _battery(sample: Sample) -> Battery | None:
+def battery_of(sample: Sample) -> Battery | None:
     """What does not come from the battery is harvested; that needs a measured power beside the battery's own."""
     if (read := sample.battery) is None:
         return None

@@ -30,6 +30,7 @@ from edged.health import Heartbeats
 from edged.loop.governor_client import GovernorClient
 from edged.loop.limit_monitor import LimitMonitor
 from edged.loop.messages import log_camera
+from edged.loop.motion_gates import MotionGates
 from edged.loop.shadow_runner import ShadowRunner
 from edged.power.telemetry import Sample, Sampler
 from edged.power.throttle import Alarms
@@ -41,7 +42,7 @@ OVERDUE_NS: Final = 2 * NS_PER_S
 LATENCIES: Final = 255
 """Batches whose time per frame the published median is taken over."""
 
-_UNOFFERED: Final = ("rate", "corrupt", "frozen")
+_UNOFFERED: Final = ("rate", "corrupt", "frozen", "still")
 """Drops that happen in the camera's child: these frames were never offered to the engine."""
 
 
@@ -56,6 +57,7 @@ class Sources:
     sampler: Sampler
     limit_monitor: LimitMonitor
     shadow: ShadowRunner
+    gates: MotionGates
     heartbeats: Heartbeats
     mode: Callable[[], schema.ProfileMode | None]
     recording: Callable[[], schema.Recording | None]
@@ -71,6 +73,7 @@ class StatusReporter:
         self._sampler = sources.sampler
         self._limit_monitor = sources.limit_monitor
         self._shadow = sources.shadow
+        self._gates = sources.gates
         self._heartbeats = sources.heartbeats
         self._mode = sources.mode
         self._recording = sources.recording
@@ -175,10 +178,15 @@ class StatusReporter:
     def _status(self, status: CameraStatus) -> schema.Status:
         """Inside `state` its number is that of the last one sent, so that a late reader knows where it joined."""
         seq = self._publisher.last_seq(f"status/{status.camera}")
-        fields = asdict(status)
+        fields, now_s = asdict(status), clock.wall_ns() / NS_PER_S
+        still_s = fields.pop("still_since_s")
+        fields["still_since"] = None if still_s is None else now_s - still_s
+        fields["gate"] = self._gates.report(
+            status.camera, status.captured, status.drops.get("still", 0), clock.mono_ns()
+        )
         if status.stream is not None:
             fields["stream"] = schema.Stream(**fields["stream"])
-        return schema.Status(**fields, seq=seq, t_publish=clock.wall_ns() / NS_PER_S)
+        return schema.Status(**fields, seq=seq, t_publish=now_s)
 
     def _publish_telemetry(self, sample: Sample) -> None:
         """A sample that grows stale is another one: its values are unknown then."""

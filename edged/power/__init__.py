@@ -1,1 +1,1 @@
-"""What the device says of itself."""
+"""Power, temperature and clocks of the device: reading them, its power modes, its clock ceiling."""

@@ -20,7 +20,8 @@ SIGNS: Final = {"Discharging": 1, "Charging": -1, "Full": 0, "Not charging": 0}
 
 
 def read_battery(files: SysfsReader, missing: list[str]) -> BatteryReading | None:
-    """None where there is no battery, and, with a sentence, where one of them does not tell its charge or capacity."""
+    """None where there is no battery, and, with the reason in `missing`, where one does not report its charge or
+    capacity."""
     charge_j = capacity_j = 0.0
     discharge_w: float | None = 0.0
     found = False
@@ -37,7 +38,7 @@ def read_battery(files: SysfsReader, missing: list[str]) -> BatteryReading | Non
         charge_j, capacity_j = charge_j + energy[0], capacity_j + energy[1]
         watts = _discharge_w(files, supply)
         if watts is None:
-            missing.append(f"battery {supply.name} does not tell what is drawn from it")
+            missing.append(f"battery {supply.name} does not report the power drawn from it")
         discharge_w = None if watts is None or discharge_w is None else discharge_w + watts
     return BatteryReading(charge_j, capacity_j, discharge_w) if found else None
 
@@ -52,14 +53,14 @@ def _energy_j(files: SysfsReader, supply: Path) -> tuple[float, float] | str:
         now = files.optional(supply / "charge_now")
         uv = _first(files, supply, "voltage_min_design", "voltage_now")
         if full is not None and (uv is None or uv <= 0):
-            return "it counts its charge in Ah and does not tell its voltage"
+            return "it counts its charge in Ah and does not report its voltage"
         unit_j = J_PER_UWH * (uv or 0) / 1e6
     if full is None or full <= 0:
-        return "it does not tell what it holds when full"
+        return "it does not report its capacity"
     if now is None:
         percent = files.optional(supply / "capacity")
         if percent is None or not 0 <= percent <= 100:
-            return "it does not tell its charge"
+            return "it does not report its charge"
         now = full * percent // 100
     if not 0 <= now <= MOST_OVERFULL * full:
         return f"its charge reads {now} of {full}, which no working gauge does"

@@ -5,14 +5,14 @@
 In: lines on a Unix socket, from one program at a time, which must belong to root or to `--user` (SO_PEERCRED). Out: the
 GPU's devfreq `max_freq`, never above what it was before and only at a frequency the GPU lists. Answers are one line.
 
-    table            -> table OLD F1 F2 ...    the ceiling as it was, and the frequencies in Hz
+    table            -> table OLD F1 F2 ...    the previous ceiling, and the frequencies in Hz
     set FREQUENCY    -> ok FREQUENCY           the ceiling in force
-    release          -> ok FREQUENCY           as it was before
+    release          -> ok FREQUENCY           the previous ceiling, in force again
     anything wrong   -> no REASON
 
-The old ceiling comes back when the program says so, closes its end or dies, when this process is told to end, and, if
-this process was killed, when it starts again: until then the old ceiling stands in `--state`. One thread. The socket
-is systemd's (LISTEN_FDS) or, without it, made at `--socket`.
+The previous ceiling is restored when the program asks for it, closes its end or dies, when this process is terminated,
+and, if this process was killed, when it starts again: until then the previous ceiling is kept in `--state`. One thread.
+The socket is systemd's (LISTEN_FDS) or, without it, made at `--socket`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ HELD: Final = "another program holds the clock"
 LISTEN_FD: Final = 3
 LONGEST_LINE: Final = 64
 IDLE_EXIT_S: Final = 30.0
-"""With nobody there for so long, this process ends; systemd starts it again when it is wanted."""
+"""Without a program for so long, this process ends; systemd starts it again for the next one."""
 MODE_STATUS: Final = "var/lib/nvpmodel/status"
 """Written by nvpmodel whenever it sets a mode, and with it a ceiling of its own."""
 
@@ -50,7 +50,7 @@ log = logging.getLogger("edged-clocks")
 
 
 class Ceiling:
-    """`max_freq` of the GPU under `root`: lowered, and put back. EdgedError if this machine has no such thing."""
+    """`max_freq` of the GPU under `root`: lowered, and restored. EdgedError if this machine has none."""
 
     def __init__(self, root: Path, state: Path) -> None:
         self._files = SysfsReader(root)
@@ -67,13 +67,13 @@ class Ceiling:
 
     @property
     def old(self) -> int:
-        """The ceiling as others have set it."""
+        """The ceiling as other programs have set it."""
         now = self._now()
         if self._held is None:
             return now
         old, written, mode_ns = self._held
-        # Somebody else has spoken since: whoever raised it, or nvpmodel with a new mode. A lower reading alone says
-        # nothing, the kernel shows its own thermal caps in the same file.
+        # Another program has set it since: it is higher, or nvpmodel has set a mode. A lower reading alone proves
+        # nothing: the kernel shows its own thermal caps in the same file.
         return now if now > written or self._mode_ns() != mode_ns else old
 
     def set(self, hz: int) -> int:
@@ -82,17 +82,19 @@ class Ceiling:
             raise EdgedError(f"{hz} Hz is not a frequency of this GPU")
         old = self.old
         hz = min(hz, old)
-        self._remember(old, hz)  # before the write: killed in between, the next start puts back what is there already
+        self._remember(
+            old, hz
+        )  # before the write: if killed in between, the next start restores what is in force already
         self._write(hz)
         return self._now()
 
     def restore(self) -> int:
-        """Put the old ceiling back, if it was lowered."""
+        """Restore the previous ceiling, if it was lowered."""
         if self._held is not None:
             self._write(self.old)
             self._held = None
             self._state.unlink(missing_ok=True)
-            log.info("the GPU's ceiling is %d MHz again", self._now() // 1_000_000)
+            log.info("GPU clock ceiling restored: %d MHz", self._now() // 1_000_000)
         return self._now()
 
     def _remember(self, old: int, written: int) -> None:
@@ -100,7 +102,7 @@ class Ceiling:
         files.write_atomic(self._state, " ".join(map(str, self._held)) + "\n")
 
     def _recover(self) -> None:
-        """A helper before this one was killed while it held the ceiling down."""
+        """Restore what a helper left lowered that was killed."""
         try:
             words = [whole(word) for word in self._state.read_text()[:200].split()]
         except FileNotFoundError:
@@ -110,7 +112,7 @@ class Ceiling:
                 self._held = old, written, mode_ns
                 self.restore()
             case _:
-                log.warning("%s is not what this program wrote there; the ceiling stays as it is", self._state)
+                log.warning("%s was not written by this program; the ceiling is left as it is", self._state)
                 self._state.unlink()
 
     def _mode_ns(self) -> int:
@@ -145,14 +147,14 @@ class Helper:
         self._buffer = b""
 
     def run(self) -> None:
-        """Until nobody has wanted it for a while, or SystemExit comes."""
+        """Until no program has connected for IDLE_EXIT_S, or SystemExit."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
             while True:
                 ready = {key.fileobj for key, _ in selector.select(None if self._client else IDLE_EXIT_S)}
                 if not ready and self._client is None:
                     return
-                # first who is there: a daemon that was killed and is back at once must find its own place free
+                # the connected program first: a daemon that was killed and restarts must find the place free
                 if self._client in ready and not self._serve():
                     selector.unregister(self._client)
                     self._leave()
@@ -170,14 +172,14 @@ class Helper:
             refusal = HELD
         if refusal:
             log.warning("refused: %s", refusal)
-            with peer, contextlib.suppress(OSError):  # it may be gone already
+            with peer, contextlib.suppress(OSError):  # it may have closed already
                 peer.send(f"no {refusal}\n".encode())
             return False
         self._client, self._buffer = peer, b""
         return True
 
     def _serve(self) -> bool:
-        """Answer what has come; False when the program is gone or does not keep to the protocol."""
+        """Answer what was received; False when the program has closed or violates the protocol."""
         assert self._client is not None
         try:
             data = self._client.recv(4096)
@@ -187,7 +189,7 @@ class Helper:
                 return False
             for line in lines:
                 self._client.send(f"{self._answer(line)}\n".encode(), socket.MSG_NOSIGNAL)
-        except OSError:  # it died, or it does not read its answers
+        except OSError:  # it died, or does not read its answers
             return False
         return True
 
@@ -204,7 +206,7 @@ class Helper:
                     return "no such request: table, set FREQUENCY or release"
         except EdgedError as error:
             return f"no {error.message}"
-        except OSError as error:  # the state could not be kept: then the clock must not be touched either
+        except OSError as error:  # the state could not be written: then the clock must not be changed either
             return f"no {error.filename}: {error.strerror}"
 
     def _leave(self) -> None:
@@ -218,13 +220,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m edged.power.clock_helper", description="Sets the GPU's ceiling.")
     parser.add_argument("--user", default="edged", help="who may ask, besides root (default: edged)")
     parser.add_argument("--socket", type=Path, default=SOCKET, help="made here unless systemd passes one")
-    parser.add_argument("--state", type=Path, default=STATE, help="where the old ceiling is kept while it is lowered")
+    parser.add_argument("--state", type=Path, default=STATE, help="keeps the previous ceiling while it is lowered")
     parser.add_argument("--root", type=Path, default=Path("/"), help="where /sys is found")
-    parser.add_argument("--restore", action="store_true", help="put back what a killed helper left lowered, and end")
+    parser.add_argument("--restore", action="store_true", help="restore what a killed helper left lowered, then exit")
     given = parser.parse_args(arguments)
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.INFO)
     try:
-        ceiling = Ceiling(given.root, given.state)  # puts back what a killed helper left lowered
+        ceiling = Ceiling(given.root, given.state)  # restores what a killed helper left lowered
         if given.restore:
             return 0
         uids = frozenset({0, pwd.getpwnam(given.user).pw_uid})
@@ -238,7 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _restored(ceiling: Ceiling) -> Iterator[None]:
-    """Whatever ends this process but SIGKILL, the old ceiling is put back."""
+    """The previous ceiling is restored however this process ends, except by SIGKILL."""
 
     def end(number: int, frame: FrameType | None) -> None:
         for again in (signal.SIGTERM, signal.SIGINT):
@@ -260,7 +262,7 @@ def _listener(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
-    path.chmod(0o666)  # who may ask is decided by who it is, not by who can reach the socket
+    path.chmod(0o666)  # access is decided by the peer's user, not by the mode of the socket
     listener.listen(4)
     return listener
 

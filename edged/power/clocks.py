@@ -1,8 +1,8 @@
 """The GPU's clock ceiling as a fast actuator: an index into a device profile's clocks in, the ceiling in force out.
 
-`set` is for the engine loop: it leaves a note and returns. The thread "power.clocks" carries it out through the
-privileged helper (clock_helper.py), which puts the old ceiling back when this process closes its socket or dies. A
-helper that is absent, slow or killed costs the frame path nothing: the state says so, and it is tried again.
+`set` is for the engine loop: it stores the request and returns. The thread "power.clocks" executes it through the
+privileged helper (clock_helper.py), which restores the previous ceiling when this process closes its socket or dies. A
+helper that is absent, slow or killed costs the frame path nothing: the state has the reason, and it is retried.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edged.power.clock_helper import HELD, LONGEST_LINE, SOCKET
 from edged.power.gpu import HZ_PER_MHZ, MOST_CLOCKS
 
 ANSWER_S: Final = 2.0
-"""A write to sysfs takes milliseconds; the first answer waits for systemd to start the helper."""
+"""A write to sysfs takes milliseconds; the first answer includes the start of the helper by systemd."""
 FIRST_ANSWER_S: Final = 10.0
 LONGEST_ANSWER: Final = 32 * (MOST_CLOCKS + 2)
 SAME_CLOCK: Final = 0.02
@@ -37,9 +37,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ClockState:
-    """`index`: the clock in force, which the power mode may have lower than asked for; None while edged holds none
-    down. `problem`: why what was asked for is not in force. `ceiling_mhz` is what the kernel confirmed, None if it is
-    not known."""
+    """`index`: the clock in force, which the power mode may keep below the requested one; None while edged requests
+    none. `problem`: why the request is not in force. `ceiling_mhz`: what the kernel confirmed, None if not known."""
 
     index: int | None = None
     ceiling_mhz: float | None = None
@@ -47,7 +46,7 @@ class ClockState:
 
 
 class ClockActuator:
-    """`clocks_mhz` ascends, as in the device profile. Starts its thread at once; `close` gives the old ceiling back."""
+    """`clocks_mhz` ascends, as in the device profile. Starts its thread; `close` restores the previous ceiling."""
 
     def __init__(self, clocks_mhz: Sequence[float], path: Path = SOCKET) -> None:
         self._clocks_mhz = tuple(clocks_mhz)
@@ -55,9 +54,9 @@ class ClockActuator:
         self._wanted: int | None = None
         self._state = ClockState()
         self._stopping = self._repeat = False
-        self._bell, self._ringer = socket.socketpair()
-        self._bell.setblocking(False)
-        self._ringer.setblocking(False)
+        self._wake_r, self._wake_w = socket.socketpair()
+        self._wake_r.setblocking(False)
+        self._wake_w.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="power.clocks", daemon=True)
         self._thread.start()
 
@@ -67,32 +66,32 @@ class ClockActuator:
         return self._state
 
     def set(self, index: int | None) -> None:
-        """Ask for a ceiling; None gives the old one back. From one thread; never waits. The last word counts."""
+        """Request a ceiling; None restores the previous one. From one thread; never waits. The last request counts."""
         if index != self._wanted:
             self._wanted = index
-            self._ring()
+            self._wake()
 
     def again(self) -> None:
-        """Ask once more for what was asked for last: the ceiling is not what was confirmed any more."""
+        """Repeat the last request: the ceiling is no longer what was confirmed."""
         self._repeat = True
-        self._ring()
+        self._wake()
 
     def close(self) -> None:
-        """Give the old ceiling back and end the thread."""
+        """Restore the previous ceiling and end the thread."""
         self._stopping = True
-        self._ring()
+        self._wake()
         self._thread.join(ANSWER_S)
-        self._ringer.close()
+        self._wake_w.close()
 
-    def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full of rings: it will wake all the same
-            self._ringer.send(b"!")
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # the buffer is full: the thread wakes anyway
+            self._wake_w.send(b"!")
 
     def _run(self) -> None:
         failures = 0
         while not self._stopping:
             if self._wanted is None:
-                self._state = ClockState()  # nothing is held, so nobody need be there
+                self._state = ClockState()  # nothing is held, so no helper is needed
                 self._sleep(None)
                 continue
             try:
@@ -100,30 +99,30 @@ class ClockActuator:
                     failures = 0
                     self._hold(link)
             except (EdgedError, OSError) as error:
-                told = error.message if isinstance(error, EdgedError) else f"{self._path}: {error.strerror or error}"
-                if told != self._state.problem:
-                    log.warning("the GPU's clock is not controlled: %s", told)
-                self._state = ClockState(problem=told)
+                problem = error.message if isinstance(error, EdgedError) else f"{self._path}: {error.strerror or error}"
+                if problem != self._state.problem:
+                    log.warning("GPU clock control is unavailable: %s", problem)
+                self._state = ClockState(problem=problem)
                 self._sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
-        self._bell.close()
+        self._wake_r.close()
 
     def _hold(self, link: _Link) -> None:
-        """Carry out what is wanted until it is None, or the end. EdgedError or OSError when the helper is gone."""
-        told: int | None = None
+        """Execute requests until there is none, or `close`. EdgedError or OSError when the helper has closed."""
+        requested: int | None = None
         while not self._stopping:
             wanted = self._wanted
             if wanted is None:
                 link.ask("release")
                 self._state = ClockState()
                 return
-            if wanted != told or self._repeat:
+            if wanted != requested or self._repeat:
                 self._repeat = False
                 hz = link.ask(f"set {self._hz(wanted, link.table)}")
                 if hz is None:
-                    raise EdgedError("the clock helper does not keep to its protocol")
-                told, self._state = wanted, ClockState(self._index(hz), hz / HZ_PER_MHZ)
-            if self._wanted == told and not self._repeat:
+                    raise EdgedError("the clock helper violates its protocol")
+                requested, self._state = wanted, ClockState(self._index(hz), hz / HZ_PER_MHZ)
+            if self._wanted == requested and not self._repeat:
                 self._sleep(None, link)
 
     def _hz(self, index: int, table: tuple[int, ...]) -> int:
@@ -139,22 +138,22 @@ class ClockActuator:
         return nearest
 
     def _index(self, hz: int) -> int | None:
-        """The clock that a ceiling allows, since the power mode may allow less than was asked for; None: not one."""
+        """The highest clock that a ceiling allows; the power mode may allow less than requested. None: not one."""
         allowed = [n for n, mhz in enumerate(self._clocks_mhz) if mhz <= hz / HZ_PER_MHZ * (1 + SAME_CLOCK)]
         return allowed[-1] if allowed else None
 
     def _sleep(self, seconds: float | None, link: _Link | None = None) -> None:
-        """Until something is wanted or the time is over; OSError if the helper speaks unasked, which is its end."""
+        """Until there is a request or the time is over; EdgedError if the helper closes its end."""
         poll = select.poll()  # select.select cannot wait for descriptors above 1023
-        for watched in [self._bell, *([link.socket] if link else [])]:
+        for watched in [self._wake_r, *([link.socket] if link else [])]:
             poll.register(watched, select.POLLIN)
         ready = [descriptor for descriptor, _ in poll.poll(None if seconds is None else seconds * 1000)]
-        if self._bell.fileno() in ready:
+        if self._wake_r.fileno() in ready:
             with contextlib.suppress(BlockingIOError):
-                while self._bell.recv(64):
+                while self._wake_r.recv(64):
                     continue
         if link and link.socket.fileno() in ready:
-            raise EdgedError("the clock helper has gone")
+            raise EdgedError("the clock helper has closed the connection")
 
 
 class HeldElsewhereError(EdgedError):
@@ -200,14 +199,14 @@ def held_ceiling(path: Path = SOCKET) -> Iterator[HeldCeiling]:
 
 
 class _Link:
-    """The helper, asked line by line."""
+    """A connection to the helper: a line out, a line in."""
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.table: tuple[int, ...] = ()
         """frequencies of the GPU in Hz, ascending"""
         self.old_hz = 0
-        """the ceiling as others have set it"""
+        """the ceiling as other programs have set it"""
         try:
             self.socket.settimeout(FIRST_ANSWER_S)
             self.socket.connect(str(path))
@@ -218,7 +217,7 @@ class _Link:
                 held = refusal == HELD
                 raise HeldElsewhereError(refusal) if held else EdgedError(f"the clock helper refuses: {refusal}")
             if words[:1] != ["table"] or len(numbers) < 2:
-                raise EdgedError(f"the clock helper says {' '.join(words)[:LONGEST_LINE]!r}")
+                raise EdgedError(f"the clock helper sent {' '.join(words)[:LONGEST_LINE]!r}")
             self.old_hz, self.table = numbers[0], tuple(numbers[1:])
             self.socket.settimeout(ANSWER_S)
         except BaseException:
@@ -232,7 +231,7 @@ class _Link:
         self.socket.close()
 
     def ask(self, line: str) -> int | None:
-        """The frequency of an `ok`; None if it names none. EdgedError for a `no`."""
+        """The frequency in an `ok`, None if there is none in it. EdgedError for a `no`."""
         verdict, _, rest = self._exchange(line).partition(" ")
         if verdict != "ok":
             raise EdgedError(f"the clock helper refuses: {rest[:200]}")
@@ -245,8 +244,8 @@ class _Link:
         while not answer.endswith(b"\n"):
             more = self.socket.recv(4096)
             answer += more
-            if not more or len(answer) > LONGEST_ANSWER or clock.mono_ns() > end_ns:
-                raise EdgedError(
-                    "the clock helper has gone" if not more else "the clock helper does not answer in time"
-                )
+            if not more:
+                raise EdgedError("the clock helper has closed the connection")
+            if len(answer) > LONGEST_ANSWER or clock.mono_ns() > end_ns:
+                raise EdgedError("the clock helper does not answer in time")
         return answer.decode("ascii", "replace").strip()

@@ -1,4 +1,4 @@
-"""What the processor and the memory say under /proc: CPU use, CPU pressure, memory free. Any Linux; unknown is None."""
+"""CPU use, CPU pressure and available memory, from /proc. Any Linux; unknown is None."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class CpuMemory:
             missing.append("CPU use needs two readings; this is the first")
             return None
         total, idle = now[0] - before[0], now[1] - before[1]
-        if total <= 0 or not 0 <= idle <= total:  # iowait may run backwards, by the kernel's own account
+        if total <= 0 or not 0 <= idle <= total:  # iowait may run backwards, as the kernel documents
             missing.append("/proc/stat did not advance since the last reading")
             return None
         return 100 * (total - idle) / total
@@ -59,7 +59,7 @@ class CpuMemory:
         return None if kib is None else kib * 1024 / 1e6
 
     def _number(self, file: str, pattern: str, absent: str, missing: list[str]) -> float | None:
-        """The number that the pattern finds in a file; `absent` is said where it does not."""
+        """The number that the pattern finds in a file; `absent` is the reason where it finds none."""
         text = self._files.text(self._files.path(file), missing)
         if text is None:
             return None

@@ -1,4 +1,4 @@
-"""The GPU as the kernel's devfreq shows it: where it is, its load, its clock, its ceiling and the clocks it knows.
+"""The GPU as the kernel's devfreq shows it: where it is, its load, its clock, its ceiling and the clocks it has.
 
 Files under a root in, numbers out. Used by the sampler and by the clock helper, each with its own `SysfsReader`.
 """
@@ -38,7 +38,7 @@ def find_gpu(files: SysfsReader) -> Path | None:
 def read_gpu(files: SysfsReader, directory: Path, missing: list[str]) -> GpuReading:
     permille = files.integer(directory / "device/load", missing)
     if permille is not None and not 0 <= permille <= 1000:
-        missing.append(f"{files.shown(directory / 'device/load')} says {permille}, expected 0 to 1000")
+        missing.append(f"{files.shown(directory / 'device/load')} reads {permille}, expected 0 to 1000")
         permille = None
     return GpuReading(
         percent=None if permille is None else permille / 10,
@@ -48,7 +48,7 @@ def read_gpu(files: SysfsReader, directory: Path, missing: list[str]) -> GpuRead
 
 
 def clocks_hz(files: SysfsReader, directory: Path) -> tuple[int, ...]:
-    """The frequencies this GPU knows, ascending; empty if it does not tell."""
+    """The frequencies of this GPU in Hz, ascending; empty if it does not list them."""
     try:
         words = files.read(directory / "available_frequencies").split()
     except OSError:

@@ -56,28 +56,28 @@ class SysfsProvider:
     def read(self) -> Sample:
         return self.read_beside(None)
 
-    def read_beside(self, given: ExternalReadings | None) -> Sample:
+    def read_beside(self, external: ExternalReadings | None) -> Sample:
         """With rails and temperatures from another source, where there is one."""
         missing: list[str] = []
         load = self._load.read(missing)
-        if given is None:
+        if external is None:
             temperatures = read_temperatures(self._files, missing)
-            given = ExternalReadings(self.name, clock.mono_ns(), read_rails(self._files, missing), temperatures)
+            external = ExternalReadings(self.name, clock.mono_ns(), read_rails(self._files, missing), temperatures)
         else:
-            temperatures = {name: plausible_c(name, c, missing) for name, c in given.temperatures_c.items()}
+            temperatures = {name: plausible_c(name, c, missing) for name, c in external.temperatures_c.items()}
         gpu = self._gpu(missing)
         busy = busy_percent(load.cpu_percent, gpu.percent)
-        sane = {name: plausible_w(name, watts, missing) for name, watts in given.rails_w.items()}
+        sane = {name: plausible_w(name, watts, missing) for name, watts in external.rails_w.items()}
         judged = [name for name in (self._module.total if self._module else ()) if (sane.get(name) or 0) >= JUDGED_W]
-        sane = self._stuck_rails.check(sane, judged, Load(None, busy), given.mono_ns, missing)
+        sane = self._stuck_rails.check(sane, judged, Load(None, busy), external.mono_ns, missing)
         rails = self._with_absent(sane, missing)
         power, estimated = total_w(self._module, rails, missing)
         temperatures = self._stuck_temperatures.check(
-            temperatures, temperatures, Load(power, busy), given.mono_ns, missing
+            temperatures, temperatures, Load(power, busy), external.mono_ns, missing
         )
         return Sample(
-            provider=given.provider,
-            mono_ns=given.mono_ns,
+            provider=external.provider,
+            mono_ns=external.mono_ns,
             power_w=power,
             power_estimated=estimated,
             rails_w=rails,

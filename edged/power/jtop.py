@@ -1,8 +1,8 @@
-"""jetson-stats, isolated: a child process talks to jtop.service, this side reads its lines.
+"""jetson-stats, isolated in a child process that talks to jtop.service; this side reads its lines.
 
 The library blocks without a time-out, cannot connect again after its service restarted, changes multiprocessing and
-loads half of CUDA where it is imported: so a child (jtop_child.py) imports it, and is killed and started again when it
-falls silent. JSON lines come out of the child, hostile until they fit; orders for power modes go in. `JtopProvider` is
+loads much of CUDA when it is imported: so a child (jtop_child.py) imports it, and is restarted when it sends nothing.
+JSON lines come out of the child, untrusted until they are checked; requests for power modes go in. `JtopProvider` is
 for the sampler's thread, a `JtopLink` for one thread.
 """
 
@@ -28,7 +28,7 @@ from edged.power.provider import STALE_AFTER_INTERVALS, Sample
 
 LONGEST_LINE: Final = 1 << 16
 SILENT_S: Final = 10.0
-"""The child ends itself when jtop gives it nothing new for 5 s; one that does not even do that is killed."""
+"""The child ends itself when jtop gives it nothing new for 5 s; one that does not is killed."""
 SILENT_INTERVALS: Final = 10
 RETRY_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
@@ -62,13 +62,13 @@ class Reading(Struct, frozen=True, tag="reading"):
 
 
 class Trouble(Struct, frozen=True, tag="trouble"):
-    """Why the child ends, or why an order was not taken, and what to do about it."""
+    """Why the child ends, or why a request was not applied, and what to do about it."""
 
     problem: Annotated[str, Meta(max_length=1000)]
     hint: Annotated[str, Meta(max_length=1000)] = ""
 
 
-class Order(Struct, frozen=True, omit_defaults=True):
+class SetRequest(Struct, frozen=True, omit_defaults=True):
     """For the child: what to set. jtop answers nothing; the readings show what became of it."""
 
     mode: int | None = None
@@ -88,7 +88,7 @@ class JtopLink:
             [sys.executable, "-m", "edged.power.jtop_child", str(socket), str(interval_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # the library's chatter; what matters comes as a line
+            stderr=subprocess.DEVNULL,  # what the library prints; what matters comes as a line
             cwd="/",  # python -m looks there first
             bufsize=0,
         )
@@ -122,11 +122,11 @@ class JtopLink:
                 return newest
             self._poll.poll(left_s * 1000)
 
-    def send(self, order: Order) -> None:
+    def send(self, request: SetRequest) -> None:
         try:
-            os.write(self._in, msgspec.json.encode(order) + b"\n")
+            os.write(self._in, msgspec.json.encode(request) + b"\n")
         except OSError as error:
-            raise EdgedError(f"the jtop process takes no orders: {error.strerror}") from error
+            raise EdgedError(f"the jtop process takes no requests: {error.strerror}") from error
 
     def abandon(self) -> None:
         """From any thread: what waits for the child in `next` gives up at once."""
@@ -164,7 +164,7 @@ class JtopProvider:
         self._interval_s = interval_s
         self._sysfs = sysfs
         self._link: JtopLink | None = None
-        self._heard_ns = 0
+        self._received_ns = 0
         self._start_ns = 0
         self._failures = 0
         self._reading: Reading | None = None
@@ -173,14 +173,14 @@ class JtopProvider:
     def read(self) -> Sample:
         now_ns = clock.mono_ns()
         try:
-            self._hear(now_ns)
+            self._receive(now_ns)
         except (EdgedError, OSError) as error:  # OSError: no process, no memory, no descriptor left
             self._lost(str(error), now_ns)
         reading = self._reading
         if reading is None or now_ns - reading.mono_ns > STALE_AFTER_INTERVALS * self._interval_s * clock.NS_PER_S:
             sample = self._sysfs.read()
-            told = f"jtop: {self._problem}; rails and temperatures are read from sysfs instead"
-            return replace(sample, missing=(*sample.missing, told))
+            reason = f"jtop: {self._problem}; rails and temperatures are read from sysfs instead"
+            return replace(sample, missing=(*sample.missing, reason))
         return self._sysfs.read_beside(
             ExternalReadings(self.name, reading.mono_ns, reading.rails_w, reading.temperatures_c)
         )
@@ -191,17 +191,17 @@ class JtopProvider:
             self._link = None
         self._sysfs.close()
 
-    def _hear(self, now_ns: int) -> None:
-        """Take what the child said; start it if there is none and its time has come."""
+    def _receive(self, now_ns: int) -> None:
+        """Take the child's latest reading; start the child if there is none and its retry time has come."""
         if self._link is None:
             if now_ns >= self._start_ns:
-                self._link, self._heard_ns = JtopLink(self._socket, self._interval_s), now_ns
+                self._link, self._received_ns = JtopLink(self._socket, self._interval_s), now_ns
             return
         reading = self._link.next(0)
         if reading is not None:
-            self._reading, self._heard_ns, self._failures = reading, now_ns, 0
+            self._reading, self._received_ns, self._failures = reading, now_ns, 0
             self._problem = "gives nothing new"
-        elif now_ns - self._heard_ns > max(SILENT_S, SILENT_INTERVALS * self._interval_s) * clock.NS_PER_S:
+        elif now_ns - self._received_ns > max(SILENT_S, SILENT_INTERVALS * self._interval_s) * clock.NS_PER_S:
             raise EdgedError("its process does not answer and was ended")
 
     def _lost(self, problem: str, now_ns: int) -> None:
@@ -221,5 +221,5 @@ def decoded(line: bytes) -> Reading | Trouble:
     try:
         known: Reading | Trouble = _line_decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise EdgedError("the jtop process sent garbage") from None
+        raise EdgedError("the jtop process sent a line that is no reading") from None
     return known

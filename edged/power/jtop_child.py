@@ -1,9 +1,9 @@
-"""The child process that speaks with jtop.service: the only file that imports jetson-stats.
+"""The child process that talks to jtop.service: the only file that imports jetson-stats.
 
     python -m edged.power.jtop_child SOCKET INTERVAL_S
 
-JSON lines out on stdout (`Reading`, `Trouble`), orders in on stdin (`Order`). It ends on any trouble, when the service
-gives it nothing new for a while, and when its parent has gone; the parent starts another.
+JSON lines out on stdout (`Reading`, `Trouble`), requests in on stdin (`SetRequest`). It ends on any failure, when the
+service gives it nothing new for a while, and when its parent has ended; the parent starts another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 
 from edged import clock
 from edged.errors import EdgedError
-from edged.power.jtop import Order, PowerMode, Reading, Trouble
+from edged.power.jtop import PowerMode, Reading, SetRequest, Trouble
 
 PATIENCE_S: Final = 5.0
 PATIENCE_INTERVALS: Final = 5
@@ -36,7 +36,7 @@ class Session:
         self._lock = threading.Lock()
         self._fresh_ns = clock.mono_ns()
         self._patience_s = max(PATIENCE_S, PATIENCE_INTERVALS * interval_s)
-        # start() and the proxies wait without an end: whatever they do, this process ends
+        # start() and the proxies wait without a limit: this process ends in any case
         threading.Thread(target=self._watch, daemon=True).start()
         try:
             import jtop.service
@@ -44,35 +44,35 @@ class Session:
         except ImportError as error:
             raise EdgedError(f"jetson-stats cannot be imported: {error}", INSTALL) from error
         jtop.service.JTOP_PIPE = socket
-        # or it would start a dozen programs and load cuDNN and TensorRT, only to tell their versions
+        # else it starts a dozen programs and loads cuDNN and TensorRT for their versions
         client._load_jetson_libraries = lambda jtop: None
         self._jtop: Any = client(interval=interval_s)
         self._jtop.start()
-        if self._jtop.interval > interval_s:  # another client was there first, and its rate is everybody's
+        if self._jtop.interval > interval_s:  # another client connected first, and its rate is that of all
             self._jtop._interval = self._jtop.interval
             self._patience_s = max(PATIENCE_S, PATIENCE_INTERVALS * self._jtop.interval)
 
     def run(self) -> None:
         """Readings until there are no more, which is an EdgedError."""
         before = None
-        threading.Thread(target=self._obey, daemon=True).start()
+        threading.Thread(target=self._apply_requests, daemon=True).start()
         while self._jtop.ok():
             uptime = self._jtop.uptime
             if uptime == before:  # the same sample once more: the service's own sampler stands still
                 continue
             before = uptime
             self._fresh_ns = clock.mono_ns()
-            self.say(reading_of(self._jtop, self._fresh_ns))
+            self.send(reading_of(self._jtop, self._fresh_ns))
         raise EdgedError("jtop.service has stopped answering", RESTART)
 
-    def say(self, line: Reading | Trouble) -> None:
+    def send(self, line: Reading | Trouble) -> None:
         with self._lock:
             self._out.write(msgspec.json.encode(line).decode() + "\n")
             self._out.flush()
 
     def end(self, problem: str, hint: str = "") -> None:
         try:
-            self.say(Trouble(problem[:1000], hint))
+            self.send(Trouble(problem[:1000], hint))
         finally:
             os._exit(1)  # the library's threads must not hold this process
 
@@ -81,22 +81,22 @@ class Session:
             clock.sleep_s(WATCH_EVERY_S)
         self.end(f"jtop.service gave nothing new for {self._patience_s:g} s", RESTART)
 
-    def _obey(self) -> None:
+    def _apply_requests(self) -> None:
         for text in sys.stdin.buffer:
             try:
-                obey(self._jtop, msgspec.json.decode(text, type=Order))
-            except Exception as error:  # whatever the library makes of it, the parent must hear
+                apply(self._jtop, msgspec.json.decode(text, type=SetRequest))
+            except Exception as error:  # the parent must learn of any failure
                 self.end(f"jtop refuses: {error}")
         os._exit(0)  # the parent has gone
 
 
-def obey(jtop: Any, order: Order) -> None:
-    if order.mode is not None:
-        jtop.nvpmodel = order.mode  # never with force: that answers YES to "reboot now?"
-    if order.clocks is not None:
-        jtop.jetson_clocks = order.clocks
-    if order.fan is not None:
-        jtop.fan.profile = order.fan
+def apply(jtop: Any, request: SetRequest) -> None:
+    if request.mode is not None:
+        jtop.nvpmodel = request.mode  # never with force: that answers YES to "reboot now?"
+    if request.clocks is not None:
+        jtop.jetson_clocks = request.clocks
+    if request.fan is not None:
+        jtop.fan.profile = request.fan
 
 
 def reading_of(jtop: Any, now_ns: int) -> Reading:
@@ -104,7 +104,7 @@ def reading_of(jtop: Any, now_ns: int) -> Reading:
     power = jtop.power or {}
     rails = {name: _watts(rail) for name, rail in power.get("rail", {}).items()}
     total = power.get("tot", {})
-    if total.get("name"):  # without a name it is a sum of whatever could be read
+    if total.get("name"):  # without a name it is the sum of what could be read
         rails[total["name"]] = _watts(total)
     modes = jtop.nvpmodel
     clocks = jtop.jetson_clocks
@@ -134,14 +134,14 @@ def _watts(rail: Mapping[str, Any]) -> float | None:
 def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon; its end closes our stdin
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever the library prints must not get between the lines
+    os.dup2(2, 1)  # what the library prints must not get between the lines
     socket, interval_s = arguments[0], float(arguments[1])
     problem, hint = "jtop ended", RESTART
     try:
         Session(out, socket, interval_s).run()
     except EdgedError as error:
         problem, hint = error.message, error.hint
-    except BaseException as error:  # JtopException, EOFError, BrokenPipeError, KeyError...: all mean to begin again
+    except BaseException as error:  # JtopException, EOFError, BrokenPipeError, KeyError...: each needs a new child
         problem, hint = _explained(error)
     out.write(msgspec.json.encode(Trouble(problem[:1000], hint)).decode() + "\n")
     out.flush()
@@ -149,14 +149,14 @@ def main(arguments: list[str]) -> None:
 
 
 def _explained(error: BaseException) -> tuple[str, str]:
-    told = " ".join(str(error).split()) or type(error).__name__
-    if "can't access" in told:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "can't access" in text:
         return "this user may not talk to jtop.service", "sudo usermod -aG jtop edged && sudo systemctl restart edged"
-    if "not active" in told:
+    if "not active" in text:
         return "jtop.service does not run", "sudo systemctl enable --now jtop"
-    if "Mismatch version" in told:
-        return told, "install the same jetson-stats for edged as for the service"
-    return f"{type(error).__name__}: {told}", RESTART
+    if "Mismatch version" in text:
+        return text, "install the same jetson-stats for edged as for the service"
+    return f"{type(error).__name__}: {text}", RESTART
 
 
 if __name__ == "__main__":

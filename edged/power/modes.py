@@ -1,10 +1,9 @@
 """Power modes of a Jetson (nvpmodel), jetson_clocks and the fan: what there is, and setting it. Never in the loop.
 
-An operator asks for it, or a profile of theirs. Two ways lead there. jtop.service, whose root process takes orders from
-the group jtop: this is how the daemon does it, which has no privileges. Or NVIDIA's `nvpmodel` itself, which lets
-anybody ask and only root set: for a daemon run by root. Whatever is set is read back; what would need a reboot is
-refused with the command for it, and nothing is ever forced. May wait for some ten seconds: for any thread but the
-engine loop's.
+An operator requests it, or a power profile. There are two ways. jtop.service, whose root process accepts requests from
+the group jtop: the daemon, which has no privileges, uses this. Or NVIDIA's `nvpmodel` itself, which any user may query
+and only root may set with: for a daemon run by root. What is set is read back; what needs a reboot is refused with the
+command for it, and nothing is forced. May wait for some ten seconds: for any thread but the engine loop's.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Final, Literal
 
 from edged import clock
 from edged.errors import EdgedError, UsageError
-from edged.power.jtop import JtopLink, Order, Reading
+from edged.power.jtop import JtopLink, Reading, SetRequest
 from edged.power.nvpmodel import SYSTEM_PATH, Nvpmodel
 
 FIRST_READING_S: Final = 6.0
@@ -33,7 +32,7 @@ CLOCKS_OFF: Final = ("inactive",)
 
 @dataclass(frozen=True)
 class Mode:
-    """`needs_reboot`: from the mode in force; None if nothing tells beforehand."""
+    """`needs_reboot`: from the mode in force; None if not known beforehand."""
 
     id: int
     name: str
@@ -43,7 +42,7 @@ class Mode:
 @dataclass(frozen=True)
 class Modes:
     """What there is. `current`: the name of the mode in force. `clocks`: the state of jetson_clocks in jtop's words,
-    `fan` its profile; None where nothing tells. `settable`: empty, or why this process cannot set any of it."""
+    `fan` its profile; None where it is not known. `not_settable`: empty, or why this process cannot set any of it."""
 
     way: Literal["jtop", "nvpmodel"]
     modes: tuple[Mode, ...]
@@ -129,7 +128,7 @@ class ModeControl:
             raise _reboot(names[number], number)
         if reading.mode_changing:
             raise EdgedError("another change of the power mode is going on", "try again in a few seconds")
-        link.send(Order(mode=number))
+        link.send(SetRequest(mode=number))
         end_ns = clock.mono_ns() + int(VERIFY_S * clock.NS_PER_S)
         while reading.mode != number or reading.mode_changing:
             reading = _later(link, reading, end_ns, f"the power mode does not become {names[number]}")
@@ -198,7 +197,7 @@ def _switch_clocks(link: JtopLink, reading: Reading, on: bool) -> Reading:
             f"jetson_clocks is {reading.clocks}, and cannot be switched", "try again after a minute of uptime"
         )
     if reading.clocks not in wanted:
-        link.send(Order(clocks=on))
+        link.send(SetRequest(clocks=on))
     end_ns = clock.mono_ns() + int(VERIFY_S * clock.NS_PER_S)
     while reading.clocks not in wanted:
         reading = _later(link, reading, end_ns, "jetson_clocks does not follow")
@@ -212,7 +211,7 @@ def _switch_fan(link: JtopLink, reading: Reading, profile: str) -> Reading:
     if profile not in profiles:
         raise UsageError(f"there is no fan profile {profile[:64]!r}", f"name one of: {', '.join(profiles)}")
     if reading.fan != profile:
-        link.send(Order(fan=profile))
+        link.send(SetRequest(fan=profile))
     end_ns = clock.mono_ns() + int(VERIFY_S * clock.NS_PER_S)
     while reading.fan != profile:
         reading = _later(link, reading, end_ns, "the fan does not follow")

@@ -1,6 +1,6 @@
 """An NVIDIA GPU that is a card of its own, by NVML: power and energy counter, temperature, clocks, throttle reasons.
 
-In: the driver's management library. Out: a `Sample` of the GPU beside what any Linux machine says of the rest. The
+In: the driver's management library. Out: a `Sample` of the GPU beside what any Linux machine reads of the rest. The
 total is the card's power and the host's; where the host has no meter it is the card's alone, marked as an estimate. A
 Jetson is read through its own files instead. Runs on the sampler's thread.
 """
@@ -27,7 +27,7 @@ RAIL: Final = "gpu"
 LAG_S: Final = 0.1
 """The card's counters are renewed about ten times a second."""
 DRIVER_MEAN_S: Final = 1.0
-"""Over which the driver averages the power that it tells."""
+"""Over which the driver averages the power that it reports."""
 _SLOWDOWNS: Final = {
     "sw-power-cap": "nvmlClocksThrottleReasonSwPowerCap",
     "sw-thermal": "nvmlClocksThrottleReasonSwThermalSlowdown",
@@ -35,7 +35,7 @@ _SLOWDOWNS: Final = {
     "hw-thermal": "nvmlClocksThrottleReasonHwThermalSlowdown",
     "hw-power-brake": "nvmlClocksThrottleReasonHwPowerBrakeSlowdown",
 }
-"""The reasons that hold the clocks below what was asked for; idleness and fixed clocks are not among them."""
+"""The reasons that keep the clocks below the requested ones; idleness and fixed clocks are not among them."""
 
 
 def why_not() -> str | None:
@@ -45,7 +45,7 @@ def why_not() -> str | None:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return f"the NVIDIA driver says: {error}"
+        return f"the NVIDIA driver reports: {error}"
     try:
         return None if pynvml.nvmlDeviceGetCount() else "there is no NVIDIA GPU here"
     finally:
@@ -87,7 +87,7 @@ class NvmlProvider:
         temperatures |= self._stuck.check({RAIL: celsius}, (RAIL,), load, now_ns, missing)
         power_w, estimated = _total(sample, watts, missing)
         if temperatures[RAIL] is not None:
-            missing = [why for why in missing if why != NO_TEMPERATURES]  # that is said of the host, before the card
+            missing = [why for why in missing if why != NO_TEMPERATURES]  # true of the host alone
         return replace(
             sample,
             provider=self.name,
@@ -150,7 +150,7 @@ class NvmlProvider:
 
 
 def _total(host: Sample, card_w: float | None, missing: list[str]) -> tuple[float | None, bool]:
-    """The machine's watts, and whether they are an estimate. What the host lacks is reported with it."""
+    """The machine's watts, and whether they are an estimate. The host's lack of a meter is put beside the card's."""
     if card_w is None:
         return None, False
     if host.power_w is not None:

@@ -55,7 +55,7 @@ class Nvpmodel:
         return found
 
     def current(self) -> tuple[int | None, str | None]:
-        """Number and name of the mode in force, None where the tool does not tell."""
+        """Number and name of the mode in force, None where the tool does not print it."""
         text = self._run("-q")
         named = re.search(r"^NV Power Mode: (\w{1,64})\s*$", text, re.MULTILINE)
         numbered = re.search(r"^NV Power Mode: \w+\s+(\d{1,3})\s*$", text, re.MULTILINE)
@@ -107,5 +107,5 @@ def current_mode(path: str = SYSTEM_PATH) -> str | None:
 
 
 def _quoted(text: str) -> str:
-    said = " ".join(text.split())
-    return f": {said[-MAX_QUOTED:]}" if said else ", without a message"
+    printed = " ".join(text.split())
+    return f": {printed[-MAX_QUOTED:]}" if printed else ", without a message"

@@ -1,4 +1,4 @@
-"""Orders for the power mode, one at a time: an operator's at once, a starting or reloaded profile's in its own time.
+"""Requests for the power mode, one at a time: an operator's at once, a power profile's in the background.
 
 In: a mode, jetson_clocks or a fan profile. Out: what is in force then, or an EdgedError and nothing changed; and an
 event either way. `set` runs on its caller's thread, any but the engine loop's; `soon` on the thread "power.mode".
@@ -16,7 +16,7 @@ from edged.errors import EdgedError
 from edged.power.modes import ModeControl, Modes
 
 BUSY_S: Final = 1.0
-"""An operator does not wait for another's order, which may take fifteen seconds."""
+"""An operator does not wait for another request, which may take fifteen seconds."""
 STOP_S: Final = 2.0
 RETRY_S: Final = (10.0, 30.0, 90.0)
 
@@ -32,18 +32,20 @@ class Wanted(NamedTuple):
 
 
 class PowerModeManager:
-    """`tell` publishes a sentence as an event; any thread."""
+    """`publish` sends a sentence as an event; any thread."""
 
-    def __init__(self, control: ModeControl, tell: Callable[[str], None]) -> None:
+    def __init__(self, control: ModeControl, publish: Callable[[str], None]) -> None:
         self._control = control
-        self._tell = tell
-        self._order = threading.Lock()
+        self._publish = publish
+        self._one_at_a_time = threading.Lock()
         self._hand_over = threading.Lock()
         self._thread: threading.Thread | None = None
         self._pending: Wanted | None = None
         self._stopping = threading.Event()
         self.wanted: Wanted | None = None
         """of the profile in force"""
+        self.profiled: str | None = None
+        """The mode that the device profile was measured in; None without one."""
 
     def read(self) -> Modes:
         return self._control.read()
@@ -56,18 +58,18 @@ class PowerModeManager:
             if mode is not None and self.wanted is not None:
                 self.wanted = Wanted(self.wanted.profile, self.wanted.mode, f"an operator set {modes.current}")
         text = f"power mode {modes.current}, jetson_clocks {modes.clocks or 'unknown'}, fan {modes.fan or 'unknown'}"
-        self._say(logging.INFO, text)
+        self._report(logging.INFO, text + self._unprofiled(modes.current))
         return modes
 
     def taken(self, profile: str | None, mode: str | None) -> None:
-        """A profile was taken up, and its mode set; a profile without one leaves the board as it is."""
+        """A profile is in force, and its mode set; a profile without one leaves the board as it is."""
         with self._hand_over:
             self._pending = None
             self.wanted = None if profile is None or mode is None else Wanted(profile, mode, "")
 
     def soon(self, profile: str, mode: str) -> None:
-        """At a start or a reload, when nobody waits for it. If it cannot be set that is told, and the limits hold all
-        the same."""
+        """At a start or a reload, in the background. If it cannot be set, an event has the reason; the limits hold
+        anyway."""
         with self._hand_over:
             self.wanted = self._pending = Wanted(profile, mode)
             if self._thread is None and not self._stopping.is_set():
@@ -75,7 +77,7 @@ class PowerModeManager:
                 self._thread.start()
 
     def close(self) -> None:
-        """Whoever waits for a mode gives up at once."""
+        """Requests that wait for a mode fail at once."""
         with self._hand_over:
             self._pending, thread = None, self._thread
             self._stopping.set()
@@ -90,10 +92,10 @@ class PowerModeManager:
                 if wanted is None:
                     self._thread = None
                     return
-            self._carry_out(wanted)
+            self._execute(wanted)
 
-    def _carry_out(self, wanted: Wanted) -> None:
-        """Tried again for a while: when a board starts, jtop.service may come later than edged."""
+    def _execute(self, wanted: Wanted) -> None:
+        """Retried for a while: when a board starts, jtop.service may come later than edged."""
         for retry_s in (*RETRY_S, None):
             problem = self._problem(wanted)
             with self._hand_over:
@@ -102,11 +104,12 @@ class PowerModeManager:
                     return
                 self.wanted = wanted._replace(problem=problem)
             if not problem:
-                self._say(logging.INFO, f"power mode {wanted.mode}, as profile {wanted.profile} has it")
+                text = f"power mode {wanted.mode}, as profile {wanted.profile} has it"
+                self._report(logging.INFO, text + self._unprofiled(wanted.mode))
                 return
             if problem != now.problem:
                 text = f"the power mode {wanted.mode} of profile {wanted.profile} is not in force: {problem}"
-                self._say(logging.WARNING, text)
+                self._report(logging.WARNING, text)
             if retry_s is None or self._stopping.wait(retry_s):
                 return
 
@@ -118,16 +121,22 @@ class PowerModeManager:
             return f"{error.message}; {error.hint}" if error.hint else error.message
         return ""
 
-    def _say(self, level: int, text: str) -> None:
+    def _unprofiled(self, mode: str | None) -> str:
+        """The end of a sentence, where the device profile in use is of another mode."""
+        if self.profiled is None or mode is None or mode.lower() == self.profiled.lower():
+            return ""
+        return f"; the device profile is of {self.profiled}, so latency and power are learned again until a restart"
+
+    def _report(self, level: int, text: str) -> None:
         log.log(level, "%s", text)
-        self._tell(text)
+        self._publish(text)
 
     @contextlib.contextmanager
     def _alone(self, timeout_s: float | None) -> Iterator[None]:
-        """Each order is bounded in itself, so a wait without a limit here ends all the same."""
-        if not self._order.acquire(timeout=-1 if timeout_s is None else timeout_s):
+        """Each request is bounded in time, so a wait without a limit here ends too."""
+        if not self._one_at_a_time.acquire(timeout=-1 if timeout_s is None else timeout_s):
             raise EdgedError("another change of the power mode is going on", "try again in a few seconds")
         try:
             yield
         finally:
-            self._order.release()
+            self._one_at_a_time.release()

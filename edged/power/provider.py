@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from edged.clock import NS_PER_S
 
 STALE_AFTER_INTERVALS: Final = 3
-"""A value older than this many intervals says nothing about the present."""
+"""A value older than this many intervals is not current."""
 
 
 LEAST_MEAN_S: Final = 0.05

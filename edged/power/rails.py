@@ -53,7 +53,7 @@ MOST_MV: Final = 100_000
 FULL_SCALE_MV: Final = {"ina3221": 32_760, "ina238": 85_000}
 """Of the rail's voltage."""
 PLAUSIBLE_W: Final = (-5.0, 1000.0)
-"""A rail at rest may read a little below nothing: the monitor's own offset."""
+"""A rail at rest may read a little below zero: the monitor's offset."""
 
 
 def is_jetson(files: SysfsReader) -> bool:
@@ -71,7 +71,7 @@ def find_module(files: SysfsReader) -> Module | None:
 
 
 def module_named(files: SysfsReader) -> str:
-    """What the device tree says it is, for a person."""
+    """The device tree's name of the board, for a person."""
     return next(iter(compatible(files)), "a board without a device tree")
 
 
@@ -88,7 +88,7 @@ def read_rails(files: SysfsReader, missing: list[str]) -> dict[str, float | None
 def total_w(module: Module | None, rails: Mapping[str, float | None], missing: list[str]) -> tuple[float | None, bool]:
     """The device's watts, and whether that is an estimate; a sum with a part unknown is unknown."""
     if module is None:
-        return None, False  # said once by whoever looked for the module
+        return None, False  # the caller that looked for the module reports it
     unknown = [name for name in module.total if rails.get(name) is None]
     if unknown:
         missing.append(f"no total power: {module.name} has it on {' + '.join(module.total)}; {unknown[0]} is unknown")
@@ -150,7 +150,7 @@ def _implausible(files: SysfsReader, chip: Path, channel: str, mv: int | None, m
 
 
 def plausible_w(rail: str, watts: float | None, missing: list[str]) -> float | None:
-    """None, and said, for what no monitor can mean."""
+    """None, with the reason in `missing`, for what no monitor can measure."""
     low, high = PLAUSIBLE_W
     if watts is None or low <= watts <= high:
         return watts

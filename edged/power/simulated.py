@@ -1,4 +1,4 @@
-"""Power and temperature of a device that is not there, so that budgets can be tried on any machine: all is estimated.
+"""Power and temperature of a simulated device, so that limits can be tried on any machine: all is estimated.
 
 The real engines' batches come in (from the engine loop's thread), each worth the watts that the simulated device would
 draw for as long as it ran here; a `Sample` goes out on the sampler's thread. The processor's use is this machine's own.
@@ -66,7 +66,7 @@ class SimulatedProvider:
             cpu_percent=host.cpu_percent,
             memory_available_mb=host.memory_available_mb,
             cpu_pressure_percent=host.cpu_pressure_percent,
-            missing=(f"power and temperature are made up: those of a simulated {self._device}",),
+            missing=(f"power and temperature are those of a simulated {self._device}",),
         )
 
     def close(self) -> None:

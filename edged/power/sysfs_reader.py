@@ -1,4 +1,4 @@
-"""Small files of the kernel under one root: a path in, its text or number out, or None with a sentence that says why.
+"""Small files of the kernel under one root: a path in, its text or number out, or None with the reason.
 
 A file stays open between readings and is read again from its beginning, which is how sysfs and procfs give fresh
 values at the least cost; one that vanished or was replaced is opened again. For one thread.
@@ -14,9 +14,9 @@ from typing import Final
 from edged import clock
 
 FILE_LIMIT: Final = 65_536
-"""No file read here is longer; a stranger one is not read to its end."""
+"""No file read here is longer; one that is, is not read to its end."""
 LOOK_AGAIN_NS: Final = 10 * clock.NS_PER_S
-"""Sensors come and go with their drivers: so long a listing is believed."""
+"""Sensors appear and vanish with their drivers: a listing is used for so long."""
 MOST_OPEN: Final = 512
 
 
@@ -77,14 +77,14 @@ class SysfsReader:
         return number
 
     def optional(self, path: Path) -> int | None:
-        """A number that a kernel may or may not offer: absence is normal and needs no sentence."""
+        """A number that a kernel may or may not offer: absence is normal and gives no reason."""
         try:
             return whole(self.read(path))
         except OSError:
             return None
 
     def label(self, path: Path) -> str | None:
-        """A name the kernel gives, if it gives one: absence is normal and needs no sentence."""
+        """A name the kernel gives, if it gives one: absence is normal and gives no reason."""
         try:
             text = self.read(path)
         except OSError:

@@ -1,4 +1,4 @@
-"""What the device says of itself: a provider's readings in, the latest `Sample` out, for the wire and the governor.
+"""A provider's readings in, the latest `Sample` out, for the wire and the governor.
 
 A provider may hang or raise; the `Sampler` reads it on a thread of its own, so that the daemon never waits for it: the
 sample's age grows, and once it is too old its values become unknown, with the reason in `missing`.
@@ -44,9 +44,9 @@ class Sampler:
         age_s = sample.age_s(now_ns)
         if age_s > STALE_AFTER_INTERVALS * self._interval_s:
             why = error or f"{sample.provider} does not answer"
-            told = (f"{why}; last reading {age_s:.0f} s ago",)
+            reason = (f"{why}; last reading {age_s:.0f} s ago",)
             used, gap_s = sample.energy_j, sample.energy_gap_s
-            return Sample(sample.provider, sample.mono_ns, energy_j=used, energy_gap_s=gap_s, missing=told)
+            return Sample(sample.provider, sample.mono_ns, energy_j=used, energy_gap_s=gap_s, missing=reason)
         if error is not None:
             return replace(sample, missing=(*sample.missing, error))
         return sample
@@ -65,7 +65,7 @@ class Sampler:
         while True:
             try:
                 self._latest, self._error = self._metered(self._provider.read()), None
-            except Exception as error:  # whatever a provider does, the daemon lives; the reason travels with the sample
+            except Exception as error:  # no failure of a provider ends the daemon; the reason goes out with the sample
                 self._error = f"{self._provider.name} failed: {type(error).__name__}: {str(error)[:200]}"
             if self._stop.wait(self._interval_s):
                 return

@@ -53,7 +53,7 @@ def unique(name: str, taken: Container[str]) -> str:
 
 
 def _asleep(files: SysfsReader, path: Path) -> bool:
-    """A zone of a unit that is powered off says "try again", which is normal for a GPU at rest."""
+    """A zone of a unit that is powered off answers "try again", which is normal for a GPU at rest."""
     try:
         return not files.read(path).strip()
     except OSError as error:
@@ -61,11 +61,11 @@ def _asleep(files: SysfsReader, path: Path) -> bool:
 
 
 def plausible_c(what: str, celsius: float | None, missing: list[str]) -> float | None:
-    """None, and said, for what no sensor can mean."""
+    """None, with the reason in `missing`, for what no sensor can measure."""
     low, high = PLAUSIBLE_C
     if celsius is None or low <= celsius <= high:
         return celsius
-    missing.append(f"{what} says {celsius:g} C, which no working sensor does")
+    missing.append(f"{what} reads {celsius:g} C, which no working sensor does")
     return None
 
 

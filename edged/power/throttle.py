@@ -1,7 +1,7 @@
-"""The device holding itself back: over-current counters and throttle alerts in, numbers and alarms for people out.
+"""Throttling: over-current counters and throttle alerts in, numbers and alarms for people out.
 
-The counters run since boot and are never reset. On small Orin modules the third, instantaneous over-current, ticks
-many times a second under full load and costs next to nothing: alone it is no alarm unless it keeps racing.
+The counters run since boot and are never reset. On small Orin modules the third, instantaneous over-current, counts
+many times a second under full load at almost no cost: alone it is no alarm unless its rate stays high.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from edged.clock import NS_PER_S
 from edged.power.sysfs_reader import SysfsReader
 
 COUNTERS: Final = {"oc1": "under_voltage", "oc2": "average_over_current", "oc3": "peak_over_current"}
-RACING_PER_S: Final = 100.0
+HIGH_RATE_PER_S: Final = 100.0
 """Field logs show up to 28 a second without a loss worth measuring."""
-RACING_S: Final = 10.0
+HIGH_RATE_S: Final = 10.0
 QUIET_NS: Final = 60 * NS_PER_S
 """At most one alarm of a kind in so long; what happened in between is counted in the next."""
 
@@ -30,7 +30,7 @@ def read_events(files: SysfsReader, missing: list[str]) -> dict[str, int | None]
 
 
 def read_throttled(files: SysfsReader) -> bool | None:
-    """Whether the device throttles now; None where it does not say."""
+    """Whether the device throttles now; None where it does not show it."""
     states = [
         files.optional(device / "cur_state")
         for device in files.entries(files.path("sys/class/thermal"), "cooling_device*")
@@ -65,15 +65,15 @@ class Alarms:
     def __init__(self) -> None:
         self._throttled = False
         self._before: dict[str, tuple[int, int]] = {}  # counter -> when, count: as of the last alarm
-        self._racing: tuple[int, int] | None = None  # when, count: where the third counter's present rate is taken from
-        self._said_ns: dict[str, int] = {}
+        self._peak_base: tuple[int, int] | None = None  # when, count: the base of the third counter's present rate
+        self._reported_ns: dict[str, int] = {}
 
     def of(self, sample: Reading) -> list[Alarm]:
         alarms = []
         if sample.throttled is not None and sample.throttled != self._throttled:
             self._throttled = sample.throttled
-            told = "the device throttles itself: it is too hot" if sample.throttled else "the device throttles no more"
-            alarms.append(Alarm("throttle", told))
+            text = "the device throttles itself: it is too hot" if sample.throttled else "throttling ended"
+            alarms.append(Alarm("throttle", text))
         for name in ("under_voltage", "average_over_current"):
             alarms += self._counted(name, sample.throttle_events.get(name), sample.mono_ns)
         alarms += self._peaks(sample.throttle_events.get("peak_over_current"), sample.mono_ns)
@@ -83,7 +83,7 @@ class Alarms:
         if count is None:
             return []
         _, before = self._before.setdefault(name, (now_ns, count))
-        if count <= before or not self._may_say(name, now_ns):
+        if count <= before or not self._may_report(name, now_ns):
             return []
         self._before[name] = now_ns, count
         times = "once" if count - before == 1 else f"{count - before} times"
@@ -92,20 +92,20 @@ class Alarms:
         ]
 
     def _peaks(self, count: int | None, now_ns: int) -> list[Alarm]:
-        if count is None or self._racing is None or count < self._racing[1]:
-            self._racing = None if count is None else (now_ns, count)
+        if count is None or self._peak_base is None or count < self._peak_base[1]:
+            self._peak_base = None if count is None else (now_ns, count)
             return []
-        seconds = (now_ns - self._racing[0]) / NS_PER_S
-        if seconds < RACING_S:
+        seconds = (now_ns - self._peak_base[0]) / NS_PER_S
+        if seconds < HIGH_RATE_S:
             return []
-        rate = (count - self._racing[1]) / seconds
-        self._racing = now_ns, count
-        if rate < RACING_PER_S or not self._may_say("peak_over_current", now_ns):
+        rate = (count - self._peak_base[1]) / seconds
+        self._peak_base = now_ns, count
+        if rate < HIGH_RATE_PER_S or not self._may_report("peak_over_current", now_ns):
             return []
-        return [Alarm("over_current", f"peak over current {rate:.0f} times a second: a lower power mode would end it")]
+        return [Alarm("over_current", f"peak over current {rate:.0f} times a second: a lower power mode avoids it")]
 
-    def _may_say(self, name: str, now_ns: int) -> bool:
-        if now_ns - self._said_ns.get(name, now_ns - QUIET_NS) < QUIET_NS:
+    def _may_report(self, name: str, now_ns: int) -> bool:
+        if now_ns - self._reported_ns.get(name, now_ns - QUIET_NS) < QUIET_NS:
             return False
-        self._said_ns[name] = now_ns
+        self._reported_ns[name] = now_ns
         return True

@@ -77,7 +77,7 @@ def _leaf(kind: type) -> Codec:
 def _choice(values: tuple[Any, ...]) -> Codec:
     def thaw(data: Any) -> Any:
         if data not in values:
-            raise ValueError(f"{str(data)[:40]!r} is none of {values}")
+            raise ValueError(f"{str(data)[:40]!r} is not one of {values}")
         return data
 
     return Codec(lambda value: value, thaw, f"one of {values}")

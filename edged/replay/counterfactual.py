@@ -108,7 +108,7 @@ class Difference:
         self.power_w = self.junction_c = self._sink_c = 0.0
 
     def add(self, begin_ns: int, end_ns: int, joules: float) -> None:
-        """Spread evenly over a batch's time; what is already told of counts as of now."""
+        """Spread evenly over a batch's time; what is already known counts as of now."""
         first, last = begin_ns // STEP_NS, max(begin_ns, end_ns) // STEP_NS
         for k in range(first, last + 1):
             at = max(self._next, k)

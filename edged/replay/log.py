@@ -27,7 +27,7 @@ LEVEL: Final = 6
 
 
 class Packer:
-    """One file's writer: the header first, then frames of whatever was added since the last."""
+    """One file's writer: the header first, then one frame of all that was added since the last."""
 
     def __init__(self) -> None:
         self._zlib = zlib.compressobj(LEVEL)

@@ -320,9 +320,17 @@ def _write_all(file: RawIOBase, frame: bytes) -> None:
 def _header(bundle: str, at_ns: int, number: int, estimated: bool) -> Header:
     opened_s = clock.wall_ns() / clock.NS_PER_S
     return Header(
-        record.VERSION, record.SHAPE, edged.__version__, governor_digest(), machine(), bundle, opened_s, at_ns, number,
+        record.VERSION,
+        record.SHAPE,
+        edged.__version__,
+        governor_digest(),
+        machine(),
+        bundle,
+        opened_s,
+        at_ns,
+        number,
         estimated,
-    )  # fmt: skip
+    )
 
 
 def directory_of(config: RecordConfig) -> Path | None:

@@ -57,7 +57,7 @@ class Outcome:
 
 
 class Timeline:
-    """Recorded times as ones that never go back: after a boot they go on from the last before it."""
+    """Recorded times as ones that never go back: after a boot they continue from the last one before it."""
 
     def __init__(self) -> None:
         self._shift_ns = 0

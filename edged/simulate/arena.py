@@ -1,6 +1,6 @@
 """One policy through one scenario: frames come, the policy decides, the device answers, the run is scored. Pure.
 
-A policy is told the nominal profile and the limits (`NominalProfile`), then sees only what a device would show it:
+A policy gets the nominal profile and the limits (`NominalProfile`), then sees only what a device would show it:
 samples of the sensors, the frames that arrive, and what became of those it ran. It keeps its own queue.
 """
 
@@ -33,7 +33,7 @@ TICK_S = 0.5
 
 @dataclass(frozen=True)
 class NominalProfile:
-    """What a policy is told before the run. Arrays go by engine and clock; nominal, not this unit's."""
+    """What a policy knows before the run. Arrays go by engine and clock; nominal, not this unit's."""
 
     table: DeviceTable
     latency_s: Array
@@ -150,7 +150,7 @@ def nominal_profile(truth: Truth) -> NominalProfile:
 
 
 def run(truth: Truth, policy: Policy, fixed_clock: bool = False) -> Score:
-    """From the first frame to the last. `fixed_clock`: whatever the policy asks, the clock stays at its highest."""
+    """From the first frame to the last. `fixed_clock`: the clock stays at its maximum."""
     return _Run(truth, policy, fixed_clock).whole()
 
 
@@ -197,7 +197,7 @@ class _Run:
             self._policy.arrive(Arrival(j, truth.camera_of(j), truth.arrived_s(j), float(truth.contrast[tick])))
 
     def _pass(self, to_s: float) -> None:
-        """Let the time go on: readings, vetoes and ticks come as it does."""
+        """Advance the time, with the readings, vetoes and ticks that are due."""
         for reading in self._plant.advance(to_s):
             self._policy.sense(reading)
         while self._vetoes and self._vetoes[0][0] <= to_s:

@@ -67,9 +67,14 @@ def variants(nominal: NominalProfile) -> list[Variant]:
 def device(nominal: NominalProfile) -> Device:
     table = nominal.table
     return Device(
-        tuple(float(x) for x in nominal.idle_w), True, LEAKAGE_W_PER_C, table.junction_j_per_c, table.sink_j_per_c,
-        table.junction_sink_c_per_w, table.sink_air_c_per_w,
-    )  # fmt: skip
+        tuple(float(x) for x in nominal.idle_w),
+        True,
+        LEAKAGE_W_PER_C,
+        table.junction_j_per_c,
+        table.sink_j_per_c,
+        table.junction_sink_c_per_w,
+        table.sink_air_c_per_w,
+    )
 
 
 class GovernorPolicy:
@@ -95,9 +100,13 @@ class GovernorPolicy:
         if nominal.capacity_wh is not None:
             battery = BatteryBudget(nominal.duration_s, tuple(float(x) for x in nominal.forecast_w))
         self.budget = replace(
-            self._limits, deadline_ms=nominal.deadline_s * 1000, power_w=None, power_window_s=nominal.window_s,
-            temperature_c=nominal.limit_c, battery=battery,
-        )  # fmt: skip
+            self._limits,
+            deadline_ms=nominal.deadline_s * 1000,
+            power_w=None,
+            power_window_s=nominal.window_s,
+            temperature_c=nominal.limit_c,
+            battery=battery,
+        )
         self.governor = Governor(known, self.budget, 0, device(nominal) if self._profiled else None, self._on_call)
         self._observe(Workload(nominal.cameras, nominal.fps * nominal.cameras), 0.0)
         if self._profiled and not self._fixed_clock:
@@ -121,17 +130,19 @@ class GovernorPolicy:
             store = Battery(reading.charge * capacity_j, capacity_j, reading.sun_w)
         clock = self._clock if self._profiled else None
         sensed = Sensed(
-            reading.power_w, reading.temperature_c, clock, battery=store, power_lag_s=self.nominal.sensor_lag_s,
+            reading.power_w,
+            reading.temperature_c,
+            clock,
+            battery=store,
+            power_lag_s=self.nominal.sensor_lag_s,
             power_mean_s=self.nominal.sensor_mean_s,
-        )  # fmt: skip
+        )
         self._observe(sensed, reading.at_s)
 
     def tick(self, at_s: float) -> None:
         if at_s - self._counted_s >= WORKLOAD_S:
             live = max(1, sum(at_s - seen_s < LIVE_S for seen_s in self._seen_s.values()))
-            weights = [self.nominal.weights[camera] for camera in self._seen_s]
-            mean = sum(weights) / len(weights) if weights else 1.0
-            self._observe(Workload(live, self._offered / (at_s - self._counted_s), mean), at_s)
+            self._observe(Workload(live, self._offered / (at_s - self._counted_s)), at_s)
             self._offered, self._counted_s = 0, at_s
         self._observe(Tick(), at_s)
 

@@ -198,7 +198,7 @@ class Truth:
         return times
 
     def _scene(self) -> None:
-        """Difficulty: a slow shape and a correlated flicker; a frame's contrast tells of it only loosely."""
+        """Difficulty: a slow shape and a correlated flicker; a frame's contrast is only loosely related to it."""
         get, n = self.scenario.get, len(self.tick)
         slow = np.interp(self.tick, self.time, self._over_time("diff", 0.4, 10))
         rng, rho = self._random(11), get("drho", 0.95)

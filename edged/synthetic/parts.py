@@ -41,7 +41,7 @@ class Sprite:
 
 
 def picture_scale(width: int, height: int) -> float:
-    """Pixels per reference pixel: letterboxed into 320x192, parts have the same size whatever the picture's."""
+    """Pixels per reference pixel: letterboxed into 320x192, parts have the same size for every picture size."""
     return max(width / 320, height / 192)
 
 

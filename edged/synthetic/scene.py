@@ -160,11 +160,21 @@ class _Part:
 class Scene:
     """An endless belt that moves to the left; parts are spawned by belt position, so any frame can be drawn first.
 
-    Holds about 16 MB at 1280x720. `render` allocates nothing of a picture's size.
+    With `pause_s` the belt runs for `run_s`, stands still for `pause_s`, and so on; light and noise go on. Holds about
+    16 MB at 1280x720. `render` allocates nothing of a picture's size.
     """
 
-    def __init__(self, seed: int, width: int = 1280, height: int = 720, fps: float = 30.0) -> None:
+    def __init__(
+        self,
+        seed: int,
+        width: int = 1280,
+        height: int = 720,
+        fps: float = 30.0,
+        run_s: float = 6.0,
+        pause_s: float = 0.0,
+    ) -> None:
         self.seed, self.width, self.height, self.fps = seed, width, height, fps
+        self._run_s, self._pause_s = run_s, pause_s
         self._scale = picture_scale(width, height)
         self._pitch = _CELL * self._scale  # length of a cell along the belt
         self._lanes = max(1, min(_LANES, int(height / self._pitch)))
@@ -212,7 +222,19 @@ class Scene:
 
     def _shift(self, index: int) -> int:
         """How far the belt has moved, in whole pixels: ground and parts move as one."""
-        return round(index * _SPEED * self.width / self.fps)
+        return round(self._moving_s(index) * _SPEED * self.width)
+
+    def moves(self, index: int) -> bool:
+        """Whether the belt runs at frame `index`."""
+        return self._pause_s == 0 or index / self.fps % (self._run_s + self._pause_s) < self._run_s
+
+    def _moving_s(self, index: int) -> float:
+        """For how long the belt has run until frame `index`."""
+        seconds = index / self.fps
+        if self._pause_s == 0:
+            return seconds
+        rounds, into = divmod(seconds, self._run_s + self._pause_s)
+        return rounds * self._run_s + min(into, self._run_s)
 
     def _parts(self, shift: int) -> list[_Part]:
         """Every part that may touch the picture, and some just outside it."""

@@ -69,9 +69,13 @@ class CameraTracks:
         self._lives: dict[int, _Life] = {}
 
     def look(
-        self, at_s: float, size: tuple[int, int], boxes: NDArray[np.float32], scores: NDArray[np.float32],
+        self,
+        at_s: float,
+        size: tuple[int, int],
+        boxes: NDArray[np.float32],
+        scores: NDArray[np.float32],
         class_ids: NDArray[np.int64],
-    ) -> tuple[list[Observed], list[TrackEvent]]:  # fmt: skip
+    ) -> tuple[list[Observed], list[TrackEvent]]:
         """What counts of a frame captured at `at_s` (seconds of one clock), and what happened. `size`: width and height
         of the picture in pixels; `boxes` [N, 4] in its pixels, `scores` and `class_ids` [N]."""
         points = bottom_centres(boxes, size)
@@ -99,9 +103,13 @@ class CameraTracks:
         )
 
     def _kept(
-        self, boxes: NDArray[np.float32], scores: NDArray[np.float32], class_ids: NDArray[np.int64],
-        size: tuple[int, int], points: list[Point],
-    ) -> Indices:  # fmt: skip
+        self,
+        boxes: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        class_ids: NDArray[np.int64],
+        size: tuple[int, int],
+        points: list[Point],
+    ) -> Indices:
         whole = float(size[0] * size[1])
         keep = []
         for i, class_id in enumerate(class_ids.tolist()):

@@ -1,6 +1,6 @@
 """Non-maximum suppression, and the way from candidates in input pixels to the objects of a source frame.
 
-Block by block, so that the memory it takes is bounded whatever a model claims to see. Pure arithmetic, any thread.
+Block by block, so that the memory it takes is bounded for any number of candidates. Pure arithmetic, any thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Overlap = Callable[[Indices, Indices], NDArray[np.bool_]]
 
 
 class Selection(Protocol):
-    """What a decoder's declaration says of the objects it gives."""
+    """The limits that a decoder's declaration sets to its objects."""
 
     @property
     def iou_threshold(self) -> float: ...

@@ -16,9 +16,7 @@ from edged.vision.results import Detections, Floats, Mask
 
 Matrix = NDArray[np.float64]
 
-_COCO_POINTS: Final = np.array(
-    [26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89], np.float64
-) / 500  # fmt: skip
+_COCO_POINTS: Final = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89], np.float64) / 500
 """Per-point constants k = 2 sigma of the 17 points of a person, from the COCO key point evaluation."""
 
 _POINT: Final = 0.1

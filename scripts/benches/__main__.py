@@ -13,6 +13,7 @@ NAMES = {
     "switch": "10,000 switches of the variant under load: drops, memory, cost",
     "wire": "publish to receive in another process, against bare pyzmq",
     "cameras": "memory and CPU per camera, from 1 to 16",
+    "peers": "beside OpenCV reader threads, a PyAV loop and GStreamer: age from the camera's socket, CPU, memory",
     "gpu": "on a GPU: frame in the ring to result on the host, the preprocessing kernel, the host's share",
     "calibration": "a ResNet-50 analysed, pruned and quantised; the demo detector's accuracy and speed against float",
     "trt-adapter": "what the TensorRT adapter costs per inference, under the real bindings on a stand-in library",

@@ -82,9 +82,15 @@ class Baseline:
             self._late += len(due)
             return Action(moment.clock)
         waiting = Waiting(
-            moment.at_s, moment.at_s - first_s, due[0].contrast, moment.clock, moment.cap_w, moment.may_switch_clock,
-            self._period_s, len(due),
-        )  # fmt: skip
+            moment.at_s,
+            moment.at_s - first_s,
+            due[0].contrast,
+            moment.clock,
+            moment.cap_w,
+            moment.may_switch_clock,
+            self._period_s,
+            len(due),
+        )
         clock, engine = self.choose(waiting)
         self._take(due)
         if engine is None:

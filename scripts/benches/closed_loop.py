@@ -48,8 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("closed-loop")
     group.add_argument("--plot", metavar="FILE.png", help="draw the runs side by side")
     group.add_argument("--phase", type=float, default=20.0, metavar="S", help="seconds of each phase (default 20)")
-    group.add_argument("--cameras", type=int, choices=range(1, 17), default=2, metavar="N",
-                       help="1 to 16, of 20 frames a second (default 2)")  # fmt: skip
+    group.add_argument(
+        "--cameras",
+        type=int,
+        choices=range(1, 17),
+        default=2,
+        metavar="N",
+        help="1 to 16, of 20 frames a second (default 2)",
+    )
     group.add_argument("--rounds", type=int, default=2, metavar="N", help="rounds of all runs (default 2)")
 
 

@@ -25,12 +25,17 @@ class RunningDaemon:
     """`edged run` on these cameras (name -> source), until the context ends. `extra`: more lines of [limits]."""
 
     def __init__(
-        self, cameras: dict[str, str], deadline_ms: float = 1000.0, fps: float | None = None, extra: str = ""
+        self,
+        cameras: dict[str, str],
+        deadline_ms: float = 1000.0,
+        fps: float | None = None,
+        extra: str = "",
+        bundle: Path = BUNDLE,
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="edged-bench-"))
         self.results = f"ipc://{self.directory}/results.ipc"
         self.control = f"ipc://{self.directory}/control.ipc"
-        lines = [f'bundle = "{BUNDLE}"', "[limits]", f"deadline_ms = {deadline_ms}", extra]
+        lines = [f'bundle = "{bundle}"', "[limits]", f"deadline_ms = {deadline_ms}", extra]
         for name, source in cameras.items():
             lines += ["[[camera]]", f'name = "{name}"', f'source = "{source}"']
             lines += [f"fps = {fps}"] if fps else []

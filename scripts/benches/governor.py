@@ -121,9 +121,12 @@ def measure(
 
 
 def run_all(
-    scenarios: Sequence[Mapping[str, Any]], make: Callable[[], Policy], name: str, fixed_clock: bool = False,
+    scenarios: Sequence[Mapping[str, Any]],
+    make: Callable[[], Policy],
+    name: str,
+    fixed_clock: bool = False,
     file: Path | None = None,
-) -> dict[str, Score]:  # fmt: skip
+) -> dict[str, Score]:
     runs = [(scenario, seed) for scenario in scenarios for seed in scenario.get("seeds", [1])]
     found = {}
     for scenario, seed in track(runs, console=Console(stderr=True), description=name, transient=True):
@@ -136,9 +139,11 @@ def run_all(
 
 
 def compare(
-    report: ArenaReport, scenarios: Sequence[Mapping[str, Any]], scores: Mapping[str, Score],
+    report: ArenaReport,
+    scenarios: Sequence[Mapping[str, Any]],
+    scores: Mapping[str, Score],
     known: Mapping[str, Mapping[str, float]],
-) -> None:  # fmt: skip
+) -> None:
     """The production set: against the best fixed choice with hindsight, and the baselines beside it."""
     judge(report, scores, {key: known[key]["HINDSIGHT"] for key in scores if key in known}, 1.0, 1.0)
     for name in BESIDE:
@@ -152,9 +157,11 @@ def hindsight(scenario: Mapping[str, Any], seed: int) -> float:
     truth = Truth(scenario, seed)
     choices = [
         (engine, clock, share)
-        for engine in range(len(ENGINES)) if truth.available[engine]
-        for clock in range(len(truth.idle_w)) for share in SHARES
-    ]  # fmt: skip
+        for engine in range(len(ENGINES))
+        if truth.available[engine]
+        for clock in range(len(truth.idle_w))
+        for share in SHARES
+    ]
     return max(float(run(Truth(scenario, seed), Fixed(*choice)).score) for choice in choices)
 
 
@@ -174,9 +181,12 @@ def bound_of(known: Mapping[str, float | None], fixed_clock: bool) -> float | No
 
 
 def judge(
-    report: Report, results: Mapping[str, Score], bounds: Mapping[str, float], mean_share: float = MEAN_SHARE,
+    report: Report,
+    results: Mapping[str, Score],
+    bounds: Mapping[str, float],
+    mean_share: float = MEAN_SHARE,
     worst_share: float = WORST_SHARE,
-) -> None:  # fmt: skip
+) -> None:
     """Violations are judged where there is a bound, or everywhere without any: else none could avoid them."""
     shares = {key: results[key].score / bounds[key] for key in results if key in bounds}
     judged = [r for key, r in results.items() if key in shares or not shares]
@@ -236,10 +246,16 @@ def cost(report: Report) -> None:
     spread = sorted(choices_us)
     each_us = median(choices_us) + median(runs_us)
     report.figures += [
-        Figure("one choice, 4 variants, 8 cameras", median(choices_us), "us", CHOICE_US, "at most",
-               (spread[60], spread[-60])),
+        Figure(
+            "one choice, 4 variants, 8 cameras",
+            median(choices_us),
+            "us",
+            CHOICE_US,
+            "at most",
+            (spread[60], spread[-60]),
+        ),
         Figure("one choice and what is learnt from its result", each_us, "us", EACH_US),
         Figure("one plan, twice a second", median(plans_ms), "ms", PLAN_MS),
         Figure("growth of the state over ten minutes", max(0, sizes[1] / sizes[0] - 1.05), "", 0.0),
         Figure("share of a core at 30 frames/s", 100 * (30 * each_us / 1e6 + 2 * median(plans_ms) / 1e3), "%", 3.0),
-    ]  # fmt: skip
+    ]

@@ -49,13 +49,18 @@ class Report:
         detail = {
             "figures": [
                 {
-                    "name": f.name, "value": f.value, "unit": f.unit, "target": f.target, "sense": f.sense,
-                    "spread": f.spread, "ok": f.ok,
+                    "name": f.name,
+                    "value": f.value,
+                    "unit": f.unit,
+                    "target": f.target,
+                    "sense": f.sense,
+                    "spread": f.spread,
+                    "ok": f.ok,
                 }
                 for f in self.figures
             ],
             **self.notes,
-        }  # fmt: skip
+        }
         whole = {
             "name": self.name, "figure": head.value, "unit": head.unit, "target": head.target, "ok": self.ok,
             "detail": detail, "machine": machine(),

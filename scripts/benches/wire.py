@@ -29,10 +29,20 @@ TOPIC = b"result/gate"
 def result() -> schema.Result:
     detection = schema.Detection("washer", 1, 0.9134, (12.25, 40.5, 118.0, 203.75))
     return schema.Result(
-        camera="gate", frame=1, t_capture=1.7e9, mono_capture_ns=time.monotonic_ns(), variant="fp16", batch=1,
-        latency_ms=schema.Latency(0.2, 0.1, 1.3, 0.1), deadline_ms=50.0, energy_mj=None, width=1280, height=720,
-        ring=schema.RingRef("edged-0123abcd-gate-0", 2, 8), detections=[detection] * 8,
-    )  # fmt: skip
+        camera="gate",
+        frame=1,
+        t_capture=1.7e9,
+        mono_capture_ns=time.monotonic_ns(),
+        variant="fp16",
+        batch=1,
+        latency_ms=schema.Latency(0.2, 0.1, 1.3, 0.1),
+        deadline_ms=50.0,
+        energy_mj=None,
+        width=1280,
+        height=720,
+        ring=schema.RingRef("edged-0123abcd-gate-0", 2, 8),
+        detections=[detection] * 8,
+    )
 
 
 def receive(pipe: Connection, bare_endpoint: str, edged_endpoint: str) -> None:

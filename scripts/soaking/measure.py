@@ -39,9 +39,14 @@ def sample(at_s: float, pid: int, state: dict[str, Any]) -> Sample:
     owned = {path.name for path in Path("/dev/shm").glob("edged-*") if _owner(path) == os.getuid()}
     mapped = {name for one in (pid, *children) for name in owned if name in _maps(one)}
     return Sample(
-        at_s, _rss_mb(pid), sum(map(_rss_mb, children)), len(os.listdir(f"/proc/{pid}/fd")),
-        len(os.listdir(f"/proc/{pid}/task")), len(mapped), unaccounted,
-    )  # fmt: skip
+        at_s,
+        _rss_mb(pid),
+        sum(map(_rss_mb, children)),
+        len(os.listdir(f"/proc/{pid}/fd")),
+        len(os.listdir(f"/proc/{pid}/task")),
+        len(mapped),
+        unaccounted,
+    )
 
 
 def judge(samples: Sequence[Sample], gap_s: float, code: int | None, stop_s: float) -> list[tuple[str, str, bool]]:

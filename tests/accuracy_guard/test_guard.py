@@ -142,20 +142,29 @@ def test_even_a_high_gate_lets_a_variant_come_back() -> None:
 
 def test_one_dark_camera_does_not_cost_the_others_their_variant() -> None:
     watch = Watch("gate", "yard", "dock")
-    changes = [change for _ in range(200) for camera, seen in (("gate", 0.05), ("yard", 0.9), ("dock", 0.9))
-               for change in watch.score(seen, camera)]  # fmt: skip
+    changes = [
+        change
+        for _ in range(200)
+        for camera, seen in (("gate", 0.05), ("yard", 0.9), ("dock", 0.9))
+        for change in watch.score(seen, camera)
+    ]
     assert [(change.variant, change.camera) for change in changes] == [("int8-sparse", "gate")]
     assert {s.camera: s.vetoed for s in watch.guard.standings(watch.now_ns)} == {
-        "gate": True, "yard": False, "dock": False,
-    }  # fmt: skip
+        "gate": True,
+        "yard": False,
+        "dock": False,
+    }
 
 
 def test_a_variant_that_fails_on_most_cameras_fails_on_all_until_it_does_not() -> None:
     watch, rng = Watch("gate", "yard", "dock", "hall"), random.Random(0)
     changes = [c for _ in range(60) for camera in ("gate", "yard", "dock") for c in watch.score(0.0, camera)]
     assert [(type(c), c.camera) for c in changes] == [
-        (Vetoed, "gate"), (Vetoed, "yard"), (Vetoed, None), (Vetoed, "dock"),
-    ]  # fmt: skip
+        (Vetoed, "gate"),
+        (Vetoed, "yard"),
+        (Vetoed, None),
+        (Vetoed, "dock"),
+    ]
     assert "2 of the 3 cameras" in changes[2].why
     assert all(standing.vetoed for standing in watch.guard.standings(watch.now_ns))
     lifted = [c for _ in range(200) for camera in watch.cameras for c in watch.score(healthy(rng)(), camera)]

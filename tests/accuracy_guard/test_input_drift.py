@@ -5,9 +5,13 @@ import pytest
 from edged.accuracy_guard.input_drift import ENOUGH, REMEMBERED, ImageStats, InputDrift, Norm, looked
 
 NORM = Norm(
-    brightness_mean=90.0, brightness_std=39.0, contrast_mean=22.0, contrast_std=9.2,
-    low_percentile_mean=42.0, high_percentile_mean=153.0,
-)  # fmt: skip
+    brightness_mean=90.0,
+    brightness_std=39.0,
+    contrast_mean=22.0,
+    contrast_std=9.2,
+    low_percentile_mean=42.0,
+    high_percentile_mean=153.0,
+)
 DAY = ImageStats(100.0, 20.0, 50.0, 150.0)
 NIGHT = ImageStats(12.0, 3.0, 6.0, 20.0)
 GLARE = ImageStats(245.0, 15.0, 190.0, 255.0)

@@ -32,7 +32,7 @@ from tests.support.bus import (
     served,
     subscribed,
     wait_for,
-)  # fmt: skip
+)
 
 LIMIT = 16
 CROWD = 100

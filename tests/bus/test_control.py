@@ -96,7 +96,7 @@ def test_a_fault_of_the_handler_is_a_refusal_and_the_next_request_is_served(endp
 @pytest.mark.parametrize(
     ("asked", "error", "hint"),
     [
-        ({}, "has no `op`", "snapshot, set, pin, profile, why, reload"),
+        ({}, "has no `op`", "snapshot, set, pin, trigger, profile, why, reload"),
         ({"op": 3}, "has no `op`", "snapshot"),
         ({"op": "snapshoot"}, "there is no operation 'snapshoot'", "did you mean snapshot?"),
         ({"op": "snapshot", "x": 1}, "request snapshot: x is not a known key", ""),

@@ -43,8 +43,14 @@ def test_every_message_has_all_keys_its_schema_requires_and_no_other(message: sc
 def test_the_table_of_topics_is_the_documented_one() -> None:
     documented = json.loads(FILE.read_text())["topics"]
     assert list(documented) == [
-        "result/<camera>", "status/<camera>", "decision", "track/<camera>", "event", "telemetry", "state",
-    ]  # fmt: skip
+        "result/<camera>",
+        "status/<camera>",
+        "decision",
+        "track/<camera>",
+        "event",
+        "telemetry",
+        "state",
+    ]
     retained = [topic for topic, entry in documented.items() if entry["retained"]]
     assert retained == ["status/<camera>", "decision", "telemetry", "state"]
 

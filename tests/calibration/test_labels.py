@@ -63,8 +63,8 @@ def test_csv_takes_names_and_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.png,horse\n", "line 1: 'horse' is none of the 2 classes"),
-        ("a.png,2\n", "'2' is none"),
+        ("a.png,horse\n", "line 1: 'horse' is not one of the 2 classes"),
+        ("a.png,2\n", "'2' is not one"),
         ("a.png\n", "line 1 has 1 fields"),
         ("a.png,dog\n", r"nothing of 1 of 2 pictures, sub/b\.png"),
     ],

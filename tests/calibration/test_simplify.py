@@ -30,8 +30,10 @@ def exported() -> onnx.ModelProto:
         helper.make_node("Relu", ["d"], ["e"]),
         helper.make_node("Identity", ["e"], ["out"]),
     ]
-    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8]),
-            helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 8, 6, 6])]  # fmt: skip
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8]),
+        helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 8, 6, 6]),
+    ]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], norms)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,11 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zmq.auth
 
 from edged import clock
 from edged.cli import main
+from edged.engines.device_profile import Conditions, DeviceProfile, ProfiledRun, device_name, profile_path
+from edged.paths import runtime_dir
 from edged.power.host import HostProvider
 from edged.power.telemetry import Sample
 from tests.support.bus import free_port
@@ -62,7 +66,30 @@ def test_a_good_configuration_would_run(check: Check, bundle: Path, tmp_path: Pa
     assert "would run fine: the most accurate" in found["limits"][0]["text"]
     assert "2 cameras" in found["limits"][0]["text"]
     assert found["power"][0]["text"].startswith("provider host, this is no Jetson: ")
-    assert not list(Path("/dev/shm").glob(f"edged-check-{os.getpid()}*")), "the rings are gone"
+    assert not list(runtime_dir().glob(f"rings-check_{os.getpid()}.*")), "its claim on ring names is released"
+
+
+def test_the_device_profile_is_named_missing_refused_or_in_use(check: Check, bundle: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(bundle, tmp_path / "bundle")  # the others have none
+    config = write_config(tmp_path, bundle, {"gate": SMALL})
+    (missing,) = check(config)[1]["device profile"]
+    assert missing["level"] == "ok" and missing["text"].startswith("none of this device")
+    assert missing["fix"] == f"for a better start: edged-calibrate profile {bundle}"
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    runs = [
+        ProfiledRun(variant["name"], variant["files"][0]["sha256"], batch, 0, 5.0, 5.5, 6.0, 50, 0.02)
+        for variant in manifest["variants"]
+        for batch in (1, 2)
+    ]
+    here = Conditions(device_name(), "cpu")
+    profile = DeviceProfile(2, here.device, "cpu", runs, idle_w=[4.0])
+    profile_path(bundle, here).write_bytes(msgspec.json.encode(profile))
+    (used,) = check(config)[1]["device profile"]
+    assert used["level"] == "ok" and used["text"].endswith("cpu: batches to 2, 1 clock, without thermal constants")
+    config.write_text(config.read_text() + "\n[engine]\nthreads = 2\n")
+    (refused,) = check(config)[1]["device profile"]
+    assert refused["level"] == "warning" and "was measured with 1 threads" in refused["text"]
+    assert refused["fix"].endswith("--device cpu --threads 2")
 
 
 def test_for_people(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,7 +198,7 @@ def test_on_a_simulated_device_its_limits_can_be_held(check: Check, bundle: Path
     config.write_text(extra.split("\n")[0] + "\n" + config.read_text() + "\n" + "\n".join(extra.split("\n")[1:]))
     code, findings = check(config)
     assert code == 0 and not [one for one in findings["limits"] if "cannot be held" in one["text"]]
-    made_up = next(one for one in findings["power"] if "made up" in one["text"])
+    made_up = next(one for one in findings["power"] if "simulated" in one["text"] and one["level"] == "warning")
     assert made_up["level"] == "warning" and "published as estimated" in made_up["fix"]
 
 

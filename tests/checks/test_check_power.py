@@ -55,7 +55,7 @@ def test_the_mode_of_the_profile_to_start_with_is_looked_up(tmp_path: Path) -> N
     assert levels["15W"][0] == "ok"
     assert levels["7w"][:2] == ("warning", "the profile's mode 7W needs a reboot, which edged never does")
     assert levels["7w"][2].startswith("sudo nvpmodel -m 3 ")
-    assert levels["51W"][:2] == ("warning", "the profile's mode 51W is none of them")
+    assert levels["51W"][:2] == ("warning", "the profile's mode 51W is not one of them")
     (finding,) = told(tmp_path / "elsewhere", config, None, "15W")["power modes"]
     assert finding.level == "warning" and "this is no Jetson" in finding.text
 

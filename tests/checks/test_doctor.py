@@ -137,9 +137,15 @@ def test_the_gpu_is_held_against_the_cpu(bundle: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(gpu_room, "Gpu", open_gpu)
     found = list(gpu(InputSpec("image", WIDTH, HEIGHT)))
     assert [finding.subject for finding in found] == [
-        "gpu", "kernel, BGR24", "camera's memory, BGR24", "kernel, NV12", "camera's memory, NV12", "kernel, NV12_FULL",
-        "kernel, NV12_709", "kernel, NV12_709_FULL",
-    ]  # fmt: skip
+        "gpu",
+        "kernel, BGR24",
+        "camera's memory, BGR24",
+        "kernel, NV12",
+        "camera's memory, NV12",
+        "kernel, NV12_FULL",
+        "kernel, NV12_709",
+        "kernel, NV12_709_FULL",
+    ]
     assert {finding.level for finding in found} == {"ok"} and opened[0].calls[-1] == "close"
     monkeypatch.setattr(gpu_room, "Gpu", lambda: raised("CUDA: initialization error (3)"))
     assert list(gpu(InputSpec("image", WIDTH, HEIGHT))) == [Finding("failed", "gpu", "CUDA: initialization error (3)")]
@@ -158,9 +164,10 @@ def test_each_variant_is_compared_with_the_cpu(bundle: Path, monkeypatch: pytest
     cpu = runtimes
     monkeypatch.setattr(ort_cuda, "why_not", lambda: None)
     monkeypatch.setattr(
-        pool_module, "runtimes",
+        pool_module,
+        "runtimes",
         lambda config, manifest: iter([HostGpuRuntime()]) if config.device == "cuda" else cpu(config, manifest),
-    )  # fmt: skip
+    )
     found = {finding.subject: finding for finding in engines(load_bundle(bundle), 2)}
     same = found["fp16 on cuda"]
     assert (same.level, same.text) == ("ok", "agrees with the CPU") and same.figures["against the cpu_db"] == 200.0

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from edged.bus import schema
-from edged.bus.schema import Recording
+from edged.bus.schema import Recording, Stream
 from edged.cli import main
 from edged.commands.status import show
 from edged.commands.watch import line
@@ -171,6 +171,17 @@ def test_status_tells_what_ran_and_whether_it_is_recorded() -> None:
     )
 
 
+def test_status_shows_what_the_streams_cost() -> None:
+    before = messages.state()
+    stream = Stream(lost_packets=3, decode_ms=2.5, mbit_s=4.0, keyframe_interval_s=1.0)
+    cameras = [msgspec.structs.replace(camera, stream=stream) for camera in before.cameras[:1]]
+    console = Console(width=120, record=True, file=io.StringIO())
+    show(console, msgspec.structs.replace(before, cameras=cameras), before)
+    shown = " ".join(console.export_text().split())
+    name = before.cameras[0].camera
+    assert f"streams {name}: 2.5 ms to decode a picture, 4.0 Mbit/s, a keyframe every 1.0 s, 3 packets lost" in shown
+
+
 def test_status_json_is_the_state(run: Run, daemon: RunningDaemon) -> None:
     _, out, _ = run("status", "--json")
     state = json.loads(out)
@@ -188,7 +199,7 @@ def test_pin_and_release_are_carried_out_and_explained(run: Run, daemon: Running
     heads = [text for text in out.splitlines() if text and not text.startswith(" ")]
     assert len(heads) == 2
     assert heads[0].split()[1] == "fast" and "  pinned by an operator" in heads[0]
-    assert "fast: pinned by an operator, needs" in out
+    assert "fast runs next: pinned by an operator" in out
     marked = [text.split() for text in out.splitlines() if text.strip().startswith(">")]
     assert marked[0][1:5] == ["fast:", "accuracy", "0.800,", "predicted"] and marked[0][6] == "ms"
     last = json.loads(run("why", "-n", "1", "--json")[1])

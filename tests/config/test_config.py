@@ -140,7 +140,7 @@ def test_an_error_names_the_drop_in_it_comes_from(file: Path) -> None:
         ("bundle = 'x'\n[bus]\nresults = 'results'\n" + CAMERA, ["bus.results is 'results'", "ipc:///absolute/path"]),
         (
             "bundle = 'x'\n[bus]\nresults = 'tcp://0.0.0.0:5555'\n" + CAMERA,
-            ["bus.results opens the network", "bus.curve_secret_key and bus.curve_clients", "create_certificates"],
+            ["bus.results opens the network", "bus.curve_secret_key and bus.curve_clients", "edged key new"],
         ),
     ],
 )

@@ -91,7 +91,7 @@ def test_the_simulated_device_is_marked_and_its_log_replays(
     wait_for(lambda: float(str(telemetry().get("power_w") or 0)) > 4.0)
     told = telemetry()
     assert told["provider"] == "simulated" and told["power_estimated"] is True
-    assert "made up: those of a simulated orin-nano" in str(told["missing"])
+    assert "power and temperature are those of a simulated orin-nano" in str(told["missing"])
     assert daemon.ask("set", power_w=6.0)["ok"] and daemon.ask("pin", variant="fine")["ok"]
     wait_for(lambda: daemon.camera("gate")["results"] > 60)
     assert daemon.stop() == 0

@@ -1,4 +1,4 @@
-"""The whole loop under budgets: real engines, a plant in place of the sensors, and what the plant then drew."""
+"""The whole loop under budgets: real engines, a fake device in place of the sensors, and what it then drew."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import msgspec
 import pytest
 
 from edged import clock
-from edged.bus.schema import BudgetState, Result
+from edged.bus.schema import BudgetState, Event, Result
 from edged.client import Client
 from edged.config import CameraConfig, Limits, PowerConfig
 from tests.support.bus import PATIENCE, served, wait_for
+from tests.support.fake_device import FakeDevice
 from tests.support.loop import Loop, built, running
 from tests.support.models import center_model
 from tests.support.paced import PacedRuntime
-from tests.support.plant import Plant
 
 pytestmark = pytest.mark.timeout(600)  # most of it is waiting for windows of some seconds
 MODELS = {"fine": center_model(-100.0), "fast": center_model(-90.0)}
@@ -37,10 +37,10 @@ def camera(name: str = "gate", fps: int = 30, weight: float = 1.0) -> CameraConf
 
 @contextlib.contextmanager
 def governed(
-    directory: Path, cameras: list[CameraConfig], limits: Limits, plant: Plant, models: dict[str, bytes] = MODELS
+    directory: Path, cameras: list[CameraConfig], limits: Limits, device: FakeDevice, models: dict[str, bytes] = MODELS
 ) -> Iterator[Loop]:
     with built(
-        directory, models, limits, FAST, provider=plant, device_info=plant.known, runtime=PacedRuntime(TIMES_MS)
+        directory, models, limits, FAST, provider=device, device_info=device.known, runtime=PacedRuntime(TIMES_MS)
     ) as house:
         house.sampler.start()
         with served(house.publisher), running(house, cameras):
@@ -62,35 +62,35 @@ def set_limits(house: Loop, **changes: float | None) -> None:
     house.calls.call(lambda: house.limits.set(msgspec.structs.asdict(limits)))
 
 
-def shares(plant: Plant, seconds: float) -> dict[str, float]:
+def shares(device: FakeDevice, seconds: float) -> dict[str, float]:
     """Runs per second of each variant over some time from now on."""
-    before = dict(plant.runs)
+    before = dict(device.runs)
     for_seconds(seconds)
-    return {name: (plant.runs[name] - before[name]) / seconds for name in before}
+    return {name: (device.runs[name] - before[name]) / seconds for name in before}
 
 
-def until_shares(plant: Plant, holds: Callable[[dict[str, float]], bool], within_s: float = 30) -> None:
+def until_shares(device: FakeDevice, holds: Callable[[dict[str, float]], bool], within_s: float = 30) -> None:
     """Until three seconds in a row were like that."""
     end = time.monotonic() + within_s * PATIENCE
-    while not holds(ran := shares(plant, 3)):
+    while not holds(ran := shares(device, 3)):
         assert time.monotonic() < end, ran
 
 
 def test_a_power_cap_is_held_by_the_cheaper_variant_and_then_by_fewer_frames(tmp_path: Path) -> None:
-    plant = Plant(JOULES, TIMES_MS)
-    with governed(tmp_path, [camera()], EASY, plant) as house:
-        until_shares(plant, lambda ran: ran["fine"] > 10 and ran["fast"] < 1)  # nothing is scarce
+    device = FakeDevice(JOULES, TIMES_MS)
+    with governed(tmp_path, [camera()], EASY, device) as house:
+        until_shares(device, lambda ran: ran["fine"] > 10 and ran["fast"] < 1)  # nothing is scarce
         cap_w = 4.4
         set_limits(house, power_w=cap_w)
-        grace_s = plant.now_s + EASY.power_window_s
-        until_shares(plant, lambda ran: ran["fast"] > 3 and ran["fine"] > 1)
-        assert plant.worst_mean_w(EASY.power_window_s, grace_s) <= 1.05 * cap_w
+        grace_s = device.now_s + EASY.power_window_s
+        until_shares(device, lambda ran: ran["fast"] > 3 and ran["fine"] > 1)
+        assert device.worst_mean_w(EASY.power_window_s, grace_s) <= 1.05 * cap_w
         dropped = counted(house).drops.get("budget", 0)
         set_limits(house, power_w=2.5)
-        until_shares(plant, lambda ran: ran["fine"] < 1 and ran["fast"] > 1)
+        until_shares(device, lambda ran: ran["fine"] < 1 and ran["fast"] > 1)
         assert counted(house).drops["budget"] > dropped, "the frame rate is reduced"
         set_limits(house)
-        until_shares(plant, lambda ran: ran["fine"] > 10)  # taken away, all is as before
+        until_shares(device, lambda ran: ran["fine"] > 10)  # taken away, all is as before
     status = house.cameras.status("gate", 0)
     on_its_way = status.captured - status.results - sum(status.drops.values())
     assert on_its_way in (0, 1)
@@ -98,16 +98,16 @@ def test_a_power_cap_is_held_by_the_cheaper_variant_and_then_by_fewer_frames(tmp
 
 @pytest.mark.slow
 def test_heat_is_held_below_its_limit(tmp_path: Path) -> None:
-    plant = Plant(JOULES, TIMES_MS)
-    with governed(tmp_path, [camera()], EASY, plant) as house:
+    device = FakeDevice(JOULES, TIMES_MS)
+    with governed(tmp_path, [camera()], EASY, device) as house:
         limit_c = 95.0
-        wait_for(lambda: plant.seen and plant.seen[-1][2] > limit_c + 2, 40)  # left alone it gets hotter
+        wait_for(lambda: device.seen and device.seen[-1][2] > limit_c + 2, 40)  # left alone it gets hotter
         set_limits(house, temperature_c=limit_c)
-        wait_for(lambda: plant.seen[-1][2] < limit_c, 40)
+        wait_for(lambda: device.seen[-1][2] < limit_c, 40)
         for_seconds(4)
-        begin_s = plant.now_s
-        ran = shares(plant, 8)
-        hottest_c = max(c for s, _, c in plant.seen if s > begin_s)
+        begin_s = device.now_s
+        ran = shares(device, 8)
+        hottest_c = max(c for s, _, c in device.seen if s > begin_s)
         assert hottest_c <= limit_c + 1.0
         assert hottest_c > limit_c - 20, "what is allowed is used"
         assert sum(ran.values()) > 3 and house.governor.message.bound == "heat"
@@ -115,10 +115,10 @@ def test_heat_is_held_below_its_limit(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_heavier_camera_gets_the_better_variant(tmp_path: Path) -> None:
-    plant = Plant(JOULES, TIMES_MS)
+    device = FakeDevice(JOULES, TIMES_MS)
     cameras = [camera("gate", 15, weight=5.0), camera("yard", 12, weight=1.0)]
     seen: Counter[tuple[str, str]] = Counter()
-    with governed(tmp_path, cameras, EASY, plant) as house:
+    with governed(tmp_path, cameras, EASY, device) as house:
         for_seconds(4)
         set_limits(house, power_w=4.6, power_window_s=10.0)
         for_seconds(12)  # a whole window
@@ -137,18 +137,33 @@ def test_the_heavier_camera_gets_the_better_variant(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_dark_sensors_neither_stop_the_loop_nor_lift_the_cap(tmp_path: Path) -> None:
-    plant = Plant(JOULES, TIMES_MS)
-    with governed(tmp_path, [camera()], EASY, plant) as house:
+    device = FakeDevice(JOULES, TIMES_MS)
+    with governed(tmp_path, [camera()], EASY, device) as house:
         for_seconds(3)
         cap_w = 4.4
         set_limits(house, power_w=cap_w)
         for_seconds(4)
-        plant.dark = True
+        device.dark = True
         for_seconds(4)
-        assert sum(shares(plant, 5).values()) > 10
-        assert plant.mean_w(5) <= 1.1 * cap_w
+        assert sum(shares(device, 5).values()) > 10
+        assert device.mean_w(5) <= 1.1 * cap_w
         wait_for(lambda: power(house).measured is None and "dark" in power(house).note, 12)
 
 
 def power(house: Loop) -> BudgetState:
     return next(b for b in house.calls.call(lambda: house.limit_monitor.states(clock.mono_ns())) if b.name == "power")
+
+
+@pytest.mark.slow
+def test_a_power_limit_below_idle_is_published_as_unenforceable_and_stops_nothing(tmp_path: Path) -> None:
+    device = FakeDevice(JOULES, TIMES_MS)
+    with governed(tmp_path, [camera()], EASY, device) as house, Client(house.publisher.endpoint, ["event"]) as client:
+        until_shares(device, lambda ran: ran["fine"] > 10)
+        set_limits(house, power_w=device.idle_w / 2)
+        wait_for(lambda: isinstance(m := client.receive(1.0), Event) and m.kind == "unenforceable", 30 * PATIENCE)
+        assert "power_w = 1 cannot be held" in house.governor.message.unheld[0]
+        until_shares(device, lambda ran: sum(ran.values()) > 10)
+        state = house.reporter.state
+        assert state is not None and state.decision is not None and "power_w = 1" in state.decision.unheld[0]
+        set_limits(house)
+        wait_for(lambda: house.governor.message.unheld == [], 30 * PATIENCE)

@@ -31,9 +31,16 @@ def run(variant: str = "fp16", sha256: str = ONE, clock: int = 0, batch: int = 1
 
 
 def profile(*runs: ProfiledRun, **changes: Any) -> DeviceProfile:
-    return DeviceProfile(**{  # type: ignore[arg-type]
-        "version": 2, "device": DEVICE, "runtime": "tensorrt", "runs": list(runs or [run()]), "power_mode": "15W",
-    } | changes)  # fmt: skip
+    return DeviceProfile(
+        **{  # type: ignore[arg-type]
+            "version": 2,
+            "device": DEVICE,
+            "runtime": "tensorrt",
+            "runs": list(runs or [run()]),
+            "power_mode": "15W",
+        }
+        | changes
+    )
 
 
 def write(bundle: Path, found: DeviceProfile | bytes, here: Conditions = HERE) -> Path:

@@ -52,6 +52,80 @@ def test_a_slow_camera_may_be_silent_for_five_periods() -> None:
     assert camera.reason == "no frame for 10.0 s"
 
 
+def test_a_camera_of_unknown_rate_is_told_what_to_set() -> None:
+    camera = play("""
+        0     start           -> opening spawn report
+        1     frame           -> live report
+        3     tick            -> stalled kill report
+        """)
+    assert camera.reason == "no frame for 2.0 s; if this camera is slower than that, set its fps"
+
+
+def test_a_configured_slow_rate_lengthens_the_opening() -> None:
+    play("""
+        0     start 0.1       -> opening spawn report
+        49    tick            -> opening
+        50    tick            -> backingoff kill report
+        """)
+
+
+def test_packets_without_a_keyframe_are_waited_for_up_to_a_minute_and_said() -> None:
+    camera = play("""
+        0     start           -> opening spawn report
+        2     waiting no keyframe yet -> opening report
+        9     waiting no keyframe yet -> opening
+        18    waiting no keyframe yet -> opening
+        27    waiting no keyframe yet -> opening
+        36    waiting no keyframe yet -> opening
+        45    waiting no keyframe yet -> opening
+        54    waiting no keyframe yet -> opening
+        59.9  tick            -> opening
+        60    tick            -> backingoff kill report
+        """)
+    assert camera.reason == "no keyframe yet (60 s)"
+
+
+def test_a_keyframe_that_comes_late_makes_it_live() -> None:
+    camera = play("""
+        0     start           -> opening spawn report
+        8     waiting no keyframe yet -> opening report
+        17    tick            -> opening
+        17.5  opened 15       -> opening
+        17.6  frame           -> live report
+        """)
+    assert camera.reason == ""
+
+
+def test_a_camera_that_was_live_is_tried_again_every_four_seconds_however_long_it_is_away() -> None:
+    camera, _ = life.start("gate", 0)
+    camera, _ = life.step(camera, life.FrameSeen(), S)
+    now_ns, waits = 2 * S, []
+    for _ in range(12):
+        camera, _ = life.step(camera, life.ChildFailed("Connection refused"), now_ns)
+        wake_ns = camera.wake_ns()
+        assert wake_ns is not None
+        waits.append(wake_ns - now_ns)
+        now_ns = wake_ns
+        camera, _ = life.step(camera, life.Tick(), now_ns)
+    assert waits[0] <= S // 2 and 3 * S <= max(waits) <= 4 * S
+
+
+def test_only_damaged_pictures_are_a_stall_with_the_child_kept() -> None:
+    camera = play("""
+        0     start           -> opening spawn report
+        0.2   opened 15       -> opening
+        1     frame           -> live report
+        2     corrupt         -> live
+        3     corrupt         -> stalled report
+        4     corrupt         -> stalled
+        5     frame           -> live report
+        7     corrupt         -> stalled report
+        26    corrupt         -> stalled
+        27    tick            -> opening kill spawn report
+        """)
+    assert camera.reconnects == 1
+
+
 def test_frames_above_the_rate_are_a_sign_of_life() -> None:
     play("""
         0     start           -> opening spawn report

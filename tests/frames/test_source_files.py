@@ -26,9 +26,13 @@ S = 1_000_000_000
 
 
 def write(
-    path: Path, shown: list[Any], fps: int = 15, stamps: Callable[[int], int] = lambda n: n,
-    setup: Callable[[Any], None] = lambda stream: None, options: str = "",
-) -> Path:  # fmt: skip
+    path: Path,
+    shown: list[Any],
+    fps: int = 15,
+    stamps: Callable[[int], int] = lambda n: n,
+    setup: Callable[[Any], None] = lambda stream: None,
+    options: str = "",
+) -> Path:
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=fps)
         stream.height, stream.width = shown[0].shape[:2]

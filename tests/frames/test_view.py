@@ -99,9 +99,12 @@ def test_a_circle_is_a_circle_again() -> None:
 
 
 @given(
-    st.integers(2, MAX_SIDE // 2), st.integers(2, MAX_SIDE // 2), st.floats(0, 200, allow_nan=False),
-    st.sampled_from([0, 90, 180, 270]), st.booleans(),
-)  # fmt: skip
+    st.integers(2, MAX_SIDE // 2),
+    st.integers(2, MAX_SIDE // 2),
+    st.floats(0, 200, allow_nan=False),
+    st.sampled_from([0, 90, 180, 270]),
+    st.booleans(),
+)
 def test_any_size_is_one_that_a_ring_can_hold(width: int, height: int, aspect: float, turn: int, mirror: bool) -> None:
     source = SourceInfo(2 * width, 2 * height, PixelFormat.NV12, None, "x", True, aspect, turn, mirror)
     view = view_of(source, config())

@@ -1,4 +1,4 @@
-"""The published Decision is what ran: shares, what bound it, how each variant stands, what gives way."""
+"""The published Decision is what ran: shares, what bound it, how each variant stands, what is relaxed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edged.governor.explain import human, human_ms
+from edged.governor.explain import numbers as numbers_of
 from edged.governor.messages import RELAX_ORDER, Budget, Device, Skipped, Tick, Variant, Workload
 from tests.support.governor_script import AT_ONE_CLOCK, BUDGET, GovernorScript
 
@@ -60,12 +61,12 @@ def test_dropped_frames_lower_the_frame_share_and_give_way_in_order() -> None:
     assert list(decision.relaxed) == [limit for limit in RELAX_ORDER if limit in decision.relaxed]
 
 
-def test_frames_dropped_for_want_of_time_are_told_apart() -> None:
+def test_frames_dropped_as_late_are_told_apart() -> None:
     late = GovernorScript(OPEN)
     late.run(2, watts=None)
     for _ in range(4):
         late.at(late.t_s + 0.5, *[Skipped(1, True)] * 8, Tick())
-    assert "8 dropped for want of time" in late.decision.reason or "16 dropped for want of time" in late.decision.reason
+    assert "8 dropped as late" in late.decision.reason or "16 dropped as late" in late.decision.reason
     assert "frame_rate" in late.decision.relaxed
 
 
@@ -82,7 +83,7 @@ def test_it_is_the_same_object_while_nothing_is_new_and_soon_a_new_one_when_some
 def test_numbers_have_errors_and_ages() -> None:
     script = GovernorScript()
     script.run(20)
-    numbers = {number.name: number for number in script.governor.numbers(int(script.t_s * 1e9))}
+    numbers = {number.name: number for number in numbers_of(script.state, script.t_s)}
     assert numbers["drawn without frames"].unit == "W" and (numbers["drawn without frames"].error or 0) > 0
     assert numbers["junction"].value == pytest.approx(50.0, abs=1.0)
     assert numbers["allowed by heat"].value > 0 and "latency of fp16 against its profile" in numbers

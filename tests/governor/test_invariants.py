@@ -73,7 +73,7 @@ observations: st.SearchStrategy[Observation] = st.one_of(
     st.builds(BatchDone, names, st.just(1), st.floats(5, 80), st.floats(0.5, 20), st.just(0)),
     st.builds(Sensed, maybe, maybe, st.none() | st.integers(-1, 5), st.booleans(), st.booleans(), batteries, energies),
     st.builds(Skipped, st.integers(-2, 5), st.booleans()),
-    st.builds(Workload, st.integers(-1, 8), numbers, numbers),
+    st.builds(Workload, st.integers(-1, 8), numbers),
     st.builds(BudgetChanged, budgets),
     st.builds(Pinned, st.none() | names),
     st.builds(VariantLost, st.just("int8"), st.just("broken")),

@@ -30,9 +30,13 @@ def meter_of(known: Tables, sensor: tuple[float, float] = QUICK, window_s: int =
 
 
 def lived(
-    known: Tables, seconds: int, factors: tuple[float, ...], other_w: float = 0.0, seen: Power | None = None,
+    known: Tables,
+    seconds: int,
+    factors: tuple[float, ...],
+    other_w: float = 0.0,
+    seen: Power | None = None,
     meter: bool = True,
-) -> Power:  # fmt: skip
+) -> Power:
     """Frames of each variant in turn, 20 a second, told to a meter that rounds to 50 mW and is 0.2 s late."""
     told = meter_of(known) if seen is None else deepcopy(seen)
     start_s, shown_w, late = told.sensed_s, 6.0, [6.0]

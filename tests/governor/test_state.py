@@ -62,9 +62,16 @@ def test_a_shadow_run_is_paid_for_and_serves_nobody() -> None:
     assert sum(map(sum, script.state.power.pending_j)) - before_j == pytest.approx(spent_j)
 
 
-def test_rounds_are_of_all_cameras_where_batches_pay_and_of_single_frames_where_not() -> None:
-    batched = GovernorScript().at(0, Workload(4, 120.0)).state
-    assert batched.frames_per_round == 2, "as far as batches were measured"
-    single = GovernorScript(variants=[replace(v, latency_ms=v.latency_ms[:1]) for v in VARIANTS])
-    assert single.at(0, Workload(4, 120.0)).state.frames_per_round == 1
-    assert single.state.period_s == pytest.approx(single.state.round_s / 4)
+def test_a_round_is_of_as_many_frames_as_usually_wait_together() -> None:
+    batched = GovernorScript().at(0, Workload(4, 120.0))
+    assert batched.state.frames_per_round == 1
+    for _ in range(400):
+        batched.choose(frames=4)
+    assert batched.state.frames_per_round == 2, "as far as batches were measured"
+    assert batched.state.period_s == pytest.approx(batched.state.round_s / 2)
+    single = GovernorScript(variants=[replace(v, latency_ms=v.latency_ms[:1]) for v in VARIANTS]).at(
+        0, Workload(4, 120.0)
+    )
+    for _ in range(400):
+        single.choose(frames=4)
+    assert single.state.frames_per_round == 1, "where no batch pays"

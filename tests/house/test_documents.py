@@ -19,6 +19,7 @@ import edged.cli
 import edged_calibration.cli
 from edged.config import Config, load
 from edged.toml_file import read_toml
+from scripts.benches.__main__ import NAMES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -142,6 +143,15 @@ def test_every_command_of_the_program_is_documented() -> None:
             assert re.search(rf"{program} {command}\b|`{command}`", text), f"{program} {command}"
 
 
+def test_every_benchmark_and_every_script_is_documented() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    for bench in NAMES:
+        assert f"`{bench}`" in (ROOT / "docs/benchmarks.md").read_text(), bench
+    for script in (ROOT / "scripts").iterdir():
+        if script.is_file() and not script.suffix:
+            assert f"scripts/{script.name}" in text, script.name
+
+
 def test_the_configuration_page_has_every_key() -> None:
     (block, *_) = blocks(ROOT / "docs/configuration.md", "toml")
     documented = set(re.findall(r"^(?:# )?(\w+)(?:\.\w+)* = ", block, re.MULTILINE))
@@ -187,6 +197,14 @@ def test_cheap_commands_run(tmp_path: Path) -> None:
             env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+
+
+def test_what_was_renamed_is_where_the_changelog_says() -> None:
+    renamed = re.findall(r"^\| `[\w.]+` \| `(edged[\w.]+)` \|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert renamed
+    for module in renamed:
+        path = ROOT / re.sub(r"^edged_calibration", "calibration", module).replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").exists(), module
 
 
 @pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="this is no checkout")

@@ -253,13 +253,35 @@ def test_the_sandbox_refuses_what_it_forbids_and_the_camera_still_gives_frames(m
         for name, how in found.items()
         if how in ("Operation not permitted", "Permission denied", "Read-only file system")
     }
-    assert {"write /etc", "write /opt", "write /sys", "write /proc/sys", "read shadow", "list /root", "open fuse",
-            "read the kept password", "namespace", "real time", "set the clock", "become root",
-            "jtop"} <= refused, found  # fmt: skip
+    assert {
+        "write /etc",
+        "write /opt",
+        "write /sys",
+        "write /proc/sys",
+        "read shadow",
+        "list /root",
+        "open fuse",
+        "read the kept password",
+        "namespace",
+        "real time",
+        "set the clock",
+        "become root",
+        "jtop",
+    } <= refused, found
     assert found["raw packets"] == "Address family not supported by protocol"
-    assert all(found[name] == "ok" for name in (
-        "open nvmap", "tcp", "write state", "write cache", "shared memory", "own affinity", "read meminfo",
-        "read a sensor's place")), found  # fmt: skip
+    assert all(
+        found[name] == "ok"
+        for name in (
+            "open nvmap",
+            "tcp",
+            "write state",
+            "write cache",
+            "shared memory",
+            "own affinity",
+            "read meminfo",
+            "read a sensor's place",
+        )
+    ), found
     results = state(machine)["cameras"][0]["results"]  # type: ignore[index]
     eventually(lambda: state(machine)["cameras"][0]["results"] > results)  # type: ignore[index]
 

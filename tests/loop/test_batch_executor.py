@@ -18,10 +18,10 @@ from edged.governor.messages import BatchDone, Observation
 from edged.loop.batch_executor import Batch
 from edged.loop.build import Loop
 from tests.support.bus import served, wait_for
+from tests.support.fake_device import FakeDevice
 from tests.support.host_gpu import HostGpuRuntime
 from tests.support.loop import built, running
 from tests.support.models import center_model
-from tests.support.plant import Plant
 
 MODELS = {"fine": center_model(-100.0), "fast": center_model(-90.0)}
 GATE = CameraConfig(name="gate", source="test://5?width=128&height=64&fps=60")
@@ -41,7 +41,7 @@ def results_of(loop: Loop, frames: int) -> list[Result]:
 
 @pytest.mark.parametrize("cameras", [[GATE], [GATE, YARD]], ids=["one camera", "batches of two shapes"])
 def test_each_frame_gives_one_result_and_all_add_up(cameras: list[CameraConfig], tmp_path: Path) -> None:
-    device = Plant({"fine": 0.01, "fast": 0.002}, {"fine": 1.0, "fast": 1.0})
+    device = FakeDevice({"fine": 0.01, "fast": 0.002}, {"fine": 1.0, "fast": 1.0})
     with built(tmp_path, MODELS, PATIENT, provider=device, device_info=device.known) as loop:
         loop.governor.pin("fast", clock.mono_ns())
         with served(loop.publisher), running(loop, cameras):

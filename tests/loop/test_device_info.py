@@ -11,9 +11,17 @@ import pytest
 
 from edged.config import EngineConfig
 from edged.engines.bundle import load_bundle
-from edged.engines.device_profile import Conditions, device_name, profile_path
+from edged.engines.device_profile import (
+    Conditions,
+    DeviceProfile,
+    ProfiledRun,
+    Thermal,
+    device_name,
+    profile_path,
+)
 from edged.engines.pool import Pool
-from edged.loop.device_info import DeviceInfo, mode_in_force, what_is_known
+from edged.governor.messages import Device, Variant
+from edged.loop.device_info import DeviceInfo, from_profile, mode_in_force, what_is_known
 from tests.support.jetson_tree import JetsonTree
 from tests.support.models import center_model, write_bundle
 
@@ -92,3 +100,35 @@ def test_the_power_mode_is_that_of_the_power_profile_else_the_one_in_force(
     tree.make("state/nvpmodel.fail", 1)
     assert mode_in_force(None, f"{tree.bin}:/usr/bin:/bin") is None
     assert "the power mode is unknown: nvpmodel -q failed with exit code 255: NVPM ERROR" in caplog.text
+
+
+def profiled(variant: str, batch: int, clock: int, ms: float, joules: float | None = None) -> ProfiledRun:
+    return ProfiledRun(variant, "0" * 64, batch, clock, ms, 1.1 * ms, 1.3 * ms, 100, joules)
+
+
+PROFILE = DeviceProfile(
+    2, "desk", "tensorrt",
+    [profiled("fp16", 1, 0, 40.0, 0.16), profiled("fp16", 1, 1, 20.0, 0.24), profiled("fp16", 2, 1, 36.0),
+     profiled("fp16", 4, 1, 64.0), profiled("int8", 1, 1, 10.0, 0.12)],
+    clocks_mhz=[400.0, 900.0], idle_w=[4.0, 5.0], thermal=Thermal(10.0, 80.0, 1.0, 4.0, 0.02),
+)  # fmt: skip
+KNOWN_VARIANTS = (Variant("fp16", 0.8, (99.0,)), Variant("int8", 0.7, (99.0,)), Variant("other", 0.6, (5.0,)))
+
+
+def test_latency_watts_and_clocks_come_from_the_runs() -> None:
+    (fp16, int8, other), device = from_profile(KNOWN_VARIANTS, PROFILE)
+    assert fp16.latency_ms == (20.0, 36.0, 50.0, 64.0)  # 3 is between 2 and 4
+    assert fp16.clock_factor == (2.0, 1.0)
+    assert fp16.active_w == pytest.approx((4.0, 12.0))  # 0.16 J in 40 ms, 0.24 J in 20 ms
+    assert fp16.accuracy == 0.8
+    assert int8.clock_factor == (1.0, 1.0) and int8.active_w == pytest.approx((12.0, 12.0))  # not measured at 400 MHz
+    assert other is KNOWN_VARIANTS[2]
+    assert device == Device((4.0, 5.0), True, 0.02, 10.0, 80.0, 1.0, 4.0)
+
+
+def test_without_a_meter_there_is_no_device_and_without_clocks_none_to_choose() -> None:
+    runs = [profiled("fp16", 1, 0, 20.0)]
+    (fp16, *_), device = from_profile(KNOWN_VARIANTS, DeviceProfile(2, "desk", "cpu", runs))
+    assert device is None and fp16.latency_ms == (20.0,) and fp16.active_w == ()
+    _, device = from_profile(KNOWN_VARIANTS, DeviceProfile(2, "desk", "cpu", runs, idle_w=[7.0]))
+    assert device is not None and device.fixed_clock and device.idle_w == (7.0,)

@@ -1,4 +1,4 @@
-"""Decisions as the bus carries them; what gives way or cannot be held as events that a person can read."""
+"""Decisions as the bus carries them; what is relaxed or cannot be held as events that a person can read."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def texts(limits: RelaxedLimits, decision: Decision, now_ns: int) -> list[str]:
 
 def test_a_change_is_an_event_with_its_reason() -> None:
     limits = RelaxedLimits()
-    assert texts(limits, CALM, BEGIN_NS) == [], "nothing gives way, as before"
+    assert texts(limits, CALM, BEGIN_NS) == [], "nothing is relaxed, as before"
     assert texts(limits, relaxed("frame_rate", share=0.4), BEGIN_NS) == [
         "yields: the frame rate gives way, about 40% of the frames run: fine would draw 9 W"
     ]

@@ -45,9 +45,17 @@ def camera(name: str = "gate", **keys: Any) -> CameraConfig:
 def frame(at_ms: int, name: str = "gate") -> Frame:
     wall_ns = 1_700_000_000 * NS_PER_S
     return Frame(
-        camera=name, frame=at_ms, t_capture_ns=wall_ns + at_ms * NS_PER_MS, mono_capture_ns=at_ms * NS_PER_MS,
-        width=1000, height=500, format=PixelFormat.BGR24, slot=0, seq=2, clock="arrival",
-    )  # fmt: skip
+        camera=name,
+        frame=at_ms,
+        t_capture_ns=wall_ns + at_ms * NS_PER_MS,
+        mono_capture_ns=at_ms * NS_PER_MS,
+        width=1000,
+        height=500,
+        format=PixelFormat.BGR24,
+        slot=0,
+        seq=2,
+        clock="arrival",
+    )
 
 
 def seen(*xs: float, score: float = 0.9) -> Detections:

@@ -82,7 +82,7 @@ def test_a_battery_is_fed_to_the_governor_with_what_is_harvested(
         "test", S, power_w, power_estimated=estimated, battery=battery, power_lag_s=0.1, power_mean_s=0.5
     )
     feed.look(S)
-    (_, said), = heard.said  # fmt: skip
+    ((_, said),) = heard.said
     assert said.battery == Battery(7200.0, 18000.0, harvest_w)
     assert (said.power_lag_s, said.power_mean_s) == (0.1, 0.5)
 

@@ -77,16 +77,16 @@ def test_a_machine_without_one_has_none_and_needs_no_sentence(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"capacity": 50}, "it does not tell what it holds when full"),
-        ({"energy_full": 50_000_000}, "it does not tell its charge"),
-        (WH | {"energy_full": 0}, "it does not tell what it holds when full"),
+        ({"capacity": 50}, "it does not report its capacity"),
+        ({"energy_full": 50_000_000}, "it does not report its charge"),
+        (WH | {"energy_full": 0}, "it does not report its capacity"),
         (WH | {"energy_now": -1}, "which no working gauge does"),
         (WH | {"energy_now": 90_000_000}, "which no working gauge does"),
-        ({"charge_full": 5_000_000, "charge_now": 1_000_000}, "does not tell its voltage"),
-        (AH | {"voltage_min_design": 0}, "does not tell its voltage"),
+        ({"charge_full": 5_000_000, "charge_now": 1_000_000}, "does not report its voltage"),
+        (AH | {"voltage_min_design": 0}, "does not report its voltage"),
     ],
 )
-def test_what_a_battery_does_not_tell_is_unknown_with_the_reason(
+def test_what_a_battery_does_not_report_is_unknown_with_the_reason(
     tmp_path: Path, values: dict[str, int], why: str
 ) -> None:
     supply(tmp_path, "BAT0", values)
@@ -95,13 +95,13 @@ def test_what_a_battery_does_not_tell_is_unknown_with_the_reason(
 
 
 @pytest.mark.parametrize(("status", "values"), [("Unknown", WH), ("Discharging", {**WH, "power_now": "?"})])
-def test_a_draw_that_is_not_told_is_unknown_and_the_charge_is_not(
+def test_a_draw_that_is_not_reported_is_unknown_and_the_charge_is_not(
     tmp_path: Path, status: str, values: dict[str, Any]
 ) -> None:
     supply(tmp_path, "BAT0", values, status)
     found, missing = read(tmp_path)
     assert found is not None and found.discharge_w is None and found.charge_j == pytest.approx(72_000)
-    assert missing == ["battery BAT0 does not tell what is drawn from it"]
+    assert missing == ["battery BAT0 does not report the power drawn from it"]
 
 
 def test_a_jetson_on_a_battery_reports_it(tmp_path: Path) -> None:

@@ -25,11 +25,11 @@ from edged.loop.device_info import DeviceInfo
 from edged.power.host_paths import HostPaths
 from tests.support.bus import served, wait_for
 from tests.support.daemon import RunningDaemon, write_config
+from tests.support.fake_device import FakeDevice
 from tests.support.helped import Helper, command_on
 from tests.support.jetson_tree import BOARDS, JetsonTree
 from tests.support.loop import built, change_limits, running
 from tests.support.models import center_model, write_bundle
-from tests.support.plant import Plant
 
 MHZ = tuple(hz / 1e6 for hz in BOARDS["orin_nano"].gpu_hz)
 LOW, TOP = MHZ[0], MHZ[-1]
@@ -40,7 +40,7 @@ SMALL = "test://5?width=128&height=64&fps=20"
 
 
 @dataclass
-class Board(Plant):
+class Board(FakeDevice):
     """At rest it draws what its ceiling costs."""
 
     helper: Helper | None = None
@@ -74,13 +74,13 @@ def helper() -> Iterator[Helper]:
 def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_makes_the_clock_a_given(
     helper: Helper, tmp_path: Path
 ) -> None:
-    plant = Board({"fine": 0.05, "fast": 0.02}, {"fine": 6.0, "fast": 3.0}, helper=helper)
+    device = Board({"fine": 0.05, "fast": 0.02}, {"fine": 6.0, "fast": 3.0}, helper=helper)
     power = PowerConfig(interval_s=0.2, clock_control=True)
     machine = HostPaths(clock_helper=helper.socket)
     camera = CameraConfig(name="gate", source=SMALL)
     with contextlib.ExitStack() as stack:
         house = stack.enter_context(
-            built(tmp_path, MODELS, EASY, power, machine=machine, provider=plant, device_info=plant.known)
+            built(tmp_path, MODELS, EASY, power, machine=machine, provider=device, device_info=device.known)
         )
         house.sampler.start()
         stack.enter_context(served(house.publisher))
@@ -95,10 +95,10 @@ def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_makes_the_clock_a_give
         cap_w = 3.6  # at the highest clock the board draws more even at rest
         change_limits(house, power_w=cap_w)
         wait_for(lambda: helper.ceiling_mhz < 800, 20)
-        settled_s = plant.now_s + 2 * EASY.power_window_s
-        wait_for(lambda: plant.now_s > settled_s + 4, 20)
-        assert plant.worst_mean_w(EASY.power_window_s, settled_s) <= 1.05 * cap_w
-        assert sum(plant.runs.values()) > 50
+        settled_s = device.now_s + 2 * EASY.power_window_s
+        wait_for(lambda: device.now_s > settled_s + 4, 20)
+        assert device.worst_mean_w(EASY.power_window_s, settled_s) <= 1.05 * cap_w
+        assert sum(device.runs.values()) > 50
         told = house.calls.call(lambda: house.governor.message)
         assert told.clock_mhz == pytest.approx(helper.ceiling_mhz)
 
@@ -122,12 +122,19 @@ def profile(models: dict[str, bytes]) -> dict[str, Any]:
     """Of this machine, as `edged-calibrate profile` would write it."""
     runs = [
         {
-            "variant": name, "sha256": hashlib.sha256(model).hexdigest(), "batch": 1, "clock": n, "runs": 50,
-            "latency_p50_ms": 3.0, "latency_p90_ms": 3.2, "latency_p99_ms": 3.5, "energy_j": 0.02,
+            "variant": name,
+            "sha256": hashlib.sha256(model).hexdigest(),
+            "batch": 1,
+            "clock": n,
+            "runs": 50,
+            "latency_p50_ms": 3.0,
+            "latency_p90_ms": 3.2,
+            "latency_p99_ms": 3.5,
+            "energy_j": 0.02,
         }
         for name, model in models.items()
         for n in range(len(MHZ))
-    ]  # fmt: skip
+    ]
     return {
         "version": 2, "device": device_name(), "runtime": "cpu", "power_mode": "15W", "runs": runs, "clocks_mhz": MHZ,
         "idle_w": [4 + w for w in IDLE_W],
@@ -166,8 +173,11 @@ def test_the_daemon_lowers_the_ceiling_says_so_and_gives_it_back_when_it_stops(h
         wait_for(lambda: helper.ceiling_mhz < TOP, 20)
         wait_for(lambda: clock_of(daemon)["clock_mhz"] == helper.ceiling_mhz, 20)
         assert clock_of(daemon) | {"clock_mhz": 0} == {
-            "clock_mhz": 0, "lowest_mhz": LOW, "highest_mhz": TOP, "problem": None,
-        }  # fmt: skip
+            "clock_mhz": 0,
+            "lowest_mhz": LOW,
+            "highest_mhz": TOP,
+            "problem": None,
+        }
         assert daemon.stop() == 0
     assert helper.ceiling_mhz == TOP
 

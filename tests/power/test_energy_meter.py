@@ -18,10 +18,14 @@ def test_energy_is_the_trapezoid_and_what_is_not_known_is_a_gap() -> None:
     readings = [(0, 4.0), (1, 6.0), (2, None), (3, 8.0), (4, 10.0), (14, 10.0), (14.5, 10.0)]
     totals = [meter.add(int(at_s * S), power_w) for at_s, power_w in readings]
     assert [(total.energy_j, total.gap_s) for total in totals] == [
-        (0.0, 0.0), (5.0, 0.0), (5.0, 1.0), (5.0, 2.0), (14.0, 2.0),
+        (0.0, 0.0),
+        (5.0, 0.0),
+        (5.0, 1.0),
+        (5.0, 2.0),
+        (14.0, 2.0),
         (14.0, 12.0),  # ten seconds without a reading are not guessed
         (19.0, 12.0),
-    ]  # fmt: skip
+    ]
 
 
 def test_energy_does_not_run_backwards_with_a_stuck_clock() -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from edged.errors import EdgedError
 from edged.power import jtop as jtop_module
 from edged.power.jetson import SysfsProvider
-from edged.power.jtop import JtopLink, JtopProvider, Order, Reading, Trouble, decoded
+from edged.power.jtop import JtopLink, JtopProvider, Reading, SetRequest, Trouble, decoded
 from edged.power.modes import ModeControl
 from edged.power.telemetry import Sample
 from tests.support.jetson_tree import JetsonTree
@@ -257,7 +257,7 @@ def test_values_that_no_sensor_has_are_unknown(board: Board, tmp_path: Path, mon
     _child(tmp_path, monkeypatch, f"print({line!r}, flush=True); time.sleep(60)")
     sample = board.until(by("jtop"))
     assert sample.rails_w["VDD_SOC"] is None and sample.temperatures_c["cv0"] is None and sample.temperature_c == 40.0
-    assert "cv0 says -256 C, which no working sensor does" in sample.missing
+    assert "cv0 reads -256 C, which no working sensor does" in sample.missing
 
 
 @pytest.mark.parametrize(
@@ -274,11 +274,11 @@ def test_garbage_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, da
 
 @given(st.binary(max_size=300))
 @settings(max_examples=200, deadline=None)
-def test_no_line_is_more_than_garbage(line: bytes) -> None:
-    with pytest.raises(EdgedError, match="the jtop process sent garbage"):
+def test_any_line_is_a_reading_or_refused(line: bytes) -> None:
+    with pytest.raises(EdgedError, match="the jtop process sent a line that is no reading"):
         decoded(line)
 
 
 def test_orders_say_only_what_is_wanted() -> None:
-    assert msgspec.json.encode(Order(mode=0)) == b'{"mode":0}'
-    assert msgspec.json.encode(Order(clocks=False)) == b'{"clocks":false}'
+    assert msgspec.json.encode(SetRequest(mode=0)) == b'{"mode":0}'
+    assert msgspec.json.encode(SetRequest(clocks=False)) == b'{"clocks":false}'

@@ -148,10 +148,19 @@ def test_an_operator_sets_a_mode_through_the_daemon(
     with RunningDaemon(config, tmp_path), Client(f"ipc://{tmp_path}/results.ipc", ["event"], timeout_s=10.0) as events:
         code, out, _ = edged("ctl", "modes")
         assert code == 0 and out.splitlines() == [
-            "power mode     15W", "jetson_clocks  inactive", "fan            cool", "",
-            "> 0  15W", "  1  25W", "  2  MAXN_SUPER", "  3  7W               needs a reboot",
-            "", "fan profiles: cool, quiet", "", "set through jtop",
-        ]  # fmt: skip
+            "power mode     15W",
+            "jetson_clocks  inactive",
+            "fan            cool",
+            "",
+            "> 0  15W",
+            "  1  25W",
+            "  2  MAXN_SUPER",
+            "  3  7W               needs a reboot",
+            "",
+            "fan profiles: cool, quiet",
+            "",
+            "set through jtop",
+        ]
         code, out, _ = edged("ctl", "mode", "25W")
         assert code == 0 and out.startswith("power mode     25W\n") and state(service, "nvpmodel") == "1"
         event = next(message for message in events if isinstance(message, Event))
@@ -207,8 +216,11 @@ def test_anybody_may_ask_and_only_root_may_set(
     modes = control.read()
     assert modes.way == "nvpmodel" and modes.current == "MODE_30W" and modes.clocks is None
     assert [(m.name, m.needs_reboot) for m in modes.modes] == [
-        ("MAXN", True), ("MODE_15W", True), ("MODE_30W", False), ("MODE_50W", True),
-    ]  # fmt: skip
+        ("MAXN", True),
+        ("MODE_15W", True),
+        ("MODE_30W", False),
+        ("MODE_50W", True),
+    ]
     assert modes.not_settable == "only root may set it, and jtop cannot: jtop.service does not run"
     with pytest.raises(EdgedError) as refused:
         control.set(mode="MAXN")

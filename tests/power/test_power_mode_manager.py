@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,19 @@ def test_a_starting_profiles_mode_is_set_in_its_own_time(
     assert it.wanted == Wanted("night", "25W", "an operator set 15W")
     it.taken("day", None)
     assert it.wanted is None and tree.read("state/nvpmodel") == "0"
+
+
+def test_a_mode_that_the_device_profile_is_not_of_is_named(
+    desk: tuple[PowerModeManager, list[str]], tree: JetsonTree
+) -> None:
+    it, told = desk
+    it.profiled = "15w"
+    it.set("25W")
+    it.set("15W")
+    it.soon("night", "25W")
+    wait_for(lambda: it.wanted == Wanted("night", "25W", ""), 20)
+    note = "; the device profile is of 15w, so latency and power are learned again until a restart"
+    assert [text.endswith(note) for text in told] == [True, False, True]
 
 
 def test_one_that_cannot_be_set_is_told_and_tried_again(
@@ -148,7 +162,12 @@ def test_profiles_carry_their_mode_and_one_that_cannot_be_set_changes_nothing(
 
 def test_the_frames_go_on_while_a_mode_is_being_set(daemon: RunningDaemon, tree: JetsonTree) -> None:
     wait_for(lambda: mode(daemon) == {"mode": "25W", "problem": ""}, 20)
-    tree.make("state/nvpmodel.delay", 0.4)  # four calls of the tool
-    before = daemon.camera("gate")["results"]
-    assert daemon.ask("profile", name="night")["ok"]
-    assert daemon.camera("gate")["results"] > before + 10
+    tree.make("state/nvpmodel.delay", 1.0)  # each of four calls of the tool
+    with daemon.client("result/gate") as client, ThreadPoolExecutor() as pool:
+        messages = iter(client)
+        assert next(messages)
+        being_set = pool.submit(daemon.ask, "profile", name="night")
+        for _ in range(4):
+            assert next(messages)
+        assert not being_set.done(), "no frames came until the mode was set"
+        assert being_set.result()["ok"]

@@ -18,7 +18,7 @@ def test_throttling_is_said_when_it_begins_and_when_it_ends() -> None:
         for at, state in enumerate([False, True, True, None, True, False])
         for alarm in alarms.of(sample(at, state))
     ]
-    assert told == ["the device throttles itself: it is too hot", "the device throttles no more"]
+    assert told == ["the device throttles itself: it is too hot", "throttling ended"]
 
 
 def test_counts_from_before_the_start_are_no_alarm_and_new_ones_are() -> None:

@@ -16,29 +16,28 @@ from edged.frames import camera_state as life
 _S = 1_000_000_000
 
 
+_PLAIN: dict[str, type[life.Event]] = {
+    "frame": life.FrameSeen,
+    "frozen": life.FrozenSeen,
+    "corrupt": life.CorruptSeen,
+    "alive": life.Alive,
+    "gone": life.ChildGone,
+    "end": life.EndOfFile,
+    "tick": life.Tick,
+}
+
+
 def _event(words: list[str]) -> life.Event:
     kind, *rest = words
     match kind:
         case "opened":
             return life.Opened(round(_S / float(rest[0])) if rest else 0)
-        case "frame":
-            return life.FrameSeen()
-        case "frozen":
-            return life.FrozenSeen()
-        case "alive":
-            return life.Alive()
-        case "failed":
-            return life.ChildFailed(" ".join(rest))
-        case "refused":
-            return life.ChildFailed(" ".join(rest), final=True)
-        case "gone":
-            return life.ChildGone()
-        case "end":
-            return life.EndOfFile()
-        case "tick":
-            return life.Tick()
+        case "waiting":
+            return life.Waiting(" ".join(rest))
+        case "failed" | "refused":
+            return life.ChildFailed(" ".join(rest), final=kind == "refused")
         case _:
-            raise AssertionError(f"no such event: {kind}")
+            return _PLAIN[kind]()  # type: ignore[call-arg]
 
 
 def play(script: str, name: str = "gate") -> life.Camera:
@@ -50,7 +49,8 @@ def play(script: str, name: str = "gate") -> life.Camera:
         at, *words = left.split()
         now_ns = round(float(at) * _S)
         if camera is None:
-            camera, actions = life.start(name, now_ns)
+            slowest_ns = round(_S / float(words[1])) if words[1:] else 0  # the configured rate
+            camera, actions = life.start(name, now_ns, slowest_ns)
         elif words[0] == "frames":
             done: list[life.Action] = []
             while now_ns <= float(words[1]) * _S:

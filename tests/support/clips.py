@@ -108,9 +108,17 @@ def number_of(picture: NDArray[np.uint8]) -> int:
 
 
 def write_clip(
-    path: Path, width: int = 320, height: int = 240, fps: int = 30, count: int = 60, bitrate: int = 1_000_000,
-    codec: str = "libx264", pix_fmt: str = "yuv420p", still: bool = False, faststart: bool = False,
-) -> Path:  # fmt: skip
+    path: Path,
+    width: int = 320,
+    height: int = 240,
+    fps: int = 30,
+    count: int = 60,
+    bitrate: int = 1_000_000,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    still: bool = False,
+    faststart: bool = False,
+) -> Path:
     """A video file of `count` frames; `still`: all of them the same; `faststart`: its index comes first."""
     with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
         stream = container.add_stream(codec, rate=fps)

@@ -87,9 +87,13 @@ def center_model(
         ]
     if spoil == "hang":
         constants |= {
-            "starts": np.zeros(4, np.int64), "ends": np.ones(4, np.int64), "one": np.array([1], np.int64),
-            "limit": np.array([200], np.int64), "for_ever": np.array([1 << 60], np.int64), "yes": np.array(True),
-        }  # fmt: skip
+            "starts": np.zeros(4, np.int64),
+            "ends": np.ones(4, np.int64),
+            "one": np.array([1], np.int64),
+            "limit": np.array([200], np.int64),
+            "for_ever": np.array([1 << 60], np.int64),
+            "yes": np.array(True),
+        }
         nodes += [
             helper.make_node("Slice", [input_name, "starts", "ends"], ["corner"]),
             helper.make_node("Reshape", ["corner", "one"], ["first"]),

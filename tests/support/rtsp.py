@@ -52,9 +52,16 @@ class RtspCamera:
     """Serves one clip to any number of clients at rtsp://127.0.0.1:PORT/cam. Use as a context manager."""
 
     def __init__(
-        self, clip: AccessUnits, fps: float = 30, port: int = 0, user: str | None = None, password: str = "",
-        codec: str = "h264", digest: bool = False, first: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        clip: AccessUnits,
+        fps: float = 30,
+        port: int = 0,
+        user: str | None = None,
+        password: str = "",
+        codec: str = "h264",
+        digest: bool = False,
+        first: int = 0,
+    ) -> None:
         """`first`: where in the clip each connection begins. `digest`: ask for Digest instead of Basic."""
         self.fps, self.faults, self.codec = fps, Faults(), codec
         self._digest, self._first = digest, first

@@ -135,7 +135,7 @@ def build(file: Path, side: tuple[int, int]) -> dict[str, Any]:
     try:
         spec = InputSpec("image", *side)
         cache = file.with_suffix(".cache")
-        build_plan.build_plan(file.read_bytes(), spec, LARGEST_BATCH, cache, lambda *_: None)
+        build_plan.build_plan(file.read_bytes(), spec, LARGEST_BATCH, cache, lambda *_: True)
     except EdgedError as error:
         return {"refused": error.message, "report": ours.report()}
     finally:

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ import pytest
 from edged.engines import cuda, trt
 from edged.engines.bundle import load_bundle
 from edged.engines.manifest import InputSpec, Layers
+from edged.engines.trt import TrtRuntime
 from edged.errors import EdgedError, UsageError
 from edged_calibration.commands import build as command
 from edged_calibration.tensorrt import build, timing
@@ -94,6 +96,9 @@ class FakeProfile:
 
 class FakeBuilder:
     strongly_works = True
+    slow = 0  # so many builds do not end by themselves
+    deaf = False  # nor when they are cancelled
+    released: threading.Event  # ends them all the same
     made: list[FakeBuilder]
 
     def __init__(self, logger: Any) -> None:
@@ -112,7 +117,14 @@ class FakeBuilder:
 
     def build_serialized_network(self, network: Any, config: FakeConfig) -> bytes | None:
         config.progress_monitor.phase_start("timing", None, 2)
-        config.progress_monitor.step_complete("timing", 0)
+        go_on = config.progress_monitor.step_complete("timing", 0)
+        while FakeBuilder.slow > 0 and (go_on or FakeBuilder.deaf):
+            if FakeBuilder.released.wait(0.005):
+                break
+            go_on = config.progress_monitor.step_complete("timing", 0)
+        if not go_on:
+            FakeBuilder.slow -= 1
+            return None
         config.progress_monitor.phase_finish("timing")
         if self.creation and not FakeBuilder.strongly_works:
             self.logger.log(TENSORRT.ILogger.ERROR, "node conv1: no implementation")
@@ -145,6 +157,7 @@ class Overlay:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """The builder that cannot be had, from now on in this process."""
     FakeBuilder.made, FakeBuilder.strongly_works, FakeParser.readable = [], True, True
+    FakeBuilder.slow, FakeBuilder.deaf, FakeBuilder.released = 0, False, threading.Event()
     monkeypatch.setattr(plan, "trt", Overlay())
     monkeypatch.setattr(build, "Gpu", HostGpu)
     monkeypatch.setattr(HostGpu, "integrated", True)
@@ -159,8 +172,9 @@ def overlay(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert CORE.stand_in_faults().decode() == ""
 
 
-def quiet(phase: str, step: int, steps: int) -> None:
+def quiet(phase: str, step: int, steps: int) -> bool:
     assert phase == "timing" and 0 <= step <= steps == 2
+    return True
 
 
 class Silent:
@@ -280,6 +294,55 @@ def test_a_variant_that_fails_costs_only_itself_and_says_why(tmp_path: Path, mon
     assert fp16 == BuiltVariant("fp16", "built", fp16.file) and int8.outcome == "failed"
 
 
+def test_a_build_that_takes_too_long_is_cancelled_and_the_rest_is_built(tmp_path: Path) -> None:
+    directory = bundle(tmp_path / "b")
+    FakeBuilder.slow = 1
+    fp16, int8 = build_bundle(directory, 4, SILENT, limit_s=3.0)
+    assert fp16.outcome == "failed" and fp16.why == "TensorRT did not finish in 0.05 min: it was cancelled"
+    assert int8.outcome == "built"
+    assert [variant.outcome for variant in build_bundle(directory, 4, SILENT)] == ["built", "current"]
+
+
+def test_a_build_that_hangs_is_left_alone_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    released, cancelled = threading.Event(), threading.Event()
+    with pytest.raises(EdgedError, match=r"did not finish in 0\.000167 min: it hangs") as told:
+        build.within(0.01, lambda: released.wait(60), cancelled, grace_s=0.01)
+    assert cancelled.is_set() and "build again" in told.value.hint
+    released.set()
+    with pytest.raises(ZeroDivisionError):
+        build.within(60, lambda: 1 // 0, threading.Event())
+    assert build.within(60, lambda: "done", threading.Event()) == "done"
+
+
+def test_the_life_of_a_bundle_on_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Built, upgraded, copied to another module, cut off, and asked for larger batches: each time what does not fit is
+    refused in a sentence before it is read, built once, and what still fits stays."""
+    directory = bundle(tmp_path / "b")
+
+    def outcomes(max_batch: int = 2) -> list[str]:
+        return [variant.outcome for variant in build_bundle(directory, max_batch, SILENT)]
+
+    def refusals(max_batch: int = 2) -> set[str | None]:
+        runtime = TrtRuntime(HostGpu())  # type: ignore[arg-type]
+        files = [variant.files[-1] for variant in load_bundle(directory).manifest.variants]
+        return {runtime.refuses(file, max_batch) for file in files}
+
+    assert refusals() == {"is not built for this device yet"}
+    assert outcomes() == ["built", "built"] and refusals() == {None} and outcomes() == ["current", "current"]
+    before = trt.version()
+    monkeypatch.setattr(trt, "version", lambda: "99.1.0")  # a JetPack upgrade
+    assert refusals() == {f"was built by TensorRT {before}; here is 99.1.0"}
+    assert outcomes() == ["built", "built"] and refusals() == {None}
+    monkeypatch.setattr(cuda, "device_name", lambda: "NVIDIA Jetson AGX Orin")  # its card in another module
+    assert refusals() == {"was built on NVIDIA Jetson Orin Nano; this is NVIDIA Jetson AGX Orin"}
+    assert outcomes() == ["built", "built"] and refusals() == {None}
+    plan_file = directory / load_bundle(directory).manifest.variants[0].files[-1].path
+    plan_file.write_bytes(plan_file.read_bytes()[:40])  # the power went while it was copied
+    assert outcomes() == ["built", "current"]
+    assert refusals(4) == {"was built for batches up to 2; [engine] max_batch is 4"}
+    assert outcomes(4) == ["built", "built"] and refusals(4) == {None} and outcomes(2) == ["current", "current"]
+
+
 def test_a_full_disk_leaves_the_bundle_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = bundle(tmp_path / "b")
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
@@ -390,6 +453,7 @@ def test_the_command_takes_bundle_and_batch_from_the_configuration(tmp_path: Pat
 BUILD = """
 import tests.trt.conftest  # loads the bindings
 import sys
+import threading
 from pathlib import Path
 import pytest
 from edged import clock

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from edged.engines.manifest import InputSpec
 from edged.errors import EdgedError
 from edged.frames.frame import PixelFormat
+from edged.vision import letterbox
 from edged.vision.letterbox import Letterboxer, fit
 
 Image = NDArray[np.uint8]
@@ -130,12 +132,25 @@ def test_bgr_is_bilinear_within_one_level_and_the_rest_is_padding(
 def test_nv12_is_bilinear_planes_converted_by_bt601(w: int, h: int, width: int, height: int, seed: int) -> None:
     w, h = 2 * w, 2 * h
     source = np.random.default_rng(seed).integers(16, 236, (h * 3 // 2, w), np.uint8)
-    _, picture = filled(source, PixelFormat.NV12, (w, h), (width, height))
+    with mock.patch.object(letterbox, "CONVERTED_FIRST", 0):
+        _, picture = filled(source, PixelFormat.NV12, (w, h), (width, height))
     rows, columns = picture.shape[:2]
     luma = bilinear(source[:h, :, None].astype(np.float64), columns, rows)[..., 0]
     chroma = bilinear(source[h:].reshape(h // 2, w // 2, 2).astype(np.float64), columns // 2, rows // 2)
     # one level of each plane is worth up to 1.164 + 2.018 levels of blue
     assert np.abs(picture - bgr_from_nv12(luma, chroma)).max() <= 5
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 45), st.integers(1, 45), st.integers(8, 48), st.integers(8, 48), st.integers(0, 99))
+def test_a_small_nv12_picture_is_converted_and_then_scaled(w: int, h: int, width: int, height: int, seed: int) -> None:
+    w, h = 2 * w, 2 * h
+    source = np.random.default_rng(seed).integers(16, 236, (h * 3 // 2, w), np.uint8)
+    _, picture = filled(source, PixelFormat.NV12, (w, h), (width, height))
+    luma = source[:h].astype(np.float64)
+    chroma = source[h:].reshape(h // 2, w // 2, 2).astype(np.float64)
+    whole = bgr_from_nv12(luma, chroma)
+    assert np.abs(picture - bilinear(whole, picture.shape[1], picture.shape[0])).max() <= 2.01
 
 
 @pytest.mark.parametrize("source", [(1280, 720), (1920, 1080), (640, 480), (322, 182)])
@@ -194,7 +209,7 @@ def test_a_camera_that_keeps_changing_its_size_does_not_grow_the_memory() -> Non
     for width in range(2, 1002, 2):
         pixels = np.zeros((24, width), np.uint8)
         boxer.fill(boxer.geometry(width, 16), pixels, PixelFormat.NV12, 0, 0)
-    assert len(boxer._geometries) <= 64 and len(boxer._planes) <= 64
+    assert len(boxer._geometries) <= 64 and len(boxer._converters) <= 16
 
 
 def test_read_only_and_strided_pixels_are_taken_as_they_lie() -> None:

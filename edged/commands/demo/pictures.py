@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.bus.client import Client
-from edged.bus.schema import Result
+from edged.bus.schema import ClassMap, Result
+from edged.commands.demo.overlays import draw_class_map, draw_object
 from edged.errors import EdgedError
 
 Image = NDArray[np.uint8]
@@ -147,8 +148,11 @@ def tile(shot: Shot | None, camera: str, size: tuple[int, int]) -> Image:
     result = shot.result
     picture = cast(Image, cv2.resize(shot.pixels, size, interpolation=cv2.INTER_AREA))
     scale_x, scale_y = size[0] / result.width, size[1] / result.height
+    if isinstance(result.class_map, ClassMap):
+        draw_class_map(picture, result.class_map, CLASS_COLOURS)
     detections = result.detections if isinstance(result.detections, list) else []
     for seen in sorted(detections, key=lambda detection: detection.score):  # the best on top
+        draw_object(picture, seen, (scale_x, scale_y), CLASS_COLOURS[seen.class_id % 8])
         x0, y0, x1, y1 = (round(v * s) for v, s in zip(seen.box, (scale_x, scale_y) * 2, strict=True))
         _box(picture, (x0, y0, x1, y1), f"{seen.label} {seen.score:.2f}", CLASS_COLOURS[seen.class_id % 8])
     late = "" if result.deadline_met else "  LATE"

@@ -11,7 +11,7 @@ from rich.table import Table
 from edged.bus.schema import State
 from edged.commands.demo.screen import variant_cells
 from edged.commands.demo.stats import Stats
-from edged.commands.terminal import causes
+from edged.terminal import causes
 
 LISTED_CHANGES: Final = 6
 """Up to so many runs are listed; of more, only the number is printed."""
@@ -66,9 +66,16 @@ def show(out: Console, stats: Stats, state: State, seconds: float, lost: int) ->
     for camera in state.cameras:
         waiting = camera.captured - camera.results - sum(camera.drops.values())
         cameras.add_row(
-            camera.camera, str(camera.captured), "", str(camera.results), "", causes(camera.drops), "", str(waiting),
+            camera.camera,
+            str(camera.captured),
+            "",
+            str(camera.results),
+            "",
+            causes(camera.drops),
+            "",
+            str(waiting),
             str(camera.reconnects),
-        )  # fmt: skip
+        )
     out.print(cameras)
     out.print()
     out.print("Results since the acts began:")

@@ -74,13 +74,13 @@ __device__ __forceinline__ void from_bgr(const Picture& s, const Spot& x, const 
 
 __device__ __forceinline__ int clamp8(int value) { return min(max(value, 0), 255); }
 
-// In 1/2^20: what luma counts from its black on, blue of Cb, green of Cb and of Cr, red of Cr; then black itself.
-// BT.601 in limited range has OpenCV's coefficients.
-__constant__ int COLOURS[4][6] = {
-    {1220542, 2116026, -409993, -852492, 1673527, 16},  // BT.601, limited range
-    {1048576, 1858077, -360853, -748826, 1470104, 0},   // BT.601, full range
-    {1220945, 2215014, -223608, -558796, 1879825, 16},  // BT.709, limited range
-    {1048576, 1945738, -196424, -490864, 1651297, 0},   // BT.709, full range
+// In 1/2^20: what luma counts from its black on, blue of Cb, green of Cb and of Cr, red of Cr; then black itself, and the
+// least luma. BT.601 in limited range has OpenCV's coefficients and its floor, as the CPU has; the others have no floor.
+__constant__ int COLOURS[4][7] = {
+    {1220542, 2116026, -409993, -852492, 1673527, 16, 16},  // BT.601, limited range
+    {1048576, 1858077, -360853, -748826, 1470104, 0, 0},   // BT.601, full range
+    {1220945, 2215014, -223608, -558796, 1879825, 16, 0},  // BT.709, limited range
+    {1048576, 1945738, -196424, -490864, 1651297, 0, 0},   // BT.709, full range
 };
 
 __device__ __forceinline__ void from_nv12(const Picture& s, int px, int py, const Spot xs[2], const Spot ys[2],
@@ -102,12 +102,34 @@ __device__ __forceinline__ void from_nv12(const Picture& s, int px, int py, cons
             int i = xs[k].first, j = i + xs[k].step;
             int luma = mix(__ldg(upper + i), __ldg(upper + j), __ldg(lower + i), __ldg(lower + j),
                 xs[k].weight, ys[r].weight);
-            int grey = max(0, luma - colour[5]) * colour[0];
+            int grey = (max(luma, colour[6]) - colour[5]) * colour[0];
             bgr[r][k][0] = clamp8((grey + blue) >> 20);
             bgr[r][k][1] = clamp8((grey + green) >> 20);
             bgr[r][k][2] = clamp8((grey + red) >> 20);
         }
     }
+}
+
+// A small NV12 picture is converted before it is scaled, as letterbox.py does it: each colour sample counts.
+#define CONVERTED_FIRST (640 * 480)
+
+__device__ __forceinline__ void one_nv12(const Picture& s, int x, int y, int bgr[3]) {
+    const u8* chroma = s.pixels + s.width * s.height + (y >> 1) * s.width + (x & ~1);
+    int u = chroma[0] - 128, v = chroma[1] - 128;
+    const int* colour = COLOURS[s.nv12 - 1];
+    int grey = max(0, s.pixels[y * s.width + x] - colour[5]) * colour[0] + (1 << 19);
+    bgr[0] = clamp8((grey + colour[1] * u) >> 20);
+    bgr[1] = clamp8((grey + colour[2] * u + colour[3] * v) >> 20);
+    bgr[2] = clamp8((grey + colour[4] * v) >> 20);
+}
+
+__device__ __forceinline__ void from_small_nv12(const Picture& s, const Spot& x, const Spot& y, int bgr[3]) {
+    int a[3], b[3], c[3], d[3];
+    one_nv12(s, x.first, y.first, a);
+    one_nv12(s, x.first + x.step, y.first, b);
+    one_nv12(s, x.first, y.first + y.step, c);
+    one_nv12(s, x.first + x.step, y.first + y.step, d);
+    for (int k = 0; k < 3; ++k) bgr[k] = mix(a[k], b[k], c[k], d[k], x.weight, y.weight);
 }
 
 #ifndef OUT_U8
@@ -177,7 +199,9 @@ extern "C" __global__ void __launch_bounds__(256) letterbox(const __grid_constan
     if (px >= 0 && px < s.scaled_width && py >= 0 && py < s.scaled_height) {
         Spot xs[2] = {locate(px, s.ratio_x, s.width), locate(px + 1, s.ratio_x, s.width)};
         Spot ys[2] = {locate(py, s.ratio_y, s.height), locate(py + 1, s.ratio_y, s.height)};
-        if (s.nv12) from_nv12(s, px, py, xs, ys, bgr);
+        if (s.nv12 && s.width * s.height <= CONVERTED_FIRST)
+            for (int k = 0; k < 4; ++k) from_small_nv12(s, xs[k & 1], ys[k >> 1], bgr[k >> 1][k & 1]);
+        else if (s.nv12) from_nv12(s, px, py, xs, ys, bgr);
         else
             for (int k = 0; k < 4; ++k) from_bgr(s, xs[k & 1], ys[k >> 1], bgr[k >> 1][k & 1]);
     } else {

@@ -91,12 +91,12 @@ class RtspSession:
 
     def _set_up(self, url: str) -> None:
         if self._transport == "tcp":
-            asked = "RTP/AVP/TCP;unicast;interleaved=0-1"
+            wanted = "RTP/AVP/TCP;unicast;interleaved=0-1"
         else:
             self._datagrams = _datagram_pair(self._connection.local)
             port = self._datagrams[0].getsockname()[1]
-            asked = f"RTP/AVP;unicast;client_port={port}-{port + 1}"
-        answer = _accepted(self._connection.request("SETUP", url, {"Transport": asked}), "SETUP")
+            wanted = f"RTP/AVP;unicast;client_port={port}-{port + 1}"
+        answer = _accepted(self._connection.request("SETUP", url, {"Transport": wanted}), "SETUP")
         session, *parameters = answer.header("session").split(";")
         self._connection.session = session.strip()
         lifetime = next((p for p in parameters if p.strip().startswith("timeout=")), "timeout=60").partition("=")[2]

@@ -1,7 +1,7 @@
 """HTTP cameras: JPEG after JPEG (MJPEG), or one JPEG that is fetched again and again.
 
 In: an http:// or https:// source. Out: NV12 frames; JPEGs that are cut or damaged are marked corrupt. What is neither
-goes to FFmpeg (ffmpeg.py), or is refused with what the URL gave instead. Runs in the camera's child process.
+goes to FFmpeg (network.py), or is refused with what the URL gave instead. Runs in the camera's child process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """RTSP cameras with H.264 or H.265: each picture as soon as its last packet is here.
 
 In: an rtsp:// or rtsps:// source. Out: NV12 frames with the time at which they left the camera; damaged ones are
-marked. Runs in the camera's child process. Other codecs go through FFmpeg's own RTSP (ffmpeg.py).
+marked. Runs in the camera's child process. Other codecs go through FFmpeg's own RTSP (network.py).
 """
 
 from __future__ import annotations
@@ -65,18 +65,19 @@ class RtspSource:
 
     def _first_picture(self, report: Report) -> Grabbed:
         """Wait for the first right picture, which alone tells the size, and say now and then what is missing."""
-        begun_ns = told_ns = clock.mono_ns()
+        begun_ns = reported_ns = clock.mono_ns()
         while True:
             grabbed = self._next()
             if not grabbed.corrupt:
                 return grabbed
             now_ns = clock.mono_ns()
-            if now_ns - told_ns >= _REPORT_NS:
-                told_ns = now_ns
+            if now_ns - reported_ns >= _REPORT_NS:
+                reported_ns = now_ns
                 report(
-                    "connected, packets come, no keyframe yet" if self._damage.beginning
+                    "connected, packets come, no keyframe yet"
+                    if self._damage.beginning
                     else "connected, packets come, no picture can be decoded"
-                )  # fmt: skip
+                )
                 if self._session.packets and not self.cost.pictures and now_ns - begun_ns > 60 * NS_PER_S:
                     raise EdgedError(
                         "packets came for 60 s, and no keyframe", "set the camera's keyframe interval to 1 or 2 s"

@@ -1,6 +1,7 @@
 """The `test` source: a rendered scene at its own pace. Frame `index` of a seed is always the same picture.
 
-In: test://SEED?width=&height=&fps=. Out: BGR24 frames, due at their rate. Runs in the camera's child process.
+In: test://SEED?width=&height=&fps=&run_s=&pause_s=. Out: BGR24 frames, due at their rate. Runs in the
+camera's child process.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class SceneSource:
         options = uri.options
         width, height, fps = int(options.get("width", 1280)), int(options.get("height", 720)), options.get("fps", 30.0)
         self.info = SourceInfo(width, height, PixelFormat.BGR24, fps, "scene")
-        self._scene = Scene(int(uri.target), width, height, fps)
+        run_s, pause_s = options.get("run_s", 6.0), options.get("pause_s", 0.0)
+        self._scene = Scene(int(uri.target), width, height, fps, run_s, pause_s)
         self._index = first_frame - 1
         self._period_ns = round(clock.NS_PER_S / fps)
         self._due_ns = clock.mono_ns() - self._period_ns

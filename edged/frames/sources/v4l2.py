@@ -57,7 +57,7 @@ class V4l2Source:
 
     def grab(self) -> Grabbed:
         if not self._capture.grab():
-            raise EdgedError(f"{self._device} gives no more frames")
+            raise EdgedError(f"{self._device} has stopped giving frames")
         now_ns = clock.mono_ns()
         # On CLOCK_MONOTONIC, in most drivers.
         buffer_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * clock.NS_PER_MS)

@@ -2,7 +2,7 @@
 
 Equation L1: ln(measured / profile) = device_factor + variant_factor + noise. `device_factor` is what slows all variants
 alike (a co-runner, memory traffic), `variant_factor` how one differs from its profile. One Kalman filter over both, so
-that what is measured on one variant tells of the others. A lone outlier is a spike and moves little; two in a row are a
+that a measurement of one variant informs the others. A lone outlier is a spike and moves little; two in a row are a
 new regime, and so are residuals that stay on one side. The noise goes to a decaying histogram and probabilities are
 read from its quantiles: no bell curve is assumed. Times are seconds from the start. It changes in place.
 """
@@ -182,7 +182,7 @@ def plausible(latency_ms: Sequence[float], most: int) -> tuple[float, ...]:
 
 
 def _middle_var(noise: Histogram) -> float:
-    """Variance of the middle half: how much the usual batch varies, whatever the tail does."""
+    """Variance of the middle half: how much a typical batch varies, independent of the tail."""
     low, high = noise.quantile(0.25), noise.quantile(0.75)
     if low is None or high is None:
         return NOISE_VAR

@@ -214,9 +214,17 @@ def start(tables: Tables, clock: int, window_s: int) -> Power:
     low = np.where(guessed, ASSUMED_RANGE[0], FACTOR_RANGE[0])
     high = np.where(guessed, ASSUMED_RANGE[1], FACTOR_RANGE[1])
     return Power(
-        np.concatenate([[0.0], np.ones(n)]), cov, most_var, low, high, [], np.zeros(n), idle_w,
-        power_history.start(float(tables.idle_w[0]), window_s), [],
-    )  # fmt: skip
+        np.concatenate([[0.0], np.ones(n)]),
+        cov,
+        most_var,
+        low,
+        high,
+        [],
+        np.zeros(n),
+        idle_w,
+        power_history.start(float(tables.idle_w[0]), window_s),
+        [],
+    )
 
 
 def base_power_w(tables: Tables, clock: int, junction_c: float) -> float:

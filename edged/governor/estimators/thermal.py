@@ -1,7 +1,7 @@
 """How much power the temperature limit allows: sensed temperatures and powers in, watts for now out. Pure.
 
 Two heat nodes and the air, as the profile has them (equation T1); a Kalman filter over the three temperatures. The
-air's estimate absorbs whatever the profile gets wrong: a dusty sink or a failed fan looks like hotter air. Allowed is
+air's estimate absorbs the errors of the profile: a dusty sink or a failed fan looks like hotter air. Allowed is
 the power that keeps the junction below the limit at horizons from seconds to minutes, so the limit is approached and
 never reached.
 """

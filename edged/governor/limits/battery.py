@@ -2,7 +2,7 @@
 
 The mean power is a taut string (equation B1) between "never empty", under a pessimistic forecast, and "never
 overflowing": what would overflow is better spent. The forecast is scaled by what was harvested against what was
-forecast. `safe` says that idling from soon on would still be survived, so that the cheapest service may go on; only
+forecast. `safe` says that idling from soon on would still be survived, so that the cheapest service may continue; only
 when it would not are frames dropped.
 """
 

@@ -48,7 +48,7 @@ class Quota:
 
 
 def start(before: Quota | None, budget: Budget, now_s: float, drawn_j: float) -> Quota | None:
-    """For this budget. The count of the quota before goes on, whatever was changed: a limit that is set again does not
+    """For this budget. The count of the previous quota continues after any change: a limit that is set again does not
     refill it. With another length the horizon ends so much earlier or later."""
     if budget.energy_wh is None:
         return None

@@ -1,6 +1,6 @@
 """What the device may draw while it throttles itself, and for a while afterwards: its report in, watts out. Pure.
 
-A device that throttles is too hot or short of current by its own measure, whatever limits are set. What it draws above
+A device that throttles is too hot or short of current by its own measure, with any limits. What it draws above
 idle is cut at once, and again while that does not help; then it grows back slowly, so that it throttles seldom.
 """
 

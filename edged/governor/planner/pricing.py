@@ -105,7 +105,8 @@ def plan(
     price = max(short, lasting)
     bound: Bound = "none"
     if price > 0:
-        bound = "energy" if paced else "power" if allowed.window_w <= allowed.heat_w else "heat"
+        lasts = paced and math.isfinite(allowed.energy_w)  # else it saves for a burst within the window
+        bound = "energy" if lasts else "heat" if allowed.heat_w < allowed.window_w and not paced else "power"
     at_price = price * math.exp(correction)
     k = min(max(1, int(np.searchsorted(prices, at_price))), len(prices) - 1)
     part = min(1.0, max(0.0, float((at_price - prices[k - 1]) / (prices[k] - prices[k - 1]))))

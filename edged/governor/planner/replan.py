@@ -51,9 +51,13 @@ def replan(state: State, now_s: float) -> None:
     state.unenforceable = _unenforceable(state, now_s)
     allowed = _allowed(state, options, base_w, now_s)
     terms = value_iteration.Terms(
-        state.budget.deadline_ms / 1000, state.period_s, state.late_price,
-        np.array([state.drop_penalty(price) for price in state.values.prices]), options, costs,
-    )  # fmt: skip
+        state.budget.deadline_ms / 1000,
+        state.period_s,
+        state.late_price,
+        np.array([state.drop_penalty(price) for price in state.values.prices]),
+        options,
+        costs,
+    )
     state.values = values = value_iteration.iterate(state.values, state.tables, state.latency, terms)
     service_price = max(
         state.tables.accuracy[o.variant] * o.frames / max(1e-9, float(costs[state.idle_clock, i]))
@@ -64,9 +68,16 @@ def replan(state: State, now_s: float) -> None:
     fixed = state.device.fixed_clock
     clocks = Clocks(clock, not fixed and now_s - state.clock_s >= pricing.CLOCK_HOLD_S, fixed)
     state.plan, state.long_run = pricing.plan(
-        within, base_w[reach], allowed, state.long_run, state.period_s, elapsed_s, service_price,
-        state.feedback.correction, clocks,
-    )  # fmt: skip
+        within,
+        base_w[reach],
+        allowed,
+        state.long_run,
+        state.period_s,
+        elapsed_s,
+        service_price,
+        state.feedback.correction,
+        clocks,
+    )
     if state.plan.paced:
         state.feedback.decay(0.97)
     if state.plan.clock != clock:

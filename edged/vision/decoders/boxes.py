@@ -70,8 +70,8 @@ class GivenDetections:
         boxes = finite(outputs[spec.boxes][index], spec.boxes)
         class_ids = np.zeros(len(scores), np.int64)
         if spec.class_ids:
-            class_ids = np.rint(finite(outputs[spec.class_ids][index], spec.class_ids)).astype(np.int64)
-            class_ids -= spec.first_class
+            class_ids = finite(outputs[spec.class_ids][index], spec.class_ids)
+            class_ids = np.rint(class_ids.clip(-1, 1 << 20)).astype(np.int64) - spec.first_class
         chosen = np.flatnonzero((scores >= spec.score_threshold) & (class_ids >= 0) & (class_ids < self._classes))
         chosen = chosen[np.argsort(-scores[chosen], kind="stable")][: spec.max_detections]
         if not chosen.size:

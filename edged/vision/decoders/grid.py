@@ -23,6 +23,7 @@ from edged.vision.points import with_keypoints
 from edged.vision.results import NOTHING, Detections, Floats, Indices
 
 _LARGEST_LOG = 10.0  # of a size in strides: wider than any picture
+_FURTHEST = 1e4  # strides from a cell: outside any picture
 
 
 class Grid:
@@ -41,14 +42,13 @@ class Grid:
     def sides(self, chosen: Indices, reach: Floats, center: float = 0.0) -> Floats:
         """Boxes (n, 4) in input pixels of distances left, top, right, bottom in strides."""
         middle = self.cells[chosen] + center
-        far = np.abs(reach).max(initial=0.0) > np.exp(_LARGEST_LOG)
-        reach = reach.clip(-np.exp(_LARGEST_LOG), np.exp(_LARGEST_LOG)) if far else reach
+        reach = reach.clip(-_FURTHEST, _FURTHEST)
         boxes: Floats = np.concatenate((middle - reach[:, :2], middle + reach[:, 2:]), axis=1) * self.strides[chosen]
         return boxes
 
     def centered(self, chosen: Indices, offsets: Floats) -> Floats:
         """Boxes (n, 4) in input pixels of an offset of the centre and the log of the size, in strides."""
-        middle = self.cells[chosen] + offsets[:, :2]
+        middle = self.cells[chosen] + offsets[:, :2].clip(-_FURTHEST, _FURTHEST)
         half = np.exp(offsets[:, 2:].clip(-_LARGEST_LOG, _LARGEST_LOG)) / 2
         boxes: Floats = np.concatenate((middle - half, middle + half), axis=1) * self.strides[chosen]
         return boxes
@@ -83,7 +83,7 @@ class YoloxBoxes:
 
     def __call__(self, outputs: Outputs, index: int, letterbox: Letterbox) -> Detections:
         rows = _levels(outputs, [self._spec.predictions], index)
-        scores = rows[:, 5:].max(axis=1) * rows[:, 4]
+        scores = rows[:, 5:].max(axis=1).clip(0, 1) * rows[:, 4].clip(0, 1)
         chosen = _ranked(scores, self._spec.score_threshold)
         if not chosen.size:
             return NOTHING
@@ -163,6 +163,6 @@ def _with_points(
     selected: Selected, points: NDArray[Any], chosen: Indices, grid: Grid, letterbox: Letterbox
 ) -> Detections:
     """Offsets (A, 2 K) in strides from the corner of each cell -> key points of the objects."""
-    offsets = points[chosen].astype(np.float32).reshape(len(chosen), -1, 2)
+    offsets = points[chosen].astype(np.float32).reshape(len(chosen), -1, 2).clip(-_FURTHEST, _FURTHEST)
     places = (grid.cells[chosen][:, None] + offsets) * grid.strides[chosen][:, None]
     return with_keypoints(selected.detections, places, None, letterbox)

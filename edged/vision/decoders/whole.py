@@ -1,4 +1,4 @@
-"""What is said of the whole picture: its classes, a class for each cell, or a vector. Pure arithmetic, any thread."""
+"""Results for the picture as a whole: its classes, a class for each cell, or a vector. Pure arithmetic, any thread."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Vectors:
         self._spec = spec
 
     def __call__(self, outputs: Outputs, index: int, letterbox: Letterbox) -> Embedding:
-        vector = finite(outputs[self._spec.vector][index], self._spec.vector).astype(np.float32)
-        length = float(np.linalg.norm(vector.astype(np.float64)))
-        return Embedding(vector / np.float32(length) if self._spec.normalize and length > 0 else vector.copy())
+        vector = finite(outputs[self._spec.vector][index], self._spec.vector).astype(np.float64)
+        length = float(np.linalg.norm(vector))
+        return Embedding((vector / length if self._spec.normalize and length > 0 else vector).astype(np.float32))
 
 
 def _span(start: float, length: float, limit: int) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from edged.vision.points import with_keypoints
 from edged.vision.results import NOTHING, Detections, Floats, Indices
 
 _PROBABILITY_SLACK = 0.01  # rounding of INT8 and FP16 engines; more than that is no probability
+_FAR = 2.0  # above any probability
 _ORDERS = {"class_score_box": [2, 3, 4, 5, 1, 0], "batch_box_class_score": [1, 2, 3, 4, 6, 5]}
 """Where x0, y0, x1, y1, score and class id stand in other orders than that."""
 
@@ -80,7 +81,7 @@ class YoloBoxes:
         probabilities = columns[first : first + self._classes]
         scores = probabilities.max(axis=0)
         if spec.objectness:
-            scores = scores * columns[4]
+            scores = scores.clip(0, _FAR) * columns[4].clip(0, _FAR)  # no product overflows
         chosen = np.flatnonzero(scores >= spec.score_threshold)
         chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
         self._check(scores[chosen[:1]])

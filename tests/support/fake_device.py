@@ -15,7 +15,7 @@ from edged.power.telemetry import Sample
 
 
 @dataclass
-class Plant:
+class FakeDevice:
     """`run_j`: of one batch of each variant, beside `idle_w`; not by the clock, so that what else the machine does
     tells on latencies alone. `run_ms`: how long one takes, preparation to decoded result, as a profile would say. Heat
     goes from the junction through a sink to the air, as the governor's model has it, but on a device so small that it
@@ -30,7 +30,7 @@ class Plant:
     junction_sink_c_per_w: float = 4.0
     sink_air_c_per_w: float = 12.0
     dark: bool = False
-    name: str = "plant"
+    name: str = "fake"
     seen: list[tuple[float, float, float]] = field(default_factory=list)
     """(seconds, watts, degrees) of every reading"""
 

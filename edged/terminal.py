@@ -1,14 +1,11 @@
-"""What the commands share to speak with a person: consoles, times, numbers and the daemon's replies. No command."""
+"""What both command lines share for their output: consoles, tables, times and numbers for people."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
@@ -16,16 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from edged import clock
-from edged.bus.control import request
-from edged.bus.curve import CurveClient
-from edged.errors import EdgedError
 
 PLAIN_WIDTH = 132
-"""Of tables that do not go to a terminal: files and pipes have no width, and 80 columns would break the sentences."""
+"""Of tables in files and pipes, which have no width; 80 columns would break the sentences."""
 
 
 class _Console(Console):
-    """A reader that has seen enough (`| head`) is no failure, which it is to rich: the command line decides."""
+    """A closed pipe (`| head`) is no failure; rich would exit with one."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -34,6 +28,16 @@ class _Console(Console):
 def console() -> Console:
     """On stdout; numbers in sentences stay uncoloured."""
     return _Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A plain table; columns whose names begin with > are set to the right."""
+    found = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False, header_style="bold")
+    for column in columns:
+        found.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    for row in rows:
+        found.add_row(*row)
+    return found
 
 
 def fitting_table(
@@ -73,27 +77,12 @@ def fitting_table(
 
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[None]:
-    """A spinner on stderr while something takes its time; nothing where no person looks."""
+    """A spinner on stderr during a long step, on a terminal only."""
     if not sys.stderr.isatty():
         yield
         return
     with Console(stderr=True).status(what):
         yield
-
-
-def curve_of(arguments: argparse.Namespace) -> CurveClient | None:
-    return CurveClient(Path(arguments.curve[0]), Path(arguments.curve[1])) if arguments.curve else None
-
-
-def ask(arguments: argparse.Namespace, op: str, **more: Any) -> dict[str, Any]:
-    """The daemon's reply to a request; its refusal becomes an EdgedError."""
-    return checked(request(op, arguments.endpoint, curve=curve_of(arguments), **more))
-
-
-def checked(reply: dict[str, Any]) -> dict[str, Any]:
-    if not reply["ok"]:
-        raise EdgedError(str(reply.get("error", "the daemon refused without a reason")), str(reply.get("hint", "")))
-    return reply
 
 
 def at(unix_s: float) -> str:
@@ -105,7 +94,7 @@ def at(unix_s: float) -> str:
 
 
 def number(value: float | None, digits: int = 1, unit: str = "") -> str:
-    """A number with its unit; unknown is said, never shown as 0."""
+    """A number with its unit; unknown is never shown as 0."""
     return "unknown" if value is None else f"{value:.{digits}f}{unit}"
 
 
@@ -122,7 +111,7 @@ def span(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Without what would move a terminal's cursor: parts of it come from cameras and files."""
+    """Without control characters, since parts of it come from cameras and files."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
