@@ -271,7 +271,7 @@ class Job:
         return Scorer(self.inputs.model, self.inputs.sets.gate, self.inputs.task, self.inputs.normalisation)
 
     @cached_property
-    def whole(self) -> Evaluation:
+    def baseline(self) -> Evaluation:
         """The float model's own accuracy, with a warning where the pictures tell nothing apart. EdgedError if it does
         not agree with itself: then no agreement means anything."""
         found = self._evaluation("float", None)
@@ -297,7 +297,7 @@ class Job:
     def verdicts(self) -> list[Verdict]:
         """The gate on every file, in the order of the recipe."""
         return [
-            judge(file, self.whole, self.evaluation(variant, file), self.recipe.limit(variant))
+            judge(file, self.baseline, self.evaluation(variant, file), self.recipe.limit(variant))
             for variant in self.recipe.variant
             for file in self.files(variant)
         ]

@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
         _ = work.frames  # the pictures first: nothing else is worth doing with bad ones
         for variant in work.recipe.variant:  # quick, and first: what fails here fails before the long steps
             if variant.precision != "int8" and not variant.sparse:
-                _ = [work.evaluation(variant, name) for name in work.files(variant)], work.whole
+                _ = [work.evaluation(variant, name) for name in work.files(variant)], work.baseline
         report = _report(work, directory) if arguments.command == "all" else None
         if not arguments.json:
             show(work.verdicts)

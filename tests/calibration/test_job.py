@@ -53,7 +53,7 @@ def results(file: Path, work: Path) -> dict[str, str]:
     with StepCache(work) as cache:
         job = Job(load_recipe(file), cache, Quiet())
         found: dict[str, Any] = {
-            "frames": job.frames, "analysis": job.analysis, "sparsity": job.sparsity, "float": job.whole,
+            "frames": job.frames, "analysis": job.analysis, "sparsity": job.sparsity, "float": job.baseline,
             "ranges": [job.ranges("dense"), job.ranges("sparse")], "verdicts": job.verdicts,
         }  # fmt: skip
         for variant in job.recipe.variant:
