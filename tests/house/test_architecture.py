@@ -28,7 +28,7 @@ ROOMS = {
     "tracking": {"tracking"},
     "accuracy_guard": {"accuracy_guard", "governor", "tracking"},
     "simulate": {"simulate", "governor", "frames", "loop"},
-    "replay": {"replay", "governor"},
+    "replay": {"replay", "governor", "power"},  # the one energy meter
     "loop": {
         "loop", "frames", "engines", "vision", "bus", "power", "governor", "accuracy_guard", "simulate", "health",
         "profiles", "tracking",
