@@ -44,6 +44,8 @@ def replan(state: State, now_s: float) -> None:
     clock = state.clock if state.device.fixed_clock else min(state.plan.clock, state.highest)
     state.latency.fade(now_s, REPLAN_S)
     state.planned_s = now_s
+    if state.device.assumed:
+        state.permit(state.allowed)  # what is learnt of its energy decides whether a variant is dominated
     state.round_s += ROUND_SMOOTHING * (state.offered_s - state.round_s)
     options = tuple([o for o in state.tables.offers[state.frames_per_round] if state.candidates[o.variant]])
     costs = _costs(state, options)
