@@ -72,6 +72,11 @@ def given_sparse(into: Path, advance: Advance, model: onnx.ModelProto) -> None:
     write_json(into / "sparsity.json", found_sparsity(model))
 
 
+def scored(into: Path, advance: Advance, model: onnx.ModelProto, scorer: Scorer) -> None:
+    """score.json: of the float model and of the given one"""
+    write_json(into / "score.json", {"whole": scorer.baseline, "found": scorer(model)})
+
+
 def all_ranges(
     into: Path, advance: Advance, model: onnx.ModelProto, feeds: Feeds, percentile: float, pixels: Range
 ) -> None:
@@ -170,7 +175,7 @@ def searched(
 ) -> None:
     """sensitivity.json; `points` is what the score may lose, as a fraction"""
     found = sensitivity(model, table, scorer, "x86", advance)
-    keep = keep_to_pass(model, table, scorer, scorer.whole - points, found, advance)
+    keep = keep_to_pass(model, table, scorer, scorer.baseline - points, found, advance)
     write_json(into / "sensitivity.json", Searched(found, keep))
 
 

@@ -141,6 +141,14 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
         return self.track or bool(self.zones) or bool(self.lines)
 
 
+class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The best JPEG of each tracked object. Path None: none are taken."""
+
+    path: Annotated[str, Meta(min_length=1, description="the path of a directory, in quotes")] | None = None
+    max_mb: Annotated[float, Meta(gt=0, le=1e6, description="megabytes for all files together, above 0")] = 500.0
+    keep_days: Annotated[float, Meta(gt=0, le=3660, description="days, above 0 and at most 3660")] = 7.0
+
+
 class MotionConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether frames in which nothing moves are left out. "auto": while a limit on power or energy is set."""
 
@@ -158,6 +166,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     camera: list[CameraConfig] = []
     record: RecordConfig = RecordConfig()
     motion: MotionConfig = MotionConfig()
+    snapshots: SnapshotConfig = SnapshotConfig()
     profile: Name | None = None
     """the power profile to start with: `profiles/NAME.toml` beside this file, or a shipped one"""
 
@@ -212,7 +221,7 @@ def effective_toml(config: Config) -> str:
     """The whole configuration as TOML, defaults and all, with passwords in camera sources redacted."""
     lines = [f"bundle = {_toml(config.bundle)}"]
     lines.append("# profile is not set" if config.profile is None else f"profile = {_toml(config.profile)}")
-    for name in ("limits", "power", "bus", "engine", "record", "motion"):
+    for name in ("limits", "power", "bus", "engine", "record", "motion", "snapshots"):
         lines += ["", f"[{name}]", *_toml_lines(getattr(config, name))]
     for camera in config.camera:
         shown = msgspec.structs.replace(camera, source=_shown(camera.source))
@@ -236,7 +245,7 @@ def diff(old: Config, new: Config) -> tuple[list[str], list[str]]:
         else:
             changes += _changes(f"camera {name}", before[name], camera)
     restart = [] if old.bundle == new.bundle else [f"bundle: {_toml(old.bundle)} -> {_toml(new.bundle)}"]
-    for table in ("power", "bus", "engine", "record", "motion"):
+    for table in ("power", "bus", "engine", "record", "motion", "snapshots"):
         restart += _changes(table, getattr(old, table), getattr(new, table))
     return changes, restart
 
@@ -375,4 +384,7 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
         for camera in config.camera
     ]
     record = msgspec.structs.replace(config.record, path=absolute(config.record.path))
-    return msgspec.structs.replace(config, bundle=absolute(config.bundle), bus=bus, camera=cameras, record=record)
+    snapshots = msgspec.structs.replace(config.snapshots, path=absolute(config.snapshots.path))
+    return msgspec.structs.replace(
+        config, bundle=absolute(config.bundle), bus=bus, camera=cameras, record=record, snapshots=snapshots
+    )

@@ -30,7 +30,7 @@ LIMITS_W: Final = (60.0, 7.5, 10.0, 60.0)
 WINDOW_S: Final = 2.0
 CONFIG: Final = f"""
 [limits]
-deadline_ms = 400
+deadline_ms = 150
 power_w = {LIMITS_W[0]}
 power_window_s = {WINDOW_S}
 [power]
@@ -79,7 +79,10 @@ def run(directory: Path, helper: Helper, board: LiveBoard, seconds: float) -> li
         profile.run(arguments, HostPaths(helper.tree.root, helper.socket, str(helper.tree.bin)))
     finally:
         setattr(OrtEngine, "submit", plain)  # noqa: B010
-    config = write_config(directory, bundle, {"gate": "test://5?width=128&height=64&fps=30"}, CONFIG)
+    cameras = {
+        name: f"test://{n}?width=128&height=64&fps=30" for n, name in enumerate(("gate", "yard", "road", "shed"))
+    }
+    config = write_config(directory, bundle, cameras, CONFIG)  # too much for the lowest clock
     phases = []
     with RunningDaemon(config, directory, command_on(helper.tree, helper.socket, config, clocked=True)) as daemon:
         board.watch(daemon.process.pid)

@@ -19,9 +19,9 @@ def provenance(job: Job) -> dict[str, str]:
         "model": f"{recipe.model}, sha256 of the checked graph {job.model_digest}",
         "calibration": f"{recipe.calibration.frames}, {found.calibration} pictures, {found.distinct} distinct",
         "calibration_sha256": inputs.calibration.digest(),
-        "validation": f"{recipe.validation.frames}, {job.whole.images} pictures judged by {job.whole.metric}",
+        "validation": f"{recipe.validation.frames}, {job.baseline.images} pictures judged by {job.baseline.metric}",
         "validation_sha256": inputs.sets.gate.digest(),
-        "float": ", ".join(f"{name} {value:.4f}" for name, value in job.whole.figures.items()),
+        "float": ", ".join(f"{name} {value:.4f}" for name, value in job.baseline.figures.items()),
         "tools": ", ".join([f"python {platform.python_version()}", *(f"{tool} {version(tool)}" for tool in _TOOLS)]),
     }
     for verdict in job.verdicts:

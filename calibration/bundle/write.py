@@ -73,7 +73,7 @@ def _manifest(job: Job, contents: Mapping[str, bytes]) -> Manifest:
         labels=list(task.labels),
         input=task.input,
         output=task.output,
-        metric=job.whole.metric,
+        metric=job.baseline.metric,
         reference=floats[0].name,
         variants=variants,
         max_batch=job.inputs.batch or MAX_BATCH,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from edged.files import write_atomic
+from edged.terminal import console
 from edged_calibration.analyze import analyze
 from edged_calibration.cache import disk_faults_told
-from edged_calibration.commands.terminal import console, job, print_json
+from edged_calibration.commands.terminal import job, print_json
 from edged_calibration.report import html, table
 
 

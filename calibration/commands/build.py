@@ -6,24 +6,22 @@ Exit 0 if every variant that has an ONNX file for TensorRT has an engine then, 1
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from edged import clock
 from edged.config import Config, EngineConfig, default_path, load
 from edged.errors import UsageError
+from edged.terminal import console, table
 from edged_calibration.tensorrt.build import BuiltVariant, build_bundle
 from edged_calibration.tensorrt.timing import Stopwatch
 
 PLAIN_EVERY_NS: Final = 60 * clock.NS_PER_S
 """Without a terminal, as in the journal, so often a line says how far it is."""
-PLAIN_WIDTH: Final = 132
 _OUTCOMES: Final = {"built": "built", "current": "up to date", "failed": "failed", "no source": "left out"}
 
 
@@ -109,10 +107,8 @@ def _span(seconds: float) -> str:
 
 
 def _show(done: list[BuiltVariant]) -> None:
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False, header_style="bold")
-    for column in ("variant", "", ">layers", ">in INT8", ">sparse", ">could be", ">MiB"):
-        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+    out = console()
+    rows = []
     for variant in done:
         file = variant.file
         layers = None if file is None or file.built is None else file.built.layers
@@ -121,8 +117,8 @@ def _show(done: list[BuiltVariant]) -> None:
             found = (layers.weighted, layers.int8, layers.sparse_used, layers.sparse_eligible)
             counts = ["not told" if count is None else str(count) for count in found]
         cells = [] if file is None else [*counts, f"{file.bytes / 2**20:.1f}"]
-        table.add_row(variant.name, _OUTCOMES[variant.outcome], *cells)
-    out.print(table)
+        rows.append((variant.name, _OUTCOMES[variant.outcome], *cells, *[""] * (5 - len(cells))))
+    out.print(table(("variant", "", ">layers", ">in INT8", ">sparse", ">could be", ">MiB"), rows))
     for variant in done:
         if variant.why is not None:
             out.print(f"{variant.name}: {variant.why}", markup=False)

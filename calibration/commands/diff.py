@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from edged.engines.bundle import load_bundle
+from edged.terminal import console, table
 from edged_calibration.bundle.diff import differences
-from edged_calibration.commands.terminal import console, print_json, table
+from edged_calibration.commands.terminal import print_json
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,13 +6,14 @@ import argparse
 
 import numpy as np
 
-from edged_calibration.commands.terminal import console, job, print_json, table
+from edged.terminal import console, table
+from edged_calibration.commands.terminal import job, print_json
 from edged_calibration.evaluate.metrics import Evaluation
 
 
 def run(arguments: argparse.Namespace) -> int:
     with job(arguments) as work:
-        found = {"float": work.whole}
+        found = {"float": work.baseline}
         for variant in work.recipe.variant:
             found |= {name: work.evaluation(variant, name) for name in work.files(variant)}
     if arguments.json:
@@ -23,12 +24,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(found: dict[str, Evaluation]) -> None:
-    whole = found["float"]
-    names = list(whole.figures)
+    baseline = found["float"]
+    names = list(baseline.figures)
     rows = []
     for name, entry in found.items():
         low, high = np.percentile(entry.draws, (2.5, 97.5))
         rows.append((name, *(f"{entry.figures[metric]:.4f}" for metric in names), f"{low:.3f} .. {high:.3f}"))
     out = console()
-    out.print(table(("file", *(f">{name}" for name in names), f">95 % of {whole.metric}"), rows))
-    out.print(f"on {whole.images} pictures")
+    out.print(table(("file", *(f">{name}" for name in names), f">95 % of {baseline.metric}"), rows))
+    out.print(f"on {baseline.images} pictures")

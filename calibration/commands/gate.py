@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from edged.terminal import console, table
 from edged_calibration.bundle.write import check_gate
-from edged_calibration.commands.terminal import console, job, print_json, table
+from edged_calibration.commands.terminal import job, print_json
 from edged_calibration.evaluate.gate import Verdict
 from edged_calibration.job import Job
 from edged_calibration.recipe.schema import VariantOptions

@@ -21,8 +21,9 @@ from edged.engines.decoder_shapes import class_count
 from edged.engines.decoder_spec import CenterFaceDecoder, Decoder, ScrfdDecoder, YunetDecoder, task_of
 from edged.errors import UsageError
 from edged.files import write_atomic
+from edged.terminal import console
 from edged_calibration.cache import disk_faults_told
-from edged_calibration.commands.terminal import console, print_json
+from edged_calibration.commands.terminal import print_json
 from edged_calibration.graph.entry import Entry, find_entry
 from edged_calibration.graph.index import session
 from edged_calibration.graph.model_file import Wanted, check_model, input_size, read_model

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from edged.engines.manifest import Manifest
 from edged.files import write_atomic
+from edged.terminal import console
 from edged_calibration.bundle.write import package
 from edged_calibration.cache import disk_faults_told
 from edged_calibration.commands.gate import show, show_int8
-from edged_calibration.commands.terminal import console, job, out_of, print_json
+from edged_calibration.commands.terminal import job, out_of, print_json
 from edged_calibration.job import Job
 from edged_calibration.report import html
 
@@ -21,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
         _ = work.frames  # the pictures first: nothing else is worth doing with bad ones
         for variant in work.recipe.variant:  # quick, and first: what fails here fails before the long steps
             if variant.precision != "int8" and not variant.sparse:
-                _ = [work.evaluation(variant, name) for name in work.files(variant)], work.whole
+                _ = [work.evaluation(variant, name) for name in work.files(variant)], work.baseline
         report = _report(work, directory) if arguments.command == "all" else None
         if not arguments.json:
             show(work.verdicts)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from edged_calibration.commands.terminal import console, job, needs_frames, of_precision, print_json, table, write_files
+from edged.terminal import console, table
+from edged_calibration.commands.terminal import job, needs_frames, of_precision, print_json, write_files
 from edged_calibration.evaluate.layer_error import Errors
 from edged_calibration.job import Job
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from edged.errors import UsageError
-from edged_calibration.commands.terminal import console, job, print_json, table
+from edged.terminal import console, table
+from edged_calibration.commands.terminal import job, print_json
 from edged_calibration.evaluate.gate import POINTS
 
 _SHOWN = 15

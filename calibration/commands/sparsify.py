@@ -7,8 +7,9 @@ import argparse
 import onnx
 
 from edged.files import write_atomic
+from edged.terminal import console, table
 from edged_calibration.cache import disk_faults_told
-from edged_calibration.commands.terminal import console, job, needs_frames, print_json, table
+from edged_calibration.commands.terminal import job, needs_frames, print_json
 from edged_calibration.sparsity.apply import SparsityReport
 
 

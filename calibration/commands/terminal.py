@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from edged.engines.decoder_spec import ClassifyDecoder
 from edged.errors import UsageError
@@ -33,7 +31,6 @@ from edged_calibration.recipe.schema import (
     load_recipe,
 )
 
-PLAIN_WIDTH = 132
 _QUICK_S = 2.0  # what takes no longer needs no bar
 
 
@@ -129,21 +126,6 @@ def write_files(directory: Path | None, files: Mapping[str, File]) -> None:
             directory.mkdir(parents=True, exist_ok=True)
             for name, file in files.items():
                 write_atomic(directory / name, file.model.SerializeToString(deterministic=True))
-
-
-def console() -> Console:
-    """On stdout."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A plain table; columns whose names begin with > are set to the right."""
-    found = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False, header_style="bold")
-    for column in columns:
-        found.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
-    for row in rows:
-        found.add_row(*row)
-    return found
 
 
 def print_json(value: Any) -> None:

@@ -54,24 +54,24 @@ def alike(found: Evaluation, task: Task) -> str:
     return f"{count} have the same answer, which a broken file may give as well: give frames with different answers"
 
 
-def judge(file: str, whole: Evaluation, found: Evaluation, limit: float) -> Verdict:
-    """The verdict on one file; `whole` is the float model's evaluation on the same pictures."""
-    if whole.metric != found.metric or whole.images != found.images:
-        raise ValueError(f"{file}: measured by {found.metric} on {found.images}, the float model by {whole.metric}")
-    drop = (whole.value - found.value) * POINTS
-    differences = (np.array(whole.draws) - np.array(found.draws)) * POINTS
+def judge(file: str, baseline: Evaluation, found: Evaluation, limit: float) -> Verdict:
+    """The verdict on one file; `baseline` is the float model's evaluation on the same pictures."""
+    if baseline.metric != found.metric or baseline.images != found.images:
+        raise ValueError(f"{file}: measured by {found.metric} on {found.images}, the float model by {baseline.metric}")
+    drop = (baseline.value - found.value) * POINTS
+    differences = (np.array(baseline.draws) - np.array(found.draws)) * POINTS
     error = float(differences.std())
     low, high = (float(end) for end in np.percentile(differences, (2.5, 97.5)))
     passed = drop + error <= limit
     reason = (
-        f"{found.metric} drops by {drop:.2f} points ({whole.value:.4f} to {found.value:.4f}), {limit:g} are allowed"
+        f"{found.metric} drops by {drop:.2f} points ({baseline.value:.4f} to {found.value:.4f}), {limit:g} are allowed"
     )
     if not passed and drop <= limit:
         reason += f", but with {found.images} pictures it is only known to within {error:.2f}: measure on more"
     return Verdict(
         file,
         found.metric,
-        whole.value,
+        baseline.value,
         found.value,
         round(drop, 3),
         round(low, 3),

@@ -64,11 +64,11 @@ def measure_errors(
     nodes = [n for n in Graph(model).nodes if n.op_type in (*WEIGHTED, "Add") and n.output[0] in made]
     outputs = [value.name for value in model.graph.output]
     tensors = list(dict.fromkeys([*(node.output[0] for node in nodes), *outputs]))
-    whole = [name for name in outputs if all(part.tensor != name for part in (parts or {}).values())]
+    undivided = [name for name in outputs if all(part.tensor != name for part in (parts or {}).values())]
     ratios = _ratios(model, quantised, tensors, feeds, progress, parts or {})
     layers = [LayerError(node.name, node.op_type, node.output[0], ratios[node.output[0]]) for node in nodes]
     return Errors(
-        sorted(layers, key=lambda error: error.sqnr_db), {name: ratios[name] for name in (*whole, *(parts or {}))}
+        sorted(layers, key=lambda error: error.sqnr_db), {name: ratios[name] for name in (*undivided, *(parts or {}))}
     )
 
 
@@ -84,12 +84,12 @@ def _ratios(
     names = [*tensors, *parts]
     signal, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     for done, feed in enumerate(feeds, start=1):
-        whole, rounded = wanted(feed), found(feed)
-        for values in (whole, rounded):
+        exact, rounded = wanted(feed), found(feed)
+        for values in (exact, rounded):
             values.update({name: part.of(values[part.tensor]) for name, part in parts.items()})
         for name in names:
-            signal[name] += float(np.square(whole[name], dtype=np.float64).sum())
-            noise[name] += float(np.square(whole[name] - rounded[name], dtype=np.float64).sum())
+            signal[name] += float(np.square(exact[name], dtype=np.float64).sum())
+            noise[name] += float(np.square(exact[name] - rounded[name], dtype=np.float64).sum())
         progress(done, len(feeds))
     return {name: _decibels(signal[name], noise[name]) for name in names}
 

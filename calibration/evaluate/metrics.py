@@ -40,7 +40,7 @@ Run = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
 """Pictures [n, height, width, 3] -> the outputs of the model by name."""
 
 Answer = Boxes | NDArray[np.int64] | ClassMap | Embedding
-"""What a model says of one picture: its objects, its best classes in order, a class for each cell, or a vector."""
+"""The result of a model for one picture: its objects, its best classes in order, a class for each cell, or a vector."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,17 +96,17 @@ def on_planes(model: onnx.ModelProto, task: Task, normalisation: Normalisation) 
 def answers(
     run: Run, frames: Frames, task: Task, progress: Advance = silent, measuring: bool = True
 ) -> tuple[list[Answer], list[Truth | None]]:
-    """What the model says of every picture, and what is true of it."""
+    """The result of the model for every picture, and the truth where it is known."""
     decode = task.decoder(measuring)
-    said: list[Answer] = []
+    found: list[Answer] = []
     truth: list[Truth | None] = []
     for start in range(0, len(frames), task.batch):
         pictures = [frames.read(number) for number in range(start, min(start + task.batch, len(frames)))]
         outputs = run(np.stack([picture.image for picture in pictures]))
-        said += [_answer(decode, outputs, index, picture) for index, picture in enumerate(pictures)]
+        found += [_answer(decode, outputs, index, picture) for index, picture in enumerate(pictures)]
         truth += [picture.truth for picture in pictures]
-        progress(len(said), len(frames))
-    return said, truth
+        progress(len(found), len(frames))
+    return found, truth
 
 
 def _answer(decode: Decode, outputs: Mapping[str, NDArray[Any]], index: int, picture: Picture) -> Answer:
@@ -124,21 +124,21 @@ def evaluate(
     run: Run, frames: Frames, task: Task, reference: Sequence[Answer] | None = None, progress: Advance = silent
 ) -> Evaluation:
     """Accuracy by the labels of the frames; where they have none, agreement with `reference`, the float model's."""
-    said, truth = answers(run, frames, task, progress)
+    found, truth = answers(run, frames, task, progress)
     labelled = truth[0] is not None
     if not labelled:
         if reference is None:
             raise ValueError("neither labels nor answers of the float model to compare with")
         truth = [_as_truth(answer) for answer in reference]
     if isinstance(task.output, SemanticDecoder | EmbedDecoder):
-        return _likeness(said, reference or [])
+        return _likeness(found, reference or [])
     if isinstance(task.output, ClassifyDecoder):
-        return _classification(cast("list[NDArray[np.int64]]", said), cast("list[int]", truth), labelled)
-    return _detection(cast("list[Boxes]", said), cast("list[Boxes]", truth), labelled, len(task.labels))
+        return _classification(cast("list[NDArray[np.int64]]", found), cast("list[int]", truth), labelled)
+    return _detection(cast("list[Boxes]", found), cast("list[Boxes]", truth), labelled, len(task.labels))
 
 
 def reference_answers(run: Run, frames: Frames, task: Task, progress: Advance = silent) -> list[Answer]:
-    """What the float model says, as the daemon would publish it: the truth where there are no labels."""
+    """The results of the float model, as the daemon would publish them: the truth where there are no labels."""
     return answers(run, frames, task, progress, measuring=False)[0]
 
 
@@ -146,9 +146,9 @@ def _as_truth(answer: Answer) -> Truth:
     return int(answer[0]) if isinstance(answer, np.ndarray) else cast("Boxes", answer)
 
 
-def _classification(said: list[NDArray[np.int64]], truth: list[int], labelled: bool) -> Evaluation:
-    first = np.array([answer[0] == right for answer, right in zip(said, truth, strict=True)], float)
-    among = np.array([right in answer[:5] for answer, right in zip(said, truth, strict=True)], float)
+def _classification(found: list[NDArray[np.int64]], truth: list[int], labelled: bool) -> Evaluation:
+    first = np.array([answer[0] == right for answer, right in zip(found, truth, strict=True)], float)
+    among = np.array([right in answer[:5] for answer, right in zip(found, truth, strict=True)], float)
     draws = [float(weights @ first) / len(first) for weights in _draws(len(first))]
     alike = int(np.bincount(truth).max())
     if labelled:
@@ -157,10 +157,10 @@ def _classification(said: list[NDArray[np.int64]], truth: list[int], labelled: b
     return Evaluation("agreement", {"agreement": _rounded(first.mean())}, len(first), draws, alike)
 
 
-def _likeness(said: list[Answer], reference: Sequence[Answer]) -> Evaluation:
+def _likeness(found: list[Answer], reference: Sequence[Answer]) -> Evaluation:
     """Of class maps the share of equal cells, of vectors the cosine: the mean over the pictures."""
     each, flat = [], 0
-    for answer, right in zip(said, reference, strict=True):
+    for answer, right in zip(found, reference, strict=True):
         if isinstance(answer, ClassMap) and isinstance(right, ClassMap):
             each.append(float((answer.class_ids == right.class_ids).mean()))
             flat += int(right.class_ids.min() == right.class_ids.max())
@@ -171,15 +171,19 @@ def _likeness(said: list[Answer], reference: Sequence[Answer]) -> Evaluation:
     return Evaluation("agreement", {"agreement": _rounded(values.mean())}, len(values), draws, flat)
 
 
-def _detection(said: list[Boxes], truth: list[Boxes], labelled: bool, classes: int) -> Evaluation:
+def _detection(found: list[Boxes], truth: list[Boxes], labelled: bool, classes: int) -> Evaluation:
     try:
-        matched = matches(truth, said, classes)
+        matched = matches(truth, found, classes)
     except ValueError as error:
         count = f"{len(truth)} of {len(truth)} validation pictures"
         what = f"no object is labelled in {count}" if labelled else f"the float model finds nothing in {count}"
         raise UsageError(f"{what}: nothing to measure", "give validation frames with objects in them") from error
-    whole = precision(matched)
-    figures = {"map50_95": whole.mean(), "map50": whole[0], "map75": whole[5]} if labelled else {"agreement": whole[0]}
+    average = precision(matched)
+    figures = (
+        {"map50_95": average.mean(), "map50": average[0], "map75": average[5]}
+        if labelled
+        else {"agreement": average[0]}
+    )
     metric = "map50_95" if labelled else "agreement"
     columns = slice(None) if labelled else slice(0, 1)
     draws = [float(precision(matched, weights)[columns].mean()) for weights in _draws(len(truth))]
@@ -214,7 +218,7 @@ class Scorer:
         return reference_answers(on_planes(self._model, self._task, self._normalisation), self._frames, self._task)
 
     @cached_property
-    def whole(self) -> float:
+    def baseline(self) -> float:
         """The score of the float model itself."""
         return self(self._model)
 

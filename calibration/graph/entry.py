@@ -20,6 +20,10 @@ from edged_calibration.graph.index import attribute
 RESERVED: Final = ("image", "center", "channel_order")
 """Names, and beginnings of names with `_`, that edged gives to tensors and nodes in front of a model."""
 
+SMALLEST: Final = 8
+LARGEST: Final = 8192
+"""Pixels of an input's side, as a manifest allows them."""
+
 Layout = Literal["NCHW", "NHWC"]
 
 _TYPES: Final[dict[int, str]] = {
@@ -97,7 +101,13 @@ def fixed_size(entry: Entry, name: str, width: int | None, height: int | None) -
                 f"{name}: the {key} of its input is open",
                 "give input.width and input.height in the recipe (--size on the command line)",
             )
-        found.append(wanted or own or 0)
+        side = wanted or own or 0
+        if not SMALLEST <= side <= LARGEST:
+            raise UsageError(
+                f"{name}: the {key} of its input is {side}, expected {SMALLEST} to {LARGEST}",
+                "give a size that a camera has: input.width and input.height (--size on the command line)",
+            )
+        found.append(side)
     return found[0], found[1]
 
 

@@ -46,7 +46,7 @@ _TOLERANCE: Final = 1e-3  # of the largest value: by how much two pictures in on
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a recipe says of a model's inputs, and which nodes have to be there under their names."""
+    """The inputs of a model by the recipe, and the nodes that have to keep their names."""
 
     width: int | None = None
     height: int | None = None

@@ -62,7 +62,7 @@ def check_frames(calibration: Frames, validation: Frames, progress: Advance = si
     distinct = _distinct(first)
     if distinct < MIN_DISTINCT:
         raise UsageError(
-            f"{calibration.told}: only {distinct} of {len(calibration)} calibration pictures differ from each other; "
+            f"{calibration.name}: only {distinct} of {len(calibration)} calibration pictures differ from each other; "
             f"at least {MIN_DISTINCT} are needed",
             f"give {WISE} or more frames of different moments, places and light",
         )
@@ -141,5 +141,5 @@ def _coverage(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
 
 def _drift(figures: NDArray[np.float64]) -> DriftStatistics:
     brightness, contrast, low, high = figures.T
-    told = [brightness.mean(), brightness.std(), contrast.mean(), contrast.std(), low.mean(), high.mean()]
-    return DriftStatistics(*(round(float(value), 3) for value in told))
+    means = [brightness.mean(), brightness.std(), contrast.mean(), contrast.std(), low.mean(), high.mean()]
+    return DriftStatistics(*(round(float(value), 3) for value in means))

@@ -63,8 +63,8 @@ class Source(Protocol):
 class Frames:
     """A set of pictures of one model's input."""
 
-    def __init__(self, told: str, source: Source, spec: InputSpec, truth: dict[str, Truth] | None = None) -> None:
-        self.told = told
+    def __init__(self, name: str, source: Source, spec: InputSpec, truth: dict[str, Truth] | None = None) -> None:
+        self.name = name
         self.spec = spec
         self._source = source
         self._truth = truth
@@ -97,7 +97,7 @@ class Frames:
 
     def subset(self, numbers: Sequence[int]) -> Frames:
         """Those pictures alone."""
-        part = Frames(self.told, self._source, self.spec, self._truth)
+        part = Frames(self.name, self._source, self.spec, self._truth)
         part._indices = [self._indices[number] for number in numbers]
         return part
 

@@ -216,7 +216,7 @@ def _single(seen: Seen) -> Found | None:
     if len(seen.probe) > 2:
         return None
     rows = list(seen.of_rank(3))
-    if len(rows) == 1 and seen.probe[rows[0]].dtype == np.float32 and max(seen.probe[rows[0]].shape[1:]) >= 100:
+    if len(rows) == 1 and seen.probe[rows[0]].dtype == np.float32 and max(seen.probe[rows[0]].shape[1:]) >= 16:
         value = seen.probe[rows[0]]
         if min(value.shape[1:]) >= 5 and not (value == np.rint(value)).all():
             return YoloDecoder(rows[0]), "one tensor of candidates: YOLO"

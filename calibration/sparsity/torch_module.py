@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -106,9 +108,33 @@ def _slice(node: onnx.NodeProto, inputs: Inputs) -> Tensor:
     return x[tuple(index)]
 
 
+def _gather(node: onnx.NodeProto, inputs: Inputs) -> Tensor:
+    (x, index), axis = inputs, attribute(node, "axis", 0) % inputs[0].ndim
+    found = torch.index_select(x, axis, index.reshape(-1) % x.shape[axis])
+    return found.reshape([*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]])
+
+
 def _norm(node: onnx.NodeProto, inputs: Inputs) -> Tensor:
     x, scale, bias = (*inputs, None)[:3]
     return functional.layer_norm(x, scale.shape, scale, bias, attribute(node, "epsilon", 1e-5))
+
+
+def _unsqueeze(node: onnx.NodeProto, inputs: Inputs) -> Tensor:
+    x, axes = inputs[0], inputs[1].tolist()
+    for axis in sorted(axis % (x.ndim + len(axes)) for axis in axes):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def _constant_of_shape(node: onnx.NodeProto, inputs: Inputs) -> Tensor:
+    value = attribute(node, "value", None)
+    fill = torch.zeros(1) if value is None else torch.from_numpy(numpy_helper.to_array(value).copy())
+    return fill.expand(inputs[0].tolist()).clone()
+
+
+def _cast(node: onnx.NodeProto, inputs: Inputs) -> Tensor:
+    kind = helper.tensor_dtype_to_np_dtype(attribute(node, "to", TensorProto.FLOAT))
+    return inputs[0].to(torch.from_numpy(np.zeros(1, kind)).dtype)
 
 
 def _shape(node: onnx.NodeProto, inputs: Inputs) -> Tensor:
@@ -136,9 +162,7 @@ OPERATORS: dict[str, Operator] = {
     "Concat": lambda node, x: torch.cat(x, attribute(node, "axis", 0)),
     "Split": lambda node, x: torch.split(x[0], x[1].tolist(), attribute(node, "axis", 0)),
     "Slice": _slice,
-    "Gather": lambda node, x: torch.index_select(x[0], attribute(node, "axis", 0), x[1].reshape(-1)).reshape(
-        *x[0].shape[: attribute(node, "axis", 0)], *x[1].shape, *x[0].shape[attribute(node, "axis", 0) + 1 :]
-    ),
+    "Gather": _gather,
     "Shape": _shape,
     "Expand": lambda node, x: x[0] * torch.ones(x[1].tolist(), dtype=x[0].dtype),
     "Reshape": _reshape,
@@ -146,4 +170,8 @@ OPERATORS: dict[str, Operator] = {
     "Transpose": lambda node, x: x[0].permute(attribute(node, "perm", list(range(x[0].ndim))[::-1])),
     "Resize": _resize,
     "Identity": lambda node, x: x[0],
+    "Cast": _cast,
+    "Range": lambda node, x: torch.arange(x[0].item(), x[1].item(), x[2].item(), dtype=x[0].dtype),
+    "ConstantOfShape": _constant_of_shape,
+    "Unsqueeze": _unsqueeze,
 }

@@ -22,6 +22,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from edged import clock
+from edged.bus.subscriptions import Peer
 from edged.worker import Worker
 
 Socket = zmq.Socket[bytes]
@@ -32,6 +33,18 @@ accepted between the moment of the last connection allowed and libzmq's end of l
 OPEN_FILES: Final = 65536
 """What we raise our own limit to where the hard limit allows it."""
 BACKLOG: Final = 64
+BURST: Final = 32
+BURST_PAUSE_NS: Final = 20 * clock.NS_PER_MS
+"""After so many connections at once nobody is let in for a moment: a program that connects without end must not be
+faster than this thread."""
+BANNED_NS: Final = 10 * clock.NS_PER_S
+"""Who was cut off may not come back for so long: what it had sent costs more to read than a connection to make."""
+MAX_BANNED: Final = 1000
+DISCARDED_PIECES: Final = 256
+PLENTY: Final = 4096
+"""libzmq is never further ahead of this thread than its thousand events, so with so many descriptors it cannot use them
+up. With fewer its thread is made to yield to ours where processors are scarce, which delays messages a little."""
+YIELDING: Final = 15
 HANDSHAKE_MS: Final = 3000
 EVENT_WAIT_MS: Final = 500
 EVENTS: Final = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
@@ -61,8 +74,19 @@ def raise_open_files_limit() -> int:
 def allowed(wanted: int) -> int:
     """How many connections of `wanted` a socket may have under the limit of open files: two sockets share what is not
     reserved."""
+    return max(16, min(wanted, (_soft_limit() - RESERVED) // 2))
+
+
+def _soft_limit() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if soft == resource.RLIM_INFINITY else max(16, min(wanted, (soft - RESERVED) // 2))
+    return OPEN_FILES if soft == resource.RLIM_INFINITY else soft
+
+
+def _let_io_threads_yield() -> None:
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            if (task / "comm").read_text().startswith("ZMQbg/IO"):
+                os.setpriority(os.PRIO_PROCESS, int(task.name), YIELDING)
 
 
 class ConnectionLimiter:
@@ -76,7 +100,9 @@ class ConnectionLimiter:
         self._path = Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
         self._listener = -1
         self._peers: set[int] = set()
+        self._banned: dict[str, int] = {}  # who -> until when
         self._paused = self._cut_all = False
+        self._paused_ns = self._accepted = 0
         self._logged_ns = -LOG_EVERY_NS
         self._cut = 0
         watched.backlog, watched.handshake_ivl = BACKLOG, HANDSHAKE_MS
@@ -103,19 +129,23 @@ class ConnectionLimiter:
         """Close every connection there is now; who may come back does so by itself. Any thread."""
         self._cut_all = True
 
-    def cut(self, descriptor: int, why: str) -> None:
-        """Close one connection, that of a message's `peer_of`. Any thread."""
-        who = self._shut(descriptor)
-        if who is None:
+    def cut(self, peer: Peer, why: str) -> None:
+        """Close the connection of a message, see `peer_of`. Any thread."""
+        descriptor, who = peer
+        if not self._shut(descriptor, who):
             return
         self._cut += 1
         now_ns = clock.mono_ns()
+        if len(self._banned) >= MAX_BANNED:
+            self._banned.clear()
+        self._banned[who] = now_ns + BANNED_NS
         if now_ns - self._logged_ns >= LOG_EVERY_NS:
             self._logged_ns = now_ns
             log.warning("%s was cut off from %s: %s (%d times so far)", who, self._endpoint, why, self._cut)
 
     def _turn(self) -> None:
         self._events.poll(EVENT_WAIT_MS)
+        self._accepted = 0
         while True:
             try:
                 parts = self._events.recv_multipart(zmq.DONTWAIT)
@@ -126,29 +156,36 @@ class ConnectionLimiter:
         if self._cut_all:
             self._cut_all = False
             for descriptor in self._peers:
-                self._shut(descriptor)
-        if self._paused and len(self._peers) < self._limit:
+                self._shut(descriptor, everybody=True)
+        may_resume = len(self._peers) < self._limit and clock.mono_ns() - self._paused_ns >= BURST_PAUSE_NS
+        if self._paused and may_resume:
             self._resume()
 
     def _count(self, event: int, descriptor: int) -> None:
         if event == zmq.EVENT_LISTENING:
             self._listener = descriptor
+            if _soft_limit() < PLENTY:
+                _let_io_threads_yield()
         elif event == zmq.EVENT_ACCEPTED:
             self._peers.add(descriptor)
-            if len(self._peers) >= self._limit and not self._paused:
-                self._pause()
+            self._accepted += 1
+            if self._banned:
+                self._shut(descriptor)
+            full_now = len(self._peers) >= self._limit
+            if (full_now or self._accepted >= BURST) and not self._paused:
+                self._pause(full_now)
         elif event == zmq.EVENT_DISCONNECTED:
             self._peers.discard(descriptor)
             self._gone(descriptor)
 
-    def _pause(self) -> None:
+    def _pause(self, full_now: bool) -> None:
         if self._path is not None:
             self._path.rename(full(self._path))
         else:
             self._filter(_ATTACH_FILTER, _DROP_ALL)
         self._paused = True
-        now_ns = clock.mono_ns()
-        if now_ns - self._logged_ns >= LOG_EVERY_NS:
+        self._paused_ns = now_ns = clock.mono_ns()
+        if full_now and now_ns - self._logged_ns >= LOG_EVERY_NS:
             self._logged_ns = now_ns
             text = "%s has %d connections, as many as it may: others wait until one of them leaves"
             log.warning(text, self._endpoint, self._limit)
@@ -164,14 +201,16 @@ class ConnectionLimiter:
         with socket.socket(fileno=os.dup(self._listener)) as listener:
             listener.setsockopt(socket.SOL_SOCKET, option, value)
 
-    def _shut(self, descriptor: int) -> str | None:
-        """Who was at the other end; None if the descriptor is no connection of this socket (any more)."""
+    def _shut(self, descriptor: int, who: str | None = None, everybody: bool = False) -> bool:
+        """End the connection if it is one of this socket (still) and its other end is `who`, else somebody banned."""
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as peer:
             if self._is_ours(peer):
-                who = _who(peer)
-                peer.shutdown(socket.SHUT_RDWR)  # libzmq finds the end of the stream, and closes
-                return who
-        return None
+                found = _who(peer)
+                if everybody or (self._banned.get(found, 0) > clock.mono_ns() if who is None else found == who):
+                    peer.shutdown(socket.SHUT_RDWR)  # libzmq finds the end of the stream, and closes
+                    _discard(peer)
+                    return True
+        return False
 
     def _is_ours(self, peer: socket.socket) -> bool:
         """A descriptor that libzmq has closed may be anything by now."""
@@ -185,12 +224,24 @@ def full(path: Path) -> Path:
     return path.with_name(path.name + ".full")
 
 
-def peer_of(frame: zmq.Frame) -> int:
-    """The descriptor of the connection that a message came by; -1 if it is not known."""
+def peer_of(frame: zmq.Frame) -> Peer | None:
+    """Whose message it is; None if that is not known, as of one that libzmq makes up for a peer that has left."""
     try:
-        return int(frame.get("__fd"))
+        descriptor, address = int(frame.get("__fd")), str(frame.get("Peer-Address"))
     except (zmq.ZMQError, ValueError, TypeError):
-        return -1
+        return None
+    _, _, credentials = address.partition(":")
+    local = credentials.split(":")  # of a local socket: user, group, process
+    who = f"process {local[2]} of user {local[0]}" if len(local) == 3 and "" not in local else address
+    return descriptor, who
+
+
+def _discard(peer: socket.socket) -> None:
+    """Read away what the other end has sent: libzmq would still take it all in, message by message."""
+    with contextlib.suppress(OSError):
+        for _ in range(DISCARDED_PIECES):
+            if not peer.recv(1 << 16, socket.MSG_DONTWAIT):
+                return
 
 
 def _who(peer: socket.socket) -> str:

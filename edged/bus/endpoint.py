@@ -16,6 +16,7 @@ import zmq
 from edged import files
 from edged.bus.connections import ConnectionLimiter, allowed
 from edged.bus.curve import CurveServer, Socket
+from edged.bus.subscriptions import Peer
 from edged.errors import EdgedError, UsageError
 from edged.paths import make_private
 from edged.worker import Worker
@@ -65,8 +66,8 @@ class Binding:
     def worker(self) -> Worker:
         return self._limiter.worker
 
-    def cut(self, peer: int, why: str) -> None:
-        """Close the connection with this descriptor, see `connections.peer_of`. Any thread."""
+    def cut(self, peer: Peer, why: str) -> None:
+        """Close the connection of a message, see `connections.peer_of`. Any thread."""
         self._limiter.cut(peer, why)
 
     def close(self) -> None:

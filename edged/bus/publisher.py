@@ -19,14 +19,15 @@ from edged.bus.connections import peer_of
 from edged.bus.curve import CurveServer, Socket
 from edged.bus.endpoint import Binding
 from edged.bus.schema import TOPICS, M, Result, State, topic_of
-from edged.bus.subscriptions import MAX_PREFIX_BYTES, Peers, Subscriptions
+from edged.bus.subscriptions import MAX_PREFIX_BYTES, Peer, Peers, Subscriptions
 from edged.worker import Worker
 
 SEND_HIGH_WATER_MARK = 64
 """Messages kept for a subscriber that does not read: two seconds of one camera at 30 fps."""
 
-RECEIVE_HIGH_WATER_MARK = 16
-"""Subscriptions of one peer that libzmq reads ahead: with each call it takes all of them into memory without bound."""
+RECEIVE_HIGH_WATER_MARK = 8
+"""Subscriptions of one peer that libzmq reads ahead. With each call it takes into memory what there is, and goes on
+while more arrives: with room for a hundred that was a million messages before the peer was cut off."""
 
 MAX_CONNECTIONS = 256
 
@@ -136,11 +137,13 @@ class Publisher:
             self._take(frame.bytes, peer_of(frame))
         return True
 
-    def _take(self, request: bytes, peer: int) -> None:
-        """One message of a subscriber. `peer` is -1 for what libzmq says in the name of one that left."""
+    def _take(self, request: bytes, peer: Peer | None) -> None:
+        """One message of a subscriber."""
         kind, prefix = request[:1], request[1:]
         change = {b"\1": 1, b"\0": -1}.get(kind, 0)
-        if peer >= 0 and not self._peers.may(peer, change, clock.mono_ns()):
+        if peer in self._peers.cut:
+            return  # what it had sent before it was cut off
+        if peer is not None and not self._peers.may(peer, change, clock.mono_ns()):
             self._binding.cut(peer, "it sent more subscriptions than any program needs")
         elif change > 0 and self._subscriptions.accept(prefix):
             self._socket.setsockopt(zmq.SUBSCRIBE, prefix)

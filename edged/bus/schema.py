@@ -165,7 +165,8 @@ class Track(Header, frozen=True, kw_only=True):
     `cross`: it crossed `line` to its `direction`, looking along the line; `stay`: it has been in `zone` for its
     `stay_s`; `end`: it is gone. `track` is its identity on this camera since the daemon started. `box` (pixels) and
     `point` (the bottom centre, in shares of the picture) are those of its last sight, at `t_capture`. `duration_s`:
-    since it came into the picture, for a zone's events since it entered it."""
+    since it came into the picture, for a zone's events since it entered it. `snapshot`: the name of its best picture in
+    the directory of `[snapshots]`, written within a second; null where none is taken."""
 
     camera: str
     kind: Literal["enter", "leave", "cross", "stay", "end"]
@@ -180,6 +181,7 @@ class Track(Header, frozen=True, kw_only=True):
     zone: str | None = None
     line: str | None = None
     direction: Literal["left", "right"] | None = None
+    snapshot: str | None = None
 
 
 CameraState = Literal["opening", "live", "stalled", "backoff", "ended", "refused"]

@@ -29,17 +29,20 @@ MESSAGES_NS = 10 * NS_PER_S
 """Subscribing and unsubscribing of one connection in that time."""
 
 
+Peer = tuple[int, str]
+"""A connection: its descriptor, and who is at its other end, since descriptors are used again."""
+
+
 class Peers:
-    """How much each connection sends; it is known by its descriptor."""
+    """How much each connection sends."""
 
     def __init__(self) -> None:
-        self._counts: dict[int, tuple[int, int, int]] = {}  # subscriptions, messages, since when
-        self._cut: set[int] = set()
+        self._counts: dict[Peer, tuple[int, int, int]] = {}  # subscriptions, messages, since when
+        self.cut: set[Peer] = set()
+        """who has sent too much, and is being disconnected"""
 
-    def may(self, peer: int, change: int, now_ns: int) -> bool:
-        """Count a message that adds `change` subscriptions. False once it is too many, until the peer is gone."""
-        if peer in self._cut:
-            return False
+    def may(self, peer: Peer, change: int, now_ns: int) -> bool:
+        """Count a message that adds `change` subscriptions. False if it is one too many: the peer is in `cut` then."""
         held, messages, since_ns = self._counts.get(peer, (0, 0, now_ns))
         if now_ns - since_ns > MESSAGES_NS:
             messages, since_ns = 0, now_ns
@@ -47,13 +50,13 @@ class Peers:
         self._counts[peer] = held, messages, since_ns
         if held <= MAX_PER_PEER and messages <= MAX_MESSAGES:
             return True
-        self._cut.add(peer)
+        self.cut.add(peer)
         return False
 
-    def forget(self, peer: int) -> None:
-        """The connection has ended. Any thread."""
-        self._counts.pop(peer, None)
-        self._cut.discard(peer)
+    def forget(self, descriptor: int) -> None:
+        """The connection has ended. What it had sent may come after this, and is counted until the next one ends."""
+        self._counts = {peer: count for peer, count in self._counts.items() if peer[0] != descriptor}
+        self.cut = {peer for peer in self.cut if peer[0] != descriptor}
 
 
 class Subscriptions:

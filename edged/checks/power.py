@@ -12,7 +12,6 @@ from typing import Final
 
 from edged import clock
 from edged.checks.finding import Finding, failed
-from edged.commands.terminal import number, progress
 from edged.config import PowerConfig
 from edged.errors import EdgedError
 from edged.power.clocks import HeldElsewhereError, held_ceiling
@@ -22,6 +21,7 @@ from edged.power.provider import Sample
 from edged.power.rails import is_jetson
 from edged.power.select_provider import ProviderChoice, choose, make
 from edged.power.sysfs_reader import SysfsReader
+from edged.terminal import number, progress
 
 _BETWEEN_READINGS_S: Final = 0.3
 _JTOP_ANSWERS_S: Final = 8.0

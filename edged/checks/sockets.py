@@ -16,9 +16,9 @@ from edged.bus.control import request
 from edged.bus.curve import check_keys
 from edged.bus.endpoint import ipc_path
 from edged.checks.finding import Finding, failed
-from edged.commands.terminal import span
 from edged.config import BusConfig
 from edged.errors import EdgedError
+from edged.terminal import span
 
 
 def try_sockets(bus: BusConfig) -> Generator[Finding, None, bool]:

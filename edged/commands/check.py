@@ -22,7 +22,6 @@ from edged.checks.finding import Finding, failed
 from edged.checks.power import try_power
 from edged.checks.sockets import try_sockets
 from edged.checks.system import try_system
-from edged.commands.terminal import console, progress
 from edged.config import Config, Limits, default_path, effective_toml, load
 from edged.config_schema import json_schema
 from edged.engines.bundle import Bundle, load_bundle
@@ -35,6 +34,7 @@ from edged.loop.governor_client import budget_of
 from edged.loop.sensor_feed import battery_of
 from edged.power.host_paths import HERE
 from edged.power.provider import Sample
+from edged.terminal import console, progress
 from edged.vision.decoder import make_decoder
 
 _STYLES: Final = {"ok": "green", "warning": "yellow", "failed": "bold red"}

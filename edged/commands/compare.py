@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edged.commands.plot import write_plot
-from edged.commands.terminal import PLAIN_WIDTH, console, number, span
 from edged.replay.run_summary import RunSummary, Summary
+from edged.terminal import PLAIN_WIDTH, console, number, span
 
 UNKNOWN, NO_LIMIT = "unknown", "no limit"
 

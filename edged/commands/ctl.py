@@ -7,8 +7,9 @@ import json
 import math
 from typing import Any, Final
 
-from edged.commands.terminal import ask, printable, progress
+from edged.commands.daemon_requests import ask
 from edged.errors import UsageError
+from edged.terminal import printable, progress
 
 MODES_TIMEOUT_S: Final = 18.0
 """A board takes about ten seconds to change its power mode."""

@@ -22,12 +22,12 @@ from edged.checks.finding import Figures, Finding, failed
 from edged.checks.gpu import gpu
 from edged.checks.open_questions import open_questions
 from edged.checks.power import gpu_clock, power_modes
-from edged.commands.terminal import console, printable, progress
 from edged.config import Config, PowerConfig, default_path, load
 from edged.engines.bundle import load_bundle
 from edged.errors import EdgedError, UsageError
 from edged.loop.device_info import mode_in_force
 from edged.power.host_paths import HERE, HostPaths
+from edged.terminal import console, printable, progress
 
 DEMO: Final = Path(__file__).parent.parent / "bundles" / "demo"
 _UNITS: Final = {"ms": "ms", "us": "us", "w": "W", "c": "C", "mhz": "MHz", "mib": "MiB", "db": "dB", "percent": "%"}

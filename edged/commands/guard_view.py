@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edged.bus.schema import Agreement, Guard
-from edged.commands.terminal import fitting_table, printable
+from edged.terminal import fitting_table, printable
 
 CAUSES: Final = {"busy": "left out since a frame would have been late", "failed": "failed"}
 

@@ -24,7 +24,6 @@ from edged import profiles
 from edged.commands import compare
 from edged.commands.ctl import changes_of
 from edged.commands.plot import check_plot
-from edged.commands.terminal import at, console, printable, span
 from edged.config import default_path
 from edged.errors import UsageError
 from edged.governor.governor import Governor
@@ -35,6 +34,7 @@ from edged.replay.record import Entry, Gap, Header, Sampled, Snapshot
 from edged.replay.recorder import PATTERN, governor_digest, machine
 from edged.replay.replayer import Outcome, Timeline
 from edged.replay.run_summary import RunSummary
+from edged.terminal import at, console, printable, span
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -22,7 +22,6 @@ from edged import profiles
 from edged.commands import compare
 from edged.commands.ctl import changes_of
 from edged.commands.plot import check_plot
-from edged.commands.terminal import console, printable
 from edged.config import default_path
 from edged.errors import UsageError
 from edged.governor.governor import Governor, OnCall
@@ -36,6 +35,7 @@ from edged.simulate.governor_policy import GovernorPolicy
 from edged.simulate.scenario import Truth
 from edged.simulate.score import Score
 from edged.simulate.tables import NAMES
+from edged.terminal import console, printable
 from edged.toml_file import MAX_FILE_BYTES, read_toml
 
 SHIPPED = Path(scenario_file.__file__).parent / "scenarios"

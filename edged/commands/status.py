@@ -18,10 +18,11 @@ from rich.text import Text
 from edged import clock
 from edged.bus.schema import Battery, ClockControl, Decision, Gate, ProfileMode, Recording, State, Status, Telemetry
 from edged.commands import guard_view
-from edged.commands.terminal import ask, causes, console, fitting_table, number, printable, progress, span
+from edged.commands.daemon_requests import ask
 from edged.commands.why import BOUNDS, consequences
 from edged.errors import EdgedError
 from edged.frames.ring import StreamFigures
+from edged.terminal import causes, console, fitting_table, number, printable, progress, span
 
 WAIT_S = 3.0
 BUDGETS = {"deadline": "on time", "power": "mean power", "energy": "energy", "frame_rate": "frames run"}

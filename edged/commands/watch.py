@@ -27,9 +27,10 @@ from edged.bus.schema import (
     Track,
     topic_of,
 )
-from edged.commands.terminal import at, causes, curve_of, number, printable, span
+from edged.commands.daemon_requests import curve_of
 from edged.errors import UsageError
 from edged.paths import find_results_endpoint
+from edged.terminal import at, causes, number, printable, span
 
 SILENCE_S = 3.0
 """`state` is published once a second, so after this silence there is no daemon."""

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edged.bus.schema import Alternative, Decision, Number
-from edged.commands.terminal import ask, at, console, number, span
+from edged.commands.daemon_requests import ask
+from edged.terminal import at, console, number, span
 
 _MOST = 1000
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from edged import files
 from edged.checks.still import still_of
-from edged.commands.terminal import progress
 from edged.config import CameraConfig, default_path, load
 from edged.errors import EdgedError, UsageError
 from edged.geometry import Point
+from edged.terminal import progress
 
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]

@@ -35,6 +35,7 @@ class GpuMemory(HostMemory):
             gpu.close()
             raise
         self.gpu = gpu
+        self._host = tuple((held.ctypes.data, held[0].nbytes) for held in self._inputs)
         self._device_outputs: dict[tuple[int, TensorSpec], int] = {}
 
     def device_output(self, lane: int, spec: TensorSpec) -> int:
@@ -48,8 +49,8 @@ class GpuMemory(HostMemory):
         """The lane's input, in stream order: the pictures put since the last time; else it stays what it was, for a
         second run of the same batch. A lane that never got pictures is filled from the host's buffer."""
         if not self.scaler.run(lane) and not self.scaler.used(lane):
-            held = self.input(lane)
-            self.gpu.copy(self.scaler.inputs[lane], held.ctypes.data, held[:batch].nbytes)
+            address, frame_bytes = self._host[lane]
+            self.gpu.copy(self.scaler.inputs[lane], address, batch * frame_bytes)
 
     def blank(self, pad: int) -> None:
         for held in self._inputs:

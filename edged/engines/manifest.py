@@ -1,4 +1,4 @@
-"""What a bundle says of itself: `manifest.json`, as frozen structs. Pure data; `bundle.py` reads and verifies it.
+"""The description of a bundle: `manifest.json`, as frozen structs. Pure data; `bundle.py` reads and verifies it.
 
 A bundle is a directory: the manifest and the engine files it names. One model, several variants of it; a variant may
 have a file per runtime and machine, all from one calibration, each with its own digest and its own measured accuracy.

@@ -28,6 +28,7 @@ FROZEN_REOPEN_NS = 60 * _S  # some cameras only wake up when they are opened aga
 CORRUPT_REOPEN_NS = 20 * _S
 BACKOFF_FIRST_NS = _S // 2
 BACKOFF_CAP_NS = 30 * _S
+PROVEN_CAP_NS = 4 * _S  # of a camera that has given frames: after an outage it is to be back within 5 s
 HEALED_NS = 5 * _S  # that long live before the backoff starts from its beginning
 _MAX_PERIOD_NS = 60 * _S
 
@@ -181,6 +182,8 @@ class Camera:
     reconnects: int = 0
     slowest_ns: int = 0
     """the period of the configured rate; 0 where there is none"""
+    proven: bool = False
+    """whether it has ever given a frame"""
 
     @property
     def has_child(self) -> bool:
@@ -260,10 +263,10 @@ def _child_event(camera: Camera, event: ChildEvent, now_ns: int) -> Step:
             _impossible(never)
 
 
-def backoff_ns(name: str, failures: int) -> int:
+def backoff_ns(name: str, failures: int, cap_ns: int = BACKOFF_CAP_NS) -> int:
     """The wait before attempt `failures` + 1: doubling to the cap, less up to a quarter so that cameras that failed
     together do not come back together. The same for the same arguments."""
-    full = min(BACKOFF_CAP_NS, BACKOFF_FIRST_NS << min(failures, 10))
+    full = min(cap_ns, BACKOFF_FIRST_NS << min(failures, 10))
     return full - full // 4 * hashlib.sha256(f"{name}/{failures}".encode()).digest()[0] // 256
 
 
@@ -329,7 +332,7 @@ def _frame(camera: Camera, now_ns: int) -> Step:
             failures = 0 if now_ns - since_ns >= HEALED_NS else camera.failures
             return replace(camera, state=Live(since_ns, now_ns), failures=failures), ()
         case _:
-            return replace(camera, state=Live(now_ns, now_ns)), (Action.REPORT,)
+            return replace(camera, state=Live(now_ns, now_ns), proven=True), (Action.REPORT,)
 
 
 def _frozen(camera: Camera, now_ns: int) -> Step:
@@ -357,11 +360,15 @@ def _corrupt(camera: Camera, now_ns: int) -> Step:
             return _heard(camera, now_ns), ()
 
 
+def _wait_ns(camera: Camera) -> int:
+    return backoff_ns(camera.name, camera.failures, PROVEN_CAP_NS if camera.proven else BACKOFF_CAP_NS)
+
+
 def _silent(camera: Camera, now_ns: int) -> Step:
     reason = f"no frame for {camera.silence_ns / _S:.1f} s"
     if not camera.period_ns:
         reason += "; if this camera is slower than that, set its fps"
-    until_ns = now_ns + backoff_ns(camera.name, camera.failures)
+    until_ns = now_ns + _wait_ns(camera)
     stalled = Stalled(now_ns, until_ns, reason, now_ns, child=False)
     return replace(camera, state=stalled, failures=camera.failures + 1), (Action.KILL, Action.REPORT)
 
@@ -371,6 +378,6 @@ def _end(camera: Camera, state: Ended | Refused) -> Step:
 
 
 def _back_off(camera: Camera, reason: str, now_ns: int) -> Step:
-    until_ns = now_ns + backoff_ns(camera.name, camera.failures)
+    until_ns = now_ns + _wait_ns(camera)
     state = BackingOff(now_ns, until_ns, reason)
     return replace(camera, state=state, failures=camera.failures + 1), (Action.KILL, Action.REPORT)

@@ -11,6 +11,7 @@ import logging
 import selectors
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
 from edged import clock
@@ -39,6 +40,7 @@ from edged.loop.object_tracks import ObjectTracks
 from edged.loop.result_publisher import ResultPublisher
 from edged.loop.sensor_feed import SensorFeed
 from edged.loop.shadow_runner import ShadowRunner
+from edged.loop.snapshots import Snapshots, SnapshotWriter
 from edged.loop.status_reporter import Sources, StatusReporter
 from edged.power.clocks import ClockActuator
 from edged.power.energy_meter import HorizonUse
@@ -137,7 +139,7 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
         manifest, cameras, pool, governor, sampler, monitor, shadow, gates, heartbeats, around.mode, around.recording
     )
     reporter = StatusReporter(sources, publisher)
-    tracks = ObjectTracks(publisher, manifest.labels)
+    tracks = ObjectTracks(publisher, manifest.labels, _snapshots(stack, config, cameras, publisher))
     result_publisher = ResultPublisher(publisher, decode, manifest.labels, cameras.ring_name, tracks)
     schedule = Scheduler()
     executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
@@ -153,6 +155,20 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
         publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, heartbeats, engine_loop,
         known,
     )  # fmt: skip
+
+
+def _snapshots(stack: contextlib.ExitStack, config: Config, cameras: Cameras, publisher: Publisher) -> Snapshots | None:
+    """Pictures of tracked objects, where a directory for them is configured."""
+    if config.snapshots.path is None:
+        return None
+
+    def report(text: str) -> None:
+        log.warning("%s", text)
+        publisher.publish(schema.Event(kind="snapshots", text=text))
+
+    writer = SnapshotWriter(config.snapshots, Path(config.snapshots.path), report)
+    stack.callback(writer.close)
+    return Snapshots(cameras.pixels, cameras.intact, writer)
 
 
 def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:

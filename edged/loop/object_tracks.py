@@ -15,6 +15,7 @@ from edged.clock import NS_PER_S
 from edged.config import CameraConfig
 from edged.frames.frame import Frame
 from edged.loop.seen_messages import seen_fields
+from edged.loop.snapshots import Snapshots
 from edged.tracking.camera_tracks import CameraTracks, Observed, TrackEvent
 from edged.vision.results import Detections
 
@@ -22,7 +23,8 @@ from edged.vision.results import Detections
 class ObjectTracks:
     """`attention` is by camera: the factor by which it counts more just now, 1 for those not named."""
 
-    def __init__(self, publisher: Publisher, labels: Sequence[str]) -> None:
+    def __init__(self, publisher: Publisher, labels: Sequence[str], snapshots: Snapshots | None = None) -> None:
+        self._snapshots = snapshots
         self._publisher = publisher
         self._labels = tuple(labels)
         self._configs: dict[str, CameraConfig] = {}
@@ -50,6 +52,11 @@ class ObjectTracks:
             frame.mono_capture_ns / NS_PER_S, (frame.width, frame.height), seen.boxes, seen.scores, seen.class_ids
         )
         fields = seen_fields(seen.pick([o.row for o in observed]), self._labels)
+        if self._snapshots is not None:
+            for one in observed:
+                if one.track is not None:
+                    x0, y0, x1, y1 = seen.boxes[one.row].tolist()
+                    self._snapshots.offer(frame, one.track, (x0, y0, x1, y1), float(seen.scores[one.row]))
         for event in events:
             self._publish(frame, event)
         if not tracks.tracked:
@@ -66,6 +73,9 @@ class ObjectTracks:
 
     def _publish(self, frame: Frame, happened: TrackEvent) -> None:
         event = happened.event
+        snapshot = None
+        if self._snapshots is not None:
+            snapshot = self._snapshots.write(frame.camera, happened.track, last=event.kind == "end")
         ago_s = frame.mono_capture_ns / NS_PER_S - happened.at_s
         self._publisher.publish(
             schema.Track(
@@ -82,6 +92,7 @@ class ObjectTracks:
                 zone=event.zone,
                 line=event.line,
                 direction=event.direction,
+                snapshot=snapshot,
             )
         )
 

@@ -14,7 +14,7 @@ from edged import clock
 from edged.power.battery import read_battery
 from edged.power.cpu_memory import CpuMemory
 from edged.power.provider import Sample, counter_mean_s
-from edged.power.rails import plausible_w
+from edged.power.rails import PLAUSIBLE_W, plausible_w
 from edged.power.stuck_sensors import Load, stuck_temperatures
 from edged.power.sysfs_reader import SysfsReader
 from edged.power.temperatures import hottest, read_temperatures, unique
@@ -101,7 +101,7 @@ class HostProvider:
             return None
         if used_uj < 0:  # the counter starts again from 0 after its range
             span_uj = self._files.integer(zone / "max_energy_range_uj", missing)
-            if span_uj is None or used_uj + span_uj < 0:
+            if span_uj is None or not 0 <= (used_uj + span_uj) / 1e6 / gap_s <= PLAUSIBLE_W[1]:
                 missing.append(f"power of {rail}: the energy counter ran backwards")
                 return None
             used_uj += span_uj

@@ -62,13 +62,13 @@ class Reading(Struct, frozen=True, tag="reading"):
 
 
 class Trouble(Struct, frozen=True, tag="trouble"):
-    """Why the child ends, or why an order was not taken, and what to do about it."""
+    """Why the child ends, or why a request was not applied, and what to do about it."""
 
     problem: Annotated[str, Meta(max_length=1000)]
     hint: Annotated[str, Meta(max_length=1000)] = ""
 
 
-class Order(Struct, frozen=True, omit_defaults=True):
+class SetRequest(Struct, frozen=True, omit_defaults=True):
     """For the child: what to set. jtop answers nothing; the readings show what became of it."""
 
     mode: int | None = None
@@ -122,11 +122,11 @@ class JtopLink:
                 return newest
             self._poll.poll(left_s * 1000)
 
-    def send(self, order: Order) -> None:
+    def send(self, request: SetRequest) -> None:
         try:
-            os.write(self._in, msgspec.json.encode(order) + b"\n")
+            os.write(self._in, msgspec.json.encode(request) + b"\n")
         except OSError as error:
-            raise EdgedError(f"the jtop process takes no orders: {error.strerror}") from error
+            raise EdgedError(f"the jtop process takes no requests: {error.strerror}") from error
 
     def abandon(self) -> None:
         """From any thread: what waits for the child in `next` gives up at once."""

@@ -2,8 +2,8 @@
 
     python -m edged.power.jtop_child SOCKET INTERVAL_S
 
-JSON lines out on stdout (`Reading`, `Trouble`), orders in on stdin (`Order`). It ends on any trouble, when the service
-gives it nothing new for a while, and when its parent has gone; the parent starts another.
+JSON lines out on stdout (`Reading`, `Trouble`), requests in on stdin (`SetRequest`). It ends on any failure, when the
+service gives it nothing new for a while, and when its parent has ended; the parent starts another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 
 from edged import clock
 from edged.errors import EdgedError
-from edged.power.jtop import Order, PowerMode, Reading, Trouble
+from edged.power.jtop import PowerMode, Reading, SetRequest, Trouble
 
 PATIENCE_S: Final = 5.0
 PATIENCE_INTERVALS: Final = 5
@@ -55,7 +55,7 @@ class Session:
     def run(self) -> None:
         """Readings until there are no more, which is an EdgedError."""
         before = None
-        threading.Thread(target=self._obey, daemon=True).start()
+        threading.Thread(target=self._apply_requests, daemon=True).start()
         while self._jtop.ok():
             uptime = self._jtop.uptime
             if uptime == before:  # the same sample once more: the service's own sampler stands still
@@ -81,22 +81,22 @@ class Session:
             clock.sleep_s(WATCH_EVERY_S)
         self.end(f"jtop.service gave nothing new for {self._patience_s:g} s", RESTART)
 
-    def _obey(self) -> None:
+    def _apply_requests(self) -> None:
         for text in sys.stdin.buffer:
             try:
-                obey(self._jtop, msgspec.json.decode(text, type=Order))
+                apply(self._jtop, msgspec.json.decode(text, type=SetRequest))
             except Exception as error:  # the parent must learn of any failure
                 self.end(f"jtop refuses: {error}")
         os._exit(0)  # the parent has gone
 
 
-def obey(jtop: Any, order: Order) -> None:
-    if order.mode is not None:
-        jtop.nvpmodel = order.mode  # never with force: that answers YES to "reboot now?"
-    if order.clocks is not None:
-        jtop.jetson_clocks = order.clocks
-    if order.fan is not None:
-        jtop.fan.profile = order.fan
+def apply(jtop: Any, request: SetRequest) -> None:
+    if request.mode is not None:
+        jtop.nvpmodel = request.mode  # never with force: that answers YES to "reboot now?"
+    if request.clocks is not None:
+        jtop.jetson_clocks = request.clocks
+    if request.fan is not None:
+        jtop.fan.profile = request.fan
 
 
 def reading_of(jtop: Any, now_ns: int) -> Reading:

@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from edged import clock
 from edged.errors import EdgedError, UsageError
-from edged.power.jtop import JtopLink, Order, Reading
+from edged.power.jtop import JtopLink, Reading, SetRequest
 from edged.power.nvpmodel import SYSTEM_PATH, Nvpmodel
 
 FIRST_READING_S: Final = 6.0
@@ -128,7 +128,7 @@ class ModeControl:
             raise _reboot(names[number], number)
         if reading.mode_changing:
             raise EdgedError("another change of the power mode is going on", "try again in a few seconds")
-        link.send(Order(mode=number))
+        link.send(SetRequest(mode=number))
         end_ns = clock.mono_ns() + int(VERIFY_S * clock.NS_PER_S)
         while reading.mode != number or reading.mode_changing:
             reading = _later(link, reading, end_ns, f"the power mode does not become {names[number]}")
@@ -197,7 +197,7 @@ def _switch_clocks(link: JtopLink, reading: Reading, on: bool) -> Reading:
             f"jetson_clocks is {reading.clocks}, and cannot be switched", "try again after a minute of uptime"
         )
     if reading.clocks not in wanted:
-        link.send(Order(clocks=on))
+        link.send(SetRequest(clocks=on))
     end_ns = clock.mono_ns() + int(VERIFY_S * clock.NS_PER_S)
     while reading.clocks not in wanted:
         reading = _later(link, reading, end_ns, "jetson_clocks does not follow")
@@ -211,7 +211,7 @@ def _switch_fan(link: JtopLink, reading: Reading, profile: str) -> Reading:
     if profile not in profiles:
         raise UsageError(f"there is no fan profile {profile[:64]!r}", f"name one of: {', '.join(profiles)}")
     if reading.fan != profile:
-        link.send(Order(fan=profile))
+        link.send(SetRequest(fan=profile))
     end_ns = clock.mono_ns() + int(VERIFY_S * clock.NS_PER_S)
     while reading.fan != profile:
         reading = _later(link, reading, end_ns, "the fan does not follow")

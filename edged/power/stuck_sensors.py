@@ -19,7 +19,7 @@ STUCK_S: Final = 180.0
 STUCK_ELSEWHERE_S: Final = 3600.0
 """Disks, boards and radios are far from the load, and their sensors are coarse."""
 ON_CHIP: Final = re.compile(r"(cpu|gpu|soc|tj|cv\d|pkg|package|coretemp|k10temp|junction|tctl|tdie)", re.IGNORECASE)
-SMOOTH_S: Final = 20.0
+SMOOTH_S: Final = 10.0
 """Shorter changes of the load are left out: they hardly change a temperature."""
 LOAD_CHANGE_W: Final = 1.0
 LOAD_CHANGE_SHARE: Final = 0.2

@@ -29,6 +29,7 @@ from edged.governor.messages import (
     Start,
     Variant,
 )
+from edged.power.energy_meter import EnergyMeter
 
 Array = NDArray[np.floating[Any]]
 LONGEST_HOLD_S: Final = 10.0
@@ -175,11 +176,9 @@ class RunSummary:
         }
         known = [(run.frames - run.late, a) for run in self.runs if (a := accuracy.get(run.variant)) is not None]
         earned, timely = sum(n * a for n, a in known), sum(n for n, _ in known)
-        watts = self.by_second()
-        seen = watts[np.isfinite(watts)]
         celsius, charge = self.sensed("temperature_c")[1], self.sensed("charge")[1]
         switches = sum(a.variant != b.variant for a, b in pairwise(self.runs))
-        mean_w = float(seen.mean()) if len(seen) else None
+        energy_j, metered_s = self._metered()
         return Summary(
             seconds=self.end_s,
             offered=offered,
@@ -188,8 +187,8 @@ class RunSummary:
             given_up=given_up,
             dropped_late=dropped,
             shares=shares,
-            mean_w=mean_w,
-            energy_wh=None if mean_w is None else mean_w * self.end_s / 3600,
+            mean_w=energy_j / metered_s if metered_s > 0 else None,
+            energy_wh=energy_j / 3600 if metered_s > 0 else None,
             over_power=self._over_power(),
             hottest_c=float(celsius.max()) if len(celsius) else None,
             lowest_charge=float(charge.min()) if len(charge) else None,
@@ -197,6 +196,16 @@ class RunSummary:
             service=earned / offered if known and offered else None,
             switches=switches,
         )
+
+    def _metered(self) -> tuple[float, float]:
+        """Joules by the energy meter, and the seconds in which power was known."""
+        meter = EnergyMeter(LONGEST_HOLD_S)
+        for reading in self.readings:
+            meter.add(int(reading.at_s * NS_PER_S), reading.power_w)
+        if meter.total is None:
+            return 0.0, 0.0
+        passed_s = meter.total.read_ns / NS_PER_S - self.readings[0].at_s
+        return meter.total.energy_j, passed_s - meter.total.gap_s
 
     def _over_power(self) -> float | None:
         """A step down has one window of grace, since nobody can undo the past."""

@@ -1,4 +1,4 @@
-"""The one check on what an engine computed: a number that is none is a broken model, and is never published."""
+"""The one check on what an engine computed: NaN or infinity means a broken model, whose results are never published."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ Overlap = Callable[[Indices, Indices], NDArray[np.bool_]]
 
 
 class Selection(Protocol):
-    """What a decoder's declaration says of the objects it gives."""
+    """The limits that a decoder's declaration sets to its objects."""
 
     @property
     def iou_threshold(self) -> float: ...

@@ -24,7 +24,7 @@ from tests.support import tensorrt_bindings
 from tests.support.tensorrt_bindings import VERSIONS, NotHadError
 
 ROOT = Path(__file__).parent.parent.parent
-TARGET_US = 30.0
+TARGET_US = 3.0
 TIMES = 2000
 PLAN = """EDGED STAND-IN
 input image uint8 -1,32,64,3

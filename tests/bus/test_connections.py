@@ -156,6 +156,6 @@ def test_a_descriptor_that_is_no_connection_of_the_socket_is_left_alone(tmp_path
     with publishing(endpoint_in(tmp_path)) as pub:
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            pub._binding.cut(ours.fileno(), "a mistake")
+            pub._binding.cut((ours.fileno(), f"process {os.getpid()} of user {os.getuid()}"), "a mistake")
             theirs.send(b"x")
             assert ours.recv(1) == b"x"

@@ -262,3 +262,9 @@ def test_weights_that_do_not_fill_their_shape_are_refused(tmp_path: Path) -> Non
     (tmp_path / "w.bin").write_bytes(b"short")
     with pytest.raises(UsageError, match=r"e\.onnx"):
         load_model(tmp_path / "e.onnx")
+
+
+@pytest.mark.parametrize("side", [1, 7, 9000, 1 << 40])
+def test_a_size_that_no_picture_has_is_refused_before_anything_is_allocated(side: int) -> None:
+    with pytest.raises(UsageError, match=f"the height of its input is {side}, expected 8 to 8192"):
+        check_model(shaped(classifier(), "N", 3, side, SIDE), "m")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from edged.errors import UsageError
 from edged_calibration import zoo
@@ -33,6 +34,33 @@ def test_the_small_network_too(network: onnx.ModelProto, feeds: list[dict[str, n
     with torch.no_grad():
         found = OnnxModule(network)({"pixels": torch.from_numpy(feeds[0]["pixels"])})["out"]
     np.testing.assert_allclose(found.numpy(), session(network).run(None, feeds[0])[0], atol=1e-4)
+
+
+def test_shape_arithmetic_of_exporters_is_known() -> None:
+    """A grid from a float Range, tiled over the batch, as detectors make their anchors."""
+    constants: dict[str, np.ndarray] = {
+        "zero": np.array(0, np.int64), "one": np.array(1, np.int64), "front": np.array([0, 1], np.int64),
+        "start": np.array(0, np.float32), "step": np.array(1, np.float32),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "one"], ["wide"]),
+        helper.make_node("Cast", ["wide"], ["wide_f"], to=TensorProto.FLOAT),
+        helper.make_node("Range", ["start", "wide_f", "step"], ["grid"]),
+        helper.make_node("Unsqueeze", ["grid", "front"], ["raised"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["ones"], value=numpy_helper.from_array(np.ones(1, np.float32))),
+        helper.make_node("Add", ["x", "ones"], ["more"]),
+        helper.make_node("Mul", ["more", "raised"], ["y"]),
+    ]
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 5])
+    end = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "N", 5])
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "grid", [entry], [end], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = np.arange(15, dtype=np.float32).reshape(3, 5)
+    with torch.no_grad():
+        found = OnnxModule(model)({"x": torch.from_numpy(x)})["y"]
+    np.testing.assert_array_equal(found.numpy(), session(model).run(None, {"x": x})[0])
 
 
 def test_fine_tuning_helps_and_keeps_every_zero(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:

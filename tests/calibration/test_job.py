@@ -44,7 +44,8 @@ class Quiet:
     def stage(self, title: str) -> Iterator[Advance]:
         yield silent
 
-    def say(self, text: str) -> None: ...
+    def say(self, text: str) -> None:
+        self.said = [*getattr(self, "said", []), text]
 
 
 def results(file: Path, work: Path) -> dict[str, str]:
@@ -52,7 +53,7 @@ def results(file: Path, work: Path) -> dict[str, str]:
     with StepCache(work) as cache:
         job = Job(load_recipe(file), cache, Quiet())
         found: dict[str, Any] = {
-            "frames": job.frames, "analysis": job.analysis, "sparsity": job.sparsity, "float": job.whole,
+            "frames": job.frames, "analysis": job.analysis, "sparsity": job.sparsity, "float": job.baseline,
             "ranges": [job.ranges("dense"), job.ranges("sparse")], "verdicts": job.verdicts,
         }  # fmt: skip
         for variant in job.recipe.variant:
@@ -169,3 +170,22 @@ def test_ranges_of_a_model_quantised_in_training_are_an_input(tmp_path: Path) ->
     first = largest_scale("work")
     export(2.0)
     assert largest_scale("work") == largest_scale("fresh") == pytest.approx(2 * first, rel=1e-3)
+
+
+def test_what_pruning_costs_is_reported_before_a_file_is_made(base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    shutil.copytree(base, folder)
+    edit('layers = "all"', 'layers = "all"\nmodel = "spoilt.onnx"')(folder)
+    model = onnx.load(folder / "model.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name == "head.weight":
+            tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, folder / "spoilt.onnx")
+    quiet = Quiet()
+    with StepCache(folder / "work") as cache:
+        job = Job(load_recipe(folder / "small.toml"), cache, quiet)
+        points = job.sparse_points
+        job.files(job.recipe.variant[2])
+    assert points > 12
+    assert [text.split(", of")[0] for text in quiet.said] == [f"2:4 alone: expect {-points:+.1f} points"]
+    assert "fine_tune_steps = 200" in quiet.said[0]

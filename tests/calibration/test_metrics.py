@@ -70,4 +70,4 @@ def test_a_detector_that_sees_nothing_leaves_nothing_to_agree_with() -> None:
 
 def test_a_scorer_asks_many_models_the_same(frames: Frames) -> None:
     score = Scorer(classifier(), frames, TASK, NORMALISATION)
-    assert score.whole == 1 and score(classifier()) == 1 and score(classifier(seed=9)) < 0.9
+    assert score.baseline == 1 and score(classifier()) == 1 and score(classifier(seed=9)) < 0.9

@@ -20,6 +20,7 @@ from edged_calibration.recipe.schema import Recipe, load_recipe
 from edged_calibration.sparsity.apply import SparsityReport, sparse_layers, sparsify
 from edged_calibration.zoo.writer import IMAGENET, INPUT, UNIT, probe
 
+pytestmark = pytest.mark.timeout(600)  # the models are pruned whole, which a busy machine does slowly
 SIZES = {"mobilenet-v2": 64, "resnet-50": 64, "yolo-nano": 96, "vit-tiny": 64}
 ELIGIBLE = {"mobilenet-v2": 35, "resnet-50": 53, "yolo-nano": 62, "vit-tiny": 49}  # layers that can carry the pattern
 RECIPES = Path(edged_calibration.__file__).parent / "recipes"

@@ -19,6 +19,7 @@ import zmq.auth
 from edged import clock
 from edged.cli import main
 from edged.engines.device_profile import Conditions, DeviceProfile, ProfiledRun, device_name, profile_path
+from edged.paths import runtime_dir
 from edged.power.host import HostProvider
 from edged.power.telemetry import Sample
 from tests.support.bus import free_port
@@ -65,7 +66,7 @@ def test_a_good_configuration_would_run(check: Check, bundle: Path, tmp_path: Pa
     assert "would run fine: the most accurate" in found["limits"][0]["text"]
     assert "2 cameras" in found["limits"][0]["text"]
     assert found["power"][0]["text"].startswith("provider host, this is no Jetson: ")
-    assert not list(Path("/dev/shm").glob(f"edged-check-{os.getpid()}*")), "the rings are gone"
+    assert not list(runtime_dir().glob(f"rings-check_{os.getpid()}.*")), "its claim on ring names is released"
 
 
 def test_the_device_profile_is_named_missing_refused_or_in_use(check: Check, bundle: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from edged.bus import schema
-from edged.bus.schema import Recording
+from edged.bus.schema import Recording, Stream
 from edged.cli import main
 from edged.commands.status import show
 from edged.commands.watch import line
@@ -169,6 +169,17 @@ def test_status_tells_what_ran_and_whether_it_is_recorded() -> None:
     assert "recording stopped: cannot write to /var/x: No space" in told(
         Recording("/var/x", 1, 0, "cannot write to /var/x: No space")
     )
+
+
+def test_status_shows_what_the_streams_cost() -> None:
+    before = messages.state()
+    stream = Stream(lost_packets=3, decode_ms=2.5, mbit_s=4.0, keyframe_interval_s=1.0)
+    cameras = [msgspec.structs.replace(camera, stream=stream) for camera in before.cameras[:1]]
+    console = Console(width=120, record=True, file=io.StringIO())
+    show(console, msgspec.structs.replace(before, cameras=cameras), before)
+    shown = " ".join(console.export_text().split())
+    name = before.cameras[0].camera
+    assert f"streams {name}: 2.5 ms to decode a picture, 4.0 Mbit/s, a keyframe every 1.0 s, 3 packets lost" in shown
 
 
 def test_status_json_is_the_state(run: Run, daemon: RunningDaemon) -> None:

@@ -96,6 +96,20 @@ def test_a_keyframe_that_comes_late_makes_it_live() -> None:
     assert camera.reason == ""
 
 
+def test_a_camera_that_was_live_is_tried_again_every_four_seconds_however_long_it_is_away() -> None:
+    camera, _ = life.start("gate", 0)
+    camera, _ = life.step(camera, life.FrameSeen(), S)
+    now_ns, waits = 2 * S, []
+    for _ in range(12):
+        camera, _ = life.step(camera, life.ChildFailed("Connection refused"), now_ns)
+        wake_ns = camera.wake_ns()
+        assert wake_ns is not None
+        waits.append(wake_ns - now_ns)
+        now_ns = wake_ns
+        camera, _ = life.step(camera, life.Tick(), now_ns)
+    assert waits[0] <= S // 2 and 3 * S <= max(waits) <= 4 * S
+
+
 def test_only_damaged_pictures_are_a_stall_with_the_child_kept() -> None:
     camera = play("""
         0     start           -> opening spawn report

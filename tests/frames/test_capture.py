@@ -20,10 +20,10 @@ import pytest
 from edged.config import CameraConfig
 from edged.frames import child_protocol
 from edged.frames import ring as rings
-from edged.frames.capture import _is_frozen, _RateLimit
+from edged.frames.capture import StreamMeter, _is_frozen, _RateLimit
 from edged.frames.frame import PixelFormat
 from edged.frames.ring import RingReader, RingSpec, RingWriter
-from edged.frames.sources.base import SourceInfo
+from edged.frames.sources.base import SourceInfo, StreamCost
 from edged.synthetic.scene import Scene
 from tests.support.clips import write_clip
 
@@ -191,6 +191,27 @@ def test_a_small_movement_between_the_rows_compared_first_is_no_freeze() -> None
         assert _is_frozen(second, ring, info)
         second[101, 77] = 51
         assert not _is_frozen(second, ring, info)
+    finally:
+        rings.unlink(name)
+
+
+def test_what_a_stream_costs_is_measured_once_a_second() -> None:
+    name = f"edged-test{os.getpid()}-cam-2"
+    rings.create(name, RingSpec(64, 48, PixelFormat.NV12))
+    try:
+        ring, reader = RingWriter(name), RingReader(name)
+        meter, cost = StreamMeter(), StreamCost()
+        for n in range(31):
+            meter.look(cost, ring, 10**9 + n * 10**8)
+            cost.pictures += 1
+            cost.decode_ns += 3_000_000
+            cost.bytes += 50_000
+        cost.lost_packets, cost.keyframe_interval_ns = 2, 2 * 10**9
+        meter.look(cost, ring, 5 * 10**9)
+        figures = reader.stream_figures()
+        assert figures is not None
+        assert (figures.decode_ms, figures.lost_packets, figures.keyframe_interval_s) == (3.0, 2, 2.0)
+        assert figures.mbit_s is not None and 0 < figures.mbit_s <= 4.0
     finally:
         rings.unlink(name)
 

@@ -140,6 +140,21 @@ def test_garbage_in_the_header_gives_a_frame_none_or_an_error(garbage: list[tupl
         rings.unlink(name)
 
 
+def test_the_figures_of_a_stream_go_through_and_garbage_is_none(name: str) -> None:
+    rings.create(name, SMALL)
+    writer, reader = RingWriter(name), RingReader(name)
+    empty = reader.stream_figures()
+    assert empty is not None and (empty.decode_ms, empty.mbit_s, empty.keyframe_interval_s, empty.words()) == (
+        None, None, None, "",
+    )  # fmt: skip
+    writer.figures(lost_packets=3, decode_us=2500, bitrate=4_100_000, keyframe_ms=1000)
+    figures = reader.stream_figures()
+    assert figures is not None
+    assert figures.words() == "2.5 ms to decode a picture, 4.1 Mbit/s, a keyframe every 1.0 s, 3 packets lost"
+    writer.figures(1 << 60, 0, 0, 0)
+    assert reader.stream_figures() is None
+
+
 def test_a_file_that_is_no_ring_is_refused(tmp_path: Path) -> None:
     rings.create("edged-a-b-1", SMALL, directory=tmp_path)
     path = tmp_path / "edged-a-b-1"

@@ -28,7 +28,7 @@ ROOMS = {
     "tracking": {"tracking"},
     "accuracy_guard": {"accuracy_guard", "governor", "tracking"},
     "simulate": {"simulate", "governor", "frames", "loop"},
-    "replay": {"replay", "governor"},
+    "replay": {"replay", "governor", "power"},  # the one energy meter
     "loop": {
         "loop", "frames", "engines", "vision", "bus", "power", "governor", "accuracy_guard", "simulate", "health",
         "profiles", "tracking",
@@ -44,7 +44,7 @@ DOORS = {
     "systemd": ("edged/journal.py",),
     "jtop": ("edged/power/jtop_child.py",),
     "pynvml": ("edged/power/nvml.py",),
-    "rich": ("edged/commands/",),
+    "rich": ("edged/commands/", "edged/terminal.py"),
     "matplotlib": ("edged/commands/plot.py",),
 }
 PURE = (

@@ -199,6 +199,14 @@ def test_cheap_commands_run(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
+def test_what_was_renamed_is_where_the_changelog_says() -> None:
+    renamed = re.findall(r"^\| `[\w.]+` \| `(edged[\w.]+)` \|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert renamed
+    for module in renamed:
+        path = ROOT / re.sub(r"^edged_calibration", "calibration", module).replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").exists(), module
+
+
 @pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="this is no checkout")
 def test_no_document_names_a_file_that_is_not_there() -> None:
     known = set(subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split())

@@ -29,7 +29,7 @@ ACTIVE_W = (4.0, 8.0, 14.0, 24.0)
 LOW_CAP_W, HIGH_CAP_W = 7.5, 60.0
 CONFIG = f"""
 [limits]
-deadline_ms = 400
+deadline_ms = 150
 power_w = {LOW_CAP_W}
 power_window_s = 2
 [power]
@@ -68,7 +68,7 @@ def profiled(bundle: Path, helper: Helper, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_the_clock_is_profiled_lowered_followed_raised_and_restored(
     helper: Helper,
     board: LiveBoard,
@@ -85,14 +85,14 @@ def test_the_clock_is_profiled_lowered_followed_raised_and_restored(
     for measured_w, rest_w, active_w in zip(idle_w, IDLE_W, ACTIVE_W, strict=True):
         assert rest_w <= measured_w <= rest_w + 0.4 * active_w, "the board and its meter are this process's too"
     runs: Any = found["runs"]
-    for name in MODELS:
-        times_ms = [run["latency_p50_ms"] for run in runs if run["variant"] == name]
-        assert times_ms[0] > 2 * times_ms[-1], "306 of 1575 MHz"
     assert {run["clock"] for run in runs} == {0, 1, 2, 3}
     top_mhz = board.mhz[-1]
     assert helper.ceiling_mhz == top_mhz, "the profile gives the ceiling back"
 
-    config = write_config(tmp_path, bundle, {"gate": "test://5?width=128&height=64&fps=30"}, CONFIG)
+    cameras = {
+        name: f"test://{n}?width=128&height=64&fps=30" for n, name in enumerate(("gate", "yard", "road", "shed"))
+    }
+    config = write_config(tmp_path, bundle, cameras, CONFIG)  # too much for the lowest clock
     with RunningDaemon(config, tmp_path, command_on(helper.tree, helper.socket, config, clocked=True)) as daemon:
         board.watch(daemon.process.pid)
         wait_for(lambda: helper.ceiling_mhz < top_mhz, 30)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from edged.errors import EdgedError
 from edged.power import jtop as jtop_module
 from edged.power.jetson import SysfsProvider
-from edged.power.jtop import JtopLink, JtopProvider, Order, Reading, Trouble, decoded
+from edged.power.jtop import JtopLink, JtopProvider, Reading, SetRequest, Trouble, decoded
 from edged.power.modes import ModeControl
 from edged.power.telemetry import Sample
 from tests.support.jetson_tree import JetsonTree
@@ -280,5 +280,5 @@ def test_any_line_is_a_reading_or_refused(line: bytes) -> None:
 
 
 def test_orders_say_only_what_is_wanted() -> None:
-    assert msgspec.json.encode(Order(mode=0)) == b'{"mode":0}'
-    assert msgspec.json.encode(Order(clocks=False)) == b'{"clocks":false}'
+    assert msgspec.json.encode(SetRequest(mode=0)) == b'{"mode":0}'
+    assert msgspec.json.encode(SetRequest(clocks=False)) == b'{"clocks":false}'

@@ -22,9 +22,9 @@ from edged.commands.demo.pictures import CLIP, Clip
 from edged.commands.demo.screen import LiveScreen, PlainScreen, Screen
 from edged.commands.demo.stats import Stats, knows
 from edged.commands.demo.subscriber import Subscriber, connect
-from edged.commands.terminal import console, progress
 from edged.engines.bundle import load_bundle
 from edged.errors import Interrupted, UsageError
+from edged.terminal import console, progress
 
 NICE: Final = 5
 """The subscriber must not take CPU time from the daemon."""

@@ -18,7 +18,7 @@ from rich.text import Text
 from edged.bus.schema import Decision, State
 from edged.commands.demo.script import Act
 from edged.commands.demo.stats import Stats, VariantStats
-from edged.commands.terminal import causes, fitting_table, number
+from edged.terminal import causes, fitting_table, number
 
 REFRESH_S: Final = 0.25
 PLAIN_EVERY_S: Final = 2.0

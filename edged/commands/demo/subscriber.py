@@ -18,14 +18,15 @@ from edged import clock
 from edged.bus.client import Client
 from edged.bus.control import request
 from edged.bus.schema import Decision, Result, State
+from edged.commands.daemon_requests import checked
 from edged.commands.demo import summary
 from edged.commands.demo.fixture import FIRST_DEADLINE_MS, Fixture
 from edged.commands.demo.pictures import CLIP, PICTURE, Clip, Gallery
 from edged.commands.demo.screen import Screen, View
 from edged.commands.demo.script import Script
 from edged.commands.demo.stats import Stats
-from edged.commands.terminal import checked, console
 from edged.errors import EdgedError
+from edged.terminal import console
 
 START_S: Final = 120.0
 """To load and warm every engine and to open the cameras; a slow device may need most of it."""

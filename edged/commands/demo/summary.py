@@ -11,7 +11,7 @@ from rich.table import Table
 from edged.bus.schema import State
 from edged.commands.demo.screen import variant_cells
 from edged.commands.demo.stats import Stats
-from edged.commands.terminal import causes
+from edged.terminal import causes
 
 LISTED_CHANGES: Final = 6
 """Up to so many runs are listed; of more, only the number is printed."""

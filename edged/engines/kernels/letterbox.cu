@@ -74,13 +74,13 @@ __device__ __forceinline__ void from_bgr(const Picture& s, const Spot& x, const 
 
 __device__ __forceinline__ int clamp8(int value) { return min(max(value, 0), 255); }
 
-// In 1/2^20: what luma counts from its black on, blue of Cb, green of Cb and of Cr, red of Cr; then black itself.
-// BT.601 in limited range has OpenCV's coefficients.
-__constant__ int COLOURS[4][6] = {
-    {1220542, 2116026, -409993, -852492, 1673527, 16},  // BT.601, limited range
-    {1048576, 1858077, -360853, -748826, 1470104, 0},   // BT.601, full range
-    {1220945, 2215014, -223608, -558796, 1879825, 16},  // BT.709, limited range
-    {1048576, 1945738, -196424, -490864, 1651297, 0},   // BT.709, full range
+// In 1/2^20: what luma counts from its black on, blue of Cb, green of Cb and of Cr, red of Cr; then black itself, and the
+// least luma. BT.601 in limited range has OpenCV's coefficients and its floor, as the CPU has; the others have no floor.
+__constant__ int COLOURS[4][7] = {
+    {1220542, 2116026, -409993, -852492, 1673527, 16, 16},  // BT.601, limited range
+    {1048576, 1858077, -360853, -748826, 1470104, 0, 0},   // BT.601, full range
+    {1220945, 2215014, -223608, -558796, 1879825, 16, 0},  // BT.709, limited range
+    {1048576, 1945738, -196424, -490864, 1651297, 0, 0},   // BT.709, full range
 };
 
 __device__ __forceinline__ void from_nv12(const Picture& s, int px, int py, const Spot xs[2], const Spot ys[2],
@@ -102,7 +102,7 @@ __device__ __forceinline__ void from_nv12(const Picture& s, int px, int py, cons
             int i = xs[k].first, j = i + xs[k].step;
             int luma = mix(__ldg(upper + i), __ldg(upper + j), __ldg(lower + i), __ldg(lower + j),
                 xs[k].weight, ys[r].weight);
-            int grey = max(0, luma - colour[5]) * colour[0];
+            int grey = (max(luma, colour[6]) - colour[5]) * colour[0];
             bgr[r][k][0] = clamp8((grey + blue) >> 20);
             bgr[r][k][1] = clamp8((grey + green) >> 20);
             bgr[r][k][2] = clamp8((grey + red) >> 20);

@@ -1,4 +1,4 @@
-"""What is said of the whole picture: its classes, a class for each cell, or a vector. Pure arithmetic, any thread."""
+"""Results for the picture as a whole: its classes, a class for each cell, or a vector. Pure arithmetic, any thread."""
 
 from __future__ import annotations
 

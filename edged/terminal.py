@@ -1,14 +1,11 @@
-"""What the commands share for their output: consoles, times, numbers and the daemon's replies. No command."""
+"""What both command lines share for their output: consoles, tables, times and numbers for people."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
@@ -16,9 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from edged import clock
-from edged.bus.control import request
-from edged.bus.curve import CurveClient
-from edged.errors import EdgedError
 
 PLAIN_WIDTH = 132
 """Of tables in files and pipes, which have no width; 80 columns would break the sentences."""
@@ -34,6 +28,16 @@ class _Console(Console):
 def console() -> Console:
     """On stdout; numbers in sentences stay uncoloured."""
     return _Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A plain table; columns whose names begin with > are set to the right."""
+    found = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False, header_style="bold")
+    for column in columns:
+        found.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    for row in rows:
+        found.add_row(*row)
+    return found
 
 
 def fitting_table(
@@ -79,21 +83,6 @@ def progress(what: str) -> Iterator[None]:
         return
     with Console(stderr=True).status(what):
         yield
-
-
-def curve_of(arguments: argparse.Namespace) -> CurveClient | None:
-    return CurveClient(Path(arguments.curve[0]), Path(arguments.curve[1])) if arguments.curve else None
-
-
-def ask(arguments: argparse.Namespace, op: str, **more: Any) -> dict[str, Any]:
-    """The daemon's reply to a request; its refusal becomes an EdgedError."""
-    return checked(request(op, arguments.endpoint, curve=curve_of(arguments), **more))
-
-
-def checked(reply: dict[str, Any]) -> dict[str, Any]:
-    if not reply["ok"]:
-        raise EdgedError(str(reply.get("error", "the daemon refused without a reason")), str(reply.get("hint", "")))
-    return reply
 
 
 def at(unix_s: float) -> str:
