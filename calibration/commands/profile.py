@@ -18,9 +18,11 @@ from edged.engines.bundle import load_bundle
 from edged.engines.device_profile import DeviceProfile, profile_path
 from edged.errors import EdgedError, UsageError
 from edged.power.clocks import HeldCeiling, held_ceiling
+from edged.power.gpu import find_gpu
 from edged.power.host_paths import HERE, HostPaths
 from edged.power.nvpmodel import current_mode
 from edged.power.select_provider import open_provider
+from edged.power.sysfs_reader import SysfsReader
 from edged.terminal import console, table
 from edged_calibration.cache import disk_faults_told, write_json
 from edged_calibration.commands.build import configured
@@ -81,12 +83,21 @@ def _ceiling(arguments: argparse.Namespace, board: HostPaths, stages: Stages) ->
     """The GPU's ceiling, held until the end; None, and the reason reported, where it cannot be set."""
     with contextlib.ExitStack() as stack:
         ceiling = None
-        if not arguments.keep_clock:
+        if not arguments.keep_clock and _has_clocks(board.root):
             try:
                 ceiling = stack.enter_context(held_ceiling(board.clock_helper))
             except EdgedError as error:
                 stages.say(f"measured at the present clock only: {error.message}")
         yield ceiling
+
+
+def _has_clocks(root: Path) -> bool:
+    """Whether the kernel shows a GPU with a clock ceiling, as on a Jetson."""
+    files = SysfsReader(root)
+    try:
+        return find_gpu(files) is not None
+    finally:
+        files.close()
 
 
 def _show(found: DeviceProfile) -> None:

@@ -21,7 +21,7 @@ from edged.engines.bundle import Bundle
 from edged.engines.device_profile import DeviceProfile, ProfiledRun
 from edged.engines.pool import Pool
 from edged.errors import EdgedError
-from edged.power.provider import Provider
+from edged.power.provider import Provider, Sample
 from edged_calibration.profile.bench import Bench
 from edged_calibration.profile.power_meter import PowerMeter
 from edged_calibration.profile.soak import fit_heat, soak
@@ -105,7 +105,9 @@ def measure(
                 idle_w.append(_at_one_clock(bench, meter, plan, here, advance))
             cases += here
         thermal = None
-        if plan.soak_s > 0:
+        if plan.soak_s > 0 and (lacking := _lacking(provider.read())):
+            stages.say(f"no soak: it needs {lacking}, which cannot be read here")
+        elif plan.soak_s > 0:
             hottest = max(here, key=lambda case: case.active_w)
             with stages.stage("soaking") as advance:
                 work = partial(bench.run, hottest.variant, hottest.batch, 1)
@@ -126,6 +128,12 @@ def measure(
             power_provider=provider.name,
             thermal=thermal,
         )
+
+
+def _lacking(sample: Sample) -> str:
+    """What a soak needs and the sample has not."""
+    needed = {"the power": sample.power_w, "a temperature": sample.temperature_c}
+    return " and ".join(name for name, value in needed.items() if value is None)
 
 
 def _at_one_clock(

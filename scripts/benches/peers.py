@@ -186,7 +186,7 @@ def _run(name: str, command: list[str], material: Material, count: int, seconds:
             for camera, number, _, _, at_s in _records(log)[seen:]:
                 seen += 1
                 if 0 <= number < cameras.sent.shape[1]:
-                    ages[camera, seen] = at_s * 1e3 - cameras.sent[camera, number] / 1e6
+                    ages[camera, seen] = at_s * 1e3 - int(cameras.sent[camera, number]) / 1e6
         elapsed = time.monotonic() - since
         used_ns = proc.cpu_between_ns(before, proc.cpu_ns(process.pid))
         records, memory = _records(log)[skip:], proc.pss_mb(process.pid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from edged.errors import EdgedError
 from edged.power.provider import Sample
 from edged_calibration.cache import write_json
 from edged_calibration.profile.measure import Plan, measure
+from edged_calibration.progress import QUIET, Advance
 from tests.support.host_gpu import HostGpu, HostGpuRuntime
 from tests.support.models import center_model, write_bundle
 
@@ -114,3 +116,24 @@ def test_batches_without_the_first_are_refused() -> None:
     with pytest.raises(EdgedError, match="batch 1 is not among the batches") as refused:
         measure(load_bundle(SHIPPED), Meter(None, None, 0), EngineConfig("cpu", 1, 1), Plan(0.1, (2,)))
     assert "from 1 to 1" in refused.value.hint
+
+
+class Notes:
+    """Stages that keep what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def stage(self, title: str) -> AbstractContextManager[Advance]:
+        return QUIET.stage(title)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_soak_without_sensors_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    bundle, notes = load_bundle(write_bundle(tmp_path / "b", MODELS)), Notes()
+    plan = Plan(0.02, (1,), soak_s=3600.0)
+    found = measure(bundle, Meter(None, None, 0), EngineConfig("cpu", 1, 1), plan, stages=notes)
+    assert found.thermal is None
+    assert notes.said == ["no soak: it needs the power and a temperature, which cannot be read here"]

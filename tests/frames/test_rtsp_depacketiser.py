@@ -78,6 +78,16 @@ def test_a_marker_on_parameter_sets_ends_nothing() -> None:
     assert unit.nals == [SPS, PPS, IDR] and unit.whole
 
 
+def test_parameter_sets_with_a_time_stamp_of_their_own_belong_to_the_next_picture() -> None:
+    found = units([*whole([SPS, PPS], 1), *whole([IDR], 2), *whole([SLICE], 3)])
+    assert [(unit.timestamp, unit.nals, unit.whole, unit.after_gap) for unit in found] == [
+        (2, [SPS, PPS, IDR], True, False),
+        (3, [SLICE], True, False),
+    ]
+    [lost] = units([(SPS, 1, False, True), *whole([SLICE], 2)])
+    assert lost.after_gap and lost.whole
+
+
 def test_a_marker_on_each_slice_is_found_out() -> None:
     picture = [SLICE, SECOND_SLICE]
     sent = [(nal, n, True, False) for n in range(4) for nal in picture]

@@ -218,6 +218,28 @@ def test_the_configured_view_of_a_file(tmp_path: Path) -> None:
     assert number_of(picture_of(opened(clip))) == 0
 
 
+@pytest.mark.parametrize("codec", ["mpeg2video", "mpeg4", "libx264"])
+def test_pictures_of_a_file_with_b_frames_come_in_order(tmp_path: Path, codec: str) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream: Any = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt, stream.bit_rate = 240, 320, "yuv420p", 4_000_000
+        stream.options = {"bf": "2", "g": "12"}
+        for n, picture in enumerate(numbered(24)):
+            frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+            frame.pts, frame.time_base = n, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    source = opened(tmp_path / "a.mkv", "?pace=0&loop=0")
+    found = []
+    while (grabbed := source.grab()) is not None:
+        assert not grabbed.corrupt
+        pixels = np.empty(RingSpec(320, 240, source.info.format).shape, np.uint8)
+        source.retrieve(pixels)
+        found.append(number_of(pixels[:240]))
+    assert found == list(range(24))
+    source.close()
+
+
 def test_paths_that_users_write_by_mistake(tmp_path: Path) -> None:
     clip = write(tmp_path / "a.mp4", numbered(2))
     for source, says, hint in (

@@ -141,6 +141,17 @@ def test_parameter_sets_from_the_description_alone(clips: dict[str, AccessUnits]
             source.close()
 
 
+def test_parameter_sets_with_time_stamps_of_their_own_damage_nothing() -> None:
+    units: AccessUnits = []
+    for unit in coded(numbered(20), 20, 5):
+        sets = [nal for nal in unit if nal[0] & 31 in (7, 8)]
+        units += [sets, [nal for nal in unit if nal not in sets]] if sets else [unit]
+    with RtspCamera(units, fps=30) as camera:
+        source = opened(camera)
+        assert seen(source, 15) == list(range(15))
+        source.close()
+
+
 def test_no_keyframe_yet_is_reported_and_then_waited_for() -> None:
     clip = coded(numbered(120), 20, 60)
     reports: list[str] = []

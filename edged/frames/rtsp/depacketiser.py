@@ -16,6 +16,7 @@ from edged.frames.rtsp.sdp import START_CODE
 from edged.frames.video.access_unit import Codec, starts_picture
 
 MAX_UNIT_BYTES: Final = 16 << 20
+_MAX_SETS_BYTES: Final = 1 << 16
 
 
 @dataclass
@@ -45,6 +46,9 @@ class Depacketiser:
         self._fragments: list[bytes] = []
         self._marker_ends = True
         self._ended_timestamp: int | None = None
+        self._before: list[bytes] = []
+        """parameter sets that came with a time stamp of their own: they belong to the next picture"""
+        self._lost_before = False
 
     def push(self, packet: RtpPacket, gap: bool) -> list[AccessUnit]:
         """The access units that end with this packet: none, one, or the one before as well."""
@@ -53,7 +57,9 @@ class Depacketiser:
             self._unit.whole &= not gap and not self._fragments
             done += self._end()
         if self._unit is None:
-            self._unit = AccessUnit(packet.timestamp, packet.arrival_ns, packet.fresh, gap)
+            gap, self._lost_before = gap or self._lost_before, False
+            self._unit = AccessUnit(packet.timestamp, packet.arrival_ns, packet.fresh, gap, self._before)
+            self._unit.size, self._before = sum(map(len, self._before)), []
         elif gap:
             self._unit.whole = False
             self._fragments.clear()
@@ -67,7 +73,12 @@ class Depacketiser:
     def _end(self) -> list[AccessUnit]:
         unit, self._unit = self._unit, None
         self._fragments.clear()
-        return [] if unit is None else [unit]
+        if unit is None:
+            return []
+        if unit.picture or not unit.whole or unit.size > _MAX_SETS_BYTES:
+            return [unit]
+        self._before, self._lost_before = unit.nals, unit.after_gap
+        return []
 
     def _take(self, unit: AccessUnit, payload: bytes) -> None:
         if self._codec == "h264":

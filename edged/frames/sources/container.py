@@ -83,7 +83,7 @@ class Container:
             raise EdgedError("it has a cover picture and no video stream")
         self.stream: VideoStream = max(moving, key=lambda stream: bool(stream.disposition & Disposition.default))
         self.format = self._container.format.name.split(",")[0]
-        prepare(self.stream.codec_context)
+        prepare(self.stream.codec_context, live=False)
 
     @property
     def fps(self) -> float | None:

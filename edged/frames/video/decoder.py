@@ -23,16 +23,17 @@ class DamagedError(Exception):
     """The unit cannot be decoded."""
 
 
-def prepare(context: Any) -> None:
+def prepare(context: Any, live: bool) -> None:
     """The decoder's settings, before its first picture. `explode` makes it report JPEGs that are cut or have holes;
-    of other codecs the damage is tracked outside, and their damaged pictures keep the decoder in step."""
+    of other codecs the damage is tracked outside, and their damaged pictures keep the decoder in step. `live`: without
+    delay, which some decoders would buy with the order of B frames."""
     context.thread_count = 1
     context.thread_type = "NONE"
     options = {"max_pixels": str(MAX_SIDE * MAX_SIDE)}
     if context.name == "mjpeg":
         options["err_detect"] = "explode"
     else:
-        options["flags"] = "low_delay+output_corrupt"
+        options["flags"] = "output_corrupt" + ("+low_delay" if live else "")
     context.options = {**context.options, **options}
 
 
@@ -43,7 +44,7 @@ class Decoder(Generic[Tag]):
         self._context: Any = av.CodecContext.create(codec, "r")
         if parameter_sets:
             self._context.extradata = parameter_sets
-        prepare(self._context)
+        prepare(self._context, live=True)
         self._tags: dict[int, Tag] = {}
         self._number = 0
         self.cpu_ns = 0
