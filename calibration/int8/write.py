@@ -77,7 +77,7 @@ def quantize_weights(weights: NDArray[Any], axis: int, target: Target) -> tuple[
 def _largest_pair(rows: NDArray[Any]) -> NDArray[Any]:
     """Of each row, the largest sum of the magnitudes of two values that have one sign."""
     signed = np.stack([np.maximum(rows, 0), np.maximum(-rows, 0)])
-    return np.partition(signed, -min(2, rows.shape[1]), axis=2)[:, :, -2:].sum(axis=2).max(axis=0)
+    return np.asarray(np.partition(signed, -min(2, rows.shape[1]), axis=2)[:, :, -2:].sum(axis=2).max(axis=0))
 
 
 # ---- calibration -------------------------------------------------------------------------------------------------
