@@ -159,9 +159,9 @@ def fields_of(record: logging.LogRecord) -> dict[str, str]:
         "CODE_FUNC": record.funcName or "",
     }
     if record.exc_info and record.exc_info[0] is not None:
-        told = "".join(traceback.format_exception(*record.exc_info)).rstrip()
-        fields["MESSAGE"] += "\n" + told
-        fields["EXCEPTION_INFO"] = told
+        text = "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        fields["MESSAGE"] += "\n" + text
+        fields["EXCEPTION_INFO"] = text
     for key, value in vars(record).items():
         if _FIELD.fullmatch(key) and key not in fields and value is not None:
             fields[key] = printable(str(value))
