@@ -93,7 +93,7 @@ class BusConfig(Struct, frozen=True, forbid_unknown_fields=True):
     results: str | None = None
     control: str | None = None
     curve_secret_key: str | None = None
-    """file made by `zmq.auth.create_certificates`: NAME.key_secret"""
+    """file made by `edged key new`: NAME.key_secret"""
     curve_clients: str | None = None
     """directory of the public keys (*.key) of the clients that may connect"""
 

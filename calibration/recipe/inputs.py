@@ -102,9 +102,9 @@ class Inputs:
     @cached_property
     def parts(self) -> dict[str, Part]:
         """What different things one output holds: boxes, class scores and what stands behind them."""
-        output = self.output
-        if self._bare or not isinstance(output, YoloDecoder):
+        if self._bare or not isinstance(self.output, YoloDecoder):
             return {}
+        output = self.output
         name, axis = output.predictions, 1 if output.layout == "columns" else 2
         ends = [4, 4 + bool(output.objectness) + len(self.labels)]
         if output.layout == "end_to_end":

@@ -32,6 +32,7 @@ Probe = Mapping[str, NDArray[Any]]
 _SLACK: Final = 0.01
 _MOST_RANKED: Final = 1000  # rows that a graph with its own NMS gives
 _SURE: Final = 0.5
+_UNIT: Final = 2.0  # coordinates up to that are shares of the input's sides
 _SAME_SHAPE: Final = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Transpose", "DequantizeLinear"}
 
 
@@ -44,7 +45,7 @@ def resolve(output: Decoder, model: onnx.ModelProto, probe: Probe, classes: int 
             return _boxes(output, probe[output.scores], probe[output.boxes], classes)
         case DetectionsDecoder() if output.unit is None and output.boxes in probe:
             boxes = probe[output.boxes]
-            return msgspec.structs.replace(output, unit=bool(boxes.max(initial=0.0) <= 1.5))
+            return msgspec.structs.replace(output, unit=bool(np.abs(boxes).max(initial=0.0) <= _UNIT))
         case ClassifyDecoder() if output.activation is None and output.logits in probe:
             return msgspec.structs.replace(output, activation=activation_left(model, output.logits, probe))
         case SemanticDecoder() if output.class_map is None and output.scores in probe:
@@ -77,8 +78,12 @@ def _yolo(output: YoloDecoder, model: onnx.ModelProto, probe: Probe, classes: in
         return _ranked(output, values, model)
     if output.layout is None:
         output = msgspec.structs.replace(output, layout=_layout(output, values, classes))
-    columns = values.transpose(0, 2, 1) if output.layout == "columns" else values
-    return _behind(output, columns, model, classes)
+    rows = values.transpose(0, 2, 1) if output.layout == "columns" else values
+    if np.abs(rows[..., :4]).max(initial=0) <= _UNIT and rows.shape[1] > 1:
+        output = msgspec.structs.replace(output, unit=True)
+        if rows.shape[1] <= _MOST_RANKED and output.iou_threshold == YoloDecoder("").iou_threshold:
+            output = msgspec.structs.replace(output, iou_threshold=1.0)  # a transformer's queries: no NMS is meant
+    return _behind(output, rows, model, classes)
 
 
 def _with_prototypes(output: YoloDecoder, probe: Probe) -> YoloDecoder:
@@ -193,7 +198,7 @@ def _boxes(output: BoxesDecoder, scores: NDArray[Any], boxes: NDArray[Any], clas
         activation = "none" if probable else "sigmoid" if background == "none" else "softmax"
     unit = output.unit
     if unit is None:
-        unit = bool(not output.anchors and np.abs(boxes).max(initial=0) <= 2)
+        unit = bool(not output.anchors and np.abs(boxes).max(initial=0) <= _UNIT)
     form = output.box
     if form is None:
         ordered = (boxes[..., 2:] >= boxes[..., :2]).all(axis=-1).mean()

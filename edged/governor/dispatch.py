@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Final
 
 from edged.governor.estimators.latency import BIN, LOW
+from edged.governor.estimators.power import LEARNT_ERROR
 from edged.governor.messages import Cause, Choice, Waiting
 from edged.governor.state import State
 
@@ -54,6 +55,7 @@ def choose(state: State, waiting: Waiting, now_s: float) -> Choice:
             cost = price * state.joules(i, clock) if price else 0.0
             accuracy = known.accuracy[i]
             untried = latency.runs[i] < EXPLORE_RUNS or now_s - latency.ran_s[i] > EXPLORE_AGAIN_S
+            untried = untried or (cost > 0 and known.assumed[i] and state.power.error(i) > LEARNT_ERROR)
             extra = (EXPLORE if untried else 0.0) - (CHANGE_PRICE if last is not None and 0 <= last != i else 0.0)
             shortest_s = min(shortest_s, service_s)
         at = log_room - log_times / BIN

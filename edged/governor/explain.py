@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from edged.governor.dispatch import choose
+from edged.governor.estimators.power import LEARNT_ERROR
 from edged.governor.messages import RELAX_ORDER, Alternative, Bound, Budget, Decision, Limit, Number, Waiting
 from edged.governor.profile import best_batch
 from edged.governor.state import UNKNOWN, State
@@ -22,8 +23,6 @@ SHARE_STEP: Final = 0.1
 RESTATE_S: Final = 5.0
 """A share that moved by SHARE_STEP is published at most this often; a new variant or limit at once."""
 DROPPED: Final = 0.02
-LEARNT_ERROR: Final = 0.5
-"""A guess whose error has become smaller than this share has been learnt: it is no longer assumed."""
 LIMITS: Final[dict[str, str]] = {"heat": "heat", "power": "the mean power", "energy": "the energy that must last"}
 
 

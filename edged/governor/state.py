@@ -296,8 +296,25 @@ class State:
             self.camera_candidates[camera] = self._undominated(here)
 
     def _undominated(self, allowed: tuple[bool, ...]) -> tuple[bool, ...]:
+        """Without those that another allowed one dominates. Where watts are assumed and energy is limited, one that
+        is slower and less accurate may still be the cheapest, until its energy is learnt."""
         better = self.tables.dominated_by
-        return tuple([may and not any([allowed[k] for k in better[i]]) for i, may in enumerate(allowed)])
+        guessed = self.tables.assumed if self.limits_energy else (False,) * len(allowed)
+
+        def dominated(i: int) -> bool:
+            others = [k for k in better[i] if allowed[k]]
+            if guessed[i] and others:
+                learnt = self.power.error(i) < power.LEARNT_ERROR
+                return learnt and any([self.joules(k, self.clock) <= self.joules(i, self.clock) for k in others])
+            return bool(others)
+
+        return tuple([may and not dominated(i) for i, may in enumerate(allowed)])
+
+    @property
+    def limits_energy(self) -> bool:
+        """A budget is set that joules count against."""
+        budget = self.budget
+        return any(x is not None for x in (budget.power_w, budget.energy_wh, budget.temperature_c, budget.battery))
 
 
 def start(

@@ -18,7 +18,7 @@ def test_setting_changes_only_what_is_named_and_null_removes() -> None:
 
 def test_the_budget_keys_are_those_of_the_configuration() -> None:
     assert Set.__struct_fields__ == Limits.__struct_fields__
-    assert OPERATIONS == ("snapshot", "set", "pin", "profile", "why", "reload", "modes", "set_mode")
+    assert OPERATIONS == ("snapshot", "set", "pin", "trigger", "profile", "why", "reload", "modes", "set_mode")
     assert parse_request(msgpack.packb({"op": "why"})) == Why(10)
 
 

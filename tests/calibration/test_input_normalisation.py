@@ -54,13 +54,16 @@ def test_the_range_is_that_of_all_bytes() -> None:
 
 
 def test_bytes_go_straight_into_the_first_quantised_layer(patches: onnx.ModelProto, images: np.ndarray) -> None:
-    measured = ranges(calibrate(patches, [{"pixels": BYTES.planes(images)}])) | {"pixels": BYTES.range}
+    deeper = onnx.ModelProto.FromString(patches.SerializeToString())  # the last convolution stays float
+    deeper.graph.node.append(helper.make_node("Conv", ["cls", "head"], ["out"], name="last"))
+    deeper.graph.initializer.append(numpy_helper.from_array(np.ones((8, 16, 1, 1), np.float32), "head"))
+    deeper.graph.output[0].CopyFrom(helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 8, 4, 4]))
+    measured = ranges(calibrate(deeper, [{"pixels": BYTES.planes(images)}])) | {"pixels": BYTES.range}
     graphs = {
-        target: Graph(on_pictures(quantize(patches, measured, target), BYTES, "dequantize"))
-        for target in ("x86", "arm")
+        target: Graph(on_pictures(quantize(deeper, measured, target), BYTES, "dequantize")) for target in ("x86", "arm")
     }
-    assert [node.op_type for node in graphs["x86"].nodes].count("QuantizeLinear") == 0  # the output stays float
-    assert [node.op_type for node in graphs["arm"].nodes].count("QuantizeLinear") == 1  # from uint8 to int8
+    assert [node.op_type for node in graphs["x86"].nodes].count("QuantizeLinear") == 1  # what the last layer reads
+    assert [node.op_type for node in graphs["arm"].nodes].count("QuantizeLinear") == 2  # from uint8 to int8
 
 
 def test_a_model_on_rgb_reads_bgr_at_no_cost() -> None:

@@ -84,6 +84,16 @@ def test_an_angle_lies_outside_of_probabilities() -> None:
     assert not yolo(rows(4).transpose(0, 2, 1), 3).oriented
 
 
+def test_shares_of_the_sides_are_told_from_pixels() -> None:
+    """As Ultralytics exports RT-DETR: 300 queries, centre and size as shares, class probabilities; no NMS is meant."""
+    queries = rows(3, count=300)
+    assert not yolo(queries, 3).unit and yolo(queries, 3).iou_threshold == 0.7
+    queries[..., :4] /= 128
+    found = yolo(queries, 3)
+    assert (found.layout, found.unit, found.iou_threshold, found.objectness) == ("rows", True, 1.0, False)
+    assert yolo(queries, 3, asked={"iou_threshold": 0.5}).iou_threshold == 0.5
+
+
 def ranked(extra: int = 0, order: str = "box_score_class") -> NDArray[Any]:
     count = 30
     scores = np.sort(RNG.uniform(0, 1, (2, count)))[:, ::-1, None]

@@ -57,7 +57,14 @@ class FakeDevice:
         self.seen.append(((now_ns - self._begun_ns) / NS_PER_S, power_w, self._junction_c))
         if self.dark:
             return Sample(self.name, now_ns, missing=("the sensors are dark",))
-        return Sample(self.name, now_ns, power_w=round(power_w, 3), temperature_c=round(self._junction_c, 2))
+        return Sample(
+            self.name,
+            now_ns,
+            power_w=round(power_w, 3),
+            temperature_c=round(self._junction_c, 2),
+            power_lag_s=0.0,
+            power_mean_s=0.1,
+        )
 
     def _warm(self, power_w: float, seconds: float) -> None:
         steps = max(1, round(seconds / 0.02))

@@ -28,7 +28,8 @@ _CSI: Final = (
     "nvarguscamerasrc sensor-id={n} ! video/x-raw(memory:NVMM),width={w},height={h},framerate={f}/1 ! nvvidconv"
 )
 _RTSP: Final = "rtspsrc name=src protocols={transport} latency=0 ! parsebin ! nvv4l2decoder ! nvvidconv"
-_FULL_RANGE: Final = 1  # GstVideo.VideoColorRange "0_255", whose name is none in Python
+_FULL_RANGE: Final = 1
+"""GST_VIDEO_COLOR_RANGE_0_255; its name is no Python name, and PyGObject's versions differ in how they give it."""
 _OPEN_S: Final = 8
 _READ_S: Final = 4
 
@@ -108,7 +109,7 @@ class GstSource:
         return Grabbed(mono_ns)
 
     def _format(self, colorimetry: Any) -> PixelFormat:
-        full = colorimetry.range == _FULL_RANGE
+        full = int(colorimetry.range) == _FULL_RANGE
         if colorimetry.matrix == self._video.VideoColorMatrix.BT709:
             return PixelFormat.NV12_709_FULL if full else PixelFormat.NV12_709
         return PixelFormat.NV12_FULL if full else PixelFormat.NV12

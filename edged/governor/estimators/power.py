@@ -27,8 +27,11 @@ FACTOR_VAR_MAX: Final = 0.04
 FACTOR_DRIFT_PER_S: Final = 2e-5
 FACTOR_RANGE: Final = (0.3, 3.0)
 ASSUMED_COMMON_VAR: Final = 1.0
+ASSUMED_VAR: Final = 0.3
 ASSUMED_RANGE: Final = (0.02, 30.0)
-"""Where the watts of a variant are a guess: its error is common to all, and everything is possible."""
+"""Where the watts of a variant are a guess: most of its error is common to all, and everything is possible."""
+LEARNT_ERROR: Final = 0.5
+"""A guess whose error has become smaller than this share has been learnt."""
 NOISE_SHARE: Final = 0.02
 ESTIMATED_NOISE_SHARE: Final = 0.10
 NOISE_VAR: Final = 0.03
@@ -209,8 +212,8 @@ def start(tables: Tables, clock: int, window_s: int) -> Power:
         background_var, background_max = max(background_var, (0.3 * idle_w) ** 2), max(background_max, idle_w**2)
     cov = np.zeros((n + 1, n + 1))
     cov[1:, 1:] = np.outer(guessed, guessed) * ASSUMED_COMMON_VAR
-    cov += np.diag([background_var] + [FACTOR_VAR] * n)
-    most_var = np.concatenate([[background_max], np.where(guessed, ASSUMED_COMMON_VAR + FACTOR_VAR, FACTOR_VAR_MAX)])
+    cov += np.diag(np.concatenate([[background_var], np.where(guessed, ASSUMED_VAR, FACTOR_VAR)]))
+    most_var = np.concatenate([[background_max], np.where(guessed, ASSUMED_COMMON_VAR + ASSUMED_VAR, FACTOR_VAR_MAX)])
     low = np.where(guessed, ASSUMED_RANGE[0], FACTOR_RANGE[0])
     high = np.where(guessed, ASSUMED_RANGE[1], FACTOR_RANGE[1])
     return Power(

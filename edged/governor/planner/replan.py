@@ -33,6 +33,7 @@ UNENFORCEABLE: Final = 1.02
 """Idle power as a share of a limit above which even no frames hold it."""
 UNENFORCEABLE_C: Final = 2.0
 """The same: degrees by which idling alone exceeds the temperature limit."""
+QUIET_SHARE: Final = 0.05
 CERTAIN_S: Final = 20.0
 """So long that must hold before it is believed, and after it no longer holds."""
 
@@ -44,6 +45,8 @@ def replan(state: State, now_s: float) -> None:
     clock = state.clock if state.device.fixed_clock else min(state.plan.clock, state.highest)
     state.latency.fade(now_s, REPLAN_S)
     state.planned_s = now_s
+    if state.device.assumed:
+        state.permit(state.allowed)  # what is learnt of its energy decides whether a variant is dominated
     state.round_s += ROUND_SMOOTHING * (state.offered_s - state.round_s)
     options = tuple([o for o in state.tables.offers[state.frames_per_round] if state.candidates[o.variant]])
     costs = _costs(state, options)
@@ -107,10 +110,14 @@ def _unenforceable(state: State, now_s: float) -> tuple[str, ...]:
         "energy": None if budget.energy_wh is None else budget.energy_wh / budget.energy_horizon_h,
     }
     over = {name for name, watts in limits_w.items() if watts is not None and idle_w > UNENFORCEABLE * watts}
-    over = over if state.knows_power else set()
+    # without a profile what frames draw and what the device draws anyway are told apart only once frames have stopped
+    active_w = float(state.power.mean[1:] @ state.power.busy_w)
+    proven = state.profiled or active_w < QUIET_SHARE * idle_w
+    over = {name for name in over if proven or name in state.unenforceable} if state.knows_power else set()
     if budget.temperature_c is not None and state.heat.mean is not None:
         resistance = state.device.junction_sink_c_per_w + state.device.sink_air_c_per_w
-        if float(state.heat.mean[2]) + resistance * idle_w > budget.temperature_c + UNENFORCEABLE_C:
+        hot = float(state.heat.mean[2]) + resistance * idle_w > budget.temperature_c + UNENFORCEABLE_C
+        if hot and (proven or "heat" in state.unenforceable):
             over.add("heat")
 
     for name in ("power", "energy", "heat"):
