@@ -12,7 +12,6 @@ from itertools import accumulate
 from typing import Final
 
 from edged.governor.estimators.latency import BIN, LOW
-from edged.governor.estimators.power import LEARNT_ERROR
 from edged.governor.messages import Cause, Choice, Waiting
 from edged.governor.state import State
 
@@ -21,6 +20,8 @@ CHANGE_PRICE: Final = 0.0015
 EXPLORE: Final = 1.0
 EXPLORE_RUNS: Final = 3
 """A variant that has hardly run here is worth a few tries for the knowledge, even if its frame comes late."""
+EXPLORE_POWER_RUNS: Final = 45
+"""At most so many tries at no price until the watts of a variant without a profile are known."""
 EXPLORE_AGAIN_S: Final = 300.0
 """One that has not run for so long is tried again: what was learnt of it may no longer hold."""
 
@@ -41,6 +42,7 @@ def choose(state: State, waiting: Waiting, now_s: float) -> Choice:
     if waiting.weights:
         counted = list(accumulate(waiting.weights[:frames], initial=0.0))
     allowed = _allowed(state, waiting, frames)
+    unlearnt = _unlearnt(state) if price and state.device.assumed else ()
     last = -1 if waiting.last is None else known.index(waiting.last)
     best, best_frames, best_value, shortest_s = -1, 0, -math.inf, math.inf
     variant, service_s, log_room, cost, accuracy, extra = -1, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -52,10 +54,10 @@ def choose(state: State, waiting: Waiting, now_s: float) -> Choice:
             variant = i
             service_s = known.nominal_s[i][clock] * math.exp(mean[0] + mean[1 + i])
             log_room = (math.log(left_s / service_s) - LOW) / BIN
-            cost = price * state.joules(i, clock) if price else 0.0
+            guessed = i in unlearnt
+            cost = price * state.joules(i, clock) if price and not guessed else 0.0
             accuracy = known.accuracy[i]
-            untried = latency.runs[i] < EXPLORE_RUNS or now_s - latency.ran_s[i] > EXPLORE_AGAIN_S
-            untried = untried or (cost > 0 and known.assumed[i] and state.power.error(i) > LEARNT_ERROR)
+            untried = guessed or latency.runs[i] < EXPLORE_RUNS or now_s - latency.ran_s[i] > EXPLORE_AGAIN_S
             extra = (EXPLORE if untried else 0.0) - (CHANGE_PRICE if last is not None and 0 <= last != i else 0.0)
             shortest_s = min(shortest_s, service_s)
         at = log_room - log_times / BIN
@@ -77,6 +79,15 @@ def choose(state: State, waiting: Waiting, now_s: float) -> Choice:
         return Choice(known.names[best], best_frames, "none", best_value, skip_value)
     cause: Cause = "budget" if price > 0 else "late" if left_s < shortest_s else "overload"
     return Choice(None, 0, cause, best_value, skip_value)
+
+
+def _unlearnt(state: State) -> Sequence[int]:
+    """The variants whose watts are a guess that a few tries may settle, while there is energy for a frame."""
+    if state.plan.target_j <= 0.0:
+        return ()
+    runs, power = state.latency.runs, state.power
+    guessed = enumerate(state.tables.assumed)
+    return [i for i, guess in guessed if guess and runs[i] < EXPLORE_POWER_RUNS and not power.learnt(i)]
 
 
 def _ahead(relative: Sequence[float], backlog: float) -> float:

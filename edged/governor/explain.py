@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from edged.governor.dispatch import choose
-from edged.governor.estimators.power import LEARNT_ERROR
 from edged.governor.messages import RELAX_ORDER, Alternative, Bound, Budget, Decision, Limit, Number, Waiting
 from edged.governor.profile import best_batch
 from edged.governor.state import UNKNOWN, State
@@ -317,7 +316,7 @@ def numbers(state: State, now_s: float) -> tuple[Number, ...]:
         if state.device != UNKNOWN:
             factor, error = state.power.factor(i), _round(state.power.error(i))
             reference = "a guess" if state.tables.assumed[i] else "its profile"
-            guessed = state.tables.assumed[i] and state.power.error(i) > LEARNT_ERROR
+            guessed = state.tables.assumed[i] and not state.power.learnt(i)
             found.append(Number(f"energy of {name} against {reference}", _round(factor), "x", error, ago_s, guessed))
     return tuple(found)
 

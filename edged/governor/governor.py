@@ -39,6 +39,7 @@ MIN_C: Final = -60.0
 MAX_MS: Final = 1e6
 MAX_WEIGHT: Final = 1e4
 MAX_CAMERAS: Final = 256
+QUIET: Final = Choice(None, 0, "budget", 0.0, 0.0)
 IDLE_GUESS_W: Final = 5.0
 """Assumed of a device that reports its temperature but not its power: then watts are only a measure of heat."""
 
@@ -112,7 +113,9 @@ class Governor:
         """The next batch of the frames that wait. Report what came of it as BatchDone, or as Skipped."""
         checked = self._checked(waiting)
         self.state.seen_waiting(checked.frames)
-        choice = dispatch.choose(self.state, checked, self.state.seconds(now_ns))
+        choice = QUIET
+        if checked.required or not self.state.is_quiet(self.state.seconds(now_ns)):
+            choice = dispatch.choose(self.state, checked, self.state.seconds(now_ns))
         if self._on_call is not None:
             self._on_call(now_ns, waiting, choice, self)
         return choice
@@ -251,13 +254,29 @@ class Governor:
         power_w = sample.power_w if sample.power_w is not None and 0 <= sample.power_w <= MAX_W else None
         celsius = sample.temperature_c
         temperature_c = celsius if celsius is not None and MIN_C <= celsius <= MAX_C else None
-        first = not state.profiled and not state.power.metered
-        if first and (power_w is not None or (temperature_c is not None and state.device == UNKNOWN)):
-            state.metered(profile.assumed(IDLE_GUESS_W if power_w is None else power_w), now_s)
-            self._permit()
+        if not state.profiled:
+            self._assume(sample, power_w, temperature_c, now_s)
         if sample.clock is not None and 0 <= sample.clock < state.tables.clocks:
             state.clock = sample.clock
         state.sensed(sample, power_w, temperature_c, now_s)
+
+    def _assume(
+        self, sample: messages.Sensed, power_w: float | None, temperature_c: float | None, now_s: float
+    ) -> None:
+        """Idle power of a device without a profile: the first reading at once; once energy is limited, that after a
+        short time without frames."""
+        state = self.state
+        if power_w is not None and state.quiet_s is not None and state.quiet_s[0] <= now_s < state.quiet_s[1]:
+            state.metered(profile.assumed(power_w), now_s, quiet=True)
+            state.quiet_s = (now_s, now_s)
+            self._permit()
+        elif not state.power.metered and (
+            power_w is not None or (temperature_c is not None and state.device == UNKNOWN)
+        ):
+            state.metered(profile.assumed(IDLE_GUESS_W if power_w is None else power_w), now_s)
+            self._permit()
+        if power_w is not None and state.quiet_s is None and state.limits_energy:
+            state.quiet_s = profile.quiet_time(now_s, sample)
 
     def _workload(self, load: messages.Workload, now_s: float) -> Decision:
         state = self.state

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from edged.governor.estimators.latency import plausible
-from edged.governor.messages import Device, Variant
+from edged.governor.messages import Device, Sensed, Variant
 
 MAX_BATCH: Final = 64
 BATCH_GAIN: Final = 0.95
@@ -20,6 +20,13 @@ MAX_W: Final = 1e4
 ASSUMED_ACTIVE_SHARE: Final = 1.0
 """Assumed of an unknown device: an inference draws as much again as the device does at rest. Jetson modules at their
 middle power modes draw between half and three times that; a desktop CPU about as much."""
+QUIET_S: Final = 0.3
+"""Until the frames that are in the engine are through."""
+QUIET_MEANS: Final = 4.0
+"""Averaging times of the sensor after which it shows what the device draws now: 2 % of a step are left."""
+QUIET_MOST_S: Final = 6.0
+QUIET_WAIT_S: Final = 1.0
+"""So long a quiet time waits for a reading; a silent sensor ends it."""
 ASSUMED_HEAT: Final = Device((0.0,))
 """Assumed: a small module under its reference cooler. What is wrong with it the heat filter takes for warmer or cooler
 air, so the limit is approached with care and held by what is measured."""
@@ -28,6 +35,13 @@ air, so the limit is approached with care and held by what is measured."""
 def assumed(idle_w: float) -> Device:
     """For a device without a profile that draws `idle_w` while little runs."""
     return replace(ASSUMED_HEAT, idle_w=(max(0.1, idle_w),), assumed=True)
+
+
+def quiet_time(now_s: float, sample: Sensed) -> tuple[float, float]:
+    """From when on a sensor shows idle power if no frame runs from `now_s` on, and when that ends at the latest."""
+    lag_s = QUIET_S + max(0.0, sample.power_lag_s) + QUIET_MEANS * max(0.0, sample.power_mean_s)
+    shows_s = now_s + min(QUIET_MOST_S, lag_s)
+    return shows_s, shows_s + QUIET_WAIT_S
 
 
 def is_plausible(device: Device) -> bool:

@@ -50,7 +50,8 @@ class State:
     budget costs accuracy; the third is the window's over the time for which a clock is chosen. `round_s`: time in which
     every camera gives a frame, as planned with; `offered_s`: as offered now. `wait_ms`: mean age of a frame when its
     service begins; `waiting_frames`: how many wait together. `unenforceable`: the limits that even no frames would
-    hold; `exceeded_s`: since when one seems to join or to leave them. `activity`: of the last ticks, newest last.
+    hold; `quiet_s`: from when to when no frame runs so that idle power can be measured, or ran for it once;
+    `exceeded_s`: since when one seems to join or to leave them. `activity`: of the last ticks, newest last.
     """
 
     variants: tuple[Variant, ...]
@@ -89,6 +90,7 @@ class State:
     smooth_w: tuple[float | None, float | None, float | None] = (None, None, None)
     wait_ms: float = 0.0
     waiting_frames: float = 1.0
+    quiet_s: tuple[float, float] | None = None
     exceeded_s: dict[str, float] = field(default_factory=dict)
     unenforceable: tuple[str, ...] = ()
 
@@ -150,6 +152,10 @@ class State:
     @property
     def knows_heat(self) -> bool:
         return self.heat.junction_c is not None
+
+    def is_quiet(self, now_s: float) -> bool:
+        """No frame runs now, so that idle power can be measured."""
+        return self.quiet_s is not None and now_s < self.quiet_s[1]
 
     def service_s(self, variant: int, clock: int) -> float:
         """How long a single frame takes, as estimated now, noise apart."""
@@ -259,12 +265,13 @@ class State:
         for name in changed:
             self.exceeded_s.pop(name, None)
 
-    def metered(self, device: Device, now_s: float) -> None:
-        """The first reading of a device without a profile: `device`, assumed, replaces the unknown one."""
+    def metered(self, device: Device, now_s: float, quiet: bool = False) -> None:
+        """The first reading of a device without a profile: `device`, assumed, replaces the unknown one. `quiet`: no
+        frame had any part in it; what was learnt before of watts is forgotten."""
         self.tables = tables(self.variants, device, self.cameras)
         self.heat_model = thermal.model(device)
         sensed_s = self.power.sensed_s
-        self.power = power.start(self.tables, self.tables.clocks - 1, window_of(self.budget))
+        self.power = power.start(self.tables, self.tables.clocks - 1, window_of(self.budget), quiet)
         self.power.sensed_s, self.power.history.at_s = sensed_s, int(now_s)
         self.values = value_iteration.start(self.tables, self.budget.deadline_ms / 1000)
         self.clock = self.highest = self.tables.clocks - 1
@@ -304,8 +311,8 @@ class State:
         def dominated(i: int) -> bool:
             others = [k for k in better[i] if allowed[k]]
             if guessed[i] and others:
-                learnt = self.power.error(i) < power.LEARNT_ERROR
-                return learnt and any([self.joules(k, self.clock) <= self.joules(i, self.clock) for k in others])
+                least_j = min([self.joules(k, self.clock) for k in others])
+                return self.power.learnt(i) and least_j <= self.joules(i, self.clock)
             return bool(others)
 
         return tuple([may and not dominated(i) for i, may in enumerate(allowed)])

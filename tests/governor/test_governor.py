@@ -226,6 +226,34 @@ def test_without_a_profile_the_power_is_held_from_the_first_minute_and_frames_ru
     assert result.processed > 0.8 * result.frames
 
 
+def test_without_a_profile_idle_power_is_that_of_a_quiet_time_not_of_the_first_reading() -> None:
+    """Frames ran before the first reading, which shows them. Once a limit counts joules, no frame runs for some
+    seconds; a silent sensor ends that."""
+    quiet = GovernorScript(BUDGET, None, UNPROFILED)
+    quiet.run(3, watts=14.0)
+    assert None not in quiet.run(3, watts=14.0), "nothing is limited: no time without frames"
+    quiet.tell(BudgetChanged(CAPPED))
+    chosen = quiet.run(1, watts=6.0)
+    assert chosen[:20] == [None] * 20 and chosen[-1] is not None
+    assert quiet.state.device.idle_w == (6.0,) and not quiet.state.is_quiet(quiet.t_s)
+    silent = GovernorScript(CAPPED, None, UNPROFILED)
+    silent.run(1, watts=14.0)
+    silent.run(2, watts=None)
+    assert not silent.state.is_quiet(silent.t_s)
+
+
+def test_without_a_profile_a_variant_that_draws_little_is_found_under_a_tight_limit() -> None:
+    """What the others draw makes the accelerator's look dear: at the price of a joule it would never be tried."""
+    truth = Truth(scenario(cap=7.5, D=60, T=90), 5)
+    policy = GovernorPolicy(True, profiled=False)
+    result = run(truth, policy, True)
+    assert result.power_violation == 0.0
+    state = policy.governor.state
+    dla = state.tables.names.index("dla")
+    assert state.power.learnt(dla) or state.power.factor(dla) < 0.4
+    assert state.latency.runs[dla] > 0.3 * result.frames
+
+
 def test_energy_over_a_horizon_is_held_without_a_meter() -> None:
     """0.55 Wh for six minutes is 5.5 W: below what the cheapest variant draws on all frames."""
     saving = GovernorScript(Budget(60.0, 0.99, 0.0, energy_wh=0.55, energy_horizon_h=0.1))

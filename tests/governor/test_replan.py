@@ -7,13 +7,24 @@ from dataclasses import replace
 
 import pytest
 
-from edged.governor.messages import Battery, BatteryBudget, Budget, Device, Sensed, Tick
+from edged.governor.messages import (
+    BatchDone,
+    Battery,
+    BatteryBudget,
+    Budget,
+    BudgetChanged,
+    ClockRange,
+    Device,
+    Sensed,
+    Tick,
+)
 from edged.governor.planner.replan import CERTAIN_S
 from edged.governor.state import State
-from tests.support.governor_script import AT_ONE_CLOCK, DEVICE, GovernorScript
+from tests.support.governor_script import AT_ONE_CLOCK, DEVICE, VARIANTS, GovernorScript
 
 OPEN = Budget(60.0, 0.99, 0.0)
 FIXED = replace(DEVICE, fixed_clock=True)
+UNPROFILED = [replace(v, clock_factor=(), active_w=()) for v in VARIANTS]
 NIGHT = replace(OPEN, battery=BatteryBudget(3600.0))
 
 
@@ -87,3 +98,28 @@ def test_a_limit_that_can_be_held_again_is() -> None:
     assert script.state.unenforceable == ("power",), "with another load the device idles above it"
     script.run(2 * CERTAIN_S, idle_w=5.9)
     assert script.state.unenforceable == ()
+
+
+def test_a_clock_whose_idle_power_exceeds_the_limit_is_never_asked_for() -> None:
+    """The short window allows a burst above the limit, and the highest clock idles at 12 W."""
+    idle_w = (4.0, 6.0, 8.0, 12.0)
+    variants = [replace(v, clock_factor=(2.0, 1.5, 1.2, 1.0), active_w=(3.0, 3.5, 4.0, 5.0)) for v in VARIANTS]
+    script = GovernorScript(replace(OPEN, power_window_s=2.0), Device(idle_w, fixed_clock=False), variants)
+    script.tell(ClockRange(3), Tick())
+    assert script.state.plan.clock == 3
+    script.at(1.0, BudgetChanged(replace(OPEN, power_w=10.0, power_window_s=2.0)))
+    asked = {script.state.plan.clock}  # at once, although the clock has just been chosen
+    for _ in range(120):
+        clock = script.state.plan.clock
+        script.at(script.t_s + 0.5, Sensed(idle_w[clock], 45.0, clock), Tick())
+        asked.add(script.state.plan.clock)
+    assert 3 not in asked
+
+
+def test_a_limit_is_not_called_unenforceable_while_frames_run_on_an_unknown_device() -> None:
+    """However little the frames are believed to draw, only a device at rest shows what it draws at rest."""
+    script = GovernorScript(replace(OPEN, power_w=6.0), None, UNPROFILED)
+    for _ in range(300):
+        script.at(script.t_s + 0.2, Sensed(7.0))
+        script.tell(BatchDone("fp16", 1, 100.0, 0.0, 0), Tick())
+    assert not script.state.unenforceable

@@ -30,8 +30,8 @@ ASSUMED_COMMON_VAR: Final = 1.0
 ASSUMED_VAR: Final = 0.3
 ASSUMED_RANGE: Final = (0.02, 30.0)
 """Where the watts of a variant are a guess: most of its error is common to all, and everything is possible."""
-LEARNT_ERROR: Final = 0.5
-"""A guess whose error has become smaller than this share has been learnt."""
+LEARNT_SHARE: Final = 0.3
+"""A guess whose error has become smaller than this share of it has been learnt."""
 NOISE_SHARE: Final = 0.02
 ESTIMATED_NOISE_SHARE: Final = 0.10
 NOISE_VAR: Final = 0.03
@@ -46,6 +46,8 @@ METER_NOISE_FIRST: Final = 0.01
 STALE_AFTER_S: Final = 1.0
 STALE_OVER_S: Final = 4.0
 BIN_S: Final = 0.2
+TIMING_S: Final = BIN_S
+"""The moments at which frames ran and a reading was taken are known to this."""
 BINS: Final = 50
 """So many at most: while no reading comes, the last takes in all that runs."""
 
@@ -56,7 +58,8 @@ class Power:
     `pending_j`: nominal joules by variant run since the last reading, by bin. `lagged`: what the sensor has not
     shown yet; `busy_w`, `base_w`: what it shows. `valid_s`: the last reading that had power. `peak_w`: recent peak
     of the background, for times without readings. `meter_noise`: squared joules a second by which readings and
-    model differ. `metered`: a reading of power was ever seen."""
+    model differ. `metered`: a reading of power was ever seen. `guessed`: 1 for each factor that is a guess.
+    `newest_w`: nominal watts by variant that the sensor's average begins to take in now."""
 
     mean: Array
     cov: Array
@@ -68,6 +71,8 @@ class Power:
     base_w: float
     history: PowerHistory
     lagged: list[tuple[float, float, float, Array]]
+    guessed: Array
+    newest_w: Array
     showing: bool = False
     sensed_s: float = 0.0
     valid_s: float = 0.0
@@ -95,6 +100,10 @@ class Power:
     def error(self, variant: int) -> float:
         """Standard error of the factor."""
         return math.sqrt(max(0.0, float(self.cov[1 + variant, 1 + variant])))
+
+    def learnt(self, variant: int) -> bool:
+        """Whether the watts of a variant without a profile are known by now."""
+        return self.error(variant) < LEARNT_SHARE * max(LEARNT_SHARE, self.factor(variant))
 
     def stale_margin_w(self, now_s: float) -> float:
         """What to add to the background for not having seen the device for a while: up to its recent peak."""
@@ -155,6 +164,7 @@ class Power:
         """What the sensor shows now, after `past`: what was, `lag_s` late and averaged over `mean_s`."""
         shown_s = past[-1][0] - self.lag_s
         lagged = [*self.lagged, *past]
+        self.newest_w = lagged[0][3]
         while lagged and lagged[0][0] - lagged[0][1] < shown_s - 1e-6:
             until_s, lasted_s, base_w, busy_w = lagged.pop(0)
             if until_s > shown_s + 1e-6:
@@ -185,6 +195,12 @@ class Power:
             unshown_j += lasted_s * np.concatenate([[1.0], busy_w])
         return float(unshown_j @ change)
 
+    def _timing_error_w(self) -> float:
+        """How far what is shown may be off while it changes, since moments are known to TIMING_S only. Counts for
+        guessed factors: what they learn from one reading is much."""
+        moving = np.abs(self.newest_w - self.busy_w) * self.guessed
+        return min(1.0, TIMING_S / self.mean_s) * float(moving @ self.mean[1:])
+
     def _corrected(self, power_w: float, elapsed_s: float, estimated: bool) -> tuple[Array, Array]:
         h = np.concatenate([[1.0], self.busy_w])
         cov = self.cov.copy()
@@ -192,6 +208,7 @@ class Power:
         np.fill_diagonal(cov, np.minimum(self.most_var, cov.diagonal() + drift))
         residual = power_w - self.base_w - float(h @ self.mean)
         noise = ((ESTIMATED_NOISE_SHARE if estimated else NOISE_SHARE) * power_w) ** 2 + NOISE_VAR
+        noise += self._timing_error_w() ** 2
         towards = cov @ h
         total = float(h @ towards) + noise
         if residual * residual > STEP * total:
@@ -204,11 +221,14 @@ class Power:
         return mean, cov - np.outer(gain, towards)
 
 
-def start(tables: Tables, clock: int, window_s: int) -> Power:
+def start(tables: Tables, clock: int, window_s: int, quiet: bool = False) -> Power:
+    """`quiet`: the idle power of an assumed device was measured while no frame ran."""
     n, guessed = len(tables.names), np.array(tables.assumed)
     idle_w = float(tables.idle_w[clock])
     background_var, background_max = BACKGROUND_VAR, BACKGROUND_VAR_MAX
-    if tables.device.assumed:
+    if quiet:
+        background_var = (NOISE_SHARE * idle_w) ** 2 + NOISE_VAR
+    elif tables.device.assumed:
         background_var, background_max = max(background_var, (0.3 * idle_w) ** 2), max(background_max, idle_w**2)
     cov = np.zeros((n + 1, n + 1))
     cov[1:, 1:] = np.outer(guessed, guessed) * ASSUMED_COMMON_VAR
@@ -227,6 +247,8 @@ def start(tables: Tables, clock: int, window_s: int) -> Power:
         idle_w,
         power_history.start(float(tables.idle_w[0]), window_s),
         [],
+        guessed,
+        np.zeros(n),
     )
 
 

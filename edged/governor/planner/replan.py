@@ -34,6 +34,7 @@ UNENFORCEABLE: Final = 1.02
 UNENFORCEABLE_C: Final = 2.0
 """The same: degrees by which idling alone exceeds the temperature limit."""
 QUIET_SHARE: Final = 0.05
+"""Share of the time in which frames may run, as the sensor shows it, for its reading to be that of an idle device."""
 CERTAIN_S: Final = 20.0
 """So long that must hold before it is believed, and after it no longer holds."""
 
@@ -41,8 +42,6 @@ CERTAIN_S: Final = 20.0
 def replan(state: State, now_s: float) -> None:
     """Budgets, prices and the clock for the next half second."""
     elapsed_s = now_s - state.planned_s if state.planned else REPLAN_S
-    # what was asked for counts as the clock: until a batch has run at it there is no other report of it
-    clock = state.clock if state.device.fixed_clock else min(state.plan.clock, state.highest)
     state.latency.fade(now_s, REPLAN_S)
     state.planned_s = now_s
     if state.device.assumed:
@@ -52,6 +51,9 @@ def replan(state: State, now_s: float) -> None:
     costs = _costs(state, options)
     base_w = _base_w(state, now_s)
     state.unenforceable = _unenforceable(state, now_s)
+    fixed, highest = state.device.fixed_clock, _highest(state)
+    # what was asked for counts as the clock: until a batch has run at it there is no other report of it
+    clock = state.clock if fixed else min(state.plan.clock, highest)
     allowed = _allowed(state, options, base_w, now_s)
     terms = value_iteration.Terms(
         state.budget.deadline_ms / 1000,
@@ -66,9 +68,8 @@ def replan(state: State, now_s: float) -> None:
         state.tables.accuracy[o.variant] * o.frames / max(1e-9, float(costs[state.idle_clock, i]))
         for i, o in enumerate(options)
     )
-    reach = np.minimum(np.arange(state.tables.clocks), state.highest)  # a clock above is like the highest there is
+    reach = np.minimum(np.arange(state.tables.clocks), highest)  # a clock above is like the highest there is
     within = replace(values, relative_value=values.relative_value[reach], average_reward=values.average_reward[reach])
-    fixed = state.device.fixed_clock
     clocks = Clocks(clock, not fixed and now_s - state.clock_s >= pricing.CLOCK_HOLD_S, fixed)
     state.plan, state.long_run = pricing.plan(
         within,
@@ -85,6 +86,17 @@ def replan(state: State, now_s: float) -> None:
         state.feedback.decay(0.97)
     if state.plan.clock != clock:
         state.clock_s = now_s
+
+
+def _highest(state: State) -> int:
+    """The highest clock that may be chosen: one at which the device draws more at rest than `power_w` is never."""
+    cap_w, highest = state.budget.power_w, state.highest
+    if cap_w is None or "power" in state.unenforceable:
+        return highest
+    other_w = max(0.0, state.power.background_w)
+    while highest > 0 and base_power_w(state.tables, highest, state.junction_c) + other_w >= cap_w:
+        highest -= 1
+    return highest
 
 
 def _costs(state: State, options: tuple[Option, ...]) -> Array:
@@ -111,8 +123,8 @@ def _unenforceable(state: State, now_s: float) -> tuple[str, ...]:
     }
     over = {name for name, watts in limits_w.items() if watts is not None and idle_w > UNENFORCEABLE * watts}
     # without a profile what frames draw and what the device draws anyway are told apart only once frames have stopped
-    active_w = float(state.power.mean[1:] @ state.power.busy_w)
-    proven = state.profiled or active_w < QUIET_SHARE * idle_w
+    busy = float((state.power.busy_w / np.maximum(1e-9, state.tables.active_w[:, clock])).sum())
+    proven = state.profiled or busy < QUIET_SHARE
     over = {name for name in over if proven or name in state.unenforceable} if state.knows_power else set()
     if budget.temperature_c is not None and state.heat.mean is not None:
         resistance = state.device.junction_sink_c_per_w + state.device.sink_air_c_per_w
