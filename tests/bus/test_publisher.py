@@ -252,6 +252,7 @@ def test_who_floods_it_with_subscriptions_is_cut_off_and_others_are_served(
             wait_for(lambda: honest.poll(10))
             assert honest.recv_multipart()[0] == b"state"
             publisher.publish(messages.result("gate"))
+            wait_for(lambda: honest.poll(10))
             assert drain(honest)[-1][0] == b"result/gate"
 
 
