@@ -180,7 +180,8 @@ class ConnectionLimiter:
 
     def _pause(self, full_now: bool) -> None:
         if self._path is not None:
-            self._path.rename(full(self._path))
+            with contextlib.suppress(FileNotFoundError):  # somebody removed it: nobody can come anyway
+                self._path.rename(full(self._path))
         else:
             self._filter(_ATTACH_FILTER, _DROP_ALL)
         self._paused = True
@@ -192,7 +193,8 @@ class ConnectionLimiter:
 
     def _resume(self) -> None:
         if self._path is not None:
-            full(self._path).rename(self._path)
+            with contextlib.suppress(FileNotFoundError):
+                full(self._path).rename(self._path)
         else:
             self._filter(_DETACH_FILTER, bytes(4))
         self._paused = False
