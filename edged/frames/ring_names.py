@@ -69,7 +69,7 @@ def remove_dead_rings(shm: Path = SHM) -> None:
         try:
             found = ring.lstat()
             if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-                log.debug("%s is not a frame ring of this user: it is left alone", ring)
+                log.info("%s is not a frame ring of this user: it is left alone", ring)
                 continue
             descriptor = os.open(ring, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:

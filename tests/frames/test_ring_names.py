@@ -72,13 +72,15 @@ def test_an_instance_is_had_once(locks: Path, shm: Path) -> None:
     RingNames("live", locks, shm).release()
 
 
-def test_what_is_no_ring_of_ours_is_left(locks: Path, shm: Path) -> None:
+def test_what_is_no_ring_of_ours_is_reported_and_left(locks: Path, shm: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     token = "0123456789abcdef0123"
     (shm / f"edged-{token}-cam-1").mkdir()
     (shm / "edged-somebody-cam-1").touch()
     (shm / f"edged-{token}-link-1").symlink_to(locks / "precious")
     (locks / "precious").write_text("mine")
     RingNames("main", locks, shm).release()
+    assert f"{shm / f'edged-{token}-cam-1'} is not a frame ring of this user" in caplog.text
     assert len(list(shm.iterdir())) == 3 and (locks / "precious").read_text() == "mine"
 
 
