@@ -200,28 +200,13 @@ class Job:
             tables = {target: self.quantisable(form, target)[1] for target in self.recipe.targets}
             model, keep = self.quantisable(form)[0], self.keep_float(form)
             return self._step(
-                step,
-                title,
-                steps.int8_files,
-                variant.name,
-                model,
-                tables,
-                keep,
-                halve,
-                inputs.normalisation,
-                inputs.feeds,
-            )
+                step, title, steps.int8_files,
+                variant.name, model, tables, keep, halve, inputs.normalisation, inputs.feeds,
+            )  # fmt: skip
         return self._step(
-            step,
-            title,
-            steps.float_files,
-            variant.name,
-            variant.precision,
-            self.float_model(form),
-            halve,
-            inputs.normalisation,
-            inputs.feeds,
-        )
+            step, title, steps.float_files,
+            variant.name, variant.precision, self.float_model(form), halve, inputs.normalisation, inputs.feeds,
+        )  # fmt: skip
 
     # ---- measured ----------------------------------------------------------------------------------------------------
 

@@ -126,10 +126,8 @@ def plan_of(variant: VariantSpec, place: Place) -> EngineFile | None:
     for file in variant.files:
         built = file.built
         if built is not None and (built.tensorrt, built.capability, built.device) == (
-            place.tensorrt,
-            place.capability,
-            place.device,
-        ):
+            place.tensorrt, place.capability, place.device,
+        ):  # fmt: skip
             return file
     return None
 

@@ -56,15 +56,9 @@ def build_plan(
 
 
 def _build(
-    builder: trt.Builder,
-    said: Any,
-    model: bytes,
-    spec: InputSpec,
-    max_batch: int,
-    cache: Path,
-    advance: Advance,
+    builder: trt.Builder, said: Any, model: bytes, spec: InputSpec, max_batch: int, cache: Path, advance: Advance,
     weakly: bool,
-) -> bytes | None:
+) -> bytes | None:  # fmt: skip
     creation = 0 if weakly else 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(creation)
     config = builder.create_builder_config()

@@ -209,13 +209,12 @@ def _budgets(out: Console, state: State) -> Table:
         (
             BUDGETS.get(budget.name, budget.name),
             "none" if budget.limit is None else f"{budget.limit:g} {budget.unit}".strip(),
-            "unknown"
-            if budget.measured is None
-            else f"{budget.measured:.4g} {budget.unit}".strip() + (", estimated" if budget.estimated else ""),
+            "unknown" if budget.measured is None else f"{budget.measured:.4g} {budget.unit}".strip()
+            + (", estimated" if budget.estimated else ""),
             Text(budget.note),
         )
         for budget in state.budgets
-    ]
+    ]  # fmt: skip
     return fitting_table(out, ("limit", ">set to", ">measured", "of what"), rows, wraps={"of what": 26}, expendable=())
 
 

@@ -147,38 +147,16 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
     dispatcher = Dispatcher(schedule, governor.governor, pool.max_batch, executor.dropped)
     parts = Parts(
-        selector,
-        calls,
-        cameras,
-        schedule,
-        dispatcher,
-        executor,
-        governor,
-        feed,
-        shadow,
-        tracks,
-        gates,
-        reporter,
+        selector, calls, cameras, schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter,
         heartbeats,
-    )
+    )  # fmt: skip
     engine_loop = EngineLoop(parts)
     engine_loop.put_in_force(layers)
     limits = LimitControl(layers, engine_loop.put_in_force)
     return Loop(
-        publisher,
-        pool,
-        sampler,
-        calls,
-        cameras,
-        governor,
-        limits,
-        monitor,
-        feed,
-        reporter,
-        heartbeats,
-        engine_loop,
+        publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, heartbeats, engine_loop,
         known,
-    )
+    )  # fmt: skip
 
 
 def _snapshots(stack: contextlib.ExitStack, config: Config, cameras: Cameras, publisher: Publisher) -> Snapshots | None:

@@ -194,13 +194,8 @@ def test_cheap_commands_run(tmp_path: Path) -> None:
         (tmp_path / "my.toml").write_text('bundle = "demo"\n[[camera]]\nname = "gate"\nsource = "test://7?fps=15"\n')
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments],
-            env=environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+            env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
 
 
