@@ -1,7 +1,7 @@
-"""`edged simulate`: the real governor drives a simulated device through a scenario; its run is reported and plotted.
+"""`edged simulate`: the real governor drives a simulated device through a scenario; what it does is told and drawn.
 
 Without a profile the scenario's own limits hold; each --profile is a run of its own, side by side. Power, temperature
-and latency are those of the simulated device (edged/simulate), so all of it is marked estimated.
+and latency are the plant's (edged/simulate), so all of it is marked estimated.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list(arguments)
     if arguments.scenario is None:
-        raise UsageError("no scenario is given", f"--scenario NAME|FILE; shipped are {', '.join(_shipped())}")
+        raise UsageError("which scenario?", f"--scenario NAME|FILE; shipped are {', '.join(_shipped())}")
     if arguments.plot:
         check_plot(arguments.plot)
     scenario = scenario_file.scenario(*_read(arguments.scenario, arguments.device))
     runs = _runs(arguments)
     if arguments.record and len(runs) > 1:
         raise UsageError("--record takes one run", "give one --profile at a time")
-    summaries, scores = [], []
+    stories, scores = [], []
     for name, limits in runs:
-        summary, score = _drive(scenario, name, limits, arguments)
-        summaries.append(summary)
+        story, score = _drive(scenario, name, limits, arguments)
+        stories.append(story)
         scores.append(score)
-    _report(arguments, scenario, summaries, scores)
+    _tell(arguments, scenario, stories, scores)
     return 0
 
 
@@ -65,17 +65,17 @@ def _drive(
     scenario: Mapping[str, Any], name: str, limits: Mapping[str, float | None], arguments: argparse.Namespace
 ) -> tuple[RunSummary, Score]:
     truth = Truth(scenario_file.with_limits(scenario, limits), arguments.seed)
-    summary = RunSummary(name, estimated=True)
+    story = RunSummary(name, estimated=True)
     with _recording(arguments.record) as recorded, _progress(name, truth) as advance:
 
         def on_call(now_ns: int, request: Request, answer: Answer, governor: Governor) -> None:
-            summary.on_call(now_ns, request, answer, governor)
+            story.on_call(now_ns, request, answer, governor)
             if recorded is not None:
                 recorded(now_ns, request, answer, governor)
 
         policy = _Watched(arguments.free_clock, scenario_file.budget(limits), on_call, advance)
         score = run_arena(truth, policy, not arguments.free_clock)
-    return summary, score
+    return story, score
 
 
 class _Watched(GovernorPolicy):
@@ -103,31 +103,29 @@ def _with(name: str, changes: Mapping[str, float | None]) -> str:
     return ", ".join([name, *(f"{key} = {'none' if v is None else f'{v:g}'}" for key, v in changes.items())])
 
 
-def _report(
-    arguments: argparse.Namespace, scenario: Mapping[str, Any], summaries: Sequence[RunSummary], scores: Sequence[Score]
+def _tell(
+    arguments: argparse.Namespace, scenario: Mapping[str, Any], stories: Sequence[RunSummary], scores: Sequence[Score]
 ) -> None:
     title = printable(f"{arguments.device}, {scenario['name']}: {scenario['about']}".rstrip(": "))
     if arguments.json:
-        runs = [
-            {**compare.plain(summary), **_device_truth(score)} for summary, score in zip(summaries, scores, strict=True)
-        ]
+        runs = [{**compare.plain(s), **_plant(score)} for s, score in zip(stories, scores, strict=True)]
         print(json.dumps({"device": arguments.device, "scenario": scenario["name"], "runs": runs}))
     else:
         out = console()
         out.print(Text(title, style="bold"))
         out.print("simulated: power, temperature and latency are a model's, see edged/simulate/tables.py", style="dim")
-        out.print(compare.table(summaries))
-        for summary, score in zip(summaries, scores, strict=True):
-            if violations := _violations(score):
-                out.print(Text(f"{summary.name}: {violations}", style="yellow"))
+        out.print(compare.table(stories))
+        for story, score in zip(stories, scores, strict=True):
+            if trouble := _trouble(score):
+                out.print(Text(f"{story.name}: {trouble}", style="yellow"))
         if arguments.record:
             out.print(Text(f"log: {arguments.record}"))
     if arguments.plot:
-        compare.plot(arguments.plot, title, summaries, announce=not arguments.json)
+        compare.plot(arguments.plot, title, stories, told=not arguments.json)
 
 
-def _device_truth(score: Score) -> dict[str, Any]:
-    """What only the simulated device knows."""
+def _plant(score: Score) -> dict[str, Any]:
+    """What only the plant knows."""
     return {
         "throttles": score.throttles,
         "brownouts": score.brownouts,
@@ -136,7 +134,7 @@ def _device_truth(score: Score) -> dict[str, Any]:
     }
 
 
-def _violations(score: Score) -> str:
+def _trouble(score: Score) -> str:
     found = []
     if score.throttles:
         found.append(f"the hardware throttled {score.throttles} times")
@@ -182,7 +180,7 @@ def _read(name: str, device: str) -> tuple[Mapping[str, Any], str, str]:
     else:
         data = read_toml(path, "a scenario")
     if not isinstance(data, dict):
-        raise UsageError(f"{path} contains no scenario", "see a shipped one: edged simulate --list")
+        raise UsageError(f"{path} holds no scenario", "see a shipped one: edged simulate --list")
     return data, device, path.stem if name in _shipped() else str(path)
 
 
