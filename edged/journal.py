@@ -83,11 +83,13 @@ class _Waiting(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        record.msg, record.args = record.getMessage(), None  # as things are now: arguments may change later
         try:
+            record.msg, record.args = record.getMessage(), None  # as things are now: arguments may change later
             self._queue.put_nowait(record)
         except queue.Full:
             self._lost += 1
+        except Exception:  # arguments that do not fit the text: who logs must not pay for it
+            self.handleError(record)
 
     def _write(self) -> None:
         while (record := self._queue.get()) is not None:
@@ -95,7 +97,10 @@ class _Waiting(logging.Handler):
                 lost, self._lost = self._lost, 0
                 text = f"{lost} log lines were lost: the journal did not take them in time"
                 self._target.handle(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None))
-            self._target.handle(record)
+            try:
+                self._target.handle(record)
+            except Exception:  # this line is lost, and those after it are written
+                self._lost += 1
 
     def finish(self) -> None:
         """Write what waits, for FINISH_S at most."""
@@ -154,9 +159,9 @@ def fields_of(record: logging.LogRecord) -> dict[str, str]:
         "CODE_FUNC": record.funcName or "",
     }
     if record.exc_info and record.exc_info[0] is not None:
-        told = "".join(traceback.format_exception(*record.exc_info)).rstrip()
-        fields["MESSAGE"] += "\n" + told
-        fields["EXCEPTION_INFO"] = told
+        text = "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        fields["MESSAGE"] += "\n" + text
+        fields["EXCEPTION_INFO"] = text
     for key, value in vars(record).items():
         if _FIELD.fullmatch(key) and key not in fields and value is not None:
             fields[key] = printable(str(value))

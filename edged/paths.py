@@ -98,7 +98,7 @@ def _find(name: str) -> str:
 
 
 def _socket_owner(path: Path) -> int | None:
-    """Whose directory this socket lies in; None if there is no socket with somebody behind it, or anybody can put one
+    """The owner of this socket's directory; None if no process listens at the socket, or if anybody can put one
     there. A daemon that was killed leaves its socket file."""
     try:
         directory, found = os.lstat(path.parent), os.lstat(path)

@@ -1,4 +1,4 @@
-"""A TOML file in, its tables out, and for everything that is none a sentence. Any thread.
+"""A TOML file in, its tables out; a UsageError for everything else. Any thread.
 
 The file may be hostile or just broken: a pipe, a directory, another encoding, a key of a thousand parts. Reading it
 takes a bounded time.

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from edged_calibration.graph.index import WEIGHTED, Graph, attribute, output_axis
@@ -21,7 +22,7 @@ _PER_AXIS_OPSET, _HALF_SCALE_OPSET = 13, 19
 # Fused into the kernel before them; by TensorRT more than by ONNX Runtime, which wants a pair before a SiLU.
 _EPILOGUE = frozenset({"Relu", "Clip", "LeakyRelu"})
 _TENSORRT_EPILOGUE = _EPILOGUE | {"Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu"}
-_MOST_OF_X86 = (2**15 - 1) // 255 // 2  # two products of uint8 by int8 are added in 16 bits
+_MOST_OF_A_PAIR = (2**15 - 1) // 255  # two products of uint8 by int8 are added in 16 bits
 _INT8_LEVELS = {"trt": (TensorProto.INT8,), "arm": (TensorProto.INT8,), "x86": (TensorProto.UINT8,)}
 
 
@@ -149,9 +150,9 @@ class _Checker:
         shape = self.graph.array(stored).shape
         outputs = shape[axis % len(shape)]
         if self._target == "x86" and self.graph.constants[stored].data_type == TensorProto.INT8:
-            largest = int(np.abs(self.graph.array(stored).astype(np.int16)).max(initial=0))
-            if largest > _MOST_OF_X86:
-                text = f"weights up to {largest} saturate on x86 processors without VNNI; at most {_MOST_OF_X86} do not"
+            pair = _largest_pair(self.graph.array(stored), axis)
+            if pair > _MOST_OF_A_PAIR:
+                text = f"two weights of one output sum to {pair}, which saturates on x86 processors without VNNI"
                 yield Problem(node.name, "saturation", text)
         if scales.size != outputs or (outputs > 1 and attribute(values, "axis", 1) % len(shape) != axis):
             text = f"its weights have {scales.size} scales, not one for each of {outputs} outputs on axis {axis}"
@@ -251,3 +252,10 @@ class _Checker:
     def _scale_type(self, node: onnx.NodeProto) -> int:
         tensor = self.graph.constants.get(node.input[1])
         return TensorProto.FLOAT if tensor is None else int(tensor.data_type)
+
+
+def _largest_pair(weights: NDArray[Any], axis: int) -> int:
+    """The largest sum of two weights of one output, along `axis`, that have one sign."""
+    rows = np.moveaxis(weights.astype(np.int64), axis, 0).reshape(weights.shape[axis], -1)
+    signed = np.stack([np.maximum(rows, 0), np.maximum(-rows, 0)])
+    return int(np.partition(signed, -min(2, rows.shape[1]), axis=2)[:, :, -2:].sum(axis=2).max())

@@ -5,7 +5,7 @@
 - `arm`: the same places, int8 activations, which is what its ARM kernels want. Not symmetric: only with the zero point
   at the lowest level, after a ReLU, does clipping do the ReLU's work, and only then is the node fused.
 
-Weights are symmetric int8 per output channel in all three, so that a zero stays a zero; those for x86 have 7 bits,
+Weights are symmetric int8 per output channel in all three, so that a zero stays a zero; those for x86 are smaller,
 since processors without VNNI saturate otherwise.
 
 nvidia-modelopt is no second way to the `trt` file: measured on the demo detector it places pairs alike and is no more
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -30,9 +30,6 @@ from edged_calibration.int8.place import Placement
 from edged_calibration.progress import Advance, silent
 
 Target = Literal["trt", "x86", "arm"]
-
-WEIGHT_LEVELS: Final[Mapping[Target, int]] = {"trt": 127, "x86": 64, "arm": 127}
-"""The largest magnitude of a stored weight."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +60,24 @@ def _half_precise(scales: NDArray[Any]) -> NDArray[np.float32]:
 def quantize_weights(weights: NDArray[Any], axis: int, target: Target) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Symmetric int8 weights and their scales along `axis`, the output channels. Zeros stay zero.
 
-    Those for `x86` have 7 bits. Processors without VNNI add two products of uint8 values and int8 weights in 16 bits,
-    with saturation: 2 * 255 * 64 still fits, so the file gives the same result on all of them. uint8 weights would
-    keep 8 bits and be exact too, but take 2.3 times as long on the demo where there is VNNI.
+    For `x86` no two weights of an output that have one sign exceed 128 together. Processors without VNNI add the
+    products of two uint8 values and two int8 weights in 16 bits, with saturation: 255 * 128 still fits, so the file
+    gives the same result on all of them, whichever weights a kernel pairs. uint8 weights would keep all levels and be
+    exact too, but take 2.3 times as long on the demo where there is VNNI.
     """
-    others = tuple(i for i in range(weights.ndim) if i != axis)
-    largest, levels = np.abs(weights).max(axis=others), WEIGHT_LEVELS[target]
+    rows = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
+    largest = _largest_pair(rows) if target == "x86" else np.abs(rows).max(axis=1)
     # A channel that is all but dead gets no finer grid than that: its bias has to fit the grid as an int32.
-    scale = _half_precise(np.maximum(largest, float(largest.max()) * 1e-4) / levels)
+    scale = _half_precise(np.maximum(largest, float(largest.max()) * 1e-4) / 127)
     shape = [1] * weights.ndim
     shape[axis] = -1
-    return np.clip(np.rint(weights / scale.reshape(shape)), -levels, levels).astype(np.int8), scale
+    return np.clip(np.rint(weights / scale.reshape(shape)), -127, 127).astype(np.int8), scale
+
+
+def _largest_pair(rows: NDArray[Any]) -> NDArray[Any]:
+    """Of each row, the largest sum of the magnitudes of two values that have one sign."""
+    signed = np.stack([np.maximum(rows, 0), np.maximum(-rows, 0)])
+    return np.asarray(np.partition(signed, -min(2, rows.shape[1]), axis=2)[:, :, -2:].sum(axis=2).max(axis=0))
 
 
 # ---- calibration -------------------------------------------------------------------------------------------------

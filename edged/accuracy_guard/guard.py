@@ -168,7 +168,8 @@ class Guard:
         return {name: known.drift for name, known in self._cameras.items()}
 
     def _share(self, known: _Camera, variant: str, scarce: bool) -> float:
-        thin = variant in self._gates and len(known.evidence.get(variant, SequentialTest())) < KNOWN
+        evidence = known.evidence.get(variant)
+        thin = variant in self._gates and (evidence is None or len(evidence) < KNOWN)
         close = thin or known.drift.drifted or known.vetoed or self._everywhere
         return (CLOSE_SHARE if close else SHARE) * (SCARCE_FACTOR if scarce else 1.0)
 

@@ -90,12 +90,12 @@ def _let_io_threads_yield() -> None:
 
 
 class ConnectionLimiter:
-    """At most about `limit` connections on one socket: what was accepted while we were told of it comes on top."""
+    """At most about `limit` connections on one socket; those accepted before an event arrives here come on top."""
 
     def __init__(
         self, watched: Socket, endpoint: str, limit: int, gone: Callable[[int], None] = lambda peer: None
     ) -> None:
-        """`watched` is not bound yet. `gone` is told the descriptor of each connection that ends."""
+        """`watched` is not bound yet. `gone` gets the descriptor of each connection that ends."""
         self._watched, self._endpoint, self._limit, self._gone = watched, endpoint, limit, gone
         self._path = Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
         self._listener = -1
@@ -180,7 +180,8 @@ class ConnectionLimiter:
 
     def _pause(self, full_now: bool) -> None:
         if self._path is not None:
-            self._path.rename(full(self._path))
+            with contextlib.suppress(FileNotFoundError):  # somebody removed it: nobody can come anyway
+                self._path.rename(full(self._path))
         else:
             self._filter(_ATTACH_FILTER, _DROP_ALL)
         self._paused = True
@@ -192,7 +193,8 @@ class ConnectionLimiter:
 
     def _resume(self) -> None:
         if self._path is not None:
-            full(self._path).rename(self._path)
+            with contextlib.suppress(FileNotFoundError):
+                full(self._path).rename(self._path)
         else:
             self._filter(_DETACH_FILTER, bytes(4))
         self._paused = False

@@ -35,7 +35,7 @@ POLL_MS = 500
 STOP_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
 REQUEST_TIMEOUT_S = 7.0
-"""More than the daemon gives its engine loop to answer, so that its own reason is heard when that is stuck."""
+"""More than the engine loop has to answer, so that the daemon's own reason arrives when the loop is stuck."""
 
 Handler = Callable[[Request], Reply]
 

@@ -46,7 +46,7 @@ class Keys:
 
 
 def client_keys(directory: Path) -> Keys:
-    """What the *.key files of a directory hold. UsageError if it is none or cannot be read."""
+    """What the *.key files of a directory hold. UsageError if it cannot be read."""
     names: dict[bytes, str] = {}
     problems: list[str] = []
     try:
@@ -70,7 +70,7 @@ def client_keys(directory: Path) -> Keys:
 
 
 class CurveServer:
-    """Lets only clients in whose public key lies in a directory. One for the whole context: ZAP knows one handler."""
+    """Lets only clients in whose public key is in a directory. One for the whole context: ZAP knows one handler."""
 
     def __init__(self, context: zmq.Context[Socket], secret_key: Path, clients: Path) -> None:
         """UsageError if the daemon's key or the directory cannot be used."""

@@ -38,7 +38,7 @@ class Binding:
         connections: int,
         gone: Callable[[int], None] = lambda peer: None,
     ) -> None:
-        """`connections`: how many at most; `gone` is told the descriptor of each that ends, on a thread of its own."""
+        """`connections`: how many at most; `gone` gets the descriptor of each that ends, on a thread of its own."""
         self._socket, self._endpoint = socket, endpoint
         self._path = ipc_path(endpoint)
         self._lock_fd: int | None = None

@@ -45,7 +45,8 @@ def try_sockets(bus: BusConfig) -> Generator[Finding, None, bool]:
             fix = "stop it, or set another endpoint in [bus]"
             yield Finding("failed", subject, f"{endpoint} is held by {who}", fix)
     try:
-        check_keys(bus)
+        for problem in check_keys(bus):
+            yield Finding("warning", "bus keys", problem, "edged key list shows the keys that are valid")
     except EdgedError as error:
         yield failed("bus keys", error)
     return running

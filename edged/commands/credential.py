@@ -1,7 +1,7 @@
 """`edged credential`: camera passwords for the service, kept by root and handed over by systemd (LoadCredential=).
 
 A password comes from the terminal without echo, or from standard input; never from an argument, which everybody on the
-machine can read. It lies in a file for root alone, and a drop-in of the unit names the file.
+machine can read. It is kept in a file for root alone, and a drop-in of the unit names the file.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def run(arguments: argparse.Namespace) -> int:
     match arguments.verb:
         case "set":
             store.put(arguments.name, _read(arguments.name))
-            told = f"{arguments.name} is kept in {store.directory}"
+            done = f"{arguments.name} is kept in {store.directory}"
         case "remove":
             store.remove(arguments.name)
-            told = f"{arguments.name} is removed"
+            done = f"{arguments.name} is removed"
         case _:
             print("\n".join(store.names()))
             return 0
     _reload_units()
-    print(f"{told}; the service has it after `systemctl restart edged`")
+    print(f"{done}; the service has it after `systemctl restart edged`")
     return 0
 
 

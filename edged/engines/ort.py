@@ -91,8 +91,6 @@ def session_options(threads: int) -> ort.SessionOptions:
     # A spinning pool burns ten times the CPU of the inference itself, and every resident variant has a pool.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.use_env_allocators", "1")
-    # Without VNNI, int8 weights of more than 7 bits saturate silently; with this they become uint8, slower and exact.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = FATAL
     return options
 

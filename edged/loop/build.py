@@ -134,7 +134,9 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     manifest, decode = bundle.manifest, make_decoder(bundle.manifest)
     letterboxer = open_letterboxer(manifest.input, pool)
     shadow = ShadowRunner(manifest, pool, letterboxer, decode, publisher, governor)
-    gates = MotionGates(cameras, publisher, governor, config.motion.gate)
+    on_battery = config.power.battery_last_h is not None
+    gate = "on" if config.motion.gate == "auto" and on_battery else config.motion.gate
+    gates = MotionGates(cameras, publisher, governor, gate)
     sources = Sources(
         manifest, cameras, pool, governor, sampler, monitor, shadow, gates, heartbeats, around.mode, around.recording
     )

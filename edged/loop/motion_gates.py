@@ -41,9 +41,8 @@ class MotionGates:
         self._counts: dict[str, deque[Counts]] = {}
 
     def put_in_force(self, limits: Limits) -> None:
-        """With "auto" the gates are on while a limit on power or energy is set."""
-        scarce = limits.power_w is not None or limits.energy_wh is not None
-        self._on = self._mode == "on" or (self._mode == "auto" and scarce)
+        """With "auto" the gates are on while power or energy is limited."""
+        self._on = self._mode == "on" or (self._mode == "auto" and (limits.power_w or limits.energy_wh) is not None)
         self._send()
 
     def configured(self) -> None:

@@ -34,7 +34,7 @@ from edged.governor.messages import (
 from edged.loop.dispatcher import Dispatcher
 from edged.simulate.arena import Action, Arrival, Moment, NominalProfile, Outcome
 from edged.simulate.device import Reading
-from edged.simulate.tables import ACCURACY, ACCURACY_SLOPE, ENGINES, LEAKAGE_W_PER_C, TYPICAL
+from edged.simulate.tables import ACCURACY, ACCURACY_SLOPE, CLOCK_STALL_S, ENGINES, LEAKAGE_W_PER_C, TYPICAL
 
 WORKLOAD_S: Final = 1.0
 """How often the engine loop counts what the cameras offer."""
@@ -177,7 +177,8 @@ class GovernorPolicy:
         if self._profiled and not self._fixed_clock and moment.may_switch_clock:
             self._clock = self.governor.state.plan.clock  # in force before the batch begins
         asked = self._clock
-        chosen = self._dispatcher.next(now_ns, now_ns, False, asked if self._profiled else None)
+        free_ns = now_ns if asked == moment.clock else now_ns + _ns(CLOCK_STALL_S)
+        chosen = self._dispatcher.next(now_ns, free_ns, False, asked if self._profiled else None)
         self._report_drops(at_s)
         if chosen is None:
             return Action(asked)

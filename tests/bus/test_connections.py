@@ -159,3 +159,19 @@ def test_a_descriptor_that_is_no_connection_of_the_socket_is_left_alone(tmp_path
             pub._binding.cut((ours.fileno(), f"process {os.getpid()} of user {os.getuid()}"), "a mistake")
             theirs.send(b"x")
             assert ours.recv(1) == b"x"
+
+
+@pytest.mark.usefixtures("few")
+def test_a_path_that_somebody_removed_stops_nobody_who_is_connected(tmp_path: Path) -> None:
+    path = tmp_path / "results.ipc"
+    with publishing(endpoint_in(tmp_path)) as pub, subscribed(endpoint_in(tmp_path), b"event") as first:
+        wait_for(lambda: gets_events(pub, first))
+        with contextlib.ExitStack() as stack:
+            for _ in range(LIMIT - 2):
+                stack.enter_context(raw_peer(path))
+            last = stack.enter_context(socket.socket(socket.AF_UNIX))
+            last.connect(str(path))
+            path.unlink(missing_ok=True)
+            full(path).unlink(missing_ok=True)
+            assert gets_events(pub, first)
+        assert gets_events(pub, first)

@@ -172,7 +172,7 @@ def test_frames_of_the_night_are_refused_by_the_gate_with_layers_to_look_at(
         ((), "COMMAND"),
         (("analyse",), "invalid choice"),
         (("analyze", "none.onnx"), "none.onnx cannot be read"),
-        (("all", "none.toml"), "none.toml cannot be read"),
+        (("all", "none.toml"), "none.toml: there is no such file"),
         (("all", "model.onnx"), "is not a recipe"),
         (("quantize", "model.onnx"), "needs pictures"),
         (("diff", "none", "none"), "bundle 'none'"),

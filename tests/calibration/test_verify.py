@@ -72,7 +72,7 @@ def test_weights_that_saturate_without_vnni_are_found(
     for target in targets:
         model = good(network, feeds, target)
         values = Graph(model).array("down.weight_q").copy()
-        values.reshape(32, -1)[5, 1] = -65
+        values.reshape(32, -1)[5, :2] = -100, -29
         constant(model, "down.weight_q", values)
         found = [problem for problem in verify_qdq(model, target) if problem.rule == "saturation"]
         assert [problem.node for problem in found] == (["down"] if target == "x86" else [])

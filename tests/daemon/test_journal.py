@@ -235,3 +235,12 @@ def test_a_line_costs_little() -> None:
 
 def test_fields_can_be_read_by_a_program() -> None:
     assert json.loads(json.dumps(fields(camera="gate", fps=15.0))) == {"EDGED_CAMERA": "gate", "EDGED_FPS": "15.0"}
+
+
+def test_a_line_that_cannot_be_formatted_costs_neither_its_thread_nor_the_next_line() -> None:
+    stream = io.StringIO()
+    waiting = journal._Waiting(logging.StreamHandler(stream))
+    for text, arguments in (("%d", ("no number",)), ("the next line", None)):
+        waiting.handle(logging.LogRecord("edged", logging.INFO, __file__, 0, text, arguments, None))
+    waiting.finish()
+    assert stream.getvalue() == "the next line\n"

@@ -20,7 +20,11 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
+_OLDEST, *_, _NEWEST = VERSIONS  # the oldest and the newest; the others in the slow lane
+_LANES = [name if name in (_OLDEST, _NEWEST) else pytest.param(name, marks=pytest.mark.slow) for name in VERSIONS]
+
+
+@pytest.fixture(scope="module", params=_LANES)
 def version(request: pytest.FixtureRequest) -> str:
     """One whose bindings can be had here."""
     found: str = request.param

@@ -71,3 +71,19 @@ def test_a_camera_that_gives_nothing_is_given_up(installed: None, monkeypatch: p
     monkeypatch.setattr(gstreamer, "_OPEN_S", 1)
     with pytest.raises(EdgedError):
         gstreamer.GstSource("videotestsrc ! valve drop=true", {})
+
+
+@pytest.mark.parametrize(
+    ("colorimetry", "format_"),
+    [("bt709", PixelFormat.NV12_709), ("bt601", PixelFormat.NV12), ("1:4:0:0", PixelFormat.NV12_FULL)],
+)
+def test_colours_and_the_shape_of_pixels_are_those_of_the_caps(
+    installed: None, colorimetry: str, format_: PixelFormat
+) -> None:
+    caps = "video/x-raw,format=NV12,width=320,height=240,framerate=30/1,pixel-aspect-ratio=(fraction)4/3"
+    source = gstreamer.GstSource(
+        f"videotestsrc num-buffers=5 ! {caps},colorimetry=(string){colorimetry} ! identity", {}
+    )
+    assert source.info.format is format_
+    assert abs(source.info.pixel_aspect - 4 / 3) < 1e-6
+    source.close()

@@ -37,10 +37,10 @@ class Machine:
             if self.pid and self.run("systemctl is-system-running", check=False).strip() == "running":
                 return self
             time.sleep(0.05)
-        said = self._log.read_text()
+        output = self._log.read_text()
         failed = self.run("systemctl --failed --no-pager", check=False) if self.pid else ""
         self.__exit__(None, None, None)
-        raise AssertionError(f"systemd did not come up:\n{said}\n{failed}")
+        raise AssertionError(f"systemd did not come up:\n{output}\n{failed}")
 
     def _inner(self) -> int:
         """The host's number of the machine's PID 1."""
@@ -52,7 +52,7 @@ class Machine:
     ) -> None:
         if self.pid and self._outer.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGRTMIN + 4)  # systemd's order to power off
+                os.kill(self.pid, signal.SIGRTMIN + 4)  # systemd powers off
         try:
             self._outer.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -99,8 +99,8 @@ class Machine:
         subprocess.run(command, input=text, text=True, check=True, timeout=10)
 
     def show(self, *properties: str, unit: str = "edged") -> dict[str, str]:
-        told = self.run(f"systemctl show {unit} " + " ".join(f"-p {name}" for name in properties))
-        return dict(line.split("=", 1) for line in told.splitlines())
+        shown = self.run(f"systemctl show {unit} " + " ".join(f"-p {name}" for name in properties))
+        return dict(line.split("=", 1) for line in shown.splitlines())
 
     def until(self, timeout_s: float = 30.0, unit: str = "edged", **wanted: str) -> dict[str, str]:
         """Wait until the unit shows these properties."""
