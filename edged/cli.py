@@ -231,6 +231,9 @@ def _add_client_commands(add: _Add) -> None:
 
 
 def _add_gateway_commands(add: _Add) -> None:
+    top = add("top", "show the daemon on one screen, drawn again each second", "edged top")
+    _add_endpoint(top)
+
     gateway = add(
         "gateway", "offer the daemon's metrics to Prometheus, until SIGTERM or Ctrl-C", "edged gateway -c my.toml"
     )
