@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     _add_daemon_commands(add)
     _add_secret_commands(add)
     _add_client_commands(add)
+    _add_gateway_commands(add)
     _add_desk_commands(add)
     return parser
 
@@ -231,6 +232,21 @@ def _add_client_commands(add: _Add) -> None:
         if name != "snapshot":
             verb.add_argument("--json", action="store_true", help="the daemon's reply as one JSON object")
         _add_endpoint(verb)
+
+
+def _add_gateway_commands(add: _Add) -> None:
+    top = add("top", "show the daemon on one screen, drawn again each second", "edged top")
+    _add_endpoint(top)
+
+    gateway = add(
+        "gateway", "offer the daemon's metrics to Prometheus, until SIGTERM or Ctrl-C", "edged gateway -c my.toml"
+    )
+    _add_config(gateway)
+    _add_endpoint(gateway)
+
+    metrics = add("metrics", "print the metrics in Prometheus' text format", "edged metrics --once")
+    metrics.add_argument("--once", action="store_true", help="print once and stop (default: again each second)")
+    _add_endpoint(metrics)
 
 
 def _add_desk_commands(add: _Add) -> None:
