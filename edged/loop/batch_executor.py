@@ -23,7 +23,7 @@ from edged.loop.governor_client import GovernorClient
 from edged.loop.result_publisher import BatchMeta, Decoded, ResultPublisher
 from edged.loop.status_reporter import StatusReporter
 from edged.vision.letterbox import GpuLetterboxer, Letterboxer
-from edged.vision.results import Seen
+from edged.vision.results import Predictions
 
 
 class Batch(NamedTuple):
@@ -42,7 +42,7 @@ class CompletedBatch(NamedTuple):
     lane: int
     variant: str
     frames: Sequence[Frame]
-    objects: Sequence[Seen]
+    objects: Sequence[Predictions]
     start_ns: int
 
 

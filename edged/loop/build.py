@@ -29,7 +29,7 @@ from edged.loop.batch_executor import BatchExecutor
 from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, what_is_known
 from edged.loop.dispatcher import Dispatcher
 from edged.loop.engine_loop import STAGE, EngineLoop, Parts
-from edged.loop.governor_client import GovernorClient, battery_budget
+from edged.loop.governor_client import GovernorClient, Hooks, battery_budget
 from edged.loop.gpu_clock import CLOCK_DWELL_S, GpuClock
 from edged.loop.limit_layers import LimitControl, LimitLayers
 from edged.loop.limit_monitor import LimitMonitor
@@ -123,10 +123,10 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     stack.callback(calls.close)
     beats = Heartbeats({STAGE: STUCK_AFTER_S})
     layers = LimitLayers(config.limits, around.profile)
-    ran = provider.ran if isinstance(provider, FollowsBatches) else None
+    hooks = Hooks(around.on_call, provider.ran if isinstance(provider, FollowsBatches) else None)
     gpu_clock = _gpu_clock(stack, config, known, around, now_ns)
     governor = GovernorClient(
-        pool, known, layers.in_force, publisher, now_ns, around.on_call, ran, gpu_clock, battery_budget(config.power)
+        pool, known, layers.in_force, publisher, now_ns, hooks, gpu_clock, battery_budget(config.power)
     )
     monitor = LimitMonitor({v.name: v.accuracy for v in pool.variants}, publisher, around.energy_used)
     feed = SensorFeed(sampler, governor, monitor, now_ns, around.on_sample)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from edged.bus import schema
@@ -47,6 +48,14 @@ OnBatch = Callable[[str, int, int], None]
 """(variant, begin, end): a batch was on the engine between these two times."""
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """Called with every call of the governor and its answer, and with every batch."""
+
+    on_call: OnCall | None = None
+    on_batch: OnBatch | None = None
+
+
 class GovernorClient:
     """Holds the governor and the last decisions."""
 
@@ -57,19 +66,18 @@ class GovernorClient:
         limits: Limits,
         publisher: Publisher,
         now_ns: int,
-        on_call: OnCall | None = None,
-        on_batch: OnBatch | None = None,
+        hooks: Hooks = Hooks(),
         gpu_clock: GpuClock | None = None,
         battery: BatteryBudget | None = None,
     ) -> None:
-        """`on_call` gets every call to the governor, `on_batch` every batch; `gpu_clock` has the clocks of `known`;
-        without it the device's clock is fixed. `battery`: how long one must last, None without such a limit."""
+        """`gpu_clock` has the clocks of `known`; without it the device's clock is fixed. `battery`: how long one must
+        last, None without such a limit."""
         self._pool = pool
         self._publisher = publisher
-        self._on_batch = on_batch
+        self._on_batch = hooks.on_batch
         self.gpu_clock = gpu_clock or GpuClock(known.clocks_mhz)
         self._battery = battery
-        self.governor = Governor(known.variants, budget_of(limits, battery), now_ns, known.device, on_call)
+        self.governor = Governor(known.variants, budget_of(limits, battery), now_ns, known.device, hooks.on_call)
         self._relaxed = RelaxedLimits()
         self._failures: dict[str, int] = {}
         self._drops: Counter[DropCause] = Counter()

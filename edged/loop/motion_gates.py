@@ -19,7 +19,7 @@ from edged.config import Limits
 from edged.frames.cameras import Cameras
 from edged.frames.frame import Frame
 from edged.loop.governor_client import GovernorClient
-from edged.vision.results import Detections, Seen
+from edged.vision.results import Detections, Predictions
 
 SURE: Final = 0.5
 """the score from which on an object counts as one that the gate should not have missed"""
@@ -52,7 +52,7 @@ class MotionGates:
         self._counts = {name: counts for name, counts in self._counts.items() if name in names}
         self._send()
 
-    def results(self, frames: Sequence[Frame], predictions: Sequence[Seen]) -> None:
+    def results(self, frames: Sequence[Frame], predictions: Sequence[Predictions]) -> None:
         """Results of these frames are out."""
         if self._on:
             for frame, objects in zip(frames, predictions, strict=True):

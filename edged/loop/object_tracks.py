@@ -14,7 +14,7 @@ from edged.bus.publisher import Publisher
 from edged.clock import NS_PER_S
 from edged.config import CameraConfig
 from edged.frames.frame import Frame
-from edged.loop.seen_messages import seen_fields
+from edged.loop.result_fields import result_fields
 from edged.loop.snapshots import Snapshots
 from edged.tracking.camera_tracks import CameraTracks, Observed, TrackEvent
 from edged.vision.results import Detections
@@ -55,7 +55,7 @@ class ObjectTracks:
             detections.scores,
             detections.class_ids,
         )
-        fields = seen_fields(detections.pick([o.row for o in observed]), self._labels)
+        fields = result_fields(detections.pick([o.row for o in observed]), self._labels)
         if self._snapshots is not None:
             for one in observed:
                 if one.track is not None:

@@ -34,7 +34,7 @@ from edged.vision.agreement import make_compare
 from edged.vision.decoder import Decode
 from edged.vision.letterbox import Geometries
 from edged.vision.luma import measure
-from edged.vision.results import Seen
+from edged.vision.results import Predictions
 
 MEASURE_EVERY_NS: Final = NS_PER_S
 SLACK_MS: Final = 2.0
@@ -90,7 +90,7 @@ class ShadowRunner:
         lane: int,
         variant: str,
         frames: Sequence[Frame],
-        objects: Sequence[Seen],
+        objects: Sequence[Predictions],
         start_ns: int,
         deadline_ms: float,
         quiet: Callable[[], bool],
@@ -147,7 +147,7 @@ class ShadowRunner:
 
     # ---- the run -------------------------------------------------------------------------------------------------
 
-    def _shadow(self, lane: int, index: int, frame: Frame, ran: str, objects: Seen, deadline_ms: float) -> None:
+    def _shadow(self, lane: int, index: int, frame: Frame, ran: str, objects: Predictions, deadline_ms: float) -> None:
         """Run frame `index` of the lane on what it is to be compared with, if there is time, and learn from it."""
         names = self._guard.plan(frame.camera, ran, self._usable())
         if not names:
@@ -165,7 +165,7 @@ class ShadowRunner:
                 break
             found[name] = others
 
-    def _run(self, lane: int, index: int, name: str, frame: Frame, found: dict[str, Seen]) -> Seen | None:
+    def _run(self, lane: int, index: int, name: str, frame: Frame, found: dict[str, Predictions]) -> Predictions | None:
         """One run of frame `index` of the lane, compared and reported; None if it failed."""
         begin_ns = clock.mono_ns()
         try:
