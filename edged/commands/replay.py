@@ -198,7 +198,7 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
 
 @contextlib.contextmanager
 def _progress(what: str, files: list[Path]) -> Iterator[Callable[[float], None]]:
-    """A bar on stderr, for a person; called with the position in a file, and at its end with its negative size."""
+    """A bar on a terminal (stderr); called with the position in a file, and at its end with its negative size."""
     if not sys.stderr.isatty():
         yield lambda place: None
         return

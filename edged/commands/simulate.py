@@ -158,7 +158,7 @@ def _recording(path: str | None) -> Iterator[OnCall | None]:
 
 @contextlib.contextmanager
 def _progress(name: str, truth: Truth) -> Iterator[Callable[[float], None]]:
-    """A bar on stderr, where a person looks."""
+    """A bar on stderr, if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda at_s: None
         return

@@ -26,7 +26,7 @@ from edged.frames.schedule import Scheduler
 from edged.governor.governor import OnCall
 from edged.health import Heartbeats
 from edged.loop.batch_executor import BatchExecutor
-from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, what_is_known
+from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, read_device_info
 from edged.loop.dispatcher import Dispatcher
 from edged.loop.engine_loop import STAGE, EngineLoop, Parts
 from edged.loop.governor_client import GovernorClient, Hooks, battery_budget
@@ -188,7 +188,7 @@ def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:
 def _device_info(pool: Pool, bundle: Bundle, config: Config, provider: Provider, around: Surroundings) -> DeviceInfo:
     """What the governor starts with; a device profile that does not fit is reported and ignored."""
     mode = mode_in_force(None if around.profile is None else around.profile.mode, around.machine.tools)
-    known = what_is_known(pool, bundle, mode, config.engine.threads)
+    known = read_device_info(pool, bundle, mode, config.engine.threads)
     if known.refused is not None:
         text = f"the device profile is not used: {known.refused.message}"
         log.warning("%s; %s", text, known.refused.hint)

@@ -62,7 +62,7 @@ class GovernorClient:
     def __init__(
         self,
         pool: Pool,
-        known: DeviceInfo,
+        device_info: DeviceInfo,
         limits: Limits,
         publisher: Publisher,
         now_ns: int,
@@ -70,14 +70,16 @@ class GovernorClient:
         gpu_clock: GpuClock | None = None,
         battery: BatteryBudget | None = None,
     ) -> None:
-        """`gpu_clock` has the clocks of `known`; without it the device's clock is fixed. `battery`: how long one must
-        last, None without such a limit."""
+        """`gpu_clock` has the clocks of `device_info`; without it the device's clock is fixed. `battery`: how long one
+        must last, None without such a limit."""
         self._pool = pool
         self._publisher = publisher
         self._on_batch = hooks.on_batch
-        self.gpu_clock = gpu_clock or GpuClock(known.clocks_mhz)
+        self.gpu_clock = gpu_clock or GpuClock(device_info.clocks_mhz)
         self._battery = battery
-        self.governor = Governor(known.variants, budget_of(limits, battery), now_ns, known.device, hooks.on_call)
+        self.governor = Governor(
+            device_info.variants, budget_of(limits, battery), now_ns, device_info.device, hooks.on_call
+        )
         self._relaxed = RelaxedLimits()
         self._failures: dict[str, int] = {}
         self._drops: Counter[DropCause] = Counter()

@@ -57,7 +57,7 @@ class Moment(Struct, frozen=True):
 
 
 def moment() -> Moment:
-    """The time now. A boot without a name is nobody's: nothing is taken to be of the same boot then."""
+    """The time now. Without a boot id, no other time counts as one of the same boot."""
     try:
         boot_id = BOOT_ID.read_text().strip()
     except OSError:
