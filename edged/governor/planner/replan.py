@@ -23,7 +23,7 @@ from edged.governor.state import State
 
 REPLAN_S: Final = 0.5
 SEEN_S: Final = 1.5
-"""What was saved is spent ahead only while the device was seen so lately."""
+"""What was saved is spent ahead only while the last observation is so recent."""
 HEAT_SMOOTHING: Final = 0.06
 WINDOW_SMOOTHING: Final = 0.25
 ROUND_SMOOTHING: Final = 0.3
@@ -41,7 +41,7 @@ CERTAIN_S: Final = 20.0
 def replan(state: State, now_s: float) -> None:
     """Budgets, prices and the clock for the next half second."""
     elapsed_s = now_s - state.planned_s if state.planned else REPLAN_S
-    # what was asked for counts as the clock: until a batch has run at it there is no other report of it
+    # the requested clock counts as the clock: until a batch has run at it there is no other report of it
     clock = state.clock if state.device.fixed_clock else min(state.plan.clock, state.highest)
     state.latency.fade(now_s, REPLAN_S)
     state.planned_s = now_s
