@@ -60,8 +60,8 @@ log = logging.getLogger("edged")
 @dataclass(frozen=True)
 class Surroundings:
     """What a loop is built into. `instance` names its rings in shared memory; `profile` is the power profile to start
-    with, `energy_used` the energy horizon of an earlier run; `on_call` and `on_sample` hear every call of the governor
-    and every sample; `mode` and `recording` are asked for the state. `provider`, `runtime` and `device_info` stand in
+    with, `energy_used` the energy horizon of an earlier run; `on_call` and `on_sample` get every call of the governor
+    and every sample; `mode` and `recording` are read for the state. `provider`, `runtime` and `device_info` stand in
     for what the configuration and the bundle name."""
 
     publisher: Publisher
@@ -121,7 +121,7 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
 
     calls = LoopCalls(selector)
     stack.callback(calls.close)
-    heartbeats = Heartbeats({STAGE: STUCK_AFTER_S})
+    beats = Heartbeats({STAGE: STUCK_AFTER_S})
     layers = LimitLayers(config.limits, around.profile)
     ran = provider.ran if isinstance(provider, FollowsBatches) else None
     gpu_clock = _gpu_clock(stack, config, known, around, now_ns)
@@ -138,7 +138,7 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     gate = "on" if config.motion.gate == "auto" and on_battery else config.motion.gate
     gates = MotionGates(cameras, publisher, governor, gate)
     sources = Sources(
-        manifest, cameras, pool, governor, sampler, monitor, shadow, gates, heartbeats, around.mode, around.recording
+        manifest, cameras, pool, governor, sampler, monitor, shadow, gates, beats, around.mode, around.recording
     )
     reporter = StatusReporter(sources, publisher)
     tracks = ObjectTracks(publisher, manifest.labels, _snapshots(stack, config, cameras, publisher))
@@ -147,16 +147,14 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
     dispatcher = Dispatcher(schedule, governor.governor, pool.max_batch, executor.dropped)
     parts = Parts(
-        selector, calls, cameras, schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter,
-        heartbeats,
-    )  # fmt: skip
+        selector, calls, cameras, schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter, beats
+    )
     engine_loop = EngineLoop(parts)
     engine_loop.put_in_force(layers)
     limits = LimitControl(layers, engine_loop.put_in_force)
     return Loop(
-        publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, heartbeats, engine_loop,
-        known,
-    )  # fmt: skip
+        publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, beats, engine_loop, known
+    )
 
 
 def _snapshots(stack: contextlib.ExitStack, config: Config, cameras: Cameras, publisher: Publisher) -> Snapshots | None:

@@ -63,7 +63,7 @@ class Dispatcher:
         return None
 
     def forget(self, camera: str) -> None:
-        """The camera is gone."""
+        """The camera was removed."""
         self._served_ns.pop(camera, None)
 
     def _take(self, frames: Sequence[Frame], count: int, variant: str, now_ns: int) -> tuple[Sequence[Frame], str]:

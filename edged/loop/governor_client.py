@@ -158,7 +158,7 @@ class GovernorClient:
             raise EdgedError(f"the last variant failed {failures} times in a row: {error.why}", "restart edged")
 
     def succeeded(self, variant: str) -> None:
-        """A batch came back whole."""
+        """All frames of a batch have results."""
         if self._failures:
             self._failures.pop(variant, None)
 
@@ -170,7 +170,7 @@ class GovernorClient:
 
     def energy_mj(self, variant: str, batch: int) -> float | None:
         """Estimated for one frame of such a batch, above idle; None while nothing is known. As of the last tick: it is
-        asked for with every batch and changes slowly."""
+        read with every batch and changes slowly."""
         if (variant, batch) not in self._energy_mj:
             joules = self.governor.energy_j(variant, batch)
             self._energy_mj[variant, batch] = None if joules is None else round(1000 * joules, 3)

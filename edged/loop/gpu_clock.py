@@ -58,7 +58,7 @@ class GpuClock:
 
     @property
     def report(self) -> schema.ClockControl | None:
-        """For a status; None where nobody asked for control."""
+        """For a status; None where control is not configured."""
         if self._actuator is None:
             return None
         mhz = None if self.clock is None else self.clocks_mhz[self.clock]

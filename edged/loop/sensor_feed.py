@@ -30,7 +30,7 @@ class SensorFeed:
         now_ns: int,
         record: Callable[[Mapping[str, Any], int], None] | None = None,
     ) -> None:
-        """`record` gets each sample whole."""
+        """`record` gets each complete sample."""
         self._sampler = sampler
         self._governor = governor
         self._limit_monitor = limit_monitor
