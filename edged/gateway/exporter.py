@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Final
@@ -113,6 +114,7 @@ def _listening(config: MetricsConfig, metrics: Metrics) -> Iterator[None]:
     handler = server.RequestHandlerClass
     assert isinstance(handler, type) and issubclass(handler, BaseHTTPRequestHandler)
     handler.timeout = READER_S  # its default is to wait forever for a request
+    server.handle_error = _reader_failed
     log.info("metrics at http://%s:%d/metrics", host, port)
     try:
         yield
@@ -120,6 +122,12 @@ def _listening(config: MetricsConfig, metrics: Metrics) -> Iterator[None]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _reader_failed(request: object, address: object) -> None:
+    """In place of socketserver's traceback on stderr for each reader that leaves early or is too slow."""
+    if not isinstance(sys.exc_info()[1], OSError):
+        log.error("serving the metrics to %s failed", address, exc_info=True)
 
 
 def _after(seconds: float) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -91,6 +92,20 @@ def test_readers_that_send_nothing_do_not_keep_others_out(tmp_path: Path) -> Non
             for _ in range(50):
                 stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
             assert "edged_up" in page(port)
+
+
+def test_readers_that_break_off_leave_no_traceback(tmp_path: Path) -> None:
+    port = free_port()
+    with gateway(tmp_path, f'listen = "127.0.0.1:{port}"') as process:
+        wait_for(lambda: page(port), 20)
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as reader:
+                reader.sendall(b"GET /metrics")
+                reader.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, not closed
+        assert "edged_up" in page(port)
+        process.terminate()
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
 
 
 def test_the_file_for_node_exporter(tmp_path: Path) -> None:
