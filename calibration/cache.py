@@ -49,8 +49,10 @@ def disk_faults_told(where: Path) -> Iterator[None]:
                 "make room and run the same command again: it continues after the last finished step",
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-            raise EdgedError(f"{error.filename or where} cannot be written: {error.strerror}",
-                             "choose another place with --out or --work") from error  # fmt: skip
+            raise EdgedError(
+                f"{error.filename or where} cannot be written: {error.strerror}",
+                "choose another place with --out or --work",
+            ) from error
         raise
 
 

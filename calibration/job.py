@@ -17,7 +17,7 @@ import onnx
 from edged.errors import EdgedError
 from edged_calibration import steps
 from edged_calibration.analyze import Analysis
-from edged_calibration.bundle.files import File
+from edged_calibration.bundle.files import File, FileInputs
 from edged_calibration.cache import StepCache
 from edged_calibration.digest import digest_of
 from edged_calibration.evaluate.gate import POINTS, Verdict, alike, judge
@@ -192,21 +192,16 @@ class Job:
         return self._once(("made", variant.name), lambda: self._make(variant))
 
     def _make(self, variant: VariantOptions) -> Path:
-        form, inputs, halve = form_of(variant), self.inputs, self.recipe.halve
+        form = form_of(variant)
         if variant.sparse:
             _ = self.sparse_points
-        step, title = f"files-{variant.name}", f"write {variant.name}"
+        step, title, name = f"files-{variant.name}", f"write {variant.name}", variant.name
+        inputs = FileInputs(self.recipe.halve, self.inputs.normalisation, self.inputs.feeds)
         if variant.precision == "int8":
             tables = {target: self.quantisable(form, target)[1] for target in self.recipe.targets}
             model, keep = self.quantisable(form)[0], self.keep_float(form)
-            return self._step(
-                step, title, steps.int8_files,
-                variant.name, model, tables, keep, halve, inputs.normalisation, inputs.feeds,
-            )  # fmt: skip
-        return self._step(
-            step, title, steps.float_files,
-            variant.name, variant.precision, self.float_model(form), halve, inputs.normalisation, inputs.feeds,
-        )  # fmt: skip
+            return self._step(step, title, steps.int8_files, name, model, tables, keep, inputs)
+        return self._step(step, title, steps.float_files, name, variant.precision, self.float_model(form), inputs)
 
     # ---- measured ----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import onnx
 from msgspec import Struct
 
 from edged_calibration.analyze import analyze
-from edged_calibration.bundle.files import File, float_file, half_file, quantised_files
+from edged_calibration.bundle.files import File, FileInputs, float_file, half_file, quantised_files
 from edged_calibration.cache import write_json
 from edged_calibration.evaluate.layer_error import Part, measure_errors
 from edged_calibration.evaluate.metrics import Scorer
@@ -22,11 +22,10 @@ from edged_calibration.evaluate.sensitivity import Sensitivity, keep_to_pass, se
 from edged_calibration.graph.index import matching
 from edged_calibration.int8.calibrate import METHODS, Method, Range, ranges
 from edged_calibration.int8.write import Target, calibrate, quantize
-from edged_calibration.options import HalveOptions, SparsifyOptions
+from edged_calibration.options import SparsifyOptions
 from edged_calibration.progress import Advance
 from edged_calibration.recipe.frame_check import check_frames
 from edged_calibration.recipe.frames import Feeds, Frames
-from edged_calibration.recipe.input_normalisation import Normalisation
 from edged_calibration.sparsity.apply import found_sparsity, sparsify
 
 Ranges = Mapping[str, Range]
@@ -123,12 +122,10 @@ def int8_files(
     model: onnx.ModelProto,
     tables: Mapping[Target, Ranges],
     keep_float: Sequence[str],
-    halve: HalveOptions,
-    normalisation: Normalisation,
-    feeds: Feeds,
+    inputs: FileInputs,
 ) -> None:
     """NAME.TARGET.onnx"""
-    _save(into, quantised_files(name, model, tables, keep_float, halve, normalisation, feeds))
+    _save(into, quantised_files(name, model, tables, keep_float, inputs))
 
 
 def float_files(
@@ -137,15 +134,13 @@ def float_files(
     name: str,
     precision: Literal["fp32", "fp16"],
     model: onnx.ModelProto,
-    halve: HalveOptions,
-    normalisation: Normalisation,
-    feeds: Feeds,
+    inputs: FileInputs,
 ) -> None:
     """NAME.onnx, and halve.json of FP16"""
     if precision == "fp32":
-        _save(into, [float_file(name, model, normalisation)])
+        _save(into, [float_file(name, model, inputs.normalisation)])
         return
-    file, report = half_file(name, model, halve, normalisation, feeds)
+    file, report = half_file(name, model, inputs)
     write_json(into / "halve.json", report)
     _save(into, [file])
 

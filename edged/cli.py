@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     _add_daemon_commands(add)
     _add_secret_commands(add)
     _add_client_commands(add)
+    _add_gateway_commands(add)
     _add_desk_commands(add)
     return parser
 
@@ -177,8 +178,12 @@ def _add_secret_commands(add: _Add) -> None:
 
 def _add_client_commands(add: _Add) -> None:
     watch = add("watch", "print messages as they arrive", "edged watch result/gate decision --count 10")
-    watch.add_argument("topics", nargs="*", metavar="TOPIC", help="result, result/CAMERA, status, decision, event, "
-                       "telemetry, state (default: all)")  # fmt: skip
+    watch.add_argument(
+        "topics",
+        nargs="*",
+        metavar="TOPIC",
+        help="result, result/CAMERA, status, decision, event, telemetry, state (default: all)",
+    )
     watch.add_argument("--json", action="store_true", help="one JSON object per line")
     watch.add_argument("--count", type=_positive, metavar="N", help="stop after N messages")
     _add_endpoint(watch)
@@ -229,11 +234,33 @@ def _add_client_commands(add: _Add) -> None:
         _add_endpoint(verb)
 
 
+def _add_gateway_commands(add: _Add) -> None:
+    top = add("top", "show the daemon on one screen, drawn again each second", "edged top")
+    _add_endpoint(top)
+
+    gateway = add(
+        "gateway", "offer the daemon's metrics to Prometheus, until SIGTERM or Ctrl-C", "edged gateway -c my.toml"
+    )
+    _add_config(gateway)
+    _add_endpoint(gateway)
+
+    metrics = add("metrics", "print the metrics in Prometheus' text format", "edged metrics --once")
+    metrics.add_argument("--once", action="store_true", help="print once and stop (default: again each second)")
+    _add_endpoint(metrics)
+
+
 def _add_desk_commands(add: _Add) -> None:
-    simulate = add("simulate", "try a power profile on a simulated device",
-                   "edged simulate --scenario hot-noon --profile balanced --plot noon.png")  # fmt: skip
-    simulate.add_argument("--device", choices=("orin-nano", "orin-nx", "agx-orin"), default="orin-nano",
-                          help="device to simulate (default orin-nano)")  # fmt: skip
+    simulate = add(
+        "simulate",
+        "try a power profile on a simulated device",
+        "edged simulate --scenario hot-noon --profile balanced --plot noon.png",
+    )
+    simulate.add_argument(
+        "--device",
+        choices=("orin-nano", "orin-nx", "agx-orin"),
+        default="orin-nano",
+        help="device to simulate (default orin-nano)",
+    )
     simulate.add_argument("--scenario", metavar="NAME|FILE", help="a shipped scenario, or a file")
     simulate.add_argument("--list", action="store_true", help="list the shipped scenarios, and stop")
     simulate.add_argument("--seed", type=_positive, default=1, metavar="N", help="random seed (default 1)")
@@ -241,15 +268,22 @@ def _add_desk_commands(add: _Add) -> None:
     _add_what_if(simulate, several=True)
     simulate.add_argument("--record", metavar="FILE", help="write a log that `edged replay` reads")
 
-    replay = add("replay", "repeat every decision of a log and compare",
-                 "edged replay /var/lib/edged/record --set power_w=8 --plot whatif.png")  # fmt: skip
+    replay = add(
+        "replay",
+        "repeat every decision of a log and compare",
+        "edged replay /var/lib/edged/record --set power_w=8 --plot whatif.png",
+    )
     replay.add_argument("log", metavar="LOG", help="a file, or a directory of them as `[record] path` names it")
     _add_what_if(replay, several=False)
 
 
 def _add_what_if(parser: argparse.ArgumentParser, several: bool) -> None:
-    parser.add_argument("--profile", metavar="NAME", action="append",
-                        help="under this power profile" + ("; several: side by side" if several else ""))  # fmt: skip
+    parser.add_argument(
+        "--profile",
+        metavar="NAME",
+        action="append",
+        help="under this power profile" + ("; several: side by side" if several else ""),
+    )
     parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", help="with these limits changed; none removes one")
     parser.add_argument("--plot", metavar="FILE", help="plot to a .png or .html file (needs matplotlib)")
     parser.add_argument("--json", action="store_true", help="one JSON object")

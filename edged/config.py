@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edged.errors import UsageError, encodable
+from edged.metrics_config import MetricsConfig, check_metrics
 from edged.picture_view import Aspect, Crop, Rotation, check_view
 from edged.regions import CameraMotion, Line, ObjectFilter, Polygon, Zone, check_regions
 from edged.toml_file import read_toml
@@ -167,6 +168,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     record: RecordConfig = RecordConfig()
     motion: MotionConfig = MotionConfig()
     snapshots: SnapshotConfig = SnapshotConfig()
+    metrics: MetricsConfig = MetricsConfig()
     profile: Name | None = None
     """the power profile to start with: `profiles/NAME.toml` beside this file, or a shipped one"""
 
@@ -197,6 +199,7 @@ def load(path: Path) -> Config:
     config = msgspec.structs.replace(convert(merged, Config, str(path), locate), camera=cameras)
     _check_cameras(config, locate, path)
     _check_bus(config.bus, locate)
+    check_metrics(config.metrics, locate("metrics"))
     return _with_absolute_paths(config, path.parent)
 
 
@@ -221,7 +224,7 @@ def effective_toml(config: Config) -> str:
     """The whole configuration as TOML, defaults and all, with passwords in camera sources redacted."""
     lines = [f"bundle = {_toml(config.bundle)}"]
     lines.append("# profile is not set" if config.profile is None else f"profile = {_toml(config.profile)}")
-    for name in ("limits", "power", "bus", "engine", "record", "motion", "snapshots"):
+    for name in ("limits", "power", "bus", "engine", "record", "motion", "snapshots", "metrics"):
         lines += ["", f"[{name}]", *_toml_lines(getattr(config, name))]
     for camera in config.camera:
         shown = msgspec.structs.replace(camera, source=_shown(camera.source))
@@ -385,6 +388,8 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
     ]
     record = msgspec.structs.replace(config.record, path=absolute(config.record.path))
     snapshots = msgspec.structs.replace(config.snapshots, path=absolute(config.snapshots.path))
+    metrics = msgspec.structs.replace(config.metrics, textfile=absolute(config.metrics.textfile))
     return msgspec.structs.replace(
-        config, bundle=absolute(config.bundle), bus=bus, camera=cameras, record=record, snapshots=snapshots
-    )
+        config, bundle=absolute(config.bundle), bus=bus, camera=cameras, record=record, snapshots=snapshots,
+        metrics=metrics,
+    )  # fmt: skip

@@ -71,9 +71,16 @@ def run(directory: Path, helper: Helper, board: LiveBoard, seconds: float) -> li
     plain, at_the_ceiling = OrtEngine.submit, submit_at_the_ceiling(helper.tree.root)
     bundle = write_bundle(directory / "bundle", MODELS)
     arguments = argparse.Namespace(
-        bundle=bundle, config=None, seconds=1, batches=(1,), threads=None, device="cpu", keep_clock=False, soak=None,
+        bundle=bundle,
+        config=None,
+        seconds=1,
+        batches=(1,),
+        threads=None,
+        device="cpu",
+        keep_clock=False,
+        soak=None,
         json=False,
-    )  # fmt: skip
+    )
     setattr(OrtEngine, "submit", at_the_ceiling)  # noqa: B010 - mypy knows no other way
     try:
         profile.run(arguments, HostPaths(helper.tree.root, helper.socket, str(helper.tree.bin)))

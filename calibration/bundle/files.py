@@ -27,6 +27,15 @@ SUFFIX: Final[dict[Target, str]] = {"x86": "x86_64", "arm": "aarch64", "trt": "t
 
 
 @dataclass(frozen=True)
+class FileInputs:
+    """What every file of a recipe is made with."""
+
+    halve: HalveOptions
+    normalisation: Normalisation
+    feeds: Sequence[Feed]
+
+
+@dataclass(frozen=True)
 class File:
     """One file of a bundle, on pictures."""
 
@@ -39,13 +48,11 @@ def float_file(name: str, model: onnx.ModelProto, normalisation: Normalisation) 
     return File(f"{name}.onnx", on_pictures(model, normalisation, "cast"))
 
 
-def half_file(
-    name: str, model: onnx.ModelProto, options: HalveOptions, normalisation: Normalisation, feeds: Sequence[Feed]
-) -> tuple[File, HalveReport]:
+def half_file(name: str, model: onnx.ModelProto, inputs: FileInputs) -> tuple[File, HalveReport]:
     """FP16, but for what overflows and what the recipe keeps. One file serves every runtime: where a processor has no
     FP16, ONNX Runtime computes it in float, within 1 % of the time that a float file takes."""
-    halved, report = halve_checked(model, feeds, matching(model, options.keep_float))
-    return File(f"{name}.onnx", on_pictures(halved, normalisation, "cast")), report
+    halved, report = halve_checked(model, inputs.feeds, matching(model, inputs.halve.keep_float))
+    return File(f"{name}.onnx", on_pictures(halved, inputs.normalisation, "cast")), report
 
 
 def quantised_files(
@@ -53,9 +60,7 @@ def quantised_files(
     model: onnx.ModelProto,
     tables: Mapping[Target, Mapping[str, Range]],
     keep_float: Sequence[str],
-    halve: HalveOptions,
-    normalisation: Normalisation,
-    feeds: Sequence[Feed],
+    inputs: FileInputs,
 ) -> Iterator[File]:
     """INT8, a file for each target from its own ranges. EdgedError if a rule is broken: such a file is never shipped.
 
@@ -65,7 +70,7 @@ def quantised_files(
     for target, table in tables.items():
         quantised = quantize(model, table, target, keep_float)
         if target == "trt":
-            quantised, _ = halve_checked(quantised, feeds, matching(quantised, halve.keep_float))
+            quantised, _ = halve_checked(quantised, inputs.feeds, matching(quantised, inputs.halve.keep_float))
         problems = verify_qdq(quantised, target)
         if problems:
             raise EdgedError(
@@ -78,5 +83,5 @@ def quantised_files(
                 f"{name} for {target}: {sorted(wanted - held)[0]} lost its 2:4 pattern in quantisation",
                 "leave it dense: [sparsify] dense",
             )
-        form = on_pictures(quantised, normalisation, "cast" if target == "trt" else "dequantize")
+        form = on_pictures(quantised, inputs.normalisation, "cast" if target == "trt" else "dequantize")
         yield File(f"{name}.{SUFFIX[target]}.onnx", form)

@@ -25,7 +25,7 @@ except ModuleNotFoundError as error:
 
 SHIPPED = Path(__file__).parents[1] / "recipes" / "demo"
 
-# On two cores of 2.6 GHz; an estimate to be told before a stage starts, the bar knows better soon after.
+# On two cores of 2.6 GHz; an estimate shown before a stage starts; the progress bar corrects it soon.
 _SECONDS_PER_ITERATION, _SECONDS_PER_PRUNING = 0.28, 15.0
 
 console = Console()

@@ -1,6 +1,6 @@
 """Rendered data of the demo model: endless training batches, held-out sets and the detector's training targets.
 
-Every picture is a pure function of (set seed, number); grounds of the held-out set are never seen in training.
+Every picture is a pure function of (set seed, number); backgrounds of the held-out set are never used in training.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def _convolutions_in_order(model: Detector) -> list[str]:
 
 
 def _kept(path: Path, make: Callable[[], Detector]) -> Detector:
-    """The model stored at `path`; made and stored if it is not there yet."""
+    """The model stored at `path`; created and stored if it does not exist."""
     if not path.exists():
         _save(path, make().state_dict())
     model = Detector()

@@ -68,8 +68,10 @@ def find_entry(model: onnx.ModelProto, name: str, wanted: str = "", layout: Layo
     if dtype == "float16":
         raise UsageError(f"{name} is an FP16 model: its input {value.name} is float16, expected float32", _CURE_HALF)
     if dtype not in ("float32", "float64", "uint8"):
-        raise UsageError(f"{name}: its input {value.name} is {dtype}, expected float32 or uint8",
-                         "give the float model, not one made from it")  # fmt: skip
+        raise UsageError(
+            f"{name}: its input {value.name} is {dtype}, expected float32 or uint8",
+            "give the float model, not one made from it",
+        )
     found = layout or _layout(value)
     if found is None:
         raise UsageError(
@@ -141,12 +143,16 @@ def to_planes(model: onnx.ModelProto, entry: Entry, size: tuple[int, int], batch
     source, nodes = entry.name, []
     target = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE, "uint8": TensorProto.UINT8}[entry.dtype]
     if entry.layout == "NHWC":
-        nodes.append(helper.make_node("Transpose", [source], [f"{entry.name}_nhwc"], perm=[0, 2, 3, 1],
-                                      name=f"{entry.name}_nhwc_Transpose"))  # fmt: skip
+        nodes.append(
+            helper.make_node(
+                "Transpose", [source], [f"{entry.name}_nhwc"], perm=[0, 2, 3, 1], name=f"{entry.name}_nhwc_Transpose"
+            )
+        )
         source = nodes[-1].output[0]
     if target != TensorProto.FLOAT:
-        nodes.append(helper.make_node("Cast", [source], [f"{entry.name}_typed"], to=target,
-                                      name=f"{entry.name}_typed_Cast"))  # fmt: skip
+        nodes.append(
+            helper.make_node("Cast", [source], [f"{entry.name}_typed"], to=target, name=f"{entry.name}_typed_Cast")
+        )
         source = nodes[-1].output[0]
     if nodes:
         _read_instead(model, entry.name, source)

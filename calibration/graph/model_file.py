@@ -240,10 +240,12 @@ def _batches(
     except Exception:  # its batch is fixed inside
         return [{entry: planes[:1]}]
     follows = all(
-        pair.shape[:1] == (2,) and pair.shape[1:] == single.shape[1:] and single.shape[:1] == (1,)
+        pair.shape[:1] == (2,)
+        and pair.shape[1:] == single.shape[1:]
+        and single.shape[:1] == (1,)
         and np.allclose(pair[1:], single, rtol=0, atol=_TOLERANCE * max(float(np.abs(single).max(initial=0)), 1e-6))
         for single, pair in zip(one, both, strict=True)
-    )  # fmt: skip
+    )
     return [{entry: planes[:1]}, {entry: planes}] if follows else [{entry: planes[:1]}]
 
 

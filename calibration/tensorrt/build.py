@@ -126,8 +126,10 @@ def plan_of(variant: VariantSpec, place: Place) -> EngineFile | None:
     for file in variant.files:
         built = file.built
         if built is not None and (built.tensorrt, built.capability, built.device) == (
-            place.tensorrt, place.capability, place.device,
-        ):  # fmt: skip
+            place.tensorrt,
+            place.capability,
+            place.device,
+        ):
             return file
     return None
 

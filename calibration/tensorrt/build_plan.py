@@ -56,9 +56,15 @@ def build_plan(
 
 
 def _build(
-    builder: trt.Builder, said: Any, model: bytes, spec: InputSpec, max_batch: int, cache: Path, advance: Advance,
+    builder: trt.Builder,
+    said: Any,
+    model: bytes,
+    spec: InputSpec,
+    max_batch: int,
+    cache: Path,
+    advance: Advance,
     weakly: bool,
-) -> bytes | None:  # fmt: skip
+) -> bytes | None:
     creation = 0 if weakly else 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(creation)
     config = builder.create_builder_config()

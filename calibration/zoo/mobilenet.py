@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from edged_calibration.zoo.writer import INPUT, Writer
+from edged_calibration.zoo.writer import INPUT, BatchNorm, Writer
 
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """Of each stage: expansion, output channels, blocks, stride of the first."""
@@ -28,5 +28,5 @@ def _block(net: Writer, source: str, name: str, expansion: int, outputs: int, st
     x = source if expansion == 1 else net.conv(source, hidden, 1, f"{name}.expand", act="relu6")
     x = net.conv(x, hidden, 3, f"{name}.depthwise", stride=stride, groups=hidden, act="relu6")
     residual = stride == 1 and inputs == outputs
-    x = net.conv(x, outputs, 1, f"{name}.project", spread=0.5 if residual else 1.0)
+    x = net.conv(x, outputs, 1, f"{name}.project", norm=BatchNorm(0.5 if residual else 1.0))
     return net.op("Add", [source, x], f"{name}.add") if residual else x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from edged_calibration.zoo.writer import INPUT, Writer
+from edged_calibration.zoo.writer import INPUT, BatchNorm, Writer
 
 _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 """Of each stage: width, blocks, stride of the first."""
@@ -25,7 +25,7 @@ def resnet_50(size: int, seed: int = 0, classes: int = 1000) -> onnx.ModelProto:
 def _bottleneck(net: Writer, source: str, name: str, width: int, stride: int) -> str:
     x = net.conv(source, width, 1, f"{name}.reduce", act="relu")
     x = net.conv(x, width, 3, f"{name}.middle", stride=stride, act="relu")
-    x = net.conv(x, width * 4, 1, f"{name}.expand", spread=0.5)
+    x = net.conv(x, width * 4, 1, f"{name}.expand", norm=BatchNorm(0.5))
     if net.value(source).shape[1] != width * 4:
         source = net.conv(source, width * 4, 1, f"{name}.shortcut", stride=stride)
     return net.activation(net.op("Add", [x, source], f"{name}.add"), "relu", f"{name}.relu")

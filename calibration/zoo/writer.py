@@ -40,6 +40,14 @@ class Pixels:
     std: tuple[float, float, float]
 
 
+@dataclass(frozen=True)
+class BatchNorm:
+    """What a folded batch norm gives an average channel: its spread, and its mean (or one for each channel)."""
+
+    spread: float = 1.0
+    mean: float | Array = 0.0
+
+
 IMAGENET = Pixels((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 UNIT = Pixels((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
 
@@ -84,11 +92,11 @@ class Writer:
         """Add a node with several outputs."""
         self._count += 1
         name = name or f"{kind.lower()}_{self._count}"
-        made = [f"{name}_out" if outputs == 1 else f"{name}_out{i}" for i in range(outputs)]
-        node = helper.make_node(kind, list(inputs), made, name=name, **attributes)
-        self._values.update(zip(made, self._run(node), strict=True))
+        names = [f"{name}_out" if outputs == 1 else f"{name}_out{i}" for i in range(outputs)]
+        node = helper.make_node(kind, list(inputs), names, name=name, **attributes)
+        self._values.update(zip(names, self._run(node), strict=True))
         self._nodes.append(node)
-        return made
+        return names
 
     def _run(self, node: onnx.NodeProto) -> list[Array]:
         feed = {name: self._values[name] for name in node.input if name}
@@ -108,17 +116,16 @@ class Writer:
         stride: int = 1,
         groups: int = 1,
         act: Activation = "",
-        spread: float = 1.0,
-        mean: float | Array = 0.0,
+        norm: BatchNorm = BatchNorm(),
     ) -> str:
-        """A convolution with its batch norm folded, and its activation; `spread`, `mean`: of an average channel."""
+        """A convolution with its batch norm folded, and its activation."""
         weights = self._drawn(source, outputs, kernel, groups)
         weight = self.constant(f"{name}.weight", weights.astype(np.float32))
         bias = self.constant(f"{name}.bias", np.zeros(outputs, np.float32))
         window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
         result = self.op("Conv", [source, weight, bias], name, group=groups, **window)
-        scale, shift = self._folded(self._values[result], spread)
-        shift += np.asarray(mean, np.float32)
+        scale, shift = self._folded(self._values[result], norm.spread)
+        shift += np.asarray(norm.mean, np.float32)
         self.constant(weight, (weights * scale[:, None, None, None]).astype(np.float32))
         self.constant(bias, shift)
         self._values[result] = self._values[result] * scale[:, None, None] + shift[:, None, None]
@@ -139,8 +146,8 @@ class Writer:
             flat = np.moveaxis(values, 1, 0).reshape(inputs, -1)
             flat = flat - flat.mean(axis=1, keepdims=True)
             shared = flat @ flat.T  # what the input's channels vary in together
-            lean = np.einsum("oikl,ij->ojkl", weights, shared / np.linalg.norm(shared), optimize=True)
-            weights = weights + _LEANING * lean
+            shared_part = np.einsum("oikl,ij->ojkl", weights, shared / np.linalg.norm(shared), optimize=True)
+            weights = weights + _LEANING * shared_part
         return np.asarray(weights, np.float64)
 
     def _folded(self, answers: Array, spread: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -189,9 +196,9 @@ class Writer:
             node.input[:] = [output if name == result else name for name in node.input]
         inputs = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, self._size, self._size])]
         outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", *self._values[result].shape[1:]])]
-        made = _model(self._nodes, inputs, outputs, list(self._constants.values()))
-        onnx.checker.check_model(made, full_check=True)
-        return made
+        model = _model(self._nodes, inputs, outputs, list(self._constants.values()))
+        onnx.checker.check_model(model, full_check=True)
+        return model
 
 
 def _model(

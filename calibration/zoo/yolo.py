@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from edged_calibration.zoo.writer import INPUT, UNIT, Writer
+from edged_calibration.zoo.writer import INPUT, UNIT, BatchNorm, Writer
 
 _STRIDES = (8, 16, 32)
 _BINS = 16  # of the distribution that each side of a box is predicted as
@@ -64,11 +64,12 @@ def _decode(net: Writer, levels: list[str], classes: int, size: int) -> str:
     joined = []
     for i, level in enumerate(levels):
         box = _conv(net, _conv(net, level, 64, 3, f"box{i}.cv1"), 64, 3, f"box{i}.cv2")
-        box = net.conv(box, 4 * _BINS, 1, f"box{i}.out", spread=_BOX_SPREAD, mean=np.tile(np.arange(_BINS) * _NEAR, 4))
+        box_norm = BatchNorm(_BOX_SPREAD, np.tile(np.arange(_BINS) * _NEAR, 4))
+        box = net.conv(box, 4 * _BINS, 1, f"box{i}.out", norm=box_norm)
         label = _conv(
             net, _conv(net, level, max(classes, 64), 3, f"class{i}.cv1"), max(classes, 64), 3, f"class{i}.cv2"
         )
-        label = net.conv(label, classes, 1, f"class{i}.out", spread=_CLASS_SPREAD, mean=_RARE)
+        label = net.conv(label, classes, 1, f"class{i}.out", norm=BatchNorm(_CLASS_SPREAD, _RARE))
         both = net.op("Concat", [box, label], f"head{i}", axis=1)
         joined.append(net.op("Reshape", [both, flat], f"head{i}.flat"))
     x = net.op("Concat", joined, "heads", axis=2)

@@ -51,12 +51,12 @@ class GateMisses:
     _missed: int = 0
     _opened_ns: int | None = None
 
-    def look(self, still: bool, sure: Boxes, seen: Boxes, now_ns: int) -> None:
+    def look(self, still: bool, sure: Boxes, boxes: Boxes, now_ns: int) -> None:
         """Take in a result: whether its frame was called still, the boxes (N, 4) of its sure detections and of all."""
         if self._opened_ns is not None and now_ns - self._opened_ns > RETRY_NS:
             self._opened_ns, self._test = None, SequentialTest()
         if not still:
-            self._before, self._suspects = seen, sure[:0]
+            self._before, self._suspects = boxes, sure[:0]
             return
         if self._last_ns is not None and now_ns - self._last_ns < MIN_SPACING_NS:
             return
@@ -67,7 +67,7 @@ class GateMisses:
         self._looked_at += 1
         self._missed += confirmed
         if confirmed:
-            self._before = seen  # the same object is missed once
+            self._before = boxes  # the same object is missed once
         self._test = self._test.add(0.0 if confirmed else 1.0, now_ns)
         if self._opened_ns is None and self._test.below(1 - LIMIT) is not None:
             self._opened_ns = now_ns

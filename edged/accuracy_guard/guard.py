@@ -1,16 +1,16 @@
 """The accuracy guard: which variant may not run on which camera, because it does not see there what the reference sees.
 
-In: comparisons of a variant with the reference on sampled frames, and looks at the cameras' pictures. Out: vetoes and
-their ends, what to sample next, and what is known, for people. Pure, and the same for the same seed; the engine loop
-owns the one Guard (`edged/loop/shadow_runner.py` makes the runs).
+In: comparisons of a variant with the reference on sampled frames, and statistics of the cameras' pictures. Out: vetoes
+and their ends, what to sample next, and what is known, for people. Pure, and the same for the same seed; the engine
+loop owns the one Guard (`edged/loop/shadow_runner.py` makes the runs).
 
 The gate. Two models that are right on shares a and b of the data are both right, and so agree, on at least a + b - 1 of
 it, whichever mistakes they make. A variant that agrees less with the reference than that cannot have the accuracy that
 the bundle states for it, here; one that has it never falls below. Where a + b - 1 says little, because neither model
-is right often, at least half of what the variant should reach relative to the reference is asked for; and never more
+is right often, at least half of what the variant should reach relative to the reference is required; and never more
 than MAX_GATE, which a few hundred samples can still tell from full agreement.
 
-Vetoes are a camera's own: one that looks into the night must not make all others dear. A variant that fails on most
+Vetoes are per camera: one with a night scene must not make all others expensive. A variant that fails on most
 cameras is forbidden on all. A vetoed variant is still sampled, beside the reference that runs in its place, and
 comes back once its agreement since then is proven to be above the gate by a margin.
 """
@@ -21,7 +21,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from edged.accuracy_guard.input_drift import ImageStats, InputDrift, Norm, looked
+from edged.accuracy_guard.input_drift import ImageStats, InputDrift, Norm, updated
 from edged.accuracy_guard.sampling import StratifiedSampler
 from edged.accuracy_guard.sequential_test import MIN_SPACING_NS, Interval, SequentialTest
 from edged.governor.messages import Compared, Unvetoed, Vetoed
@@ -35,7 +35,7 @@ SCARCE_FACTOR: Final = 0.5
 KNOWN: Final = 64
 """Scores from which on enough is known to sample at the ordinary rate."""
 JUDGED: Final = 16
-"""Scores from which on a camera counts when it is asked whether a variant fails on most."""
+"""Scores from which on a camera counts for whether a variant fails on most."""
 MAX_GATE: Final = 0.9
 UNKNOWN_GATE: Final = 0.5
 MARGIN: Final = 0.125
@@ -93,8 +93,8 @@ class Guard:
         """These are the cameras from now on; what was known of others is forgotten, their vetoes lifted."""
         changes: list[Change] = []
         for name in self._cameras.keys() - set(cameras):
-            gone = self._cameras.pop(name)
-            changes += [Unvetoed(variant, "the camera was removed", name) for variant in sorted(gone.vetoed)]
+            removed = self._cameras.pop(name)
+            changes += [Unvetoed(variant, "the camera was removed", name) for variant in sorted(removed.vetoed)]
         for name in cameras:
             if name not in self._cameras:
                 self._cameras[name] = _Camera(StratifiedSampler(self._seed, name))
@@ -125,29 +125,29 @@ class Guard:
             return (self.reference, *self._least_known(known, barred))
         return self._least_known(known, barred or others)
 
-    def compared(self, seen: Compared, now_ns: int) -> tuple[Change, ...]:
+    def compared(self, comparison: Compared, now_ns: int) -> tuple[Change, ...]:
         """One more score; a frame in which neither saw anything is none."""
-        known, gate = self._cameras.get(seen.camera), self._gates.get(seen.variant)
-        if known is None or gate is None or seen.agreement is None or not 0 <= seen.agreement <= 1:
+        known, gate = self._cameras.get(comparison.camera), self._gates.get(comparison.variant)
+        if known is None or gate is None or comparison.agreement is None or not 0 <= comparison.agreement <= 1:
             return ()
-        evidence = known.evidence.get(seen.variant, SequentialTest()).add(seen.agreement, now_ns)
-        known.evidence[seen.variant] = evidence
-        if seen.variant in known.vetoed:
-            return self._lifted(known, seen, evidence, gate)
+        evidence = known.evidence.get(comparison.variant, SequentialTest()).add(comparison.agreement, now_ns)
+        known.evidence[comparison.variant] = evidence
+        if comparison.variant in known.vetoed:
+            return self._lifted(known, comparison, evidence, gate)
         if (proof := evidence.below(gate)) is None:
             return ()
-        known.vetoed.add(seen.variant)
-        known.evidence[seen.variant] = SequentialTest()
-        why = f"it agrees with {self.reference} by {_said(proof)}; the gate is {gate:.2f}"
-        return (Vetoed(seen.variant, why, seen.camera), *self._on_most(seen.variant, why))
+        known.vetoed.add(comparison.variant)
+        known.evidence[comparison.variant] = SequentialTest()
+        why = f"it agrees with {self.reference} by {_text(proof)}; the gate is {gate:.2f}"
+        return (Vetoed(comparison.variant, why, comparison.camera), *self._on_most(comparison.variant, why))
 
-    def looked(self, camera: str, look: ImageStats) -> InputDrift | None:
-        """One more look at a camera's picture; its drift if that has just begun or ended, else None."""
+    def measured(self, camera: str, stats: ImageStats) -> InputDrift | None:
+        """The statistics of one more picture of a camera; its drift if that has just begun or ended, else None."""
         known = self._cameras.get(camera)
         if known is None:
             return None
         before = known.drift.drifted
-        known.drift = looked(known.drift, look, self._norm)
+        known.drift = updated(known.drift, stats, self._norm)
         return known.drift if known.drift.drifted != before else None
 
     def standings(self, now_ns: int) -> list[Standing]:
@@ -177,13 +177,15 @@ class Guard:
         ranked = sorted(variants, key=lambda name: (len(known.evidence.get(name, SequentialTest())), name))
         return tuple(ranked[:1])
 
-    def _lifted(self, known: _Camera, seen: Compared, evidence: SequentialTest, gate: float) -> tuple[Change, ...]:
+    def _lifted(
+        self, known: _Camera, comparison: Compared, evidence: SequentialTest, gate: float
+    ) -> tuple[Change, ...]:
         level = gate + MARGIN * (1 - gate)
         if (proof := evidence.above(level, RETURN_ERROR)) is None:
             return ()
-        known.vetoed.discard(seen.variant)
-        why = f"it agrees with {self.reference} by {_said(proof)}; it had to prove {level:.2f}"
-        return (Unvetoed(seen.variant, why, seen.camera), *self._on_most(seen.variant, why))
+        known.vetoed.discard(comparison.variant)
+        why = f"it agrees with {self.reference} by {_text(proof)}; it had to prove {level:.2f}"
+        return (Unvetoed(comparison.variant, why, comparison.camera), *self._on_most(comparison.variant, why))
 
     def _on_most(self, variant: str, why: str = "") -> tuple[Change, ...]:
         """A variant vetoed on every camera, or on two or more and on more than half of those that can tell, fails in
@@ -204,5 +206,5 @@ class Guard:
         return (Unvetoed(variant, why if len(self._cameras) == 1 and why else f"only {count}"),)
 
 
-def _said(proof: Interval) -> str:
+def _text(proof: Interval) -> str:
     return f"{proof.mean:.2f} ({proof.low:.2f} to {proof.high:.2f}, {proof.samples} shadow runs)"

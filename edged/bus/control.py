@@ -129,9 +129,11 @@ def request(
     curve: CurveClient | None = None,
     **arguments: object,
 ) -> dict[str, Any]:
-    """Ask the daemon and return its reply, `ok` or not. EdgedError if none is there or none answers in time.
+    """Send one request to the daemon and return its reply, `ok` or not. EdgedError if none is there or none answers in
+    time.
 
-    `endpoint` None: this user's daemon, else the system service.
+    `endpoint` None: this user's daemon, else the system service. The reply is a dict with the fields of the operation's
+    type in `edged.bus.replies`, or of `Refusal`; it stays a dict so that a client accepts the keys of a later daemon.
     """
     endpoint = endpoint or find_control_endpoint()
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket, refusals(socket) as refused:

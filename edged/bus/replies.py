@@ -107,6 +107,13 @@ class ModesReply(Struct, frozen=True, kw_only=True):
 
 
 Reply = (
-    SnapshotReply | LimitsReply | PinReply | TriggerReply | ProfileReply | ProfilesReply | WhyReply | ReloadReply
+    SnapshotReply
+    | LimitsReply
+    | PinReply
+    | TriggerReply
+    | ProfileReply
+    | ProfilesReply
+    | WhyReply
+    | ReloadReply
     | ModesReply
-)  # fmt: skip
+)

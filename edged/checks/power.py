@@ -127,9 +127,11 @@ def power_modes(config: PowerConfig, wanted: str | None, path: str) -> Finding:
         )
     if mode is not None and mode.needs_reboot:
         return Finding(
-            "warning", "power modes", f"{text}the profile's mode {mode.name} needs a reboot, which edged never does",
+            "warning",
+            "power modes",
+            f"{text}the profile's mode {mode.name} needs a reboot, which edged never does",
             f"sudo nvpmodel -m {mode.id}   asks, and restarts the board at once",
-        )  # fmt: skip
+        )
     return Finding("ok", "power modes", f"{text}set through {modes.way}")
 
 

@@ -29,7 +29,7 @@ from edged.engines.pool import Pool, PoolVariant
 from edged.errors import EdgedError
 from edged.governor.governor import Governor
 from edged.governor.messages import BudgetChanged, Sensed, Workload
-from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, what_is_known
+from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, read_device_info
 from edged.loop.governor_client import budget_of
 from edged.loop.sensor_feed import battery_of
 from edged.power.host_paths import HERE
@@ -128,7 +128,7 @@ def _bundle(config: Config, mode: str | None) -> Generator[Finding, None, Device
     try:
         with progress("loading and warming the engines"), Pool.open(bundle, config.engine) as pool:
             variants, device = pool.variants, pool.device
-            known = what_is_known(pool, bundle, mode_in_force(mode, HERE.tools), config.engine.threads)
+            known = read_device_info(pool, bundle, mode_in_force(mode, HERE.tools), config.engine.threads)
             if config.power.provider == "simulated":
                 known = as_simulated(known, pool, config.power.simulated_device)
     except EdgedError as error:

@@ -1,4 +1,4 @@
-"""Runs side by side: what `edged simulate` and `edged replay` tell. Stories in, a table, JSON or a plot's file out."""
+"""Runs side by side, for `edged simulate` and `edged replay`: run summaries in; a table, JSON or a plot file out."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from edged.terminal import PLAIN_WIDTH, console, number, span
 UNKNOWN, NO_LIMIT = "unknown", "no limit"
 
 
-def table(stories: Sequence[RunSummary]) -> Table:
+def table(runs: Sequence[RunSummary]) -> Table:
     """Figures down, runs across. What is estimated is marked with ~."""
-    told = [(story, story.summary()) for story in stories]
+    summarised = [(run, run.summary()) for run in runs]
     grid = Table(box=None, padding=(0, 3, 0, 0), show_edge=False, pad_edge=False, header_style="bold")
     grid.add_column("", no_wrap=True)
-    for story in stories:
-        grid.add_column(story.name, justify="right", overflow="fold")
-    for label, *cells in _rows(told):
+    for run in runs:
+        grid.add_column(run.name, justify="right", overflow="fold")
+    for label, *cells in _rows(summarised):
         grid.add_row(label, *cells)
     return grid
 
 
-def plain(story: RunSummary) -> dict[str, Any]:
+def plain(run: RunSummary) -> dict[str, Any]:
     """For --json."""
-    return {"name": story.name, "estimated": story.estimated, **asdict(story.summary())}
+    return {"name": run.name, "estimated": run.estimated, **asdict(run.summary())}
 
 
-def plot(path: str, title: str, stories: Sequence[RunSummary], *, told: bool) -> None:
-    """Write the plot, with the table below it where that can be; UsageError if it cannot be written. Last of all, so
-    that a disk that is full costs no more than the plot. `told`: say where it is."""
+def plot(path: str, title: str, runs: Sequence[RunSummary], *, announce: bool) -> None:
+    """Write the plot, with the table below it where that can be; UsageError if it cannot be written. Called last, so
+    that a full disk costs no more than the plot. `announce`: print its path."""
     text = io.StringIO()
-    Console(file=text, width=PLAIN_WIDTH, highlight=False).print(table(stories))
-    write_plot(path, title, stories, text.getvalue())
-    if told:
+    Console(file=text, width=PLAIN_WIDTH, highlight=False).print(table(runs))
+    write_plot(path, title, runs, text.getvalue())
+    if announce:
         console().print(Text(f"plot: {path}"))
 
 
-def _rows(told: Sequence[tuple[RunSummary, Summary]]) -> list[list[str]]:
-    summaries = [summary for _, summary in told]
-    marks = ["~" if story.estimated else "" for story, _ in told]
+def _rows(runs: Sequence[tuple[RunSummary, Summary]]) -> list[list[str]]:
+    summaries = [summary for _, summary in runs]
+    marks = ["~" if run.estimated else "" for run, _ in runs]
 
     def row(label: str, values: Sequence[str], marked: bool = False) -> list[str]:
         return [
@@ -63,14 +63,14 @@ def _rows(told: Sequence[tuple[RunSummary, Summary]]) -> list[list[str]]:
         row("given up to save", [f"{s.given_up:,}" for s in summaries]),
         row("dropped as late", [f"{s.dropped_late:,}" for s in summaries]),
     ]
-    names = [variant.name for variant in told[0][0].variants]
+    names = [variant.name for variant in runs[0][0].variants]
     rows += [row(f"  on {name}", [_percent(s.shares.get(name), 1) for s in summaries]) for name in names]
     rows += [
         row("accuracy of results", [number(s.accuracy, 4) for s in summaries]),
         row("accuracy per frame offered", [number(s.service, 4) for s in summaries]),
         row("mean power", [number(s.mean_w, 2, " W") for s in summaries], True),
         row("energy", [number(s.energy_wh, 2, " Wh") for s in summaries], True),
-        row("time above the power budget", [_over(story, s) for story, s in told], True),
+        row("time above the power budget", [_over(run, s) for run, s in runs], True),
         row("hottest", [number(s.hottest_c, 1, " °C") for s in summaries], True),
     ]
     if any(s.lowest_charge is not None for s in summaries):
@@ -79,8 +79,8 @@ def _rows(told: Sequence[tuple[RunSummary, Summary]]) -> list[list[str]]:
     return [r for r in rows if any(cell not in (UNKNOWN, NO_LIMIT) for cell in r[1:])]
 
 
-def _over(story: RunSummary, summary: Summary) -> str:
-    limited = any(budget.power_w is not None for _, budget in story.budgets)
+def _over(run: RunSummary, summary: Summary) -> str:
+    limited = any(budget.power_w is not None for _, budget in run.budgets)
     return _percent(summary.over_power, 2) if limited else NO_LIMIT
 
 

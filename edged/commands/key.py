@@ -44,7 +44,7 @@ def _new(name: str, out: Path, bus: BusConfig, config: Path) -> int:
     try:
         server = _server_key(bus, config)
         public, secret = new_key_pair()
-        # the secret key first: a public one alone would let in nobody, and look as if it did
+        # the secret key first: a public one alone would admit no client, and look as if it did
         files.write_atomic(secret_file, key_file(public, secret), 0o600)
         clients.mkdir(mode=0o755, parents=True, exist_ok=True)
         files.write_atomic(public_file, key_file(public), 0o644)

@@ -1,6 +1,6 @@
-"""Runs side by side as a picture: power against budget, temperature, latency against deadline, variants, over time.
+"""Runs side by side as a plot: power against budget, temperature, latency against deadline, variants, over time.
 
-Stories in, a PNG or a self-contained HTML page out. The only door to matplotlib, which is an optional extra.
+Run summaries in, a PNG or a self-contained HTML page out. The only door to matplotlib, which is an optional extra.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from edged.replay.run_summary import Array, RunSummary
 INK, FAINT, LIMIT = "#1b2733", "#9aa7b4", "#c8372d"
 LEFT_OUT: Final = (("given up", "#d9dfe5"), ("dropped as late", "#efc3bf"))
 COLOURS: Final = ("#0b5394", "#1b9e77", "#e69f00", "#8e5bb0", "#56b4e9", "#d55e99")
-"""Told apart with any eyes; the first is the most accurate variant."""
+"""Distinguishable with any colour vision; the first is the most accurate variant."""
 BINS: Final = 240
-"""Columns of a panel: finer, and the eye sees only noise."""
+"""Columns of a panel: a finer division shows only noise."""
 TITLE_PER_INCH: Final = 9.0
 """Letters of the title."""
 
@@ -46,9 +46,9 @@ def check_plot(path: str) -> None:
         raise UsageError("--plot needs matplotlib, which is not installed", 'pip install "edged[plot]"') from None
 
 
-def write_plot(path: str, title: str, stories: Sequence[RunSummary], table: str = "") -> None:
+def write_plot(path: str, title: str, summaries: Sequence[RunSummary], table: str = "") -> None:
     """PNG or HTML, by the name's ending; `table` goes under the picture of a page. UsageError if it cannot write."""
-    figure = draw(title, stories)
+    figure = draw(title, summaries)
     out = io.BytesIO()
     if Path(path).suffix.lower() == ".png":
         figure.savefig(out, format="png", dpi=130)
@@ -64,8 +64,8 @@ def write_plot(path: str, title: str, stories: Sequence[RunSummary], table: str 
         raise UsageError(f"--plot {path}: it cannot be written: {error.strerror}", "name another file") from error
 
 
-def draw(title: str, stories: Sequence[RunSummary]) -> Any:
-    """A column for each story, panels below one another, the same scales in a row."""
+def draw(title: str, summaries: Sequence[RunSummary]) -> Any:
+    """A column for each run, panels below one another, the same scales in a row."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -76,71 +76,71 @@ def draw(title: str, stories: Sequence[RunSummary]) -> Any:
         "svg.fonttype": "none", "svg.hashsalt": "edged", "text.parse_math": False,
     }  # fmt: skip
     metered = (("power_w", _power), ("temperature_c", _temperature), ("charge", _charge))
-    panels = [panel for key, panel in metered if any(len(story.sensed(key)[0]) for story in stories)]
+    panels = [panel for key, panel in metered if any(len(summary.sensed(key)[0]) for summary in summaries)]
     panels += [_latency, _variants]
     with rc_context(style):
-        width, height = 10.0 if len(stories) == 1 else 6.5 * len(stories), 2.15 * len(panels) + 0.9
+        width, height = 10.0 if len(summaries) == 1 else 6.5 * len(summaries), 2.15 * len(panels) + 0.9
         figure = Figure(figsize=(width, height))
-        grid = figure.subplots(len(panels), len(stories), sharex="col", sharey="row", squeeze=False)
+        grid = figure.subplots(len(panels), len(summaries), sharex="col", sharey="row", squeeze=False)
         lines = textwrap.wrap(title, int(TITLE_PER_INCH * width))
         figure.suptitle("\n".join(lines), x=0.012, ha="left", fontsize=12, fontweight="bold")
-        for column, story in enumerate(stories):
-            unit_s, unit = _unit(story.end_s)
+        for column, summary in enumerate(summaries):
+            unit_s, unit = _unit(summary.end_s)
             for row, panel in enumerate(panels):
                 axes = grid[row][column]
-                panel(axes, story, unit_s)
+                panel(axes, summary, unit_s)
                 axes.tick_params(length=0)
                 if column:
                     axes.set_ylabel("")
-            grid[0][column].set_title(_heading(story, len(stories)), loc="left", fontsize=10, color=INK, pad=22)
+            grid[0][column].set_title(_heading(summary, len(summaries)), loc="left", fontsize=10, color=INK, pad=22)
             grid[-1][column].set_xlabel(f"time, {unit}")
-            grid[-1][column].set_xlim(0, max(story.end_s, 1e-3) / unit_s)
-        _fit_rows(grid, stories)
+            grid[-1][column].set_xlim(0, max(summary.end_s, 1e-3) / unit_s)
+        _fit_rows(grid, summaries)
         figure.tight_layout(rect=(0, 0, 1, 0.985 - 0.2 * (len(lines) - 1) / height), h_pad=1.1)
     return figure
 
 
-def _heading(story: RunSummary, columns: int) -> str:
-    marks = ", power and temperature estimated" if story.estimated else ""
-    return f"{story.name}{marks}" if columns > 1 or marks else ""
+def _heading(summary: RunSummary, columns: int) -> str:
+    marks = ", power and temperature estimated" if summary.estimated else ""
+    return f"{summary.name}{marks}" if columns > 1 or marks else ""
 
 
 def _unit(end_s: float) -> tuple[float, str]:
     return (1.0, "s") if end_s < 600 else (60.0, "min") if end_s < 3 * 3600 else (3600.0, "h")
 
 
-def _power(axes: Axes, story: RunSummary, unit_s: float) -> None:
-    times, watts = story.sensed("power_w")
+def _power(axes: Axes, summary: RunSummary, unit_s: float) -> None:
+    times, watts = summary.sensed("power_w")
     axes.set_ylabel("power, W")
     if not len(times):
         return _nothing(axes, "no power was measured")
-    at, low, middle, high = _bins(times, watts, story.end_s)
+    at, low, middle, high = _bins(times, watts, summary.end_s)
     if len(times) > 2 * BINS:
         axes.fill_between(at / unit_s, low, high, color=COLOURS[0], alpha=0.16, lw=0, label="as sensed, 5 to 95 %")
     else:  # a band over single readings has no width
         axes.plot(at / unit_s, middle, color=COLOURS[0], alpha=0.35, lw=0.9, label="as sensed")
-    rolled, means = story.rolling()
-    window = story.budgets[-1][1].power_window_s if story.budgets else 0
+    rolled, means = summary.rolling()
+    window = summary.budgets[-1][1].power_window_s if summary.budgets else 0
     axes.plot(rolled / unit_s, means, color=COLOURS[0], lw=1.5, label=f"mean of {window:g} s")
-    _limit(axes, story, "power_w", unit_s, "budget", top=2.5 * float(watts.max()))
+    _limit(axes, summary, "power_w", unit_s, "budget", top=2.5 * float(watts.max()))
     axes.set_ylim(bottom=0)
     _legend(axes)
 
 
-def _temperature(axes: Axes, story: RunSummary, unit_s: float) -> None:
-    times, celsius = story.sensed("temperature_c")
+def _temperature(axes: Axes, summary: RunSummary, unit_s: float) -> None:
+    times, celsius = summary.sensed("temperature_c")
     axes.set_ylabel("temperature, °C")
     if not len(times):
         return _nothing(axes, "no temperature was measured")
-    at, low, middle, high = _bins(times, celsius, story.end_s)
+    at, low, middle, high = _bins(times, celsius, summary.end_s)
     axes.fill_between(at / unit_s, low, high, color=COLOURS[2], alpha=0.25, lw=0)
     axes.plot(at / unit_s, middle, color="#b86e00", lw=1.5, label="hottest zone")
-    _limit(axes, story, "temperature_c", unit_s, "limit")
+    _limit(axes, summary, "temperature_c", unit_s, "limit")
     _legend(axes)
 
 
-def _charge(axes: Axes, story: RunSummary, unit_s: float) -> None:
-    times, share = story.sensed("charge")
+def _charge(axes: Axes, summary: RunSummary, unit_s: float) -> None:
+    times, share = summary.sensed("charge")
     axes.set_ylabel("battery, %")
     if not len(times):
         return _nothing(axes, "no battery")
@@ -149,33 +149,35 @@ def _charge(axes: Axes, story: RunSummary, unit_s: float) -> None:
     axes.set_ylim(0, 102)
 
 
-def _latency(axes: Axes, story: RunSummary, unit_s: float) -> None:
+def _latency(axes: Axes, summary: RunSummary, unit_s: float) -> None:
     axes.set_ylabel("latency, ms")
-    if not story.runs:
+    if not summary.runs:
         return _nothing(axes, "nothing ran")
-    times = np.array([run.at_s for run in story.runs])
-    ms = np.array([run.latency_ms for run in story.runs])
-    at, _, middle, high = _bins(times, ms, story.end_s, 0.5, 0.99)
+    times = np.array([run.at_s for run in summary.runs])
+    ms = np.array([run.latency_ms for run in summary.runs])
+    at, _, middle, high = _bins(times, ms, summary.end_s, 0.5, 0.99)
     axes.fill_between(at / unit_s, middle, high, color=COLOURS[0], alpha=0.22, lw=0, label="to its 99 % quantile")
     axes.plot(at / unit_s, middle, color=COLOURS[0], lw=1.3, label="median")
-    late = np.array([run.late > 0 for run in story.runs])
+    late = np.array([run.late > 0 for run in summary.runs])
     if late.any():
         axes.plot(times[late] / unit_s, ms[late], ls="", marker=".", ms=3, color=LIMIT, alpha=0.7, label="late")
-    _limit(axes, story, "deadline_ms", unit_s, "deadline")
+    _limit(axes, summary, "deadline_ms", unit_s, "deadline")
     _legend(axes)
 
 
-def _variants(axes: Axes, story: RunSummary, unit_s: float) -> None:
+def _variants(axes: Axes, summary: RunSummary, unit_s: float) -> None:
     """Share of the frames by variant, in each slice of time; what was not run on top."""
     axes.set_ylabel("share of frames, %")
-    edges = np.linspace(0, max(story.end_s, 1e-3), min(BINS, 160) + 1)
-    names = [variant.name for variant in story.variants]
-    counts = [_count(edges, [(r.at_s, r.frames) for r in story.runs if r.variant == name]) for name in names]
-    counts += [_count(edges, [(g.at_s, g.frames) for g in story.given_up if g.late == late]) for late in (False, True)]
-    told = [*((name, COLOURS[i % len(COLOURS)]) for i, name in enumerate(names)), *LEFT_OUT]
+    edges = np.linspace(0, max(summary.end_s, 1e-3), min(BINS, 160) + 1)
+    names = [variant.name for variant in summary.variants]
+    counts = [_count(edges, [(r.at_s, r.frames) for r in summary.runs if r.variant == name]) for name in names]
+    counts += [
+        _count(edges, [(g.at_s, g.frames) for g in summary.given_up if g.late == late]) for late in (False, True)
+    ]
+    labels = [*((name, COLOURS[i % len(COLOURS)]) for i, name in enumerate(names)), *LEFT_OUT]
     total = np.sum(counts, axis=0)
     below, at = np.zeros(len(edges) - 1), edges / unit_s
-    for count, (label, colour) in zip(counts, told, strict=True):
+    for count, (label, colour) in zip(counts, labels, strict=True):
         if not count.any():
             continue
         share = np.divide(100 * count, total, out=np.zeros_like(below), where=total > 0)
@@ -186,23 +188,23 @@ def _variants(axes: Axes, story: RunSummary, unit_s: float) -> None:
     _legend(axes, ncols=6)
 
 
-def _fit_rows(grid: Any, stories: Sequence[RunSummary]) -> None:
+def _fit_rows(grid: Any, summaries: Sequence[RunSummary]) -> None:
     """Scales that show the limits and what matters: not the one outlier of the hour."""
-    temperatures = [s.sensed("temperature_c")[1] for s in stories]
-    limits = [v for s in stories for v in s.limit("temperature_c")[1] if math.isfinite(v)]
+    temperatures = [s.sensed("temperature_c")[1] for s in summaries]
+    limits = [v for s in summaries for v in s.limit("temperature_c")[1] if math.isfinite(v)]
     if any(len(t) for t in temperatures):
         values = np.concatenate([*temperatures, limits])
-        row = 1 if any(len(s.sensed("power_w")[0]) for s in stories) else 0
+        row = 1 if any(len(s.sensed("power_w")[0]) for s in summaries) else 0
         grid[row][0].set_ylim(math.floor(values.min() - 3), math.ceil(values.max() + 3))
-    runs = [run.latency_ms for s in stories for run in s.runs]
+    runs = [run.latency_ms for s in summaries for run in s.runs]
     if runs:
-        deadline = max(float(np.nanmax(s.limit("deadline_ms")[1])) for s in stories)
+        deadline = max(float(np.nanmax(s.limit("deadline_ms")[1])) for s in summaries)
         grid[-2][0].set_ylim(0, max(1.25 * deadline, min(float(np.quantile(runs, 0.999)) * 1.1, 2.5 * deadline)))
 
 
-def _limit(axes: Axes, story: RunSummary, key: str, unit_s: float, label: str, top: float = math.inf) -> None:
-    """The limit as a line; one that is far above everything is told in the legend alone."""
-    times, values = story.limit(key)
+def _limit(axes: Axes, summary: RunSummary, key: str, unit_s: float, label: str, top: float = math.inf) -> None:
+    """The limit as a line; one that is far above everything is named in the legend only."""
+    times, values = summary.limit(key)
     known = values[np.isfinite(values)]
     if not len(known):
         return
@@ -215,17 +217,17 @@ def _limit(axes: Axes, story: RunSummary, key: str, unit_s: float, label: str, t
 
 def _bins(times: Array, values: Array, end_s: float, low: float = 0.05, high: float = 0.95) -> tuple[Array, ...]:
     """Middle of each slice of time that holds something; its low quantile, median and high quantile. NaN in between
-    where nothing came for long: a line drawn across would say that something had."""
+    where nothing came for long: a line across would suggest data."""
     edges = np.linspace(0, max(end_s, 1e-3), BINS + 1)
     at = np.minimum(np.searchsorted(edges, times, side="right") - 1, BINS - 1)
     order = np.argsort(at, kind="stable")
     found, starts = np.unique(at[order], return_index=True)
     groups = np.split(values[order], starts[1:])
     lows, mids, highs = (np.array([np.quantile(g, q) for g in groups]) for q in (low, 0.5, high))
-    apart = np.diff(found)
-    silences = np.flatnonzero(apart > max(4.0, 3 * float(np.median(apart)) if len(apart) else 0.0)) + 1
+    steps = np.diff(found)
+    gaps = np.flatnonzero(steps > max(4.0, 3 * float(np.median(steps)) if len(steps) else 0.0)) + 1
     middles = (edges[found] + edges[found + 1]) / 2
-    return tuple([np.insert(told, silences, math.nan) for told in (middles, lows, mids, highs)])
+    return tuple([np.insert(values, gaps, math.nan) for values in (middles, lows, mids, highs)])
 
 
 def _count(edges: Array, events: list[tuple[float, int]]) -> Array:

@@ -1,7 +1,7 @@
-"""`edged simulate`: the real governor drives a simulated device through a scenario; what it does is told and drawn.
+"""`edged simulate`: the real governor drives a simulated device through a scenario; its run is reported and plotted.
 
 Without a profile the scenario's own limits hold; each --profile is a run of its own, side by side. Power, temperature
-and latency are the plant's (edged/simulate), so all of it is marked estimated.
+and latency are those of the simulated device (edged/simulate), so all of it is marked estimated.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
     runs = _runs(arguments)
     if arguments.record and len(runs) > 1:
         raise UsageError("--record takes one run", "give one --profile at a time")
-    stories, scores = [], []
+    summaries, scores = [], []
     for name, limits in runs:
-        story, score = _drive(scenario, name, limits, arguments)
-        stories.append(story)
+        summary, score = _drive(scenario, name, limits, arguments)
+        summaries.append(summary)
         scores.append(score)
-    _tell(arguments, scenario, stories, scores)
+    _report(arguments, scenario, summaries, scores)
     return 0
 
 
@@ -65,17 +65,17 @@ def _drive(
     scenario: Mapping[str, Any], name: str, limits: Mapping[str, float | None], arguments: argparse.Namespace
 ) -> tuple[RunSummary, Score]:
     truth = Truth(scenario_file.with_limits(scenario, limits), arguments.seed)
-    story = RunSummary(name, estimated=True)
+    summary = RunSummary(name, estimated=True)
     with _recording(arguments.record) as recorded, _progress(name, truth) as advance:
 
         def on_call(now_ns: int, request: Request, answer: Answer, governor: Governor) -> None:
-            story.on_call(now_ns, request, answer, governor)
+            summary.on_call(now_ns, request, answer, governor)
             if recorded is not None:
                 recorded(now_ns, request, answer, governor)
 
         policy = _Watched(arguments.free_clock, scenario_file.budget(limits), on_call, advance)
         score = run_arena(truth, policy, not arguments.free_clock)
-    return story, score
+    return summary, score
 
 
 class _Watched(GovernorPolicy):
@@ -103,29 +103,31 @@ def _with(name: str, changes: Mapping[str, float | None]) -> str:
     return ", ".join([name, *(f"{key} = {'none' if v is None else f'{v:g}'}" for key, v in changes.items())])
 
 
-def _tell(
-    arguments: argparse.Namespace, scenario: Mapping[str, Any], stories: Sequence[RunSummary], scores: Sequence[Score]
+def _report(
+    arguments: argparse.Namespace, scenario: Mapping[str, Any], summaries: Sequence[RunSummary], scores: Sequence[Score]
 ) -> None:
     title = printable(f"{arguments.device}, {scenario['name']}: {scenario['about']}".rstrip(": "))
     if arguments.json:
-        runs = [{**compare.plain(s), **_plant(score)} for s, score in zip(stories, scores, strict=True)]
+        runs = [
+            {**compare.plain(summary), **_device_truth(score)} for summary, score in zip(summaries, scores, strict=True)
+        ]
         print(json.dumps({"device": arguments.device, "scenario": scenario["name"], "runs": runs}))
     else:
         out = console()
         out.print(Text(title, style="bold"))
         out.print("simulated: power, temperature and latency are a model's, see edged/simulate/tables.py", style="dim")
-        out.print(compare.table(stories))
-        for story, score in zip(stories, scores, strict=True):
-            if trouble := _trouble(score):
-                out.print(Text(f"{story.name}: {trouble}", style="yellow"))
+        out.print(compare.table(summaries))
+        for summary, score in zip(summaries, scores, strict=True):
+            if violations := _violations(score):
+                out.print(Text(f"{summary.name}: {violations}", style="yellow"))
         if arguments.record:
             out.print(Text(f"log: {arguments.record}"))
     if arguments.plot:
-        compare.plot(arguments.plot, title, stories, told=not arguments.json)
+        compare.plot(arguments.plot, title, summaries, announce=not arguments.json)
 
 
-def _plant(score: Score) -> dict[str, Any]:
-    """What only the plant knows."""
+def _device_truth(score: Score) -> dict[str, Any]:
+    """What only the simulated device knows."""
     return {
         "throttles": score.throttles,
         "brownouts": score.brownouts,
@@ -134,7 +136,7 @@ def _plant(score: Score) -> dict[str, Any]:
     }
 
 
-def _trouble(score: Score) -> str:
+def _violations(score: Score) -> str:
     found = []
     if score.throttles:
         found.append(f"the hardware throttled {score.throttles} times")
@@ -156,7 +158,7 @@ def _recording(path: str | None) -> Iterator[OnCall | None]:
 
 @contextlib.contextmanager
 def _progress(name: str, truth: Truth) -> Iterator[Callable[[float], None]]:
-    """A bar on stderr, where a person looks."""
+    """A bar on stderr, if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda at_s: None
         return
@@ -180,7 +182,7 @@ def _read(name: str, device: str) -> tuple[Mapping[str, Any], str, str]:
     else:
         data = read_toml(path, "a scenario")
     if not isinstance(data, dict):
-        raise UsageError(f"{path} holds no scenario", "see a shipped one: edged simulate --list")
+        raise UsageError(f"{path} contains no scenario", "see a shipped one: edged simulate --list")
     return data, device, path.stem if name in _shipped() else str(path)
 
 

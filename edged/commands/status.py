@@ -1,4 +1,4 @@
-"""`edged status`: the whole picture as tables: cameras, variants, the decision, limits, the device, health.
+"""`edged status`: the state as tables: cameras, variants, the decision, limits, the device, health.
 
 Takes a second: the rates are counted between two of the daemon's own `state` messages.
 """
@@ -16,7 +16,18 @@ from rich.table import Table
 from rich.text import Text
 
 from edged import clock
-from edged.bus.schema import Battery, ClockControl, Decision, Gate, ProfileMode, Recording, State, Status, Telemetry
+from edged.bus.schema import (
+    Battery,
+    BudgetState,
+    ClockControl,
+    Decision,
+    Gate,
+    ProfileMode,
+    Recording,
+    State,
+    Status,
+    Telemetry,
+)
 from edged.commands import guard_view
 from edged.commands.daemon_requests import ask
 from edged.commands.why import BOUNDS, consequences
@@ -120,8 +131,7 @@ def _decision(decision: Decision) -> Iterator[tuple[str, str]]:
 
 
 def _ran(state: State, before: State) -> str:
-    """What the results of the last second were made by: the decision is the standing one, and every batch is a choice
-    of its own."""
+    """The variants of the last second's results: the variant is chosen per batch."""
     earlier = {variant.name: variant.results for variant in before.variants}
     counts = {v.name: v.results - earlier.get(v.name, 0) for v in state.variants}
     total = sum(counts.values())
@@ -209,13 +219,18 @@ def _budgets(out: Console, state: State) -> Table:
         (
             BUDGETS.get(budget.name, budget.name),
             "none" if budget.limit is None else f"{budget.limit:g} {budget.unit}".strip(),
-            "unknown" if budget.measured is None else f"{budget.measured:.4g} {budget.unit}".strip()
-            + (", estimated" if budget.estimated else ""),
+            _measured(budget),
             Text(budget.note),
         )
         for budget in state.budgets
-    ]  # fmt: skip
+    ]
     return fitting_table(out, ("limit", ">set to", ">measured", "of what"), rows, wraps={"of what": 26}, expendable=())
+
+
+def _measured(budget: BudgetState) -> str:
+    if budget.measured is None:
+        return "unknown"
+    return f"{budget.measured:.4g} {budget.unit}".strip() + (", estimated" if budget.estimated else "")
 
 
 def battery_line(battery: Battery) -> str:
@@ -228,18 +243,18 @@ def battery_line(battery: Battery) -> str:
 
 
 def device(sample: Telemetry | None) -> list[str]:
-    """What the sensors say, a line each: the whole, its rails, the GPU, the processor; then what throttles it."""
+    """What the sensors say, a line each: the total, its rails, the GPU, the processor; then what throttles it."""
     if sample is None:
         return ["not read yet"]
     estimated = " (estimated)" if sample.power_estimated else ""
-    whole = (
+    first = (
         f"{sample.provider}: power {number(sample.power_w, 1, ' W')}{estimated}, temperature "
         f"{number(sample.temperature_c, 1, ' C')}"
     )
     if sample.energy_j is not None:
         gap = f", without {span(sample.energy_gap_s)} not measured" if sample.energy_gap_s >= 1 else ""
-        whole += f", used {_energy(sample.energy_j)}{gap}"
-    lines = [whole]
+        first += f", used {_energy(sample.energy_j)}{gap}"
+    lines = [first]
     if (battery := sample.battery) is not None:
         lines.append(battery_line(battery))
     if len(sample.rails_w) > 1 or (sample.rails_w and sample.power_w is None):

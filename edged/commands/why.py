@@ -66,19 +66,19 @@ def show(out: Console, decision: Decision) -> None:
 
 def consequences(decision: Decision) -> list[str]:
     """What follows from the decision beside the variant, one sentence each."""
-    told = [YIELDS.get(what, f"{what} is relaxed") for what in decision.yielded if what != "frame_rate"]
+    texts = [YIELDS.get(what, f"{what} is relaxed") for what in decision.yielded if what != "frame_rate"]
     if "frame_rate" in decision.yielded:
         share = f": about {decision.frame_share:.0%} of the frames are run" if decision.frame_share < 1 else ""
-        told.insert(0, f"the frame rate is reduced{share}")
-    told += decision.unheld
+        texts.insert(0, f"the frame rate is reduced{share}")
+    texts += decision.unheld
     if decision.clock_mhz is not None:
-        told.append(f"the clock may go up to {decision.clock_mhz:g} MHz")
+        texts.append(f"the clock may go up to {decision.clock_mhz:g} MHz")
     if decision.price_per_j > 0:
-        told.append(
+        texts.append(
             "energy-limited: a frame runs only if it gains more than "
             f"{decision.price_per_j:.2g} accurate frames per joule"
         )
-    return told
+    return texts
 
 
 def _figures(other: Alternative) -> str:

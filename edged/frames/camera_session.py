@@ -7,6 +7,7 @@ out. Belongs to Cameras; runs on the engine-loop thread; nothing here blocks.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +24,7 @@ from edged.frames.child import Child
 from edged.frames.frame import Frame
 from edged.frames.frame_counters import FrameCounters
 from edged.frames.ring import GarbageError, RingReader, StreamFigures
+from edged.frames.ring_names import hold
 
 _MAX_AHEAD_NS: Final = clock.NS_PER_S  # of now, for a capture time on this machine's clock
 _KEEP_FRAMES: Final = 4  # of a new ring, before the ring before it is let go
@@ -53,6 +55,7 @@ class CameraSession:
         self._before: RingReader | None = None  # the ring before, for frames of it that are still in use
         self._orphan: Frame | None = None  # the last frame of the ring before, if it was not handed on yet
         self._generation = 0
+        self._ring_lock: int | None = None
         self._paced = True
         self.still_since_ns: int | None = None
         """while the camera gives only frames in which nothing moves: since when"""
@@ -163,6 +166,7 @@ class CameraSession:
         try:
             spec = rings.spec_of(line.width, line.height, line.format)
             rings.create(name, spec, self.counters.number)
+            self._ring_lock = hold(name)
         except (ValueError, EdgedError) as error:
             self.apply(life.ChildFailed(str(error)), now_ns)
             return
@@ -240,6 +244,9 @@ class CameraSession:
         if self.ring is None:
             return
         rings.unlink(self.ring.name)
+        if self._ring_lock is not None:
+            os.close(self._ring_lock)
+            self._ring_lock = None
         with contextlib.suppress(GarbageError):  # then what it counted last is lost
             self.counters.look(*self.ring.counts())
             if self.counters.unseen and self._orphan is None:

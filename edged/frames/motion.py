@@ -44,8 +44,10 @@ _LEARN_S: Final = 8.0
 _RECENT_S: Final = 0.2
 """age of the picture that tells whether something moves just now; a slow object moves a cell's part in it"""
 _SETTLED_S: Final = 1.5
-_QUIET_S: Final = 0.4
-"""without a move anywhere, before a picture that differs widely is taken over"""
+_QUIET_S: Final = 0.35
+"""nearly without a move, before a picture that differs widely is taken over"""
+_QUIET: Final = 0.01
+"""share of the cells that may move then: rain does"""
 _WIDE: Final = 0.1
 """share of the cells that differ then"""
 
@@ -65,8 +67,9 @@ class MotionDetector:
             corners = np.array([(x * columns, y * rows) for x, y in polygon])
             cv2.fillPoly(self._counts, [np.round(corners).astype(np.int32)], 0)
         self._at_s: float | None = None
-        self._recent_s = self._quiet_s = 0.0
-        self._background = self._recent = self._deviation = self._settled_s = np.empty(0, np.float32)
+        self._slow_s = self._quiet_s = 0.0
+        self._background = self._limit = self._recent = self._deviation = self._settled_s = np.empty(0, np.float32)
+        self._moderate = np.empty(0, np.float32)  # of the background, every second row and column, for the gain
         self._moves, self._differs = _Lasting((rows, columns)), _Lasting((rows, columns))
 
     def look(self, luma: Image, at_s: float) -> bool:
@@ -75,27 +78,16 @@ class MotionDetector:
         if self._at_s is None:
             self._take_over(detail, at_s)
             return True
-        dt_s = min(max(at_s - self._at_s, 1e-3), 1.0)
-        self._at_s = at_s
-        off = cast(Cells, cv2.absdiff(detail, self._gain(detail) * self._background))
-        limit = np.maximum(_NOISE * self._deviation, self._level)
-        differs = self._above(off, limit)
-        moves = self._above(cast(Cells, cv2.absdiff(detail, self._recent)), limit)
-
-        self._quiet_s = 0.0 if _spot(self._moves.take(moves, dt_s)) else self._quiet_s + dt_s
-        wide = cv2.countNonZero(differs) > _WIDE * differs.size
-        if wide and self._quiet_s >= _QUIET_S and cv2.countNonZero(moves) < _WIDE / 5 * moves.size:
-            self._take_over(detail, at_s)
+        dt_s, self._at_s = at_s - self._at_s, at_s
+        off = cv2.absdiff(detail, self._background * np.float32(self._gain(detail)))
+        differs = self._above(cast(Cells, off))
+        if at_s - self._slow_s >= _RECENT_S and self._learn(detail, cast(Cells, off), differs, at_s):
             return False
-        lasting = self._differs.take(differs, dt_s)
-        self._learn(detail, off, differs, moves, dt_s)
-        if at_s - self._recent_s >= _RECENT_S:
-            self._recent, self._recent_s = detail, at_s
-        return _spot(lasting) or _patch(differs)
+        return _spot(self._differs.take(differs, dt_s)) or _patch(differs)
 
-    def _above(self, values: Cells, limit: Cells) -> Image:
-        """255 where a value exceeds its limit, in the cells that count."""
-        return cast(Image, cv2.bitwise_and(cv2.compare(values, limit, cv2.CMP_GT), self._counts))
+    def _above(self, values: Cells) -> Image:
+        """255 where a value exceeds the cell's limit, in the cells that count."""
+        return cast(Image, cv2.bitwise_and(cv2.compare(values, self._limit, cv2.CMP_GT), self._counts))
 
     def _detail(self, luma: Image) -> Cells:
         for size in self._sizes:
@@ -105,27 +97,47 @@ class MotionDetector:
 
     def _gain(self, detail: Cells) -> float:
         """By the cells of moderate contrast: one bright object that goes is no change of the light."""
-        before = self._background * (np.abs(self._background) < _MODERATE)
-        power = float(np.vdot(before, before))
-        return min(max(float(np.vdot(detail, before)) / power, 0.5), 2.0) if power > 1.0 else 1.0
+        power = float(np.vdot(self._moderate, self._moderate))
+        if power < 1.0:
+            return 1.0
+        return min(max(float(np.vdot(np.ascontiguousarray(detail[::2, ::2]), self._moderate)) / power, 0.5), 2.0)
 
     def _take_over(self, detail: Cells, at_s: float) -> None:
-        self._at_s = self._recent_s = at_s
+        """The picture is the background from now on."""
+        self._at_s = self._slow_s = at_s
         self._quiet_s = 0.0
         self._background, self._recent = detail.copy(), detail
         self._deviation = np.full_like(detail, self._level / _NOISE)
         self._settled_s = np.zeros_like(detail)
+        self._prepare()
 
-    def _learn(self, detail: Cells, off: Cells, differs: Image, moves: Image, dt_s: float) -> None:
-        """Still cells learn slowly; what has settled is taken over."""
+    def _prepare(self) -> None:
+        """What each picture is compared with."""
+        self._limit = np.maximum(_NOISE * self._deviation, self._level)
+        some = self._background[::2, ::2]
+        self._moderate = np.where(np.abs(some) < _MODERATE, some, np.float32(0))
+
+    def _learn(self, detail: Cells, off: Cells, differs: Image, at_s: float) -> bool:
+        """A few times a second: still cells learn slowly, what has settled is taken over. True if all of it is."""
+        dt_s, self._slow_s = min(at_s - self._slow_s, 1.0), at_s
+        moves = self._above(cast(Cells, cv2.absdiff(detail, self._recent)))
+        self._recent = detail
+        quiet = cv2.countNonZero(self._moves.take(moves, dt_s)) < _QUIET * moves.size
+        self._quiet_s = self._quiet_s + dt_s if quiet else 0.0
+        wide = cv2.countNonZero(differs) > _WIDE * differs.size
+        if wide and self._quiet_s >= _QUIET_S and cv2.countNonZero(moves) < _WIDE / 2 * moves.size:
+            self._take_over(detail, at_s)
+            return True
         rate = 1 - math.exp(-dt_s / _LEARN_S)
         still = cv2.bitwise_not(differs)
         cv2.accumulateWeighted(detail, self._background, rate, still)
         cv2.accumulateWeighted(off, self._deviation, rate, still)
-        self._settled_s += np.where(moves > 0, -4 * dt_s, dt_s)  # a drop of rain is not the end of it
+        self._settled_s += np.where(moves > 0, -2 * dt_s, dt_s)  # a drop of rain is not the end of it
         np.maximum(self._settled_s, 0.0, out=self._settled_s)
         self._settled_s[still > 0] = 0.0
         np.copyto(self._background, detail, where=self._settled_s > _SETTLED_S)
+        self._prepare()
+        return False
 
 
 class _Lasting:

@@ -290,9 +290,18 @@ class RingReader(_Ring):
         if max(index, t_capture, mono) >= _LIMIT or clock >= len(_CLOCKS) or still > 1:
             raise GarbageError(f"frame {index} of {mono} ns, {t_capture} ns on clock {clock}")
         return Frame(
-            self._camera, index, slot, seq, spec.width, spec.height, spec.format, mono, t_capture, _CLOCKS[clock],
+            self._camera,
+            index,
+            slot,
+            seq,
+            spec.width,
+            spec.height,
+            spec.format,
+            mono,
+            t_capture,
+            _CLOCKS[clock],
             bool(still),
-        )  # fmt: skip
+        )
 
     def counts(self) -> tuple[int, int, int, int, int]:
         """(number of the latest frame, rate, corrupt, frozen, still) as the child wrote them: to be checked by the

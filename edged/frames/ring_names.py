@@ -1,13 +1,13 @@
 """The names of this daemon's rings in /dev/shm, which nobody can know beforehand, and what dead daemons left there.
 
-In: the instance and the directory of its lock. Out: names. Their random part stands in a file of the runtime directory,
-which belongs to this user alone, beside a lock that the kernel releases when its holder dies: so the next daemon finds
-which rings to remove. Files of others in /dev/shm are never touched. Any thread.
+In: the instance and the directory of its lock. Out: names. A lock file in the runtime directory keeps two daemons of
+one instance apart. Each ring's file is locked by its daemon as well, and the kernel releases that when the daemon dies:
+a ring of this user that nobody has locked is a dead daemon's. Other files in /dev/shm are never touched. Any thread.
 """
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import logging
 import os
 import re
@@ -20,32 +20,27 @@ from edged import files
 from edged.errors import EdgedError
 from edged.frames.ring import SHM
 
-_TOKEN: Final = re.compile(r"[0-9a-f]{16}")
+_NAME: Final = re.compile(r"edged-[0-9a-f]{20}-.+")
 
 log = logging.getLogger(__name__)
 
 
 class RingNames:
-    """The claim on one instance's names, until `release`."""
+    """The claim on one instance, until `release`."""
 
     def __init__(self, instance: str, locks: Path, shm: Path = SHM) -> None:
         """Raises EdgedError if a live daemon has this instance, or the lock cannot be made."""
-        self._shm = shm
         safe = re.sub("[^a-z0-9_]", "_", instance.lower())[:32]
         self._path = locks / f"rings-{safe}.lock"
-        for other in locks.glob("rings-*.lock"):
-            if other != self._path:
-                self._clear(other)
         try:
             self._lock = files.lock(self._path)
-            self._remove_rings(self._path)
-            self.token = secrets.token_hex(8)
-            files.write_atomic(_token_file(self._path), self.token, 0o600)
         except OSError as error:
             raise EdgedError(
                 f"cannot claim the frame rings by {self._path}: {error.strerror or error}",
                 "another edged with the same endpoint holds them: stop it, or give this one another endpoint",
             ) from error
+        self.token = secrets.token_hex(10)
+        remove_dead_rings(shm)
 
     def name(self, camera: str, generation: int) -> str:
         """Of a camera's ring."""
@@ -53,35 +48,36 @@ class RingNames:
 
     def release(self) -> None:
         """Give up the claim."""
-        _token_file(self._path).unlink(missing_ok=True)
         files.unlock(self._lock, self._path)
 
-    def _clear(self, lock: Path) -> None:
-        """Remove what a dead daemon of another instance left."""
-        with contextlib.suppress(OSError):  # a live daemon's, another user's, or gone meanwhile
-            descriptor = files.lock(lock, create=False)
-            try:
-                self._remove_rings(lock)
-                _token_file(lock).unlink(missing_ok=True)
-            finally:
-                files.unlock(descriptor, lock)
 
-    def _remove_rings(self, lock: Path) -> None:
-        """Those of the daemon that held the lock before."""
+def hold(name: str, shm: Path = SHM) -> int:
+    """Lock a ring's file as long as the descriptor that is returned is open. EdgedError if the file is gone."""
+    try:
+        descriptor = os.open(shm / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise EdgedError(f"cannot open the frame ring {shm / name}: {error.strerror}") from error
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def remove_dead_rings(shm: Path = SHM) -> None:
+    """Remove the rings of this user that no daemon has locked."""
+    for ring in shm.glob("edged-*"):
+        if not _NAME.fullmatch(ring.name):
+            continue
         try:
-            token = _token_file(lock).read_text("ascii", "replace")
-        except FileNotFoundError:
-            return
-        for ring in self._shm.glob(f"edged-{token}-*") if _TOKEN.fullmatch(token) else ():
+            found = ring.lstat()
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+                log.info("%s is not a frame ring of this user: it is left alone", ring)
+                continue
+            descriptor = os.open(ring, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
-                found = ring.lstat()
-                if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-                    log.warning("%s is not a frame ring of this user: it is left alone", ring)
-                    continue
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 ring.unlink()
-            except OSError as error:
-                log.warning("cannot remove the frame ring %s of a daemon that died: %s", ring, error.strerror)
-
-
-def _token_file(lock: Path) -> Path:
-    return lock.with_suffix(".token")
+            finally:
+                os.close(descriptor)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # a live daemon's, or gone meanwhile
+        except OSError as error:
+            log.warning("cannot remove the frame ring %s of a daemon that died: %s", ring, error.strerror)

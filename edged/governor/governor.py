@@ -28,7 +28,7 @@ from edged.governor.profile import MAX_BATCH
 from edged.governor.state import UNKNOWN, Activity, State
 
 SCHEDULE_QUANTILE: Final = 0.9
-"""Of the service times told to the schedule: if a late frame costs as much as five good ones, a frame pays from 5 in 6
+"""Of the service times given to the schedule: if a late frame costs as much as five good ones, a frame pays from 5 in 6
 on time."""
 FIRST_FPS: Final = 30.0
 """Until the cameras are counted."""

@@ -296,7 +296,7 @@ class Number:
 @dataclass(frozen=True)
 class Decision:
     """What ran in the last second, and why. `variant`: the one that made most results (before the first: the one that
-    would run next); each Alternative has its share. `clock`: the ceiling asked for, None where it is fixed.
+    would run next); each Alternative has its share. `clock`: the ceiling requested, None where it is fixed.
     `price_per_j`: accuracy-weighted frames that a joule must gain; 0 while energy is not limited. `frame_share`: share
     of the offered frames that ran. `relaxed`: limits that are relaxed now. `unenforceable`: limits that are set but
     cannot be held, a sentence each; they do not stop frames."""

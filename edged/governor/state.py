@@ -253,7 +253,7 @@ class State:
         self.variants, self.budget, self.cameras, self.planned_s = variants, budget, cameras, -math.inf
 
     def _forget_unenforceable(self, budget: Budget) -> None:
-        """Of the limits that could not be held, those that change in `budget` are judged anew."""
+        """Of the limits that could not be held, those that change in `budget` are judged again."""
         before = self.budget
         limits = {
             "power": (before.power_w, budget.power_w),

@@ -23,7 +23,7 @@ from edged.loop.governor_client import GovernorClient
 from edged.loop.result_publisher import BatchMeta, Decoded, ResultPublisher
 from edged.loop.status_reporter import StatusReporter
 from edged.vision.letterbox import GpuLetterboxer, Letterboxer
-from edged.vision.results import Seen
+from edged.vision.results import Predictions
 
 
 class Batch(NamedTuple):
@@ -37,12 +37,12 @@ class Batch(NamedTuple):
 
 
 class CompletedBatch(NamedTuple):
-    """A batch whose results all came and are out; its lane still holds the input."""
+    """A batch whose results are all published; its lane still holds the input."""
 
     lane: int
     variant: str
     frames: Sequence[Frame]
-    objects: Sequence[Seen]
+    objects: Sequence[Predictions]
     start_ns: int
 
 
@@ -80,7 +80,7 @@ class BatchExecutor:
         return bool(self._in_flight)
 
     def free_ns(self, now_ns: int) -> int:
-        """When the engine can begin: after what is in flight, if each batch takes what its like took last."""
+        """When the engine can begin: after what is in flight, if each batch takes as long as the last of its kind."""
         if not self._in_flight:
             return now_ns
         busy_ms = sum([self._took_ms.get((batch.variant, len(batch.frames)), 0.0) for batch in self._in_flight])
@@ -90,19 +90,19 @@ class BatchExecutor:
     def start(self, frames: Sequence[Frame], variant: str, start_ns: int) -> None:
         """Prepare and submit a batch on a free lane."""
         lane = self._free_lanes[0]
-        whole: list[Frame] = []
+        intact: list[Frame] = []
         try:
-            self._prepare(frames, lane, variant, whole)
-            if not whole:
+            self._prepare(frames, lane, variant, intact)
+            if not intact:
                 return
             submitted_ns = clock.mono_ns()
-            self._pool.submit(lane, len(whole), variant)
+            self._pool.submit(lane, len(intact), variant)
         except VariantError as error:
-            self._lost(whole, error)
+            self._lost(intact, error)
             return
         self.submitted_ns = submitted_ns
         self._free_lanes.popleft()
-        self._in_flight.append(Batch(lane, variant, whole, start_ns, submitted_ns))
+        self._in_flight.append(Batch(lane, variant, intact, start_ns, submitted_ns))
 
     def finish(self) -> CompletedBatch | None:
         """Collect the oldest batch in flight and publish its frames. What is returned is good until the next start."""
@@ -113,29 +113,29 @@ class BatchExecutor:
             self._free_lanes.append(batch.lane)
 
     def dropped(self, frame: Frame, cause: DropCause) -> None:
-        """A frame that was handed on gives no result."""
+        """A frame given to the executor has no result."""
         self._cameras.count_drop(frame.camera, cause)
         self._cameras.taken(frame)
         self._governor.dropped(cause)
 
-    def _prepare(self, frames: Sequence[Frame], lane: int, variant: str, whole: list[Frame]) -> None:
-        """Scale each frame into the lane, and add those that arrived whole. What tore a frame is a newer one of its
-        camera, which the next turn takes: that is the retry. VariantError if the GPU takes no picture: then all frames
-        are in `whole`, or counted."""
+    def _prepare(self, frames: Sequence[Frame], lane: int, variant: str, intact: list[Frame]) -> None:
+        """Scale each frame into the lane, and append those that were not overwritten meanwhile to `intact`. A torn
+        frame was overwritten by a newer one of its camera, which the next turn takes. VariantError if the GPU refuses a
+        picture: then all frames are in `intact`, or counted."""
         for index, frame in enumerate(frames):
             geometry = self._letterboxer.geometry(frame.width, frame.height)
             try:
-                self._letterboxer.fill(geometry, self._cameras.pixels(frame), frame.format, lane, len(whole))
+                self._letterboxer.fill(geometry, self._cameras.pixels(frame), frame.format, lane, len(intact))
             except CudaError as error:
                 for lost in frames[index:]:
-                    whole.append(lost)
+                    intact.append(lost)
                     self._cameras.taken(lost)
                 raise VariantError(variant, error.message) from error
             except EdgedError:  # its ring is gone: the camera was reopened meanwhile
                 self.dropped(frame, "torn")
                 continue
             if self._letterboxer.reads_late or self._cameras.intact(frame):
-                whole.append(frame)
+                intact.append(frame)
                 self._cameras.taken(frame)
             else:
                 self.dropped(frame, "torn")
@@ -150,7 +150,7 @@ class BatchExecutor:
         collected_ns = self._collected_ns = clock.mono_ns()
         self._took_ms[batch.variant, size] = self._pool.took_ms(batch.lane)
         self._governor.ran(batch.variant, batch.submitted_ns, collected_ns)
-        places = self._still_whole(batch)
+        places = self._still_intact(batch)
         frames = [batch.frames[place] for place in places]
         decoded: list[Decoded] = []
         try:
@@ -169,9 +169,9 @@ class BatchExecutor:
         self._report(batch, decoded, late)
         return CompletedBatch(batch.lane, batch.variant, frames, [one.objects for one in decoded], batch.start_ns)
 
-    def _still_whole(self, batch: Batch) -> Sequence[int]:
-        """The places of the frames whose pixels were their own for as long as the engine read them. Looked at all at
-        once: while the first is decoded, a camera may already write where the last one lay."""
+    def _still_intact(self, batch: Batch) -> Sequence[int]:
+        """The places of the frames that were not overwritten while the engine read them. All are checked at once, since
+        a camera may overwrite the last one while the first is decoded."""
         if not self._letterboxer.reads_late:
             return range(len(batch.frames))
         places = [place for place, frame in enumerate(batch.frames) if self._cameras.intact(frame)]
@@ -191,7 +191,7 @@ class BatchExecutor:
         return late
 
     def _report(self, batch: Batch, decoded: Sequence[Decoded], late: int) -> None:
-        """Tell the governor of a batch that came back whole."""
+        """Report a batch without losses to the governor."""
         done_ns, size = clock.mono_ns(), len(batch.frames)
         prepared_ms = (batch.submitted_ns - batch.start_ns) / NS_PER_MS
         decoded_ms = sum([one.post_ms for one in decoded])

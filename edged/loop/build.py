@@ -26,10 +26,10 @@ from edged.frames.schedule import Scheduler
 from edged.governor.governor import OnCall
 from edged.health import Heartbeats
 from edged.loop.batch_executor import BatchExecutor
-from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, what_is_known
+from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, read_device_info
 from edged.loop.dispatcher import Dispatcher
 from edged.loop.engine_loop import STAGE, EngineLoop, Parts
-from edged.loop.governor_client import GovernorClient, battery_budget
+from edged.loop.governor_client import GovernorClient, Hooks, battery_budget
 from edged.loop.gpu_clock import CLOCK_DWELL_S, GpuClock
 from edged.loop.limit_layers import LimitControl, LimitLayers
 from edged.loop.limit_monitor import LimitMonitor
@@ -60,8 +60,8 @@ log = logging.getLogger("edged")
 @dataclass(frozen=True)
 class Surroundings:
     """What a loop is built into. `instance` names its rings in shared memory; `profile` is the power profile to start
-    with, `energy_used` the energy horizon of an earlier run; `on_call` and `on_sample` hear every call of the governor
-    and every sample; `mode` and `recording` are asked for the state. `provider`, `runtime` and `device_info` stand in
+    with, `energy_used` the energy horizon of an earlier run; `on_call` and `on_sample` get every call of the governor
+    and every sample; `mode` and `recording` are read for the state. `provider`, `runtime` and `device_info` stand in
     for what the configuration and the bundle name."""
 
     publisher: Publisher
@@ -121,12 +121,12 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
 
     calls = LoopCalls(selector)
     stack.callback(calls.close)
-    heartbeats = Heartbeats({STAGE: STUCK_AFTER_S})
+    beats = Heartbeats({STAGE: STUCK_AFTER_S})
     layers = LimitLayers(config.limits, around.profile)
-    ran = provider.ran if isinstance(provider, FollowsBatches) else None
+    hooks = Hooks(around.on_call, provider.ran if isinstance(provider, FollowsBatches) else None)
     gpu_clock = _gpu_clock(stack, config, known, around, now_ns)
     governor = GovernorClient(
-        pool, known, layers.in_force, publisher, now_ns, around.on_call, ran, gpu_clock, battery_budget(config.power)
+        pool, known, layers.in_force, publisher, now_ns, hooks, gpu_clock, battery_budget(config.power)
     )
     monitor = LimitMonitor({v.name: v.accuracy for v in pool.variants}, publisher, around.energy_used)
     feed = SensorFeed(sampler, governor, monitor, now_ns, around.on_sample)
@@ -138,7 +138,7 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     gate = "on" if config.motion.gate == "auto" and on_battery else config.motion.gate
     gates = MotionGates(cameras, publisher, governor, gate)
     sources = Sources(
-        manifest, cameras, pool, governor, sampler, monitor, shadow, gates, heartbeats, around.mode, around.recording
+        manifest, cameras, pool, governor, sampler, monitor, shadow, gates, beats, around.mode, around.recording
     )
     reporter = StatusReporter(sources, publisher)
     tracks = ObjectTracks(publisher, manifest.labels, _snapshots(stack, config, cameras, publisher))
@@ -147,16 +147,14 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
     dispatcher = Dispatcher(schedule, governor.governor, pool.max_batch, executor.dropped)
     parts = Parts(
-        selector, calls, cameras, schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter,
-        heartbeats,
-    )  # fmt: skip
+        selector, calls, cameras, schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter, beats
+    )
     engine_loop = EngineLoop(parts)
     engine_loop.put_in_force(layers)
     limits = LimitControl(layers, engine_loop.put_in_force)
     return Loop(
-        publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, heartbeats, engine_loop,
-        known,
-    )  # fmt: skip
+        publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, beats, engine_loop, known
+    )
 
 
 def _snapshots(stack: contextlib.ExitStack, config: Config, cameras: Cameras, publisher: Publisher) -> Snapshots | None:
@@ -190,7 +188,7 @@ def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:
 def _device_info(pool: Pool, bundle: Bundle, config: Config, provider: Provider, around: Surroundings) -> DeviceInfo:
     """What the governor starts with; a device profile that does not fit is reported and ignored."""
     mode = mode_in_force(None if around.profile is None else around.profile.mode, around.machine.tools)
-    known = what_is_known(pool, bundle, mode, config.engine.threads)
+    known = read_device_info(pool, bundle, mode, config.engine.threads)
     if known.refused is not None:
         text = f"the device profile is not used: {known.refused.message}"
         log.warning("%s; %s", text, known.refused.hint)

@@ -40,7 +40,7 @@ class DeviceInfo:
         return self.device is not None and len(self.device.idle_w) == len(self.clocks_mhz) > 1
 
 
-def what_is_known(pool: Pool, bundle: Bundle, power_mode: str | None = None, threads: int = 1) -> DeviceInfo:
+def read_device_info(pool: Pool, bundle: Bundle, power_mode: str | None = None, threads: int = 1) -> DeviceInfo:
     """`power_mode`: nvpmodel's name of the mode in force, `threads`: of an inference; a profile holds for one of each.
     The clock counts as fixed until an actuator has proved that it can be set."""
     variants = warm_variants(pool)

@@ -1,6 +1,6 @@
 """Which of the frames that wait run next, and on what: the schedule's order, the governor's choice. Pure.
 
-The schedule knows the deadlines and says which frames are next; the governor says what they get, or that they are
+The schedule knows the deadlines and says which frames are next; the governor chooses the variant, or that they are
 dropped. The engine loop and the arena use the same object.
 """
 
@@ -63,7 +63,7 @@ class Dispatcher:
         return None
 
     def forget(self, camera: str) -> None:
-        """The camera is gone."""
+        """The camera was removed."""
         self._served_ns.pop(camera, None)
 
     def _take(self, frames: Sequence[Frame], count: int, variant: str, now_ns: int) -> tuple[Sequence[Frame], str]:

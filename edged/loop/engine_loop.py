@@ -1,8 +1,9 @@
 """The engine loop: frames of the cameras in, results on the bus out. Runs on the daemon's main thread.
 
 One turn: wait for a camera, take the newest frames, let schedule and governor choose a batch and its variant, scale it
-straight out of shared memory into the engine's input, run it, decode, publish; now and then tell the governor what the
-sensors say and let it plan. With an engine of several lanes the next batch is prepared while the one before still runs.
+straight out of shared memory into the engine's input, run it, decode, publish; now and then pass the sensors' values to
+the governor and let it plan. With an engine of several lanes the next batch is prepared while the one before still
+runs.
 
 Other threads reach it only through `LoopCalls`, which run between two batches.
 """
@@ -86,9 +87,9 @@ class EngineLoop:
         while self._executor.busy:  # a camera may go, and its ring with it
             self._executor.finish()
         self._cameras.configure(cameras, now_ns)
-        for gone in self._weights.keys() - {camera.name for camera in cameras}:
-            self._schedule.forget(gone)
-            self._dispatcher.forget(gone)
+        for removed in self._weights.keys() - {camera.name for camera in cameras}:
+            self._schedule.forget(removed)
+            self._dispatcher.forget(removed)
         self._configured_weights = {camera.name: camera.weight for camera in cameras}
         self._tracks.configure(cameras)
         self._gates.configured()
@@ -143,18 +144,18 @@ class EngineLoop:
         if len(self._schedule) and self._executor.can_start:
             self._start_batch()
         if self._executor.busy and not (self._executor.can_start and len(self._schedule)):
-            whole = self._executor.finish()
-            if whole is not None:
-                self._gates.results(whole.frames, whole.objects)
-                self._shadow.after(*whole, self._executor.deadline_ms, self._quiet)
+            completed = self._executor.finish()
+            if completed is not None:
+                self._gates.results(completed.frames, completed.objects)
+                self._shadow.after(*completed, self._executor.deadline_ms, self._quiet)
         self._do_due_work(clock.mono_ns())
 
     def _quiet(self) -> bool:
-        """No frame waits, here or with a camera that spoke meanwhile, and nothing is in flight."""
+        """No frame waits, here or with a camera that signalled meanwhile, and nothing is in flight."""
         return not (len(self._schedule) or self._executor.busy or self._selector.select(0))
 
     def _wait(self) -> None:
-        """Until a camera speaks, a call comes or something is due; not at all while there is work."""
+        """Until a camera signals, a call comes or something is due; not at all while there is work."""
         timeout_s = 0.0
         if not len(self._schedule) and not self._executor.busy:
             now_ns = clock.mono_ns()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from edged.bus import schema
@@ -47,29 +48,38 @@ OnBatch = Callable[[str, int, int], None]
 """(variant, begin, end): a batch was on the engine between these two times."""
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """Called with every call of the governor and its answer, and with every batch."""
+
+    on_call: OnCall | None = None
+    on_batch: OnBatch | None = None
+
+
 class GovernorClient:
     """Holds the governor and the last decisions."""
 
     def __init__(
         self,
         pool: Pool,
-        known: DeviceInfo,
+        device_info: DeviceInfo,
         limits: Limits,
         publisher: Publisher,
         now_ns: int,
-        on_call: OnCall | None = None,
-        on_batch: OnBatch | None = None,
+        hooks: Hooks = Hooks(),
         gpu_clock: GpuClock | None = None,
         battery: BatteryBudget | None = None,
     ) -> None:
-        """`on_call` gets every call to the governor, `on_batch` every batch; `gpu_clock` has the clocks of `known`;
-        without it the device's clock is fixed. `battery`: how long one must last, None without such a limit."""
+        """`gpu_clock` has the clocks of `device_info`; without it the device's clock is fixed. `battery`: how long one
+        must last, None without such a limit."""
         self._pool = pool
         self._publisher = publisher
-        self._on_batch = on_batch
-        self.gpu_clock = gpu_clock or GpuClock(known.clocks_mhz)
+        self._on_batch = hooks.on_batch
+        self.gpu_clock = gpu_clock or GpuClock(device_info.clocks_mhz)
         self._battery = battery
-        self.governor = Governor(known.variants, budget_of(limits, battery), now_ns, known.device, on_call)
+        self.governor = Governor(
+            device_info.variants, budget_of(limits, battery), now_ns, device_info.device, hooks.on_call
+        )
         self._relaxed = RelaxedLimits()
         self._failures: dict[str, int] = {}
         self._drops: Counter[DropCause] = Counter()
@@ -158,7 +168,7 @@ class GovernorClient:
             raise EdgedError(f"the last variant failed {failures} times in a row: {error.why}", "restart edged")
 
     def succeeded(self, variant: str) -> None:
-        """A batch came back whole."""
+        """All frames of a batch have results."""
         if self._failures:
             self._failures.pop(variant, None)
 
@@ -170,7 +180,7 @@ class GovernorClient:
 
     def energy_mj(self, variant: str, batch: int) -> float | None:
         """Estimated for one frame of such a batch, above idle; None while nothing is known. As of the last tick: it is
-        asked for with every batch and changes slowly."""
+        read with every batch and changes slowly."""
         if (variant, batch) not in self._energy_mj:
             joules = self.governor.energy_j(variant, batch)
             self._energy_mj[variant, batch] = None if joules is None else round(1000 * joules, 3)

@@ -44,7 +44,7 @@ class GpuClock:
         self._dwell_ns = int(dwell_s * NS_PER_S)
         self._top = self._wanted = self._highest = len(self.clocks_mhz) - 1
         self._requested_ns = self._repeated_ns = now_ns
-        self._seen = UNKNOWN
+        self._handled = UNKNOWN
         self._controlled = False
         self._reported: int | None = None
         self._problem: str | None = None
@@ -58,7 +58,7 @@ class GpuClock:
 
     @property
     def report(self) -> schema.ClockControl | None:
-        """For a status; None where nobody asked for control."""
+        """For a status; None where control is not configured."""
         if self._actuator is None:
             return None
         mhz = None if self.clock is None else self.clocks_mhz[self.clock]
@@ -93,9 +93,9 @@ class GpuClock:
 
     def news(self) -> tuple[ClockRange | None, schema.Event | None]:
         """A change for the governor and an event for people, each returned once. Called twice a second."""
-        if self._actuator is None or (state := self._actuator.state) is self._seen or state == UNKNOWN:
+        if self._actuator is None or (state := self._actuator.state) is self._handled or state == UNKNOWN:
             return None, None
-        self._seen = state
+        self._handled = state
         return self._lost(state) if state.index is None else self._held(state.index)
 
     def _held(self, index: int) -> tuple[ClockRange | None, schema.Event | None]:

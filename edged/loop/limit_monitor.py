@@ -177,5 +177,5 @@ class LimitMonitor:
             self._publisher.publish(schema.Event(kind=kind, text=f"{budget}: {text}{suffix}"))
 
 
-def _percent(part: int, whole: int) -> float | None:
-    return round(100 * part / whole, 2) if whole > 0 else None
+def _percent(part: int, total: int) -> float | None:
+    return round(100 * part / total, 2) if total > 0 else None

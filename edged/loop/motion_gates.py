@@ -19,10 +19,10 @@ from edged.config import Limits
 from edged.frames.cameras import Cameras
 from edged.frames.frame import Frame
 from edged.loop.governor_client import GovernorClient
-from edged.vision.results import Detections, Seen
+from edged.vision.results import Detections, Predictions
 
 SURE: Final = 0.5
-"""a score that counts as an object which the gate should not have missed"""
+"""the score from which on an object counts as one that the gate should not have missed"""
 SAMPLE_NS: Final = 60 * NS_PER_S
 HOUR: Final = 60
 """samples of the counters that the shares are taken over"""
@@ -46,30 +46,30 @@ class MotionGates:
         self._send()
 
     def configured(self) -> None:
-        """The cameras are others."""
+        """The cameras were changed."""
         names = set(self._cameras.names())
         self._misses = {name: misses for name, misses in self._misses.items() if name in names}
         self._counts = {name: counts for name, counts in self._counts.items() if name in names}
         self._send()
 
-    def results(self, frames: Sequence[Frame], seen: Sequence[Seen]) -> None:
+    def results(self, frames: Sequence[Frame], predictions: Sequence[Predictions]) -> None:
         """Results of these frames are out."""
         if self._on:
-            for frame, objects in zip(frames, seen, strict=True):
+            for frame, objects in zip(frames, predictions, strict=True):
                 if isinstance(objects, Detections):
-                    self._look(frame, objects, clock.mono_ns())
+                    self._check(frame, objects, clock.mono_ns())
 
-    def _look(self, frame: Frame, seen: Detections, now_ns: int) -> None:
+    def _check(self, frame: Frame, detections: Detections, now_ns: int) -> None:
         misses = self._misses.setdefault(frame.camera, GateMisses())
         before = misses.opened
-        misses.look(frame.still, seen.boxes[seen.scores >= SURE], seen.boxes, now_ns)
+        misses.look(frame.still, detections.boxes[detections.scores >= SURE], detections.boxes, now_ns)
         if misses.opened != before:
             self._send()
             if misses.opened:
                 found = misses.report()
                 text = (
                     f"the motion gate of camera {frame.camera} is opened for 10 minutes: {found.missed} of "
-                    f"{found.looked_at} still frames showed something new, more than {LIMIT:.0%} for certain"
+                    f"{found.looked_at} still frames showed something new, provably more than {LIMIT:.0%}"
                 )
                 self._publisher.publish(schema.Event(kind="gate_opened", text=text, camera=frame.camera))
 

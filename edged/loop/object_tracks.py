@@ -1,4 +1,4 @@
-"""Objects over time, camera by camera: a frame's detections in; what counts of them and `track` messages out.
+"""Objects over time, camera by camera: a frame's detections in; those that count and `track` messages out.
 
 Runs on the engine loop's thread, for the cameras whose configuration asks for it.
 """
@@ -14,7 +14,7 @@ from edged.bus.publisher import Publisher
 from edged.clock import NS_PER_S
 from edged.config import CameraConfig
 from edged.frames.frame import Frame
-from edged.loop.seen_messages import seen_fields
+from edged.loop.result_fields import result_fields
 from edged.loop.snapshots import Snapshots
 from edged.tracking.camera_tracks import CameraTracks, Observed, TrackEvent
 from edged.vision.results import Detections
@@ -44,19 +44,23 @@ class ObjectTracks:
     def watches(self, camera: str) -> bool:
         return camera in self._tracks
 
-    def look(self, frame: Frame, seen: Detections) -> dict[str, Any]:
+    def look(self, frame: Frame, detections: Detections) -> dict[str, Any]:
         """The fields of the frame's result: the detections that count, with their tracks and zones. Publishes what
         happened to them."""
         tracks = self._tracks[frame.camera]
         observed, events = tracks.look(
-            frame.mono_capture_ns / NS_PER_S, (frame.width, frame.height), seen.boxes, seen.scores, seen.class_ids
+            frame.mono_capture_ns / NS_PER_S,
+            (frame.width, frame.height),
+            detections.boxes,
+            detections.scores,
+            detections.class_ids,
         )
-        fields = seen_fields(seen.pick([o.row for o in observed]), self._labels)
+        fields = result_fields(detections.pick([o.row for o in observed]), self._labels)
         if self._snapshots is not None:
             for one in observed:
                 if one.track is not None:
-                    x0, y0, x1, y1 = seen.boxes[one.row].tolist()
-                    self._snapshots.offer(frame, one.track, (x0, y0, x1, y1), float(seen.scores[one.row]))
+                    x0, y0, x1, y1 = detections.boxes[one.row].tolist()
+                    self._snapshots.offer(frame, one.track, (x0, y0, x1, y1), float(detections.scores[one.row]))
         for event in events:
             self._publish(frame, event)
         if not tracks.tracked:
@@ -64,7 +68,7 @@ class ObjectTracks:
         return {"detections": [_tracked(d, o) for d, o in zip(fields["detections"], observed, strict=True)]}
 
     def attention_changed(self, now_ns: int) -> bool:
-        """Look whether another camera deserves more weight than before."""
+        """Whether the cameras that deserve more weight have changed."""
         now_s = now_ns / NS_PER_S
         found = {name: factor for name, tracks in self._tracks.items() if (factor := tracks.attention(now_s)) > 1.0}
         changed = found != self.attention

@@ -12,10 +12,10 @@ from edged.clock import NS_PER_MS, NS_PER_S
 from edged.engines.engine import Outputs
 from edged.frames.frame import Frame
 from edged.loop.object_tracks import ObjectTracks
-from edged.loop.seen_messages import seen_fields
+from edged.loop.result_fields import result_fields
 from edged.vision.decoder import Decode
 from edged.vision.letterbox import Letterbox
-from edged.vision.results import Detections, Seen
+from edged.vision.results import Detections, Predictions
 
 
 class BatchMeta(NamedTuple):
@@ -34,7 +34,7 @@ class BatchMeta(NamedTuple):
 class Decoded(NamedTuple):
     """What the engine saw in one frame, and how long decoding took."""
 
-    objects: Seen
+    objects: Predictions
     post_ms: float
 
 
@@ -71,7 +71,7 @@ class ResultPublisher:
         if isinstance(objects, Detections) and self._tracks.watches(frame.camera):
             fields = self._tracks.look(frame, objects)
         else:
-            fields = seen_fields(objects, self._labels)
+            fields = result_fields(objects, self._labels)
         sent = self._publisher.publish(
             schema.Result(
                 camera=frame.camera,

@@ -30,21 +30,21 @@ class SensorFeed:
         now_ns: int,
         record: Callable[[Mapping[str, Any], int], None] | None = None,
     ) -> None:
-        """`record` gets each sample whole."""
+        """`record` gets each complete sample."""
         self._sampler = sampler
         self._governor = governor
         self._limit_monitor = limit_monitor
         self._record = record
         self._interval_ns = int(sampler.interval_s * NS_PER_S)
-        self._seen_ns = 0  # when the last sample that was fed was read
+        self._read_ns = 0  # when the last sample that was fed was read
         self._fed_ns = now_ns
         self.due_ns = now_ns
 
     def look(self, now_ns: int) -> None:
-        """Tell the governor of a new sample, or that for one and a half intervals there was none."""
+        """Report a new sample to the governor, or that there was none for one and a half intervals."""
         sample = self._sampler.latest(now_ns)
-        if sample.mono_ns > self._seen_ns:
-            self._seen_ns = sample.mono_ns
+        if sample.mono_ns > self._read_ns:
+            self._read_ns = sample.mono_ns
             self.due_ns = max(sample.mono_ns + self._interval_ns + AFTER_NS, now_ns + LOOK_AGAIN_NS)
             self._limit_monitor.sensed(sample, now_ns)
             observation = self._observation(sample, now_ns)

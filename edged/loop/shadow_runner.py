@@ -3,9 +3,9 @@
 In: every batch that came back, its lane still holding the input. Out: what the governor must know (vetoes, and the time
 and energy that the guard took), events for people, and the guard's part of `state`.
 
-A shadow run makes no frame late: it begins only when nothing waits and if, should every camera give a frame at that
-very moment, all of them would still meet their deadline. One that cannot be made is kept for the camera's next quiet
-frame. A shadow run that fails costs nothing but itself.
+A shadow run makes no frame late: it begins only when nothing waits and if, even if every camera gave a frame at that
+moment, all of them would still meet their deadline. One that cannot be made is kept for the camera's next quiet
+frame. A shadow run that fails affects nothing else.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from edged.vision.agreement import make_compare
 from edged.vision.decoder import Decode
 from edged.vision.letterbox import Geometries
 from edged.vision.luma import measure
-from edged.vision.results import Seen
+from edged.vision.results import Predictions
 
-LOOK_EVERY_NS: Final = NS_PER_S
+MEASURE_EVERY_NS: Final = NS_PER_S
 SLACK_MS: Final = 2.0
 """Kept free beside what is predicted: comparing, publishing, a wake-up that comes late."""
 CAUTION: Final = 1.5
-"""A run is expected to take so much longer than the slowest of late."""
+"""A run is expected to take this factor longer than the slowest recent one."""
 FADE: Final = 0.98
-"""How fast what was slowest is forgotten, per batch or run."""
+"""How fast the slowest time is forgotten, per batch or run."""
 LEAVE_ALONE_AFTER: Final = 3
 """Shadow runs of a variant that fail in a row: it is not tried again."""
 
@@ -71,7 +71,7 @@ class ShadowRunner:
         norm = None if manifest.drift is None else Norm(**msgspec.structs.asdict(manifest.drift))
         self._guard = Guard(manifest.reference, accuracies, norm, seed)
         self._due: set[str] = set()
-        self._look_due_ns: dict[str, int] = {}
+        self._measure_due_ns: dict[str, int] = {}
         self._lead_ms = 0.0
         self._took_ms = {variant.name: variant.latency_ms[0] for variant in pool.variants if variant.latency_ms}
         self._failures: Counter[str] = Counter()
@@ -82,20 +82,20 @@ class ShadowRunner:
     def configure(self, cameras: Sequence[str], now_ns: int) -> None:
         """These are the cameras from now on."""
         self._due &= set(cameras)
-        self._look_due_ns = {name: self._look_due_ns.get(name, now_ns) for name in cameras}
-        self._tell(self._guard.configure(cameras, now_ns), now_ns)
+        self._measure_due_ns = {name: self._measure_due_ns.get(name, now_ns) for name in cameras}
+        self._report_changes(self._guard.configure(cameras, now_ns), now_ns)
 
     def after(
         self,
         lane: int,
         variant: str,
         frames: Sequence[Frame],
-        objects: Sequence[Seen],
+        objects: Sequence[Predictions],
         start_ns: int,
         deadline_ms: float,
         quiet: Callable[[], bool],
     ) -> None:
-        """A batch came back whole from `variant`, begun at `start_ns`; its results are out and its lane is not reused
+        """All frames of a batch of `variant`, begun at `start_ns`, have published results; its lane is not reused
         yet. `quiet` says whether no frame waits anywhere and nothing is in flight; called only if needed."""
         now_ns = clock.mono_ns()
         self._frames += len(frames)
@@ -103,8 +103,8 @@ class ShadowRunner:
         self._lead_ms = max(self._lead_ms * FADE, (start_ns - oldest_ns) / NS_PER_MS)
         scarce = self._governor.decision.price_per_j > 0
         for index, frame in enumerate(frames):
-            if now_ns >= self._look_due_ns.get(frame.camera, now_ns + 1):
-                self._look(lane, index, frame, now_ns)
+            if now_ns >= self._measure_due_ns.get(frame.camera, now_ns + 1):
+                self._measure(lane, index, frame, now_ns)
             if self._guard.drawn(frame.camera, variant, scarce):
                 if frame.camera in self._due:
                     self._passed_over["busy"] += 1
@@ -134,7 +134,7 @@ class ShadowRunner:
                 )
                 for standing in self._guard.standings(now_ns)
             ],
-            drift=[_drift(camera, drifts[camera]) for camera in self._look_due_ns],
+            drift=[_drift(camera, drifts[camera]) for camera in self._measure_due_ns],
         )
 
     def _usable(self) -> list[str]:
@@ -147,7 +147,7 @@ class ShadowRunner:
 
     # ---- the run -------------------------------------------------------------------------------------------------
 
-    def _shadow(self, lane: int, index: int, frame: Frame, ran: str, seen: Seen, deadline_ms: float) -> None:
+    def _shadow(self, lane: int, index: int, frame: Frame, ran: str, objects: Predictions, deadline_ms: float) -> None:
         """Run frame `index` of the lane on what it is to be compared with, if there is time, and learn from it."""
         names = self._guard.plan(frame.camera, ran, self._usable())
         if not names:
@@ -158,14 +158,14 @@ class ShadowRunner:
                 self._took_ms[name] *= FADE
             return  # it stays due
         self._due.discard(frame.camera)
-        found = {ran: seen}
+        found = {ran: objects}
         for name in names:
-            objects = self._run(lane, index, name, frame, found)
-            if objects is None:
+            others = self._run(lane, index, name, frame, found)
+            if others is None:
                 break
-            found[name] = objects
+            found[name] = others
 
-    def _run(self, lane: int, index: int, name: str, frame: Frame, found: dict[str, Seen]) -> Seen | None:
+    def _run(self, lane: int, index: int, name: str, frame: Frame, found: dict[str, Predictions]) -> Predictions | None:
         """One run of frame `index` of the lane, compared and reported; None if it failed."""
         begin_ns = clock.mono_ns()
         try:
@@ -178,7 +178,7 @@ class ShadowRunner:
         self._failures[name] = 0
         reference = self._guard.reference
         if name == reference:
-            compared = [Compared(frame.camera, v, self._compare(seen, objects)) for v, seen in found.items()]
+            compared = [Compared(frame.camera, v, self._compare(other, objects)) for v, other in found.items()]
         else:
             compared = [Compared(frame.camera, name, self._compare(objects, found[reference]))]
         now_ns = clock.mono_ns()
@@ -189,7 +189,7 @@ class ShadowRunner:
         self._governor.ran(name, begin_ns, end_ns)
         self._governor.observe(ShadowDone(name, 1, service_ms, tuple(compared)), now_ns)
         for one in compared:
-            self._tell(self._guard.compared(one, now_ns), now_ns)
+            self._report_changes(self._guard.compared(one, now_ns), now_ns)
         return objects
 
     def _room_ms(self, variant: str, deadline_ms: float) -> float:
@@ -199,8 +199,8 @@ class ShadowRunner:
         )
         if not times:
             return 0.0
-        whole, rest = divmod(len(self._look_due_ns), len(times))
-        all_cameras_ms = whole * times[-1] + (times[rest - 1] if rest else 0.0)
+        batches, rest = divmod(len(self._measure_due_ns), len(times))
+        all_cameras_ms = batches * times[-1] + (times[rest - 1] if rest else 0.0)
         return deadline_ms - SLACK_MS - self._lead_ms - all_cameras_ms
 
     def _failed(self, name: str, error: EdgedError) -> None:
@@ -212,11 +212,11 @@ class ShadowRunner:
 
     # ---- what is published -----------------------------------------------------------------------------------------
 
-    def _look(self, lane: int, index: int, frame: Frame, now_ns: int) -> None:
+    def _measure(self, lane: int, index: int, frame: Frame, now_ns: int) -> None:
         """Measure the picture of a frame as the engine got it."""
-        self._look_due_ns[frame.camera] = now_ns + LOOK_EVERY_NS
+        self._measure_due_ns[frame.camera] = now_ns + MEASURE_EVERY_NS
         luma = measure(self._pool.picture(lane, index), self._letterboxer.geometry(frame.width, frame.height))
-        drift = self._guard.looked(frame.camera, ImageStats(**asdict(luma)))
+        drift = self._guard.measured(frame.camera, ImageStats(**asdict(luma)))
         if drift is None:
             return
         if drift.drifted:
@@ -226,10 +226,10 @@ class ShadowRunner:
             text = f"the pictures of {frame.camera} are like those it was calibrated on again"
             self._event("drift_over", text, frame.camera, None)
 
-    def _tell(self, changes: Sequence[Change], now_ns: int) -> None:
+    def _report_changes(self, changes: Sequence[Change], now_ns: int) -> None:
         for change in changes:
             self._governor.observe(change, now_ns)
-            if change.camera is None and len(self._look_due_ns) == 1:
+            if change.camera is None and len(self._measure_due_ns) == 1:
                 continue  # that camera's veto, published already
             where = f"on {change.camera}" if change.camera is not None else "on all cameras"
             match change:

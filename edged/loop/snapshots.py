@@ -1,8 +1,8 @@
 """The best picture of each tracked object, as JPEG files in a bounded directory.
 
-On the engine loop's thread a part of the frame is copied when an object is seen better than before, and handed on when
-something is reported of it. Converting, encoding and writing are the thread "snapshots"'s. A full queue or a full disk
-costs snapshots only.
+On the engine loop's thread a part of the frame is copied when an object is visible better than before, and passed on
+when an event of it is published. Converting, encoding and writing are the thread "snapshots"'s. A full queue or a full
+disk costs snapshots only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Box = tuple[float, float, float, float]
 MARGIN: Final = 0.25
 """of the box's sides, around it"""
 BETTER: Final = 1.15
-"""how much better an object must be seen than before: score times the root of its area"""
+"""how much better an object must be visible than before: score times the root of its area"""
 LONGEST_SIDE: Final = 640
 QUALITY: Final = 85
 KEPT: Final = 128

@@ -129,7 +129,7 @@ class StatusReporter:
         return Workload(sum(s.state == "live" for s in statuses), frames_per_s)
 
     def publish(self, now_ns: int) -> None:
-        """Once a second: cameras that give no frames, the device, the whole state."""
+        """Once a second: cameras that give no frames, the device, the complete state."""
         self.due_ns = now_ns + EVERY_NS
         statuses = [self._status(self._cameras.status(name, now_ns)) for name in self._cameras.names()]
         for status in statuses:
@@ -164,8 +164,8 @@ class StatusReporter:
         return self._state
 
     def housekeep(self, now_ns: int) -> None:
-        """From the housekeeping thread, several times a second: a new sample, and what is still true when the engine
-        loop does not report any more."""
+        """From the housekeeping thread, several times a second: a new sample, and the last state, corrected, while the
+        engine loop does not report."""
         self._publish_telemetry(self._sampler.latest(now_ns))
         if self._state is None or now_ns < max(self.due_ns, self._overdue_ns) + OVERDUE_NS:
             return

@@ -238,7 +238,9 @@ class _Link:
         return int(rest) if rest.isdecimal() else None
 
     def _exchange(self, line: str) -> str:
-        self.socket.sendall(f"{line}\n".encode(), socket.MSG_NOSIGNAL)
+        # a helper that refuses may close before it reads this: its reason can be read all the same
+        with contextlib.suppress(BrokenPipeError):
+            self.socket.sendall(f"{line}\n".encode(), socket.MSG_NOSIGNAL)
         answer = b""
         end_ns = clock.mono_ns() + int((self.socket.gettimeout() or ANSWER_S) * clock.NS_PER_S)
         while not answer.endswith(b"\n"):

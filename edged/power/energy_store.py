@@ -1,10 +1,10 @@
 """The energy horizon across a restart: one small file in the state directory. On the thread "power.energy".
 
-Written at most once a minute and at the end of an orderly stop, each time as a whole: a power cut costs what was used
-in the last minute. How much of the horizon has passed since is counted so that no clock can refill the budget: within
-one boot by the monotonic clock; after another boot by the time since that boot began, and by the wall clock only if the
-kernel had it synchronised both when the file was written and when it is read. Time switched off that cannot be proved
-this way does not count, so the horizon ends later, never sooner.
+Written at most once a minute and at the end of an orderly stop, each time atomically: a power failure loses what was
+used in the last minute. How much of the horizon has passed since is counted so that no clock can refill the budget:
+within one boot by the monotonic clock; after another boot by the time since that boot began, and by the wall clock only
+if the kernel had it synchronised both when the file was written and when it is read. Time switched off that cannot be
+proved this way does not count, so the horizon ends later, never sooner.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Moment(Struct, frozen=True):
 
 
 def moment() -> Moment:
-    """The time now. A boot without a name is nobody's: nothing is taken to be of the same boot then."""
+    """The time now. Without a boot id, no other time counts as one of the same boot."""
     try:
         boot_id = BOOT_ID.read_text().strip()
     except OSError:
@@ -98,7 +98,7 @@ class EnergyStore:
         return HorizonUse(int((now.mono_s - passed_s) * NS_PER_S), saved.length_s, saved.spent_j, saved.metered_s)
 
     def start(self, use: Callable[[], HorizonUse | None]) -> None:
-        """Keep what `use` returns, asked from this thread; None: there is nothing to keep."""
+        """Keep what `use` returns, called from this thread; None: there is nothing to keep."""
         self._use = use
         if self._path is not None:
             self._thread.start()

@@ -100,11 +100,11 @@ class SysfsProvider:
         if self._module is None:
             missing.append(f"no total power: {module_named(self._files)} is not a module whose rails edged knows")
         expected = self._seen | set(self._module.rails if self._module else ())
-        gone = sorted(expected - rails.keys())
-        if gone:
-            missing.append(f"no sensor for {', '.join(gone)}")
+        absent = sorted(expected - rails.keys())
+        if absent:
+            missing.append(f"no sensor for {', '.join(absent)}")
         self._seen |= rails.keys()
-        return {**rails, **dict.fromkeys(gone)}
+        return {**rails, **dict.fromkeys(absent)}
 
     def _gpu(self, missing: list[str]) -> GpuReading:
         directory = find_gpu(self._files)

@@ -87,7 +87,7 @@ class Session:
                 apply(self._jtop, msgspec.json.decode(text, type=SetRequest))
             except Exception as error:  # the parent must learn of any failure
                 self.end(f"jtop refuses: {error}")
-        os._exit(0)  # the parent has gone
+        os._exit(0)  # the parent has ended
 
 
 def apply(jtop: Any, request: SetRequest) -> None:

@@ -54,7 +54,7 @@ class Modes:
 
 
 class ModeControl:
-    """`path`: where nvpmodel is looked for, as in $PATH."""
+    """`path`: where nvpmodel is searched for, as in $PATH."""
 
     def __init__(self, jtop_socket: Path, path: str = SYSTEM_PATH) -> None:
         self._socket = jtop_socket

@@ -80,9 +80,12 @@ class Nvpmodel:
         """What the tool printed and its exit code. It asks before a reboot; its input is empty, which declines."""
         try:
             done = subprocess.run(
-                [self._program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S,
+                [self._program, *arguments],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=TIMEOUT_S,
                 check=False,
-            )  # fmt: skip
+            )
         except subprocess.TimeoutExpired:
             raise EdgedError(
                 f"nvpmodel {' '.join(arguments)} does not end within {TIMEOUT_S:g} s",

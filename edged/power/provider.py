@@ -28,7 +28,7 @@ class BatteryReading:
 class Sample:
     """One reading of the device. Unknown is None, never 0; `missing` says why, one sentence each.
 
-    `mono_ns` is when the values were read. `power_w` is the whole device's unless `power_estimated`; it follows the
+    `mono_ns` is when the values were read. `power_w` is that of the device unless `power_estimated`; it follows the
     true power `power_lag_s` later, smoothed over about `power_mean_s` (defaults: an INA3221 as NVIDIA sets it).
     `temperature_c` is the hottest of `temperatures_c`. `throttle_events` count since boot. `energy_j` is what the
     device used since the sampler began, None until something is known of it, without the `energy_gap_s` in which it was

@@ -1,4 +1,4 @@
-"""Power rails of NVIDIA's modules: which there are, and which of them make up the whole. A table, and how to read it.
+"""Power rails of NVIDIA's modules: which there are, and which of them add up to the total. A table, and how to read it.
 
 Rails come from INA3221 and INA238 monitors through hwmon, found by their names: the numbers of hwmon directories differ
 from boot to boot. Files in, watts by rail out; unknown is None. A module that is not in the table has no total.
@@ -18,7 +18,7 @@ from edged.power.temperatures import unique
 
 @dataclass(frozen=True)
 class Module:
-    """`board`: of the device tree's `nvidia,BOARD-SKU`; `skus` empty: all. The whole is the sum of `total`; `parts`
+    """`board`: of the device tree's `nvidia,BOARD-SKU`; `skus` empty: all. The total is the sum of `total`; `parts`
     says that this sum is of what is measured, and that more is drawn that is not. `most_w`: what it cannot draw, well
     above its highest power mode with all that its input supplies."""
 

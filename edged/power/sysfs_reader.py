@@ -15,7 +15,7 @@ from edged import clock
 
 FILE_LIMIT: Final = 65_536
 """No file read here is longer; one that is, is not read to its end."""
-LOOK_AGAIN_NS: Final = 10 * clock.NS_PER_S
+LIST_AGAIN_NS: Final = 10 * clock.NS_PER_S
 """Sensors appear and vanish with their drivers: a listing is used for so long."""
 MOST_OPEN: Final = 512
 
@@ -35,12 +35,12 @@ class SysfsReader:
         return "/" + str(path.relative_to(self._root))
 
     def entries(self, folder: Path, pattern: str) -> list[Path]:
-        """What lies in a folder, by the numbers in the names; looked up every ten seconds."""
+        """The entries of a directory, by the numbers in their names; listed every ten seconds."""
         now_ns = clock.mono_ns()
-        seen = self._listed.get((folder, pattern))
-        if seen is None or now_ns - seen[0] > LOOK_AGAIN_NS:
-            seen = self._listed[folder, pattern] = now_ns, sorted(folder.glob(pattern), key=_by_number)
-        return seen[1]
+        listed = self._listed.get((folder, pattern))
+        if listed is None or now_ns - listed[0] > LIST_AGAIN_NS:
+            listed = self._listed[folder, pattern] = now_ns, sorted(folder.glob(pattern), key=_by_number)
+        return listed[1]
 
     def read(self, path: Path) -> str:
         """The text of a file; OSError if there is none to be had."""

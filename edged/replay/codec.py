@@ -116,10 +116,10 @@ def _union(arms: tuple[Any, ...]) -> Codec:
 def _many(item: Any) -> Codec:
     each = codec(item)
     if item in (int, float, str, bool):
-        whole: Callable[[Any], Any] = lambda value: [each.freeze(x) for x in value]  # noqa: E731
+        freeze: Callable[[Any], Any] = lambda value: [each.freeze(x) for x in value]  # noqa: E731
     else:
-        whole = lambda value: list(map(each.freeze, value))  # noqa: E731
-    return Codec(whole, lambda data: tuple(map(each.thaw, _items(data, None))), f"({each.shape} ...)")
+        freeze = lambda value: list(map(each.freeze, value))  # noqa: E731
+    return Codec(freeze, lambda data: tuple(map(each.thaw, _items(data, None))), f"({each.shape} ...)")
 
 
 def _mapping(item: Any) -> Codec:

@@ -135,14 +135,14 @@ class _Flight:
 
 
 class Counterfactual:
-    """The governor under the changed budget: `see` every recorded call once more, in order; `on_call` gets those of the
+    """The governor under the changed budget: `observe` every recorded call again, in order; `on_call` gets those of the
     counterfactual run."""
 
     def __init__(self, recorded: Recorded, change: Change, on_call: OnCall) -> None:
         assert recorded.first is not None
         first_ns, request, state = recorded.first
         self._recorded, self._change, self._on_call, self._first_ns = recorded, change, on_call, first_ns
-        if not isinstance(request, Start):  # else `see` begins
+        if not isinstance(request, Start):  # else `observe` begins
             self._begin(Governor.resumed(state, on_call), first_ns)
             self._governor.observe(BudgetChanged(change(state.budget)), first_ns)
 
@@ -157,7 +157,7 @@ class Counterfactual:
         self._like: Waiting | None = None
         self._known_j = True
 
-    def see(self, now_ns: int, request: Request, answer: Answer) -> None:
+    def observe(self, now_ns: int, request: Request, answer: Answer) -> None:
         if now_ns < self._first_ns:  # what led to it is not in the log
             return
         if isinstance(request, Start):
@@ -189,10 +189,10 @@ class Counterfactual:
         captured_ns = now_ns - round(waiting.age_ms * NS_PER_MS)
         self._queue += [captured_ns] * new
         self._like = waiting
-        gone = len(self._queue) - max(waiting.frames, len(waiting.cameras), self._governor.state.cameras)
-        if gone > 0:  # a newer frame of the same camera takes its place
-            del self._queue[:gone]
-            self._governor.observe(Skipped(gone, False), now_ns)
+        replaced = len(self._queue) - max(waiting.frames, len(waiting.cameras), self._governor.state.cameras)
+        if replaced > 0:  # a newer frame of the same camera takes its place
+            del self._queue[:replaced]
+            self._governor.observe(Skipped(replaced, False), now_ns)
         self._serve(now_ns)
 
     def _serve(self, now_ns: int) -> None:

@@ -84,7 +84,7 @@ def header(source: Source, name: str) -> Header:
 
 
 def read(source: Source, head: Header) -> Iterator[Entry | str]:
-    """Every entry after the header; at the end one sentence, if the log does not end whole."""
+    """Every entry after the header; at the end one sentence, if the end is torn or damaged."""
     unpack, at_ns = zlib.decompressobj(), head.mono_ns
     decoder = msgspec.msgpack.Decoder()
     while True:

@@ -1,8 +1,8 @@
 """The records of a log: every call to the governor, as lists that MessagePack writes compactly. Pure, any thread.
 
 A record is [code, nanoseconds since the record before, ...]. The codes are in KINDS; request and answer follow as their
-codecs freeze them. A Snapshot is the governor's whole state: every file begins with one (or with the Start), so that it
-replays by itself; a Gap says how many records were lost, and a Snapshot follows it.
+codecs freeze them. A Snapshot is the complete state of the governor: every file begins with one (or with the Start), so
+that it replays by itself; a Gap says how many records were lost, and a Snapshot follows it.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ RETRY_NS: Final = 5 * clock.NS_PER_S
 RETRY_AT_MOST_NS: Final = 300 * clock.NS_PER_S
 """After the disk took no more; twice as long after each attempt that fails soon."""
 MIN_BYTES: Final = 30_000
-"""Of the whole ring: less would hold little but the governor's state."""
+"""Of all files of the ring: less would hold little but the governor's state."""
 SAY_EVERY_NS: Final = 60 * clock.NS_PER_S
 PATTERN: Final = f"edged-{'[0-9]' * 8}.log"
 """Nothing else in the directory is ever read or removed."""
@@ -261,7 +261,7 @@ class Recorder:
         try:
             _write_all(self._file, frame)
         except OSError:
-            self._file.truncate(self._size)  # a frame is there whole or not at all
+            self._file.truncate(self._size)  # a frame is written completely or not at all
             raise
         self._size += len(frame)
 

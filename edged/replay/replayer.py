@@ -51,8 +51,8 @@ class Outcome:
 
     @property
     def healthy(self) -> bool:
-        """Nothing differed, and there was something to compare, or a whole log that holds nothing of the kind: a file
-        that has just begun has the governor's state alone."""
+        """Nothing differed, and there was something to compare, or the log is undamaged and holds nothing to
+        compare: a file that has just begun has only the governor's state."""
         return self.exact or (self.difference is None and self.records > 0 and not self.broken)
 
 

@@ -208,7 +208,7 @@ class RunSummary:
         return meter.total.energy_j, passed_s - meter.total.gap_s
 
     def _over_power(self) -> float | None:
-        """A step down has one window of grace, since nobody can undo the past."""
+        """A step down has one window of grace, since the past cannot be changed."""
         at_s, rolling_w = self.rolling()
         changed_s, caps_w = self.limit("power_w")
         known = np.isfinite(rolling_w)

@@ -110,7 +110,7 @@ class Outcome:
 
 
 class Policy(Protocol):
-    """`dropped`: what the policy gave up since it was last asked: (as late, by choice)."""
+    """`dropped`: what the policy dropped since the last call: (as late, by choice)."""
 
     def start(self, nominal: NominalProfile) -> None: ...
     def sense(self, reading: Reading) -> None: ...
@@ -151,7 +151,7 @@ def nominal_profile(truth: Truth) -> NominalProfile:
 
 def run(truth: Truth, policy: Policy, fixed_clock: bool = False) -> Score:
     """From the first frame to the last. `fixed_clock`: the clock stays at its maximum."""
-    return _Run(truth, policy, fixed_clock).whole()
+    return _Run(truth, policy, fixed_clock).score()
 
 
 class _Run:
@@ -168,7 +168,7 @@ class _Run:
         self._ticked_s = 0.0
         self._vetoes = list(truth.veto_changes)
 
-    def whole(self) -> Score:
+    def score(self) -> Score:
         truth, policy, end_s = self._truth, self._policy, self._truth.duration_s - 0.1
         while True:
             self._arrivals()

@@ -52,7 +52,7 @@ class Counts:
 
 @dataclass
 class Log:
-    """What was, per step; what a score is made of."""
+    """What happened, per step; the score is computed from it."""
 
     power_w: np.ndarray[tuple[int], np.dtype[np.float64]]
     junction_c: np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -61,7 +61,7 @@ class Log:
 
 
 class Plant:
-    """One device through one scenario. `clock` is what was asked for, `running_clock` what it runs at."""
+    """One device through one scenario. `clock` is what was requested, `running_clock` what it runs at."""
 
     def __init__(self, truth: Truth, clock: int) -> None:
         self._truth = truth

@@ -1,6 +1,6 @@
 """The governor with a simulated device: schedule, dispatcher and governor as the engine loop has them. Pure.
 
-`limits` is what a profile or an operator asks beyond the scenario's own limits; `on_call` records the run as it would a
+`limits` is what a profile or an operator sets beyond the scenario's own limits; `on_call` records the run as it would a
 daemon's.
 """
 
@@ -115,11 +115,11 @@ class GovernorPolicy:
         self._dispatcher = Dispatcher(self._schedule, self.governor, nominal.cameras, self._drop)
         self._dispatcher.weights = {_name(i): weight for i, weight in enumerate(nominal.weights)}
         self._clock = nominal.clocks - 1
-        self._seen_s: dict[int, float] = {}
+        self._arrived_s: dict[int, float] = {}
         self._offered = 0
         self._counted_s = self._at_s = 0.0
         self._late = self._saved = 0
-        self._untold: deque[tuple[int, bool]] = deque()
+        self._unreported: deque[tuple[int, bool]] = deque()
 
     # --- what the arena reports ---------------------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class GovernorPolicy:
 
     def tick(self, at_s: float) -> None:
         if at_s - self._counted_s >= WORKLOAD_S:
-            live = max(1, sum(at_s - seen_s < LIVE_S for seen_s in self._seen_s.values()))
+            live = max(1, sum(at_s - arrived_s < LIVE_S for arrived_s in self._arrived_s.values()))
             self._observe(Workload(live, self._offered / (at_s - self._counted_s)), at_s)
             self._offered, self._counted_s = 0, at_s
         self._observe(Tick(), at_s)
@@ -153,7 +153,7 @@ class GovernorPolicy:
 
     def arrive(self, arrival: Arrival) -> None:
         self._offered += 1
-        self._seen_s[arrival.camera] = arrival.at_s
+        self._arrived_s[arrival.camera] = arrival.at_s
         captured_ns = _ns(arrival.at_s)
         frame = Frame(
             _name(arrival.camera), arrival.index, 0, 0, 0, 0, PixelFormat.NV12, captured_ns, captured_ns, "arrival"
@@ -176,14 +176,14 @@ class GovernorPolicy:
         now_ns = _ns(at_s)
         if self._profiled and not self._fixed_clock and moment.may_switch_clock:
             self._clock = self.governor.state.plan.clock  # in force before the batch begins
-        asked = self._clock
-        free_ns = now_ns if asked == moment.clock else now_ns + _ns(CLOCK_STALL_S)
-        chosen = self._dispatcher.next(now_ns, free_ns, False, asked if self._profiled else None)
+        clock = self._clock
+        free_ns = now_ns if clock == moment.clock else now_ns + _ns(CLOCK_STALL_S)
+        chosen = self._dispatcher.next(now_ns, free_ns, False, clock if self._profiled else None)
         self._report_drops(at_s)
         if chosen is None:
-            return Action(asked)
+            return Action(clock)
         frames, variant = chosen
-        return Action(asked, ENGINES.index(variant), tuple([frame.frame for frame in frames]))
+        return Action(clock, ENGINES.index(variant), tuple([frame.frame for frame in frames]))
 
     def done(self, outcome: Outcome) -> None:
         service_s = outcome.end_s - outcome.begin_s
@@ -203,13 +203,13 @@ class GovernorPolicy:
         late = cause in TIME_CAUSES
         self._late += late
         self._saved += not late
-        self._untold.append((1, late))
+        self._unreported.append((1, late))
 
     def _report_drops(self, at_s: float) -> None:
         for late in (True, False):
-            if count := sum(n for n, is_late in self._untold if is_late == late):
+            if count := sum(n for n, is_late in self._unreported if is_late == late):
                 self._observe(Skipped(count, late), at_s)
-        self._untold.clear()
+        self._unreported.clear()
 
     def _observe(self, observation: Observation, at_s: float) -> None:
         self.governor.observe(observation, _ns(at_s))

@@ -1,6 +1,6 @@
 """The plant for a daemon that has no meter: joules of real batches in, power and heat of a simulated device out. Pure.
 
-The same laws as `device`, for time that really passes: `spend` as batches end, `advance` when somebody looks. The clock
+The same laws as `device`, for real time: `spend` as batches end, `advance` at each reading. The clock
 stays at its highest, and a throttle is not acted out, since the engines really run on another machine.
 """
 
@@ -12,7 +12,7 @@ from edged.simulate.tables import LEAKAGE_W_PER_C, STEP_S, DeviceTable
 
 AIR_C: Final = 25.0
 LONGEST_S: Final = 600.0
-"""Of a longer pause only the end is lived through: nothing changes any more by then."""
+"""Of a longer pause only the last part is simulated: the temperatures are steady by then."""
 
 
 class LiveDevice:
@@ -30,14 +30,14 @@ class LiveDevice:
         self._spent_j += energy_j
 
     def advance(self, now_s: float) -> float:
-        """Let the time pass; the mean watts since the last look."""
-        gone_s = now_s - self._at_s
-        if gone_s <= 0:
+        """Let the time pass; the mean watts since the last call."""
+        elapsed_s = now_s - self._at_s
+        if elapsed_s <= 0:
             return self.power_w
-        active_w, table = self._spent_j / gone_s, self._table
+        active_w, table = self._spent_j / elapsed_s, self._table
         self._spent_j, self._at_s = 0.0, now_s
-        steps = max(1, round(min(gone_s, LONGEST_S) / STEP_S))
-        step_s, drawn_j = min(gone_s, LONGEST_S) / steps, 0.0
+        steps = max(1, round(min(elapsed_s, LONGEST_S) / STEP_S))
+        step_s, drawn_j = min(elapsed_s, LONGEST_S) / steps, 0.0
         for _ in range(steps):
             power_w = table.idle_w[-1] + active_w + LEAKAGE_W_PER_C * (self.junction_c - 25.0)
             flow_w = (self.junction_c - self.sink_c) / table.junction_sink_c_per_w

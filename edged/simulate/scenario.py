@@ -126,7 +126,7 @@ class Truth:
         """A quantity of the scenario at every step."""
         where, (least, most) = f"scenario {self.scenario['name']}: {key}", LIMITS[key]
         try:
-            with np.errstate(all="ignore"):  # what comes of it is looked at as a whole
+            with np.errstate(all="ignore"):  # the result is checked afterwards
                 values = shape(self.scenario.get(key, default), self.time, self._random(stream))
         except (KeyError, TypeError, ValueError, IndexError, ArithmeticError, RecursionError) as error:
             reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
@@ -229,14 +229,14 @@ class Truth:
         self.contention = (1 + gpu[None, :] * more_gpu) * (1 + memory[None, :] * more_memory)
 
     def _sensors(self) -> None:
-        told = self.scenario.get("sens", {})
-        self.sensor = {**SENSOR, **{k: v for k, v in told.items() if k != "stuck"}}
+        given = self.scenario.get("sens", {})
+        self.sensor = {**SENSOR, **{k: v for k, v in given.items() if k != "stuck"}}
         rng = self._random(13)
         self.sensor_gain = 1.0 + rng.uniform(-1, 1) * self.sensor["gain"]
         self.power_noise = rng.normal(0, 1, self.steps)
         self.temperature_noise = rng.normal(0, 0.25, self.steps)
         self.silent = rng.random(self.steps) < self.sensor["drop"]
-        for begin_s, end_s in told.get("stuck", []):
+        for begin_s, end_s in given.get("stuck", []):
             self.silent[int(begin_s / STEP_S) : int(end_s / STEP_S)] = True
 
     def _forecast(self) -> None:

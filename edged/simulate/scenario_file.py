@@ -1,4 +1,4 @@
-"""A scenario as a person writes it: a table of TOML or JSON in, what the arena runs out, with a profile's limits. Pure.
+"""A scenario file: a table of TOML or JSON in, what the arena runs out, with a profile's limits. Pure.
 
 Beside the arena's own keys (`scenario`) a file has `about`, a sentence, and `device.NAME`, keys that hold for one
 device alone: a watt means something else on each.
@@ -88,8 +88,8 @@ def scenario(data: Mapping[str, Any], device: str, where: str) -> dict[str, Any]
         raise UsageError(f"{where}: device must be a table for each device", f"write [device.{device}]")
     if unknown := own.keys() - NAMES.keys():
         raise UsageError(f"{where}: there is no device {sorted(unknown)[0]!r}", f"known are {', '.join(NAMES)}")
-    told = convert(table | own.get(device, {}), ScenarioFile, where)
-    values = {key: _plain(getattr(told, key)) for key in told.__struct_fields__}
+    file = convert(table | own.get(device, {}), ScenarioFile, where)
+    values = {key: _plain(getattr(file, key)) for key in file.__struct_fields__}
     values = {key: value for key, value in values.items() if value is not None}
     return {"name": str(name), "about": str(about), "dev": NAMES[device], **values}
 

@@ -2,7 +2,7 @@
 
 The sum of the accuracies of on-time frames, without those that finished in a second in which the rolling power (1.5 %
 tolerance), the temperature (0.5 C) or the throttle was violated, minus MISS_PENALTY mean accuracies for each late frame
-beyond MISS_FREE. After a step down of the cap the window has its own length of grace: nobody can undo the past.
+beyond MISS_FREE. After a step down of the cap the window has its own length of grace, since the past cannot be changed.
 """
 
 from __future__ import annotations

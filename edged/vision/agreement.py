@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from edged.engines.decoder_spec import ClassifyDecoder, EmbedDecoder, SemanticDecoder
 from edged.engines.manifest import Manifest
-from edged.vision.results import Classes, ClassMap, Detections, Embedding, Seen
+from edged.vision.results import Classes, ClassMap, Detections, Embedding, Predictions
 from edged.vision.similarity import similarity
 
-Compare = Callable[[Seen, Seen], float | None]
+Compare = Callable[[Predictions, Predictions], float | None]
 
 SAME_OBJECT_IOU: Final = 0.5
 """Objects of one class that are so similar are one object."""
@@ -32,7 +32,7 @@ def make_compare(manifest: Manifest) -> Compare:
     return functools.partial(_compare, output.score_threshold if scored else None)  # type: ignore[union-attr]
 
 
-def _compare(threshold: float | None, a: Seen, b: Seen) -> float | None:
+def _compare(threshold: float | None, a: Predictions, b: Predictions) -> float | None:
     match a, b:
         case Detections(), Detections() if threshold is not None:
             return of_detections(a, b, threshold)
@@ -96,9 +96,9 @@ def of_classes(a: Classes, b: Classes) -> float | None:
     return min(1.0, max(0.0, 1.0 - (margin_a + margin_b) / 2))
 
 
-def _score_of(seen: Classes, class_id: int) -> float:
-    at = np.flatnonzero(seen.class_ids == class_id)
-    return float(seen.scores[at[0]]) if at.size else 0.0
+def _score_of(classes: Classes, class_id: int) -> float:
+    at = np.flatnonzero(classes.class_ids == class_id)
+    return float(classes.scores[at[0]]) if at.size else 0.0
 
 
 def of_embeddings(a: Embedding, b: Embedding) -> float:

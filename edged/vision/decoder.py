@@ -1,4 +1,4 @@
-"""The manifest's decoder as one call: the outputs of a batch in, what is seen in one of its frames out.
+"""The manifest's decoder as one call: the outputs of a batch in, the predictions for one of its frames out.
 
 Runs on the engine loop's thread; a decoder owns scratch memory and serves one thread.
 """
@@ -18,10 +18,10 @@ from edged.vision.decoders.grid import DflBoxes, ScrfdFaces, YoloxBoxes, YunetFa
 from edged.vision.decoders.whole import BestClasses, CellClasses, Vectors
 from edged.vision.decoders.yolo import YoloBoxes
 from edged.vision.letterbox import Letterbox
-from edged.vision.results import Seen
+from edged.vision.results import Predictions
 
-Decode = Callable[[Outputs, int, Letterbox], Seen]
-"""(outputs of the batch, index of the frame in it, its letterbox) -> what is seen, in pixels of the source frame.
+Decode = Callable[[Outputs, int, Letterbox], Predictions]
+"""(outputs of the batch, index of the frame in it, its letterbox) -> its predictions, in pixels of the source frame.
 EdgedError naming the output if it is not finite: a broken model is never published."""
 
 _DECODERS: Final[dict[type, Callable[..., Decode]]] = {

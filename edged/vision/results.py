@@ -98,4 +98,4 @@ class Embedding:
     vector: Floats
 
 
-Seen = Detections | Classes | ClassMap | Embedding
+Predictions = Detections | Classes | ClassMap | Embedding

@@ -19,6 +19,7 @@ NAMES = {
     "trt-adapter": "what the TensorRT adapter costs per inference, under the real bindings on a stand-in library",
     "governor": "the governor in the arena against a bound that knows the future, and what it costs",
     "tracking": "identities at 30, 10 and 5 fps and with frames dropped, beside the package trackers",
+    "motion": "the motion gate beside decoding, and what it sees in noise, rain and steps of light",
     "closed-loop": "the deadline beside a load that comes and goes: governed against every fixed variant",
 }
 

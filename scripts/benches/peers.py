@@ -126,8 +126,11 @@ class _Cameras:
         words = [str(material.clip), str(count), str(FPS), str(sent)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "scripts.benches.peer_cameras", *words],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
         assert self.process.stdout is not None
         self.urls: list[str] = json.loads(self.process.stdout.readline())
         self.sent = np.memmap(sent, np.int64, "r").reshape(count, -1)
@@ -193,9 +196,14 @@ def _run(name: str, command: list[str], material: Material, count: int, seconds:
         errors = _age_errors(notes, ages, skip)
     results = max(1, len(records))
     return Row(
-        len(records) / elapsed, used_ns / 1e6 / results, memory, first[0][4] - begun,
-        statistics.fmean(r[2] for r in records) if records else 0.0, list(ages.values()), errors,
-    )  # fmt: skip
+        len(records) / elapsed,
+        used_ns / 1e6 / results,
+        memory,
+        first[0][4] - begun,
+        statistics.fmean(r[2] for r in records) if records else 0.0,
+        list(ages.values()),
+        errors,
+    )
 
 
 def _age_errors(notes: Path, ages: dict[tuple[int, int], float], skip: int) -> list[float]:

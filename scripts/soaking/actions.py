@@ -52,8 +52,11 @@ class Soaked:
         self._tee = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=self.log)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "scripts.soaking.daemon", "run", "-c", str(self.config)],
-            cwd=ROOT, env=environment, stdout=self._tee.stdin, stderr=self._tee.stdin,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=environment,
+            stdout=self._tee.stdin,
+            stderr=self._tee.stdin,
+        )
         threading.Thread(target=self._listen, daemon=True).start()
         end_ns = clock.mono_ns() + int(START_S * clock.NS_PER_S)
         while not self.state():

@@ -13,6 +13,10 @@ import numpy as np
 WARM_UP_S = 600.0
 """Caches, the recorder's ring and the estimators fill up; of a short run half is warm-up."""
 SLOPE_MB_PER_H = 0.5
+SLOPE_FROM_S = 3600.0
+GROWTH_MB = 3.0
+"""A run of less than an hour cannot show such a slope: the last thousand decisions, kept for `edged why`, are still
+filling up. Its memory may grow by this much after the warm-up."""
 GAP_S = 5.0
 STOP_S = 15.0
 
@@ -54,14 +58,16 @@ def judge(samples: Sequence[Sample], gap_s: float, code: int | None, stop_s: flo
     warm_s = min(WARM_UP_S, samples[-1].at_s / 2)
     warm = [one for one in samples if one.at_s >= warm_s]
     slope, error = _slope([one.at_s / 3600 for one in warm], [one.rss_mb for one in warm])
+    third = len(warm) // 3 or 1
+    growth = float(np.median([one.rss_mb for one in warm[-third:]]) - np.median([one.rss_mb for one in warm[:third]]))
+    flat = slope - 2 * error < SLOPE_MB_PER_H if samples[-1].at_s >= SLOPE_FROM_S else growth < GROWTH_MB
     rows = [
-        ("RSS slope, MB an hour", f"{slope:+.2f} +- {error:.2f}", slope - 2 * error < SLOPE_MB_PER_H),
+        ("RSS slope, MB an hour; growth, MB", f"{slope:+.2f} +- {error:.2f}; {growth:+.1f}", flat),
         ("frames unaccounted for", str(max(one.unaccounted for one in samples)), _all_zero(samples)),
         ("longest watchdog gap, s", f"{gap_s:.2f}", gap_s < GAP_S),
         ("exit code", str(code), code == 0),
         ("time to stop, s", f"{stop_s:.1f}", stop_s < STOP_S),
     ]
-    third = len(warm) // 3 or 1
     for name, slack in (("descriptors", 4), ("threads", 1), ("shm_files", 1)):
         # medians: connections come in crowds, and a sample may meet one
         first, last = (float(np.median([asdict(one)[name] for one in part])) for part in (warm[:third], warm[-third:]))

@@ -197,7 +197,7 @@ def test_it_samples_more_while_it_knows_little_and_less_while_energy_is_scarce()
         watch.score(0.9)
     assert share(watch, "int8-sparse") == pytest.approx(SHARE, rel=0.1)
     for _ in range(20):
-        watch.guard.looked("gate", ImageStats(8.0, 2.0, 4.0, 12.0))
+        watch.guard.measured("gate", ImageStats(8.0, 2.0, 4.0, 12.0))
     assert share(watch, "int8-sparse") == pytest.approx(CLOSE_SHARE, rel=0.05)
 
 
@@ -207,11 +207,11 @@ def test_a_drift_is_told_once_and_so_is_its_end() -> None:
     for look in (
         [ImageStats(100, 20, 50, 150)] * 60 + [ImageStats(8, 2, 4, 12)] * 300 + [ImageStats(100, 20, 50, 150)] * 300
     ):
-        drift = watch.guard.looked("gate", look)
+        drift = watch.guard.measured("gate", look)
         told += [drift] if drift is not None else []
     assert [drift.drifted for drift in told] == [True, False]
     assert "narrower" in told[0].reason
-    assert watch.guard.looked("nobody", ImageStats(8, 2, 4, 12)) is None
+    assert watch.guard.measured("nobody", ImageStats(8, 2, 4, 12)) is None
 
 
 def test_what_runs_beside_what() -> None:

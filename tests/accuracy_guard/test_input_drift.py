@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edged.accuracy_guard.input_drift import ENOUGH, REMEMBERED, ImageStats, InputDrift, Norm, looked
+from edged.accuracy_guard.input_drift import ENOUGH, REMEMBERED, ImageStats, InputDrift, Norm, updated
 
 NORM = Norm(
     brightness_mean=90.0,
@@ -19,14 +19,14 @@ GLARE = ImageStats(245.0, 15.0, 190.0, 255.0)
 
 def after(drift: InputDrift, look: ImageStats, times: int, norm: Norm | None = NORM) -> InputDrift:
     for _ in range(times):
-        drift = looked(drift, look, norm)
+        drift = updated(drift, look, norm)
     return drift
 
 
 def test_a_day_like_the_calibrations_is_no_drift() -> None:
     drift = after(InputDrift(), DAY, 300)
     assert not drift.drifted and drift.reason == "" and drift.median == DAY
-    assert len(drift.looks) == REMEMBERED
+    assert len(drift.pictures) == REMEMBERED
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from edged.config import EngineConfig
 from edged.engines.bundle import load_bundle, verify_file
 from edged.engines.device_profile import Conditions, profile_path
 from edged.engines.pool import Pool
-from edged.loop.device_info import what_is_known
+from edged.loop.device_info import read_device_info
 from edged_calibration.cli import main
 from edged_calibration.graph.index import Graph, session
 from edged_calibration.graph.model_file import check_model
@@ -110,7 +110,7 @@ def test_diff_and_profile_of_a_bundle(made: Path, capsys: pytest.CaptureFixture[
     assert "p99" in capsys.readouterr().out
     loaded = load_bundle(bundle)
     with Pool.open(loaded, EngineConfig(device="cpu")) as pool:
-        known = what_is_known(pool, loaded)
+        known = read_device_info(pool, loaded)
         path = profile_path(loaded.directory, Conditions(pool.machine, "cpu"))
     assert known.refused is None and len(json.loads(path.read_text())["runs"]) == 4
     assert [len(variant.latency_ms) for variant in known.variants] == [2, 2]

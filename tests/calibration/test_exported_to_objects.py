@@ -87,10 +87,12 @@ def exported(path: Path, form: str) -> Path:
             shape = [shape[0], shape[2], shape[1]]
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
-        nodes, "squares", [info("x", TensorProto.FLOAT, [1 if batch else "N", 3, SIDE, SIDE])],
+        nodes,
+        "squares",
+        [info("x", TensorProto.FLOAT, [1 if batch else "N", 3, SIDE, SIDE])],
         [info("output0", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     helper.set_model_props(model, {"names": str(dict(enumerate(NAMES))), **({"task": "obb"} if form == "obb" else {})})
     onnx.save(model, path)

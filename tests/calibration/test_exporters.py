@@ -211,8 +211,12 @@ def test_a_graph_with_its_own_nms_gives_a_fixed_number_of_rows() -> None:
                  "most": np.array([10]), "iou": np.array([0.5], np.float32), "least": np.array([0.7], np.float32),
                  "two": np.array([2]), "end": np.array([3]), "axis": np.array([1]),
                  "scores_flat": np.array([7, 8, 9])}  # fmt: skip
-    model = made(nodes, [info("pixels", 1, [1, 3, SIDE, SIDE])],
-                 [info("boxes", 1, [1, "k", 4]), info("labels", 7, ["k"])], constants)  # fmt: skip
+    model = made(
+        nodes,
+        [info("pixels", 1, [1, 3, SIDE, SIDE])],
+        [info("boxes", 1, [1, "k", 4]), info("labels", 7, ["k"])],
+        constants,
+    )
     found = check_model(model, "m")
     assert fixed_batch(found) == 1
     for level, count in ((0.0, 1), (0.65, 2)):
@@ -222,8 +226,9 @@ def test_a_graph_with_its_own_nms_gives_a_fixed_number_of_rows() -> None:
 
 
 def test_local_functions_are_inlined() -> None:
-    inside = helper.make_function("mine", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])],
-                                  [helper.make_opsetid("", 17)])  # fmt: skip
+    inside = helper.make_function(
+        "mine", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 17)]
+    )
     model = classifier()
     model.graph.node.append(helper.make_node("Twice", ["logits"], ["double"], domain="mine"))
     model.graph.output[0].name = "double"

@@ -83,7 +83,8 @@ def test_int8_is_placed_by_the_rules_and_keeps_answers_and_pattern(passed: Passe
     sparse = sparse_layers(quantised)
     assert sum(sparse.values()) == len(sparse) == ELIGIBLE[passed.name]  # counted on the INT8 values
     graph = Graph(quantised)
-    assert sum(graph.array(name).dtype == np.int8 for name in sparse) == len(sparse)
+    last = 6 if passed.name == "yolo-nano" and target != "trt" else 0  # of its heads, in float on processors
+    assert sum(graph.array(name).dtype == np.int8 for name in sparse) == len(sparse) - last
     ratio = decibels(passed.answers(passed.sparse), passed.answers(quantised))
     print(f"{passed.name} {target}: INT8 against float {ratio:.1f} dB")
     assert ratio > LEAST_DB[passed.name]

@@ -37,7 +37,7 @@ from tests.support.bus import wait_for
 from tests.support.helped import Helper
 from tests.support.host_gpu import HostGpu, HostGpuRuntime
 from tests.support.jetson_tree import JetsonTree
-from tests.support.models import HEIGHT, WIDTH, center_model, manifest_for, write_bundle
+from tests.support.models import HEIGHT, WIDTH, Tensors, center_model, manifest_for, write_bundle
 
 HOST = PowerConfig(provider="host")
 pytestmark = pytest.mark.skipif(cuda.why_not() is None, reason="a GPU is here: tests/gpu has its own")
@@ -118,7 +118,7 @@ def test_no_provider_is_a_failure_of_that_alone(bundle: Path) -> None:
 
 
 def test_an_input_that_only_a_gpu_prepares_is_untested_here(tmp_path: Path) -> None:
-    content = center_model(nchw=True, input_type=10)
+    content = center_model(tensors=Tensors(nchw=True, input_type=10))
     manifest = manifest_for({"a": content})
     manifest["input"] |= {"dtype": "float16", "layout": "NCHW"}
     found = list(engines(load_bundle(write_bundle(tmp_path / "b", {"a": content}, manifest)), 2))

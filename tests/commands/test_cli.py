@@ -130,8 +130,8 @@ def test_only_declared_libraries_are_imported() -> None:
     declared = {"numpy", "cv2", "av", "onnxruntime", "zmq", "msgspec", "rich", "lap", "argcomplete", "tomli"}
     # The system's: GStreamer's binding, refused with the fix where it is missing; systemd's, done without.
     system = {"gi", "systemd"}
-    # What a GPU brings or needs, and jtop: their rooms say what is missing, and are done without.
-    optional = {"tensorrt", "cuda", "pynvml", "jtop", "matplotlib"}
+    # What a GPU brings or needs, jtop and extras: their rooms say what is missing, and are done without.
+    optional = {"tensorrt", "cuda", "pynvml", "jtop", "matplotlib", "prometheus_client"}
     for path in Path(edged.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -29,8 +29,14 @@ def test_a_mask_that_reaches_beyond_the_picture_is_cut() -> None:
 
 def test_key_points_that_are_sure_and_corners_are_drawn() -> None:
     picture = np.full((100, 100, 3), 100, np.uint8)
-    seen = Detection("a", 0, 0.9, (0, 0, 90, 90), keypoints=[(20, 20, 0.9), (80, 80, 0.1)],
-                     corners=((50, 40), (60, 50), (50, 60), (40, 50)))  # fmt: skip
+    seen = Detection(
+        "a",
+        0,
+        0.9,
+        (0, 0, 90, 90),
+        keypoints=[(20, 20, 0.9), (80, 80, 0.1)],
+        corners=((50, 40), (60, 50), (50, 60), (40, 50)),
+    )
     draw_object(picture, seen, (1.0, 1.0), RED)
     assert tuple(picture[20, 20]) == RED and tuple(picture[80, 80]) == (100, 100, 100)
     assert (picture[45, 55] != 100).any() and (picture[50, 50] == 100).all()

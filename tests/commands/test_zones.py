@@ -50,10 +50,13 @@ def test_a_camera_without_a_picture_says_why(tmp_path: Path, capsys: pytest.Capt
 def test_each_thing_is_drawn_where_it_lies() -> None:
     half = [(0.5, 0.5), (1.0, 0.5), (1.0, 1.0), (0.5, 1.0)]
     camera = CameraConfig(
-        name="gate", source="test://7", zones={"dock": Zone(polygon=half)},
-        lines={"door": Line(start=(0.0, 0.4), end=(0.4, 0.4))}, mask=[[(0.0, 0.0), (1.0, 0.0), (1.0, 0.2), (0.0, 0.2)]],
+        name="gate",
+        source="test://7",
+        zones={"dock": Zone(polygon=half)},
+        lines={"door": Line(start=(0.0, 0.4), end=(0.4, 0.4))},
+        mask=[[(0.0, 0.0), (1.0, 0.0), (1.0, 0.2), (0.0, 0.2)]],
         motion=CameraMotion(mask=[[(0.0, 0.8), (0.2, 0.8), (0.2, 1.0), (0.0, 1.0)]]),
-    )  # fmt: skip
+    )
     plain = np.full((400, 400, 3), 128, np.uint8)
     drawn = draw(plain, camera).astype(int)
     assert (plain == 128).all()  # a copy is drawn on

@@ -171,8 +171,11 @@ def test_a_second_daemon_is_refused_and_the_first_goes_on(daemon: RunningDaemon,
     second = subprocess.run(
         [sys.executable, "-m", "edged", "run", "-c", str(config)],
         env={**os.environ, "RUNTIME_DIRECTORY": str(tmp_path)},
-        capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert second.returncode == 1
     assert str(daemon.process.pid) in second.stderr
     assert "Traceback" not in second.stderr

@@ -47,8 +47,13 @@ def test_a_profile_is_taken_up_live_and_a_wrong_one_changes_nothing(daemon: Runn
     listed = daemon.ask("profile")
     assert listed["profile"] == "mine"
     assert [one["name"] for one in listed["profiles"]] == [
-        "balanced", "emergency", "mine", "night", "performance", "solar",
-    ]  # fmt: skip
+        "balanced",
+        "emergency",
+        "mine",
+        "night",
+        "performance",
+        "solar",
+    ]
 
     def in_force() -> tuple[object, ...]:
         state = daemon.state()

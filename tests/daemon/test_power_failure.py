@@ -18,8 +18,12 @@ ROOT = Path(__file__).parents[2]
 def test_every_state_between_is_valid(tmp_path: Path, scenario: str, at_least: int) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.power_failure", scenario, str(tmp_path)],
-        cwd=ROOT, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, timeout=120,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout.split()[-1]) >= at_least

@@ -10,7 +10,7 @@ import pytest
 from scripts.soaking.__main__ import soak
 from scripts.soaking.measure import Sample, judge
 
-SAMPLES = [Sample(5.0 * n, 130.0 + 0.1 * (n % 3), 200.0, 36 + n % 4, 13, 3, 0) for n in range(720)]
+SAMPLES = [Sample(5.0 * n, 130.0 + 0.1 * (n % 3), 200.0, 36 + n % 4, 13, 3, 0) for n in range(730)]
 
 
 def holds(samples: list[Sample], gap_s: float = 1.0, code: int = 0, stop_s: float = 1.0) -> list[str]:
@@ -23,7 +23,10 @@ def test_a_flat_run_passes_and_each_fault_is_seen() -> None:
     crowded = [replace(one, descriptors=136) if n % 40 == 0 else one for n, one in enumerate(SAMPLES)]
     assert holds(crowded) == []
     leaking = [replace(one, rss_mb=one.rss_mb + one.at_s / 3600) for one in SAMPLES]
-    assert holds(leaking) == ["RSS slope, MB an hour"]
+    assert holds(leaking) == ["RSS slope, MB an hour; growth, MB"]
+    assert holds(leaking[:240]) == [] and holds(
+        [replace(one, rss_mb=one.rss_mb + one.at_s / 60) for one in SAMPLES[:240]]
+    ) == ["RSS slope, MB an hour; growth, MB"]
     assert holds([replace(one, descriptors=36 + n // 40) for n, one in enumerate(SAMPLES)]) == [
         "descriptors, at first and at last"
     ]

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from edged.engines.onnx_file import check_self_contained
 from edged.errors import EdgedError
-from tests.support.models import center_model, lying_model, model_with_external_weights
+from tests.support.models import Tensors, center_model, lying_model, model_with_external_weights
 
 OUTSIDE = "weights lie in another file"
 
@@ -25,7 +25,7 @@ def test_complete_models_pass() -> None:
 
 
 def test_a_tensor_named_location_is_nothing_special() -> None:
-    check_self_contained(center_model(scores_name="location"), "m.onnx")
+    check_self_contained(center_model(tensors=Tensors(scores_name="location")), "m.onnx")
 
 
 def test_initializers_outside_are_found() -> None:

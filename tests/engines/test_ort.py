@@ -17,7 +17,7 @@ from edged.engines.engine import HostMemory, ModelTensors, TensorSpec
 from edged.engines.ort import OrtEngine, OrtRuntime, allocate, first_line, session_options
 from edged.errors import EdgedError
 from tests.support.heap import allocated_bytes
-from tests.support.models import CLASSES, HEIGHT, WIDTH, center_model, lying_model, model_with_external_weights
+from tests.support.models import CLASSES, HEIGHT, WIDTH, Tensors, center_model, lying_model, model_with_external_weights
 
 MAX_BATCH = 4
 IMAGE = TensorSpec("image", "uint8", (HEIGHT, WIDTH, 3))
@@ -127,13 +127,19 @@ def test_thousands_of_runs_allocate_nothing() -> None:
         (b"", "ONNX Runtime refuses it"),
         (b"not a model at all" * 10, "it is not an ONNX file"),
         (center_model()[:-200], "it is not an ONNX file, or cut short"),
-        (center_model(input_name="picture"), "its inputs are picture; the manifest's only input is image"),
-        (center_model(input_type=TensorProto.FLOAT), "input image is float32; expected uint8"),
+        (
+            center_model(tensors=Tensors(input_name="picture")),
+            "its inputs are picture; the manifest's only input is image",
+        ),
+        (center_model(tensors=Tensors(input_type=TensorProto.FLOAT)), "input image is float32; expected uint8"),
         (center_model(width=128), r"input image is \[N, 32, 128, 3\]; expected \[N, 32, 64, 3\]"),
-        (center_model(scores_name="cls"), "it has no output scores, which the decoder reads; it has cls, boxes"),
+        (
+            center_model(tensors=Tensors(scores_name="cls")),
+            "it has no output scores, which the decoder reads; it has cls, boxes",
+        ),
         (center_model(classes=5), r"output scores is \[N, 5, 4, 8\]; expected \[N, 3, 4, 8\]"),
-        (center_model(batch=2), "the fixed batch 2; expected any batch up to 4"),
-        (center_model(batch=MAX_BATCH), "the fixed batch 4; expected any batch up to 4"),
+        (center_model(tensors=Tensors(batch=2)), "the fixed batch 2; expected any batch up to 4"),
+        (center_model(tensors=Tensors(batch=MAX_BATCH)), "the fixed batch 4; expected any batch up to 4"),
         (lying_model(), r"output scores comes out as \[1, 2, 2, 2\]; expected \[1, 3, 4, 8\]"),
     ],
 )
@@ -155,7 +161,7 @@ def test_weights_outside_of_the_verified_bytes_are_never_read(tmp_path: Path, mo
 
 
 def test_a_fixed_batch_of_one_is_fine_if_no_more_is_asked() -> None:
-    engine = load(center_model(batch=1), host(1))
+    engine = load(center_model(tensors=Tensors(batch=1)), host(1))
     engine.submit(0, 1)
     assert engine.collect(0)["scores"].shape == (1, CLASSES, 4, 8)
 

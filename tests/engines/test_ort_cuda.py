@@ -31,7 +31,7 @@ from edged.frames.frame import PixelFormat
 from edged.vision.letterbox import GpuLetterboxer, Letterboxer, fit, open_letterboxer
 from tests.engines.test_ort import IMAGE, TENSORS, expected
 from tests.support.host_gpu import HostEvent, HostGpu, HostGpuRuntime, HostGraph, HostKernel
-from tests.support.models import center_model, manifest_for, write_bundle
+from tests.support.models import Tensors, center_model, manifest_for, write_bundle
 
 MAX_BATCH = 3
 MANIFEST = load_bundle(Path(__file__).parents[2] / "edged/bundles/demo").manifest
@@ -176,7 +176,7 @@ def test_no_memory_is_told_with_what_to_do_and_the_gpu_is_closed() -> None:
 def test_an_input_that_is_normalised_before_the_graph(tmp_path: Path, dtype: str, color: str) -> None:
     scale, bias = ((0.5, 0.25, 0.125), (-60.0, 10.0, 3.0)) if dtype == "int8" else ((0.02, 0.017, 0.018), (-2.0, 1, 0))
     kind = {"float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT, "int8": TensorProto.INT8}[dtype]
-    content = center_model(-1.0, nchw=True, input_type=kind)
+    content = center_model(-1.0, tensors=Tensors(nchw=True, input_type=kind))
     manifest = manifest_for({"a": content})
     manifest["input"] |= {"dtype": dtype, "layout": "NCHW", "color": color, "scale": scale, "bias": bias, "pad": 200}
     bundle = load_bundle(write_bundle(tmp_path / "b", {"a": content}, manifest))
@@ -205,7 +205,7 @@ def test_an_input_that_is_normalised_before_the_graph(tmp_path: Path, dtype: str
 
 
 def test_such_an_input_is_refused_on_the_cpu_with_a_sentence(tmp_path: Path) -> None:
-    content = center_model(nchw=True, input_type=TensorProto.FLOAT16)
+    content = center_model(tensors=Tensors(nchw=True, input_type=TensorProto.FLOAT16))
     manifest = manifest_for({"a": content})
     manifest["input"] |= {"dtype": "float16", "layout": "NCHW", "scale": (0.1, 0.1, 0.1)}
     bundle = load_bundle(write_bundle(tmp_path / "b", {"a": content}, manifest))

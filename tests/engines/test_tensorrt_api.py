@@ -40,8 +40,12 @@ def test_the_adapter_under_the_real_bindings(version: str) -> None:
     environment = os.environ | {"EDGED_TENSORRT_BINDINGS": version}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/trt"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
 

@@ -74,7 +74,7 @@ def test_a_file_is_drawn_as_ffmpeg_would_plane_for_plane(tmp_path: Path) -> None
 def test_other_formats_and_odd_sizes_become_nv12(
     tmp_path: Path, codec: str, pix_fmt: str, width: int, height: int
 ) -> None:
-    path = write_clip(tmp_path / "a.mkv", width, height, count=3, codec=codec, pix_fmt=pix_fmt)
+    path = write_clip(tmp_path / "a.mkv", (width, height), count=3, codec=codec, pix_fmt=pix_fmt)
     source = opened(f"file://{path}?pace=0")
     assert (source.info.width, source.info.height) == (width & ~1, height & ~1)
     assert source.grab() is not None

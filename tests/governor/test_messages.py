@@ -85,7 +85,8 @@ def test_each_field_is_set_by_its_producer(kind: type) -> None:
 def test_the_list_is_whole() -> None:
     made_here = {"Start", "Tick", "Choice", "Alternative", "Number", "Decision"}
     kinds = {
-        name for name, kind in vars(messages).items()
+        name
+        for name, kind in vars(messages).items()
         if isinstance(kind, type) and kind.__module__ == messages.__name__ and name not in made_here
-    }  # fmt: skip
+    }
     assert kinds == {kind.__name__ for kind in PRODUCERS}

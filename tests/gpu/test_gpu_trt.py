@@ -31,8 +31,12 @@ def test_the_adapter_on_the_real_stream(version: str) -> None:
     environment = os.environ | {"EDGED_TENSORRT_BINDINGS": version, "STAND_IN_CUDA": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-rP", "-p", "no:cacheprovider", "tests/trt/test_trt_on_gpu.py"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
     print(done.stdout[-6000:], done.stderr[-2000:])
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout

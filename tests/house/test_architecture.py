@@ -14,8 +14,8 @@ OFFLINE = sorted((ROOT / "calibration").rglob("*.py"))
 
 # What each room may import from the house: a frame goes frames -> engines -> vision -> bus, a watt power -> governor.
 COMMON = {
-    "errors", "clock", "config", "files", "geometry", "journal", "paths", "regions", "toml_file", "uri", "validate",
-    "worker",
+    "errors", "clock", "config", "files", "geometry", "journal", "metrics_config", "paths", "regions", "toml_file",
+    "uri", "validate", "worker",
 }  # fmt: skip
 ROOMS = {
     "frames": {"frames", "synthetic"},
@@ -23,6 +23,7 @@ ROOMS = {
     "engines": {"engines", "frames"},
     "vision": {"vision", "engines", "frames"},
     "bus": {"bus", "frames"},
+    "gateway": {"gateway", "bus"},
     "power": {"power", "simulate"},
     "governor": {"governor"},
     "tracking": {"tracking"},
@@ -45,6 +46,7 @@ DOORS = {
     "jtop": ("edged/power/jtop_child.py",),
     "pynvml": ("edged/power/nvml.py",),
     "rich": ("edged/commands/", "edged/terminal.py"),
+    "prometheus_client": ("edged/gateway/",),
     "matplotlib": ("edged/commands/plot.py",),
 }
 PURE = (
@@ -119,6 +121,12 @@ def test_the_pure_cores_do_no_io(path: Path) -> None:
 def test_the_daemon_never_imports_the_offline_half() -> None:
     for path in MODULES:
         assert not any(name.split(".")[0] == "calibration" for name in imports(path)), relative(path)
+
+
+def test_only_commands_import_the_gateway() -> None:
+    for path in MODULES:
+        if any(name.startswith("edged.gateway") for name in imports(path)):
+            assert relative(path).startswith(("edged/gateway/", "edged/commands/")), relative(path)
 
 
 @pytest.mark.parametrize("path", [*MODULES, *OFFLINE], ids=relative)

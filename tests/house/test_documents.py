@@ -17,6 +17,8 @@ import pytest
 
 import edged.cli
 import edged_calibration.cli
+from edged.bus import replies
+from edged.bus.requests import OPERATIONS
 from edged.config import Config, load
 from edged.toml_file import read_toml
 from scripts.benches.__main__ import NAMES
@@ -30,6 +32,12 @@ SYSTEM = {
     "systemctl", "systemd-analyze", "usermod",
 }  # fmt: skip
 PYTHON_MODULE = re.compile(r"python3? -m (edged[\w.]*|tests[\w.]*|calibration[\w.]*)")
+REPLIES = (
+    ("snapshot", replies.SnapshotReply), ("set", replies.LimitsReply), ("pin", replies.PinReply),
+    ("trigger", replies.TriggerReply), ("profile", replies.ProfileReply), ("profile", replies.ProfilesReply),
+    ("why", replies.WhyReply), ("reload", replies.ReloadReply), ("modes", replies.ModesReply),
+    ("set_mode", replies.ModesReply),
+)  # fmt: skip
 
 
 def name(path: Path) -> str:
@@ -194,9 +202,21 @@ def test_cheap_commands_run(tmp_path: Path) -> None:
         (tmp_path / "my.toml").write_text('bundle = "demo"\n[[camera]]\nname = "gate"\nsource = "test://7?fps=15"\n')
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments],
-            env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
+
+
+def test_the_replies_to_requests_are_documented() -> None:
+    rows = [row.split("|")[1:4] for row in (ROOT / "docs/client.md").read_text().splitlines() if row.startswith("| `")]
+    documented = [(op.strip(" `"), *sorted(set(re.findall("`([a-z_]+)`", keys.split(":")[0])))) for op, _, keys in rows]
+    expected = [(op, *sorted(set(reply.__struct_fields__) - {"ok"})) for op, reply in REPLIES]
+    assert documented == expected and {op for op, _ in REPLIES} == set(OPERATIONS)
 
 
 def test_what_was_renamed_is_where_the_changelog_says() -> None:

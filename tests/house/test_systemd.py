@@ -41,7 +41,10 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if os.geteuid() != 0 or not (CACHE / "key").exists():
         pytest.skip("needs root and prepared machines: scripts/test-systemd")
     source = tmp_path_factory.mktemp("source")
-    parts = ("edged", "calibration", "systemd", "scripts", "tests", "docs", "pyproject.toml", "README.md", "LICENSE")
+    parts = (
+        "edged", "calibration", "systemd", "scripts", "tests", "docs", "prometheus", "grafana", "pyproject.toml",
+        "README.md", "LICENSE",
+    )  # fmt: skip
     for name in parts:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, source / name)

@@ -21,7 +21,7 @@ from edged.engines.device_profile import (
 )
 from edged.engines.pool import Pool
 from edged.governor.messages import Device, Variant
-from edged.loop.device_info import DeviceInfo, from_profile, mode_in_force, what_is_known
+from edged.loop.device_info import DeviceInfo, from_profile, mode_in_force, read_device_info
 from tests.support.jetson_tree import JetsonTree
 from tests.support.models import center_model, write_bundle
 
@@ -42,7 +42,7 @@ def known_with(directory: Path, profile: dict[str, Any] | str | None) -> DeviceI
         text = profile if isinstance(profile, str) else json.dumps(head | profile)
         profile_path(bundle.directory, Conditions(device_name(), "cpu")).write_text(text)
     with Pool.open(bundle, EngineConfig(device="cpu")) as pool:
-        return what_is_known(pool, bundle)
+        return read_device_info(pool, bundle)
 
 
 def test_without_a_profile_there_are_the_warm_latencies(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_profile_of_another_power_mode_or_of_other_threads_is_refused(
     known_with(tmp_path, {"runs": [run("fine", 0.05), run("fast", 0.02)], "idle_w": [4.0]})
     bundle = load_bundle(tmp_path / "bundle")
     with Pool.open(bundle, EngineConfig(device="cpu", threads=threads)) as pool:
-        known = what_is_known(pool, bundle, power_mode, threads)
+        known = read_device_info(pool, bundle, power_mode, threads)
     assert known.device is None and known.refused is not None and says in known.refused.message
 
 

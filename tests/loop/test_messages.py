@@ -72,9 +72,10 @@ def test_a_change_is_an_event_with_its_reason() -> None:
 def test_quick_changes_give_few_events_and_the_last_is_true() -> None:
     limits = RelaxedLimits()
     seconds = [
-        second for second in range(60, 90)
+        second
+        for second in range(60, 90)
         if texts(limits, relaxed("deadline") if second % 2 else CALM, second * NS_PER_S)
-    ]  # fmt: skip
+    ]
     assert 2 <= len(seconds) <= 3
     assert "temperature limit" in texts(limits, relaxed("heat"), 200 * NS_PER_S)[0]
 

@@ -20,9 +20,17 @@ DAY_NS = 1_700_000_000 * NS_PER_S
 
 def frame(track_s: int = 0, format_: PixelFormat = PixelFormat.BGR24) -> Frame:
     return Frame(
-        camera="gate", frame=1, slot=0, seq=2, width=200, height=100, format=format_, mono_capture_ns=0,
-        t_capture_ns=DAY_NS + track_s * NS_PER_S, clock="arrival",
-    )  # fmt: skip
+        camera="gate",
+        frame=1,
+        slot=0,
+        seq=2,
+        width=200,
+        height=100,
+        format=format_,
+        mono_capture_ns=0,
+        t_capture_ns=DAY_NS + track_s * NS_PER_S,
+        clock="arrival",
+    )
 
 
 def picture(level: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

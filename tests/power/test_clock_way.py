@@ -57,9 +57,16 @@ def board(helper: Helper) -> Iterator[LiveBoard]:
 def profiled(bundle: Path, helper: Helper, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """What `edged-calibrate profile BUNDLE` writes on that board."""
     arguments = argparse.Namespace(
-        bundle=bundle, config=None, seconds=1, batches=(1,), threads=None, device="cpu", keep_clock=False, soak=None,
+        bundle=bundle,
+        config=None,
+        seconds=1,
+        batches=(1,),
+        threads=None,
+        device="cpu",
+        keep_clock=False,
+        soak=None,
         json=True,
-    )  # fmt: skip
+    )
     assert profile.run(arguments, HostPaths(helper.tree.root, helper.socket, str(helper.tree.bin))) == 0
     (written,) = bundle.glob("profile.*.json")
     found: dict[str, Any] = json.loads(written.read_text())

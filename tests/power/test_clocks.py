@@ -19,8 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edged.errors import EdgedError
 from edged.power import clock_helper
-from edged.power.clocks import ClockActuator
+from edged.power.clocks import ClockActuator, held_ceiling
 from tests.support.jetson_tree import BOARDS, JetsonTree
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -368,3 +369,26 @@ def test_a_clock_that_the_gpu_does_not_have(helped: Helped) -> None:
     assert actuator.state.problem == "this GPU has no clock of 333 MHz"
     assert helped.ceiling == TOP
     actuator.close()
+
+
+def test_the_reason_of_a_helper_that_closes_at_once_is_read() -> None:
+    with tempfile.TemporaryDirectory(prefix="edged-") as directory, socket.socket(socket.AF_UNIX) as listener:
+        path = Path(directory) / "clocks.sock"
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            peer, _ = listener.accept()
+            peer.recv(64)
+            peer.sendall(b"table 900000000 400000000 900000000\n")
+            closing.wait(60)
+            peer.sendall(b"no more of it\n")
+            peer.close()
+
+        closing, server = threading.Event(), threading.Thread(target=serve)
+        server.start()
+        with held_ceiling(path) as ceiling:
+            closing.set()
+            server.join()
+            with pytest.raises(EdgedError, match="refuses: more of it"):
+                ceiling.set(0)

@@ -32,8 +32,10 @@ def test_a_storm_is_told_once_a_minute_with_its_count() -> None:
     alarms = Alarms()
     told = [alarm.text for at in range(125) for alarm in alarms.of(sample(at, average_over_current=5 * at))]
     assert [text.split(":")[0] for text in told] == [
-        "average over current 5 times", "average over current 300 times", "average over current 300 times",
-    ]  # fmt: skip
+        "average over current 5 times",
+        "average over current 300 times",
+        "average over current 300 times",
+    ]
 
 
 def test_peaks_are_an_alarm_only_when_they_race() -> None:

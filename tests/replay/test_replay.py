@@ -188,7 +188,7 @@ def test_two_runs_in_one_log_are_one_story_and_one_what_if() -> None:
     whatif = Counterfactual(recorded, lambda budget: replace(budget, power_w=5.0), other.on_call)
     for entry in [*whole, *whole]:
         assert isinstance(entry, Entry) and not isinstance(entry.request, Snapshot | Gap | Sampled)
-        whatif.see(times.at(entry.at_ns), entry.request, entry.answer)
+        whatif.observe(times.at(entry.at_ns), entry.request, entry.answer)
     again = other.summary()
     assert again.seconds == pytest.approx(both.seconds, abs=0.2) and again.offered > 1.5 * one.offered
     assert [budget.power_w for _, budget in other.budgets] == [5.0] * len(other.budgets)

@@ -109,21 +109,20 @@ def number_of(picture: NDArray[np.uint8]) -> int:
 
 def write_clip(
     path: Path,
-    width: int = 320,
-    height: int = 240,
+    size: tuple[int, int] = (320, 240),
     fps: int = 30,
     count: int = 60,
-    bitrate: int = 1_000_000,
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     still: bool = False,
     faststart: bool = False,
 ) -> Path:
     """A video file of `count` frames; `still`: all of them the same; `faststart`: its index comes first."""
+    width, height = size
     with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
         stream = container.add_stream(codec, rate=fps)
         if codec == "libx264":
-            _encoder_options(stream.codec_context, width, height, fps, bitrate)
+            _encoder_options(stream.codec_context, width, height, fps, 1_000_000)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         for index in range(count):
             even = pattern(0 if still else index, width + width % 2, height + height % 2, noise=0 if still else 6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,24 @@ def _info(name: str, kind: int, shape: list[Any] | None) -> Any:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
+@dataclass(frozen=True)
+class Tensors:
+    """Names, type and layout of a model's input and scores."""
+
+    batch: int | str = "N"
+    input_name: str = "image"
+    scores_name: str = "scores"
+    input_type: int = TensorProto.UINT8
+    nchw: bool = False
+
+
 def center_model(
     bias: float = 0.0,
     *,
     classes: int = CLASSES,
     width: int = WIDTH,
     height: int = HEIGHT,
-    batch: int | str = "N",
-    input_name: str = "image",
-    scores_name: str = "scores",
-    input_type: int = TensorProto.UINT8,
-    nchw: bool = False,
+    tensors: Tensors = Tensors(),
     spoil: str | None = None,
     turns: int = 0,
     scale: float = 1.0,
@@ -50,6 +58,7 @@ def center_model(
     `spoil`: "gather" fails at run time once the first pixel's blue is above 200, "hang" then never ends; "nan" gives
     NaN always.
     """
+    input_name, scores_name, batch = tensors.input_name, tensors.scores_name, tensors.batch
     weights = np.zeros((classes, 3, 1, 1), np.float32)
     weights[np.arange(classes), np.arange(classes) % 3] = scale
     constants = {
@@ -60,7 +69,7 @@ def center_model(
     }
     pool: dict[str, Any] = {"kernel_shape": [STRIDE, STRIDE], "strides": [STRIDE, STRIDE]}
     nodes = [
-        helper.make_node("Transpose", [input_name], ["nchw"], perm=[0, 1, 2, 3] if nchw else [0, 3, 1, 2]),
+        helper.make_node("Transpose", [input_name], ["nchw"], perm=[0, 1, 2, 3] if tensors.nchw else [0, 3, 1, 2]),
         helper.make_node("Cast", ["nchw"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("AveragePool", ["float"], ["cells"], **pool),
         helper.make_node("Conv", ["cells", "bw", "bb"], ["boxes"]),
@@ -109,7 +118,11 @@ def center_model(
     cells = [height // STRIDE, width // STRIDE]
     return _model(
         nodes,
-        [_info(input_name, input_type, [batch, 3, height, width] if nchw else [batch, height, width, 3])],
+        [
+            _info(
+                input_name, tensors.input_type, [batch, 3, height, width] if tensors.nchw else [batch, height, width, 3]
+            )
+        ],
         [
             _info(scores_name, TensorProto.FLOAT, [batch, classes, *cells]),
             _info("boxes", TensorProto.FLOAT, [batch, 4, *cells]),

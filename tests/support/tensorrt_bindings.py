@@ -45,8 +45,10 @@ def unpack(version: str, python: str = "{}.{}".format(*sys.version_info)) -> Pat
     arguments += ["--python-version", of]
     done = subprocess.run(
         [sys.executable, "-m", "pip", *arguments, "-d", str(wheels), f"{name}=={version}"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     found = sorted(wheels.glob(f"{name}-{version}-{python}-*.whl"))
     if not found:
         raise NotHadError(f"no bindings {version} for Python {python}: {done.stderr.strip().splitlines()[-1:]}")

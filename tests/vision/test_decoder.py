@@ -15,7 +15,7 @@ from edged.vision.decoders.center import CenterPeaks
 from edged.vision.decoders.whole import BestClasses
 from edged.vision.decoders.yolo import YoloBoxes
 from edged.vision.letterbox import Letterboxer
-from edged.vision.results import Classes, Detections, Seen
+from edged.vision.results import Classes, Detections, Predictions
 from tests.support.models import HEIGHT, WIDTH, center_model, classify_model, file_entry, manifest_for, write_bundle
 
 
@@ -33,7 +33,7 @@ def test_the_manifest_chooses_the_decoder(tmp_path: Path, task: str, output: dic
     assert type(make_decoder(bundle.manifest)) is kind
 
 
-def run(directory: Path, pixels: Any) -> Seen:
+def run(directory: Path, pixels: Any) -> Predictions:
     """A picture through the whole room: letterbox, a real engine, decoder."""
     bundle = load_bundle(directory)
     with Pool.open(bundle, EngineConfig(device="cpu")) as pool:

@@ -74,8 +74,15 @@ def centered(cx: float, cy: float, w: float, h: float) -> Corners:
 
 
 def some_boxes(rng: Random, count: int) -> NDArray[Any]:
-    return np.stack([rng.uniform(5, 60, count), rng.uniform(8, 40, count), rng.uniform(4, 20, (2, count)).T[:, 0],
-                     rng.uniform(4, 20, count)], axis=1)  # fmt: skip
+    return np.stack(
+        [
+            rng.uniform(5, 60, count),
+            rng.uniform(8, 40, count),
+            rng.uniform(4, 20, (2, count)).T[:, 0],
+            rng.uniform(4, 20, count),
+        ],
+        axis=1,
+    )
 
 
 @pytest.mark.parametrize("layout", ["columns", "rows"])
@@ -364,8 +371,9 @@ def test_centerface() -> None:
                 h, w = math.exp(scale[0, y, x]) * 4, math.exp(scale[1, y, x]) * 4
                 left, top = (x + offset[1, y, x] + 0.5) * 4 - w / 2, (y + offset[0, y, x] + 0.5) * 4 - h / 2
                 candidates.append((0, float(heat[0, y, x]), (left, top, left + w, top + h)))
-                places.append([source(left + points[2 * k + 1, y, x] * w, top + points[2 * k, y, x] * h)
-                               for k in range(5)])  # fmt: skip
+                places.append(
+                    [source(left + points[2 * k + 1, y, x] * w, top + points[2 * k, y, x] * h) for k in range(5)]
+                )
     want = finish(candidates, 0.3)
     output = spec.CenterFaceDecoder("h", "s", "o", "k", score_threshold=0.9)
     got = decode(output, {"h": heat, "s": scale, "o": offset, "k": points}, classes=1)
@@ -417,8 +425,10 @@ OUTPUTS: list[Decoder] = [
 def test_a_number_that_is_none_is_refused_and_extreme_ones_are_not(output: Decoder) -> None:
     shapes = tensor_shapes(output, WIDTH, HEIGHT, CLASSES)
     for bad in (math.nan, math.inf, 3e38, -3e38, 0.0):
-        tensors = {name: np.full([side if side > 0 else 9 for side in shape], min(bad, 1.0), np.float32)
-                   for name, shape in shapes.items()}  # fmt: skip
+        tensors = {
+            name: np.full([side if side > 0 else 9 for side in shape], min(bad, 1.0), np.float32)
+            for name, shape in shapes.items()
+        }
         first = tensors[next(iter(shapes))]
         first.flat[first.size // 2 :] = bad
         if math.isfinite(bad):

@@ -117,7 +117,7 @@ __device__ __forceinline__ void one_nv12(const Picture& s, int x, int y, int bgr
     const u8* chroma = s.pixels + s.width * s.height + (y >> 1) * s.width + (x & ~1);
     int u = chroma[0] - 128, v = chroma[1] - 128;
     const int* colour = COLOURS[s.nv12 - 1];
-    int grey = max(0, s.pixels[y * s.width + x] - colour[5]) * colour[0] + (1 << 19);
+    int grey = (max((int)s.pixels[y * s.width + x], colour[6]) - colour[5]) * colour[0] + (1 << 19);
     bgr[0] = clamp8((grey + colour[1] * u) >> 20);
     bgr[1] = clamp8((grey + colour[2] * u + colour[3] * v) >> 20);
     bgr[2] = clamp8((grey + colour[4] * v) >> 20);

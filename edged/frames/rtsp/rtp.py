@@ -127,7 +127,16 @@ def receiver_report(tracker: SequenceTracker, last: SenderReport | None, since_l
     delay = min(since_last_ns * 65_536 // NS_PER_S, 0xFFFFFFFF) if last else 0
     source = tracker.ssrc or 0
     body = struct.pack(
-        "!BBHIIIIIII", 0x81, _RECEIVER_REPORT, 7, source + 1 & 0xFFFFFFFF, source,
-        min(tracker.lost, 0x7FFFFF), tracker.highest & 0xFFFFFFFF, 0, last.ntp_middle if last else 0, delay,
-    )  # fmt: skip
+        "!BBHIIIIIII",
+        0x81,
+        _RECEIVER_REPORT,
+        7,
+        source + 1 & 0xFFFFFFFF,
+        source,
+        min(tracker.lost, 0x7FFFFF),
+        tracker.highest & 0xFFFFFFFF,
+        0,
+        last.ntp_middle if last else 0,
+        delay,
+    )
     return body + struct.pack("!BBHIBB", 0x81, 202, 3, source + 1 & 0xFFFFFFFF, 1, 2) + b"ed\0\0\0\0"

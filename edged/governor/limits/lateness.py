@@ -36,7 +36,7 @@ class Feedback:
         self.correction = min(MOST, max(-MOST, self.correction * KEEP**share + GAIN * excess))
 
     def decay(self, keep: float) -> None:
-        """While no short-term budget is scarce."""
+        """While no short-term limit binds."""
         self.correction *= keep
 
     def count(self, frames: int, late: int) -> None:

@@ -24,7 +24,7 @@ FORGOTTEN: Final = 1.3
 @dataclass(frozen=True)
 class Throttle:
     """`allowed_w`: of the whole device, infinite while nothing is held back. `rest_w`, `first_w`: what it drew at rest
-    and above that when it began; `cut_s`: the last cut; `at_s`: when the device was last heard."""
+    and above that when it began; `cut_s`: the last cut; `at_s`: the last observation."""
 
     allowed_w: float = math.inf
     rest_w: float = 0.0
@@ -34,7 +34,7 @@ class Throttle:
     now: bool = False
 
     def sensed(self, throttled: bool, drawn_w: float, rest_w: float, now_s: float) -> Throttle:
-        """`drawn_w`: of late; `rest_w`: of that, without any frame."""
+        """`drawn_w`: the recent mean; `rest_w`: of that, without any frame."""
         if not math.isfinite(self.allowed_w):
             if not throttled:
                 return self

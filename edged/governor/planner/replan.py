@@ -23,7 +23,7 @@ from edged.governor.state import State
 
 REPLAN_S: Final = 0.5
 SEEN_S: Final = 1.5
-"""What was saved is spent ahead only while the device was seen so lately."""
+"""What was saved is spent ahead only while the last observation is so recent."""
 HEAT_SMOOTHING: Final = 0.06
 WINDOW_SMOOTHING: Final = 0.25
 ROUND_SMOOTHING: Final = 0.3
@@ -52,7 +52,7 @@ def replan(state: State, now_s: float) -> None:
     base_w = _base_w(state, now_s)
     state.unenforceable = _unenforceable(state, now_s)
     fixed, highest = state.device.fixed_clock, _highest(state)
-    # what was asked for counts as the clock: until a batch has run at it there is no other report of it
+    # the requested clock counts as the clock: until a batch has run at it there is no other report of it
     clock = state.clock if fixed else min(state.plan.clock, highest)
     allowed = _allowed(state, options, base_w, now_s)
     terms = value_iteration.Terms(

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from edged.bus import schema
-from edged.loop.seen_messages import seen_fields
+from edged.loop.result_fields import result_fields
 from edged.vision.results import Classes, ClassMap, Detections, Embedding, Mask
 
 LABELS = ["cat", "dog"]
@@ -20,7 +20,7 @@ def wire(value: Any) -> Any:
 
 
 def test_boxes_alone_have_nothing_else_on_the_wire() -> None:
-    assert wire(seen_fields(ONE, LABELS)) == {
+    assert wire(result_fields(ONE, LABELS)) == {
         "detections": [{"label": "dog", "class_id": 1, "score": 0.5, "box": [1, 2, 3, 4]}]
     }
 
@@ -30,7 +30,7 @@ def test_masks_key_points_and_corners_come_with_their_object() -> None:
     points = np.array([[[5, 6, 0.25]]], np.float32)
     around = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
     seen = Detections(ONE.boxes, ONE.scores, ONE.class_ids, (Mask(cells, 8.0, 4.0, 2.0, 2.0),), points, around)
-    (found,) = wire(seen_fields(seen, LABELS))["detections"]
+    (found,) = wire(result_fields(seen, LABELS))["detections"]
     assert found["keypoints"] == [[5, 6, 0.25]] and found["corners"] == [[0, 1], [2, 3], [4, 5], [6, 7]]
     mask = found["mask"]
     assert (mask["x"], mask["y"], mask["columns"], mask["rows"]) == (8, 4, 3, 2)
@@ -50,13 +50,13 @@ def test_masks_that_begin_inside_or_are_empty_or_full_unpack_too() -> None:
     for cells in ([[1, 1], [0, 1]], [[0, 0], [0, 0]], [[1, 1], [1, 1]], [[1, 0], [1, 0]]):
         array = np.array(cells, bool)
         seen = Detections(ONE.boxes, ONE.scores, ONE.class_ids, (Mask(array, 0, 0, 1, 1),))
-        mask = wire(seen_fields(seen, LABELS))["detections"][0]["mask"]
+        mask = wire(result_fields(seen, LABELS))["detections"][0]["mask"]
         assert unpacked(mask) == array.tolist() and sum(mask["runs"]) == 4
 
 
 def test_classes_class_maps_and_vectors() -> None:
     classes = Classes(np.array([1]), np.array([0.5], np.float32))
-    assert wire(seen_fields(classes, LABELS)) == {"classes": [{"label": "dog", "class_id": 1, "score": 0.5}]}
+    assert wire(result_fields(classes, LABELS)) == {"classes": [{"label": "dog", "class_id": 1, "score": 0.5}]}
     cells = ClassMap(np.array([[0, 0, 1], [1, 1, 0]]))
-    assert wire(seen_fields(cells, LABELS)) == {"class_map": {"columns": 3, "rows": 2, "runs": [0, 2, 1, 3, 0, 1]}}
-    assert wire(seen_fields(Embedding(np.array([1, 0], np.float32)), LABELS)) == {"embedding": [1.0, 0.0]}
+    assert wire(result_fields(cells, LABELS)) == {"class_map": {"columns": 3, "rows": 2, "runs": [0, 2, 1, 3, 0, 1]}}
+    assert wire(result_fields(Embedding(np.array([1, 0], np.float32)), LABELS)) == {"embedding": [1.0, 0.0]}

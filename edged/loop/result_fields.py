@@ -8,43 +8,43 @@ from typing import Any
 import numpy as np
 
 from edged.bus import schema
-from edged.vision.results import Classes, ClassMap, Detections, Mask, Seen, plain
+from edged.vision.results import Classes, ClassMap, Detections, Mask, Predictions, plain
 
 
-def seen_fields(seen: Seen, labels: Sequence[str]) -> dict[str, Any]:
-    """The one field of a result that fits what was seen."""
-    match seen:
+def result_fields(predictions: Predictions, labels: Sequence[str]) -> dict[str, Any]:
+    """The one field of a result that fits the predictions."""
+    match predictions:
         case Detections():
-            return {"detections": _detections(seen, labels)}
+            return {"detections": _detections(predictions, labels)}
         case Classes():
             return {
                 "classes": [
                     schema.ClassScore(labels[class_id], class_id, score)
-                    for class_id, score in zip(seen.class_ids.tolist(), seen.scores.tolist(), strict=True)
+                    for class_id, score in zip(predictions.class_ids.tolist(), predictions.scores.tolist(), strict=True)
                 ]
             }
         case ClassMap():
-            rows, columns = seen.class_ids.shape
-            return {"class_map": schema.ClassMap(columns, rows, _runs(seen.class_ids.ravel()))}
+            rows, columns = predictions.class_ids.shape
+            return {"class_map": schema.ClassMap(columns, rows, _runs(predictions.class_ids.ravel()))}
         case _:
-            return {"embedding": seen.vector.tolist()}
+            return {"embedding": predictions.vector.tolist()}
 
 
-def _detections(seen: Detections, labels: Sequence[str]) -> list[schema.Detection]:
-    found = zip(seen.class_ids.tolist(), seen.scores.tolist(), seen.boxes.tolist(), strict=True)
-    if plain(seen):
+def _detections(detections: Detections, labels: Sequence[str]) -> list[schema.Detection]:
+    found = zip(detections.class_ids.tolist(), detections.scores.tolist(), detections.boxes.tolist(), strict=True)
+    if plain(detections):
         return [
             schema.Detection(labels[class_id], class_id, score, (box[0], box[1], box[2], box[3]))
             for class_id, score, box in found
         ]
-    more: list[dict[str, Any]] = [{} for _ in seen.scores]
+    more: list[dict[str, Any]] = [{} for _ in detections.scores]
     for index, fields in enumerate(more):
-        if seen.masks is not None:
-            fields["mask"] = _mask(seen.masks[index])
-        if seen.keypoints is not None:
-            fields["keypoints"] = [tuple(point) for point in seen.keypoints[index].tolist()]
-        if seen.corners is not None:
-            fields["corners"] = tuple(tuple(corner) for corner in seen.corners[index].tolist())
+        if detections.masks is not None:
+            fields["mask"] = _mask(detections.masks[index])
+        if detections.keypoints is not None:
+            fields["keypoints"] = [tuple(point) for point in detections.keypoints[index].tolist()]
+        if detections.corners is not None:
+            fields["corners"] = tuple(tuple(corner) for corner in detections.corners[index].tolist())
     return [
         schema.Detection(labels[class_id], class_id, score, (box[0], box[1], box[2], box[3]), **fields)
         for (class_id, score, box), fields in zip(found, more, strict=True)
