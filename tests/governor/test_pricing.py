@@ -96,3 +96,18 @@ def test_with_a_fixed_clock_what_lasts_is_computed_at_that_clock_alone() -> None
     night = Allowed(energy_w=7.5, safe=False)
     assert planned(night, clock=1, free=False).price > 1.2 * planned(night, clock=1, free=True).price
     assert planned(night, clock=0, free=False).price < planned(night, clock=1, free=False).price
+
+
+def test_frames_that_come_late_by_a_change_of_clock_are_part_of_its_price() -> None:
+    """Of ever tighter limits, the first at which the clock changes lies lower if frames come late by the change."""
+
+    def changes_at_w(stall_price: float) -> float:
+        clocks = Clocks(1, True, False, stall_price)
+        for watts in np.arange(14.0, 7.0, -0.25):
+            allowed = Allowed(window_w=watts, steady_w=watts)
+            made, _ = pricing.plan(valued(), BASE_W, allowed, LongRun(), ROUND_S, 0.5, 3.0, 0.0, clocks)
+            if made.clock != 1:
+                return float(watts)
+        return 0.0
+
+    assert 0.0 < changes_at_w(4.0) < changes_at_w(0.0)

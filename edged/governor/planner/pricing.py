@@ -81,11 +81,13 @@ class LongRun:
 
 
 class Clocks(NamedTuple):
-    """`clock`: the one in force. `may_switch`: whether it may change now; `fixed`: never."""
+    """`clock`: the one in force. `may_switch`: whether it may change now; `fixed`: never. `stall_price`: of a period
+    within the stall of a change, for the frames that come late by it."""
 
     clock: int
     may_switch: bool
     fixed: bool
+    stall_price: float = 0.0
 
 
 def plan(
@@ -158,7 +160,8 @@ def _clock(values: Values, base_w: Array, allowed: Allowed, lasting: float, peri
         return clock
     worth = _clock_values(values, base_w, min(allowed.steady_w, allowed.heat_w), lasting, period_s)
     best = int(worth.argmax())
-    cost = max(0.05, float(reward.max())) * (CLOCK_STALL_S / CLOCK_PAYBACK_S + CLOCK_GAIN)
+    most = max(0.05, float(reward.max()))
+    cost = most * CLOCK_GAIN + (most + clocks.stall_price) * CLOCK_STALL_S / CLOCK_PAYBACK_S
     hopeless = allowed.short_w - base_w[clock] < 2 * HOPELESS_W
     return best if best != clock and (worth[best] - worth[clock] > cost or hopeless) else clock
 

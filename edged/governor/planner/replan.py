@@ -70,7 +70,8 @@ def replan(state: State, now_s: float) -> None:
     )
     reach = np.minimum(np.arange(state.tables.clocks), highest)  # a clock above is like the highest there is
     within = replace(values, relative_value=values.relative_value[reach], average_reward=values.average_reward[reach])
-    clocks = Clocks(clock, not fixed and now_s - state.clock_s >= pricing.CLOCK_HOLD_S, fixed)
+    may_switch = not fixed and now_s - state.clock_s >= pricing.CLOCK_HOLD_S
+    clocks = Clocks(clock, may_switch, fixed, _stall_price(state, clock))
     state.plan, state.long_run = pricing.plan(
         within,
         base_w[reach],
@@ -86,6 +87,14 @@ def replan(state: State, now_s: float) -> None:
         state.feedback.decay(0.97)
     if state.plan.clock != clock:
         state.clock_s = now_s
+
+
+def _stall_price(state: State, clock: int) -> float:
+    """Of the frames of a period that come late because the clock changes just then."""
+    service_s = min([state.service_s(i, clock) for i, may in enumerate(state.candidates) if may])
+    beyond_s = pricing.CLOCK_STALL_S + service_s - state.budget.deadline_ms / 1000
+    share = min(1.0, max(0.0, beyond_s / pricing.CLOCK_STALL_S))
+    return state.late_price * share * state.frames_per_round
 
 
 def _highest(state: State) -> int:
