@@ -25,9 +25,10 @@ from edged.worker import Worker
 SEND_HIGH_WATER_MARK = 64
 """Messages kept for a subscriber that does not read: two seconds of one camera at 30 fps."""
 
-RECEIVE_HIGH_WATER_MARK = 8
-"""Subscriptions of one peer that libzmq reads ahead. With each call it takes into memory what there is, and goes on
-while more arrives: with room for a hundred that was a million messages before the peer was cut off."""
+RECEIVE_HIGH_WATER_MARK = 2
+"""Subscriptions of one peer that libzmq reads ahead, the fewest with which CURVE connects. With each call it takes into
+memory what there is, and continues while more arrives: with room for 8 its reading thread keeps up on an idle machine,
+and five seconds of a flood cost 250 MB before the peer was cut off; with 2 mostly less than one."""
 
 MAX_CONNECTIONS = 256
 
