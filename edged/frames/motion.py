@@ -69,6 +69,7 @@ class MotionDetector:
         self._at_s: float | None = None
         self._slow_s = self._quiet_s = 0.0
         self._background = self._limit = self._recent = self._deviation = self._settled_s = np.empty(0, np.float32)
+        self._power = 0.0  # of `_moderate`, for the gain
         self._moderate = np.empty(0, np.float32)  # of the background, every second row and column, for the gain
         self._moves, self._differs = _Lasting((rows, columns)), _Lasting((rows, columns))
 
@@ -97,10 +98,9 @@ class MotionDetector:
 
     def _gain(self, detail: Cells) -> float:
         """By the cells of moderate contrast: one bright object that goes is no change of the light."""
-        power = float(np.vdot(self._moderate, self._moderate))
-        if power < 1.0:
+        if self._power < 1.0:
             return 1.0
-        return min(max(float(np.vdot(np.ascontiguousarray(detail[::2, ::2]), self._moderate)) / power, 0.5), 2.0)
+        return min(max(float(np.vdot(np.ascontiguousarray(detail[::2, ::2]), self._moderate)) / self._power, 0.5), 2.0)
 
     def _take_over(self, detail: Cells, at_s: float) -> None:
         """The picture is the background from now on."""
@@ -116,6 +116,7 @@ class MotionDetector:
         self._limit = np.maximum(_NOISE * self._deviation, self._level)
         some = self._background[::2, ::2]
         self._moderate = np.where(np.abs(some) < _MODERATE, some, np.float32(0))
+        self._power = float(np.vdot(self._moderate, self._moderate))
 
     def _learn(self, detail: Cells, off: Cells, differs: Image, at_s: float) -> bool:
         """A few times a second: still cells learn slowly, what has settled is taken over. True if all of it is."""
