@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-import tracemalloc
 
 import numpy as np
 import pytest
 
 from edged.synthetic.scene import LABELS, Scene, _Part, picture_scale, sample, textures
+from tests.support.heap import python_bytes
 
 SIZES = [(320, 192), (1280, 720), (640, 480), (480, 640), (1920, 400)]
 
@@ -122,16 +122,13 @@ def test_parts_travel_with_the_belt() -> None:
 def test_rendering_allocates_no_picture() -> None:
     scene = Scene(2)
     out = np.empty((720, 1280, 3), np.uint8)
-    for index in range(0, 400, 100):
-        scene.render(index, out)
-    tracemalloc.start()
-    try:
-        for index in range(100):
+
+    def render() -> None:
+        for index in range(0, 400, 40):
             scene.render(index, out)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < out.nbytes / 10
+
+    _, in_passing = python_bytes(render)
+    assert in_passing < out.nbytes / 10
 
 
 def test_samples_depend_on_their_rng_alone() -> None:

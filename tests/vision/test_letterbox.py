@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import tracemalloc
 from unittest import mock
 
 import numpy as np
@@ -14,6 +13,7 @@ from edged.errors import EdgedError
 from edged.frames.frame import PixelFormat
 from edged.vision import letterbox
 from edged.vision.letterbox import Letterboxer, fit
+from tests.support.heap import python_bytes
 
 Image = NDArray[np.uint8]
 PAD = 114
@@ -192,16 +192,8 @@ def test_a_fill_allocates_nothing() -> None:
         boxer.fill(box, bgr, PixelFormat.BGR24, 0, 0)
         boxer.fill(box, nv12, PixelFormat.NV12, 0, 1)
 
-    fill()
-    tracemalloc.start()
-    fill()
-    before, _ = tracemalloc.get_traced_memory()
-    tracemalloc.reset_peak()
-    for _ in range(300):
-        fill()
-    after, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert after - before < 4000 and peak - before < 8000
+    kept, in_passing = python_bytes(fill, rounds=300)
+    assert kept < 4000 and in_passing < 8000
 
 
 def test_a_camera_that_keeps_changing_its_size_does_not_grow_the_memory() -> None:
