@@ -146,9 +146,7 @@ def _add_daemon_commands(add: _Add) -> None:
 
 
 def _add_secret_commands(add: _Add) -> None:
-    credential = add(
-        "credential", "store camera passwords for the service, as root", "sudo edged credential set camera.gate"
-    )
+    credential = add("credential", "store passwords for the services, as root", "sudo edged credential set camera.gate")
     verbs = credential.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for name, what in (
         ("set", "ask for a password, or read it from standard input"),
@@ -157,7 +155,11 @@ def _add_secret_commands(add: _Add) -> None:
     ):
         verb = verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         if name != "list":
-            verb.add_argument("name", metavar="NAME", help="camera.NAME, or the name in password_credential")
+            verb.add_argument(
+                "name",
+                metavar="NAME",
+                help="camera.NAME, the name in password_credential, or gateway.web, the token of [web]",
+            )
 
     key = add("key", "make, list and revoke the keys of clients on the network", "edged key new dashboard --out /tmp")
     verbs = key.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
@@ -238,9 +240,7 @@ def _add_gateway_commands(add: _Add) -> None:
     top = add("top", "show the daemon on one screen, drawn again each second", "edged top")
     _add_endpoint(top)
 
-    gateway = add(
-        "gateway", "offer the daemon's metrics to Prometheus, until SIGTERM or Ctrl-C", "edged gateway -c my.toml"
-    )
+    gateway = add("gateway", "offer metrics and a page, until SIGTERM or Ctrl-C", "edged gateway -c my.toml")
     _add_config(gateway)
     _add_endpoint(gateway)
 
