@@ -1,11 +1,10 @@
 """TOML -> frozen structs; every error names the file, key, value, what was expected and how to fix it.
 
-Paths in, one frozen Config out; also what a Config looks like as text, and what changed between two. Any thread.
+Paths in, one frozen Config out. Any thread.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -15,12 +14,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edged.bus_config import BusConfig, check_bus
-from edged.errors import UsageError, encodable
+from edged.errors import UsageError
 from edged.metrics_config import MetricsConfig, check_metrics
 from edged.picture_view import Aspect, Crop, Rotation, check_view
 from edged.regions import CameraMotion, Line, ObjectFilter, Polygon, Zone, check_regions
 from edged.toml_file import read_toml
-from edged.uri import is_plain_path, redact
+from edged.uri import is_plain_path
 from edged.validate import convert
 from edged.web_config import WebConfig, check_web
 
@@ -211,87 +210,6 @@ def _camera(table: dict[str, Any], n: int, path: str, locate: Any) -> CameraConf
 def files_of(path: Path) -> list[Path]:
     """The file and its drop-ins, in the order in which they are laid over one another."""
     return [path, *_drop_ins(path)]
-
-
-def effective_toml(config: Config) -> str:
-    """The whole configuration as TOML, defaults and all, with passwords in camera sources redacted."""
-    lines = [f"bundle = {_toml(config.bundle)}"]
-    lines.append("# profile is not set" if config.profile is None else f"profile = {_toml(config.profile)}")
-    for name in ("limits", "power", "bus", "engine", "record", "motion", "snapshots", "metrics", "web"):
-        lines += ["", f"[{name}]", *_toml_lines(getattr(config, name))]
-    for camera in config.camera:
-        shown = msgspec.structs.replace(camera, source=_shown(camera.source))
-        lines += ["", "[[camera]]", *_toml_lines(shown)]
-    return "\n".join(lines) + "\n"
-
-
-def diff(old: Config, new: Config) -> tuple[list[str], list[str]]:
-    """(what a live reload changes, what needs a restart), in words and without credentials.
-
-    Limits and cameras change live; the bundle, the bus, the engine and power do not.
-    """
-    changes = _changes("limits", old.limits, new.limits)
-    if old.profile != new.profile:
-        changes.append(f"profile: {_toml(old.profile)} -> {_toml(new.profile)}")
-    before, after = ({camera.name: camera for camera in config.camera} for config in (old, new))
-    changes += [f"camera {name}: removed" for name in before if name not in after]
-    for name, camera in after.items():
-        if name not in before:
-            changes.append(f"camera {name}: added, {_shown(camera.source)}")
-        else:
-            changes += _changes(f"camera {name}", before[name], camera)
-    restart = [] if old.bundle == new.bundle else [f"bundle: {_toml(old.bundle)} -> {_toml(new.bundle)}"]
-    for table in ("power", "bus", "engine", "record", "motion", "snapshots"):
-        restart += _changes(table, getattr(old, table), getattr(new, table))
-    return changes, restart
-
-
-def limit_changes(old: Limits, new: Limits) -> list[str]:
-    """Which limits differ, in words."""
-    return _changes("limits", old, new)
-
-
-def _changes(table: str, old: Struct, new: Struct) -> list[str]:
-    found = []
-    for key in old.__struct_fields__:
-        was, now = getattr(old, key), getattr(new, key)
-        if was != now and key == "source":
-            was, now = _shown(was), _shown(now)
-            found.append(f"{table}: source " + (f"{was} -> {now}" if was != now else "has other credentials"))
-        elif was != now:
-            found.append(f"{table}: {key} {_toml(was)} -> {_toml(now)}")
-    return found
-
-
-def _shown(source: str) -> str:
-    return encodable(redact(source))
-
-
-def _toml_lines(table: Struct) -> list[str]:
-    pairs = ((key, getattr(table, key)) for key in table.__struct_fields__)
-    return [f"# {key} is not set" if value is None else f"{key} = {_toml(value)}" for key, value in pairs]
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML writes it, tables in one line; JSON's text escapes are TOML's, but for DEL."""
-    if value is None:
-        return "(not set)"
-    if isinstance(value, Struct):
-        names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
-        value = {key: inner for field, key in names if (inner := getattr(value, field)) is not None}
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_key(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return json.dumps(encodable(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
-
-
-def _key(name: str) -> str:
-    return name if re.match(r"[A-Za-z0-9_-]+\Z", name) else _toml(name)
 
 
 def _drop_ins(path: Path) -> list[Path]:

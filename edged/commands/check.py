@@ -22,8 +22,9 @@ from edged.checks.finding import Finding, failed
 from edged.checks.power import try_power
 from edged.checks.sockets import try_sockets
 from edged.checks.system import try_system
-from edged.config import Config, Limits, default_path, effective_toml, load
+from edged.config import Config, Limits, default_path, load
 from edged.config_schema import json_schema
+from edged.config_text import effective_toml
 from edged.engines.bundle import Bundle, load_bundle
 from edged.engines.pool import Pool, PoolVariant
 from edged.errors import EdgedError

@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from edged import profiles
-from edged.config import Config, Limits, diff, load
+from edged.config import Config, Limits, load
+from edged.config_text import diff
 from edged.errors import EdgedError
 from edged.frames.cameras import check_sources
 from edged.loop.build import Loop

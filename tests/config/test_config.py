@@ -17,10 +17,9 @@ from edged.config import (
     Limits,
     PowerConfig,
     default_path,
-    diff,
-    effective_toml,
     load,
 )
+from edged.config_text import diff, effective_toml
 from edged.errors import UsageError
 
 GOOD = """
