@@ -10,8 +10,9 @@ import sys
 
 from edged import journal
 from edged.commands.daemon_requests import curve_of
-from edged.config import DEFAULT_PATH, default_path, load
+from edged.config import DEFAULT_PATH, Config, default_path, load
 from edged.errors import UsageError
+from edged.paths import CONTROL, RESULTS
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,8 +30,21 @@ def run(arguments: argparse.Namespace) -> int:
         )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with journal.logging_to():
-        serve(parts_of(config), endpoint, curve_of(arguments))
+        serve(parts_of(config, _control(arguments.endpoint, config)), endpoint, curve_of(arguments))
     return 0
+
+
+def _control(given: str | None, config: Config | None) -> str | None:
+    """Where the very daemon whose results are read takes requests; None: the default. UsageError if that is unknown."""
+    configured = None if config is None else config.bus.control
+    if given is None or configured is not None or config is None or not config.web.token:
+        return configured
+    if not given.endswith(f"/{RESULTS}"):
+        raise UsageError(
+            f"--endpoint {given} does not say where that daemon takes requests, which [web] token = true needs",
+            "set bus.control in the configuration",
+        )
+    return given.removesuffix(RESULTS) + CONTROL
 
 
 def require_prometheus_client() -> None:

@@ -23,7 +23,7 @@ ROOMS = {
     "engines": {"engines", "frames"},
     "vision": {"vision", "engines", "frames"},
     "bus": {"bus", "frames"},
-    "gateway": {"gateway", "bus"},
+    "gateway": {"gateway", "bus", "overlays"},
     "power": {"power", "simulate"},
     "governor": {"governor"},
     "tracking": {"tracking"},
@@ -47,6 +47,7 @@ DOORS = {
     "pynvml": ("edged/power/nvml.py",),
     "rich": ("edged/commands/", "edged/terminal.py"),
     "prometheus_client": ("edged/gateway/",),
+    "aiohttp": ("edged/gateway/web/",),
     "matplotlib": ("edged/commands/plot.py",),
 }
 PURE = (
