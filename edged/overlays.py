@@ -38,8 +38,9 @@ _OPACITY = 0.45
 _SURE_POINT = 0.5
 
 
-def draw_result(picture: Image, result: Result, top: int = 0) -> None:
-    """Draw what a result saw on its picture, the surest on top. Labels stay below the first `top` rows."""
+def draw_result(picture: Image, result: Result, top: int = 0, text: float = 0.42) -> None:
+    """Draw what a result saw on its picture, the surest on top. Labels stay below the first `top` rows; `text` is their
+    size."""
     scale = picture.shape[1] / result.width, picture.shape[0] / result.height
     if isinstance(result.class_map, ClassMap):
         draw_class_map(picture, result.class_map, CLASS_COLOURS)
@@ -49,7 +50,7 @@ def draw_result(picture: Image, result: Result, top: int = 0) -> None:
         draw_object(picture, seen, scale, colour)
         x0, y0, x1, y1 = (round(value * by) for value, by in zip(seen.box, scale * 2, strict=True))
         track = f" #{seen.track}" if isinstance(seen.track, int) else ""
-        _box(picture, (x0, y0, x1, y1), f"{seen.label} {seen.score:.2f}{track}", colour, top)
+        _box(picture, (x0, y0, x1, y1), f"{seen.label} {seen.score:.2f}{track}", colour, top, text)
 
 
 def colour_of(seen: Detection) -> Colour:
@@ -96,15 +97,15 @@ def _tint(picture: Image, where: NDArray[np.bool_], colour: Colour) -> None:
     picture[where] = mixed.astype(np.uint8)
 
 
-def _box(picture: Image, box: tuple[int, int, int, int], label: str, colour: Colour, top: int) -> None:
+def _box(picture: Image, box: tuple[int, int, int, int], label: str, colour: Colour, top: int, text: float) -> None:
     x0, y0, x1, y1 = box
     cv2.rectangle(picture, (x0, y0), (x1, y1), colour, 2)
-    (width, height), _ = cv2.getTextSize(label, _FONT, 0.42, 1)
+    (width, height), _ = cv2.getTextSize(label, _FONT, text, 1)
     left = min(max(0, x0 - 1), max(0, picture.shape[1] - width - 6))
     above = y0 - height - 7
     at = above if above >= top else y1
     cv2.rectangle(picture, (left, at), (left + width + 6, at + height + 7), colour, -1)
-    cv2.putText(picture, label, (left + 3, at + height + 3), _FONT, 0.42, _DARK, 1, cv2.LINE_AA)
+    cv2.putText(picture, label, (left + 3, at + height + 3), _FONT, text, _DARK, 1, cv2.LINE_AA)
 
 
 def draw_regions(picture: Image, camera: HasRegions) -> None:

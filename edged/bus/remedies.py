@@ -16,12 +16,13 @@ BY_REASON: Final = (
     ("web page", "use the URL of the stream, not that of the camera's page"),
     ("single JPEG", "set poll_s, or use the URL of the stream"),
     ("frozen picture", "the camera sends the same picture again and again: restart it if that goes on"),
+    ("onnection refused", "nothing answers at that address and port: check both, and that the camera's stream is on"),
     ("no answer", "the camera is off or unreachable: check its power, its cable and its address"),
 )
 """A part of the reason, and the remedy."""
 BY_STATE: Final[dict[CameraState, str]] = {
-    "stalled": "edged opens it again by itself; if that does not help, `edged check` says what it finds",
-    "backoff": "edged tries again by itself; `edged check` says what it finds",
+    "stalled": "edged opens it again by itself; if that does not help, run edged check",
+    "backoff": "edged tries again by itself; edged check tries it now and says what it finds",
     "ended": "the file was played to its end; loop=1 in the source plays it again and again",
     "refused": "fix the camera's source in the configuration, then edged ctl reload",
 }

@@ -16,8 +16,9 @@ from edged.gateway.web.streams import Newest, Places, send
 WAIT_S: Final = 1.0
 """For a new picture."""
 FRESH_NS: Final = clock.NS_PER_S // 2
+AGAIN_TURNS: Final = 5
 GONE_TURNS: Final = 30
-"""A stream ends when its camera gives no picture for so many waits."""
+"""A stream ends when a camera that is not live gives no picture for so many waits."""
 BOUNDARY: Final = "edged-picture"
 
 
@@ -55,7 +56,7 @@ class CameraViews:
                     return web.Response(status=204, headers=_headers(newest))
             elif newest.value is None or clock.mono_ns() - newest.value.made_ns > FRESH_NS:
                 await newest.after(newest.number, WAIT_S)
-        if newest.value is None:
+        if newest.value is None or not self._is_live(request.match_info["name"]):
             raise self._none(request.match_info["name"])
         return web.Response(body=newest.value.jpeg, content_type="image/jpeg", headers=_headers(newest))
 
@@ -74,10 +75,16 @@ class CameraViews:
                 newest = self._wanted(name)
                 if number < 0:
                     number = newest.number  # not a picture of the last time that somebody looked
-                if not await newest.after(number, WAIT_S) or newest.value is None:
+                if await newest.after(number, WAIT_S):
+                    waits = 0
+                else:
                     waits += 1
+                    if waits % AGAIN_TURNS or not self._is_live(name):
+                        continue
+                    waits = 0  # the same picture again: nothing moves, or frames are rare
+                if newest.value is None:
                     continue
-                number, waits, jpeg = newest.number, 0, newest.value.jpeg
+                number, jpeg = newest.number, newest.value.jpeg
                 head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
                 await send(request, response, head + jpeg + f"\r\n--{BOUNDARY}\r\n".encode())
         return response
@@ -91,11 +98,16 @@ class CameraViews:
             raise self._none(name)
         return self._newest.setdefault(name, Newest())
 
+    def _is_live(self, name: str) -> bool:
+        """Whether its newest picture is what it sees."""
+        state = self._overview.current
+        return state is not None and any(one.camera == name and one.state == "live" for one in state.cameras)
+
     def _none(self, name: str) -> web.HTTPServiceUnavailable:
-        state = self._overview.state
+        state = self._overview.current
         reasons = [one.reason for one in state.cameras if one.camera == name] if state is not None else []
-        why = f": {reasons[0]}" if reasons else ""
-        text = f"no picture of this camera yet{why}; pictures need the daemon on this machine\n"
+        why = reasons[0] if reasons else "the daemon does not answer"
+        text = f"no picture of this camera: {why}; pictures need the daemon on this machine\n"
         return web.HTTPServiceUnavailable(text=text, headers={"Retry-After": "1"})
 
 

@@ -15,6 +15,8 @@ from edged.overlays import Image, colour_of, draw_regions, draw_result
 WIDTH: Final = 960
 """Wider pictures are scaled down to this."""
 QUALITY: Final = 80
+TEXT: Final = 0.65
+"""The size of labels in a picture as wide as that: readable in a tile of a third of a screen."""
 TRAIL: Final = 25
 """Points of a track's way."""
 
@@ -31,7 +33,7 @@ def jpeg_of(pixels: Image, result: Result | None, camera: CameraConfig | None, t
         draw_regions(pixels, camera)
     if result is not None:
         _draw_trails(pixels, result, trails)
-        draw_result(pixels, result)
+        draw_result(pixels, result, text=TEXT * pixels.shape[1] / WIDTH)
     return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1])
 
 

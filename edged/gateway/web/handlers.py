@@ -27,8 +27,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_BODY_BYTES: Final = 4096
 BODY_S: Final = 10.0
-STALE_S: Final = 5.0
-"""`state` comes once a second."""
 HEARTBEAT_S: Final = 5.0
 FAILURE_EVERY_S: Final = 60.0
 CHANGES: Final = ("profile", "pin", "set")
@@ -58,7 +56,7 @@ class Handlers:
         self._access, self._overview, self._views = access, overview, views
         self._registry, self._control = registry, control
         self._updates: Newest[bytes] = Newest()
-        self._updated_ns: int | None = None
+        self._update: Update | None = None
         self.pages = Places(64, "pages are open")
         self._requests = Places(8, "requests are being answered")
         self.wrong_tokens = self.unknown_hosts = 0
@@ -86,7 +84,7 @@ class Handlers:
 
     def updated(self, update: Update) -> None:
         """A new state of the daemon; it is encoded only while a page is open."""
-        self._updated_ns = clock.mono_ns()
+        self._update = update
         self._views.keep(update.state)
         if self.pages.taken:
             self._updates.put(self._overview.encode(update))
@@ -138,6 +136,8 @@ class Handlers:
             await send(request, response, _event("welcome", json.dumps(welcome).encode()))
             await send(request, response, _event("history", self._overview.history()))
             number = self._updates.number
+            if self._update is not None and self._overview.current is not None:
+                await send(request, response, _event("update", self._overview.encode(self._update)))
             while True:
                 if await self._updates.after(number, HEARTBEAT_S) and self._updates.value is not None:
                     number = self._updates.number
@@ -146,9 +146,8 @@ class Handlers:
                     await send(request, response, _event("silent", b"{}"))
 
     async def _health(self, request: web.Request) -> web.Response:
-        state = self._overview.state
-        stale = self._updated_ns is None or clock.mono_ns() - self._updated_ns > STALE_S * clock.NS_PER_S
-        if state is None or stale:
+        state = self._overview.current
+        if state is None:
             return web.Response(status=503, text="the daemon does not answer\n")
         if not state.healthy:
             return web.Response(status=503, text="the daemon is stuck: a stage has work and makes no progress\n")

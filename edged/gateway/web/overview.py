@@ -12,13 +12,16 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from edged import clock
 from edged.bus.decision_words import BOUNDS, consequences
 from edged.bus.remedies import remedy
 from edged.bus.schema import Decision, Event, Message, Result, State, Track
 
 HISTORY: Final = 600
 """Rows, one a second: ten minutes."""
-EVENTS: Final = 30
+EVENTS: Final = 20
+STALE_NS: Final = 5 * clock.NS_PER_S
+"""`state` comes once a second."""
 MAX_AGES: Final = 4096
 """Results of a second; further ones are left out of its ages."""
 
@@ -55,7 +58,8 @@ class Happened(Struct, frozen=True):
 
 
 class Update(Struct, frozen=True):
-    """One a second. `why`: the decision in sentences; `remedies`: by camera, what to do about its fault."""
+    """One a second. `why`: the decision in sentences; `remedies`: by camera, what to do about its fault; `objects`:
+    what tracked objects did in zones and at lines."""
 
     state: State
     row: Row
@@ -63,14 +67,17 @@ class Update(Struct, frozen=True):
     why: list[str]
     remedies: dict[str, str]
     events: list[Happened]
+    objects: list[Happened]
     lost: int
 
 
 class Overview:
     def __init__(self) -> None:
         self.state: State | None = None
+        self._state_ns = 0
         self._rows: deque[Row] = deque(maxlen=HISTORY)
         self._events: deque[Happened] = deque(maxlen=EVENTS)
+        self._objects: deque[Happened] = deque(maxlen=EVENTS)
         self._last: dict[str, Result] = {}
         self._counts: Counter[str] = Counter()
         self._ages_ms: list[float] = []
@@ -87,10 +94,15 @@ class Overview:
             where = f"{message.camera}: " if message.camera else ""
             self._events.append(Happened(message.t_publish, where + message.text))
         elif isinstance(message, Track) and message.kind != "end" and (message.zone or message.line):
-            self._events.append(Happened(message.t_publish, _track_words(message)))
+            self._objects.append(Happened(message.t_publish, _track_words(message)))
         elif isinstance(message, State):
             return self._second(message, lost)
         return None
+
+    @property
+    def current(self) -> State | None:
+        """The state, while the daemon goes on reporting it."""
+        return self.state if clock.mono_ns() - self._state_ns < STALE_NS else None
 
     def history(self) -> bytes:
         """The last ten minutes, as JSON: a list of rows, the oldest first."""
@@ -100,7 +112,7 @@ class Overview:
         return self._encoder.encode(update)
 
     def _second(self, state: State, lost: int) -> Update:
-        self.state = state
+        self.state, self._state_ns = state, clock.mono_ns()
         row = _row(state, self._ages_ms)
         self._rows.append(row)
         names = {one.camera for one in state.cameras}
@@ -112,6 +124,7 @@ class Overview:
             [] if state.decision is None else _why(state.decision),
             {one.camera: words for one in state.cameras if (words := remedy(one)) is not None},
             list(self._events),
+            list(self._objects),
             lost,
         )
         self._last = {name: result for name, result in self._last.items() if name in names}

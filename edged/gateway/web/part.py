@@ -72,8 +72,8 @@ class Page(Part):
         yield from counter("edged_web_pictures", "Pictures encoded for the page.", "", [((), self._made_count)])
 
     def __enter__(self) -> Page:
-        self._pictures.start()
         self._server.start()
+        self._pictures.start()
         scheme = "https" if self._secure else "http"
         host = f"[{self._address[0]}]" if ":" in self._address[0] else self._address[0]
         log.info("page at %s://%s:%d/", scheme, host, self._address[1])
@@ -82,8 +82,8 @@ class Page(Part):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._server.stop()
         self._pictures.stop()
+        self._server.stop()
 
     def _guards(self) -> str:
         if not self._secure:

@@ -107,8 +107,7 @@ class Pictures:
         first = camera.wanted_ns < now_ns
         camera.wanted_ns = now_ns + WANTED_NS
         if first:
-            camera.encoded_ns = 0
-            camera.trails = {}
+            camera.encoded_ns, camera.shown, camera.trails = 0, (-1, -1), {}
             self._changed.set()
         return True
 

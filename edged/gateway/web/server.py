@@ -24,7 +24,9 @@ from edged.web_config import WebConfig
 MAX_CONNECTIONS: Final = 256
 IDLE_S: Final = 15.0
 """Without a whole request."""
-STOP_S: Final = 3.0
+SEND_BUFFER_BYTES: Final = 256 * 1024
+"""What the kernel keeps for a connection whose reader is slow; by itself it would take megabytes."""
+STOP_S: Final = 8.0
 _FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 log = logging.getLogger(__name__)
@@ -53,9 +55,10 @@ class Server:
         self._address, self._tls, self._handlers = address, tls, handlers
         self.refused = 0
         """connections that were too many"""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="web", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
 
     def start(self) -> None:
         """EdgedError if nothing can listen there."""
@@ -67,18 +70,25 @@ class Server:
             raise EdgedError(
                 f"cannot listen on {host}:{port}: {error.strerror}", "set another port in [web] listen"
             ) from error
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="web", daemon=True)
         self._thread.start()
         self._run(self._serve(listener))
 
     def stop(self) -> None:
-        if self._thread.ident is None:
+        """Nothing may be called any more."""
+        if self._loop is None or self._thread is None:
             return
         self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(STOP_S)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def call(self, function: Any, *arguments: Any) -> None:
-        """On the server's thread, soon."""
+        """On the server's thread, soon; between `start` and `stop`."""
+        assert self._loop is not None
         self._loop.call_soon_threadsafe(function, *arguments)
 
     @property
@@ -87,6 +97,7 @@ class Server:
         return 0 if server is None else len(server.connections)
 
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        assert self._loop is not None
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(STOP_S)
 
     async def _serve(self, listener: socket.socket) -> None:
@@ -95,13 +106,15 @@ class Server:
             self._handlers.application(), access_log=None, keepalive_timeout=IDLE_S, shutdown_timeout=0.5,
             handler_cancellation=True,
         )  # fmt: skip
-        await self._runner.setup()
-        await self._loop.create_server(
+        await self._runner.setup()  # handles no signals: this is not the main thread
+        self._listening = await asyncio.get_running_loop().create_server(
             self._protocol, sock=listener, ssl=self._tls,
             ssl_handshake_timeout=None if self._tls is None else IDLE_S,
         )  # fmt: skip
 
     async def _end(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
         self._handlers.close()
         if self._runner is not None:
             await self._runner.cleanup()

@@ -10,6 +10,7 @@ const BUDGETS = { deadline: "on time", power: "power", energy: "energy", tempera
 
 const $ = (id) => document.getElementById(id);
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+const unit = (name) => (name === "C" ? "°C" : name);
 const number = (value, digits, unit = "") => (value == null ? "unknown" : `${value.toFixed(digits)}${unit}`);
 const percent = (share) => (share == null ? "-" : `${(100 * share).toFixed(0)} %`);
 
@@ -87,7 +88,7 @@ class Tile {
       return;
     }
     if (!answer.ok) {
-      this.image.hidden = true;
+      this.image.hidden ||= !this.fault.textContent; // the last picture of a camera that fails stays, dimmed
       write(this.words, (await answer.text()).slice(0, 300));
       await wait(RETRY_MS / 3);
       return;
@@ -191,8 +192,8 @@ function row(name, ...cells) {
 
 function budget(one) {
   const low = AT_LEAST.includes(one.name);
-  const measured = one.measured == null ? "unknown" : `${one.estimated ? "~" : ""}${Number(one.measured.toPrecision(4))} ${one.unit}`;
-  const limit = one.limit == null ? "-" : `${low ? "at least " : ""}${one.limit} ${one.unit}`;
+  const measured = one.measured == null ? "unknown" : `${one.estimated ? "~" : ""}${Number(one.measured.toPrecision(4))} ${unit(one.unit)}`;
+  const limit = one.limit == null ? "-" : `${low ? "at least " : ""}${one.limit} ${unit(one.unit)}`;
   const made = row(BUDGETS[one.name] ?? one.name, measured, limit, one.note);
   const missed = one.limit != null && one.measured != null && (low ? one.measured < one.limit : one.measured > one.limit);
   if (missed) made.children[1].classList.add("over");
@@ -207,15 +208,15 @@ function vetoed(state, variant) {
   return known.length ? `agrees ${Math.min(...known).toFixed(2)} with the reference` : "ready";
 }
 
-function showEvents(events) {
-  $("events").replaceChildren(...(events.length ? [...events].reverse().map((one) => {
+function showEvents(id, events) {
+  $(id).replaceChildren(...(events.length ? [...events].reverse().map((one) => {
     const made = element("li");
     const at = new Date(1000 * one.t);
     const time = element("time", at.toLocaleTimeString());
     time.dateTime = at.toISOString();
     made.append(time, element("span", one.text));
     return made;
-  }) : [element("li", "None since this gateway started.", "soft")]));
+  }) : [element("li", "None since the gateway started.", "soft")]));
 }
 
 function health(text, kind) {
@@ -275,7 +276,8 @@ function listen() {
   on("update", (update) => {
     showState(update);
     showCameras(update);
-    showEvents(update.events);
+    showEvents("events", update.events);
+    showEvents("objects", update.objects);
     add(update.row);
     options($("pin").elements.variant, ["the governor chooses", ...update.state.variants.filter((one) => !one.refused).map((one) => one.name)]);
   });

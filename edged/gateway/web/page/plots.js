@@ -73,6 +73,7 @@ function upTo(shares, names, last) {
   return sum ?? (Object.keys(shares).length ? 0 : null);
 }
 
+const clockTime = (at) => new Date(1000 * at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: rows.length < 120 ? "2-digit" : undefined });
 const line = (colour, dashed) => ({ stroke: style(colour), width: 1.75, dash: dashed ? [6, 4] : undefined, points: { show: false } });
 const band = (colour) => ({ stroke: style(colour), fill: style(colour), width: 0, points: { show: false } });
 
@@ -82,7 +83,7 @@ function make(id, series, y) {
   const plot = {};
   plot.chart = new window.uPlot({
     width: Math.max(200, box.clientWidth), height: 160, series: [{}, ...series],
-    scales: { x: { time: true }, y }, axes: [{ ...axis, space: 70 }, { ...axis, size: 44 }],
+    scales: { x: { time: true }, y }, axes: [{ ...axis, space: 70, size: 28, values: (_, splits) => splits.map(clockTime) }, { ...axis, size: 44 }],
     legend: { show: false }, cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
     hooks: { setCursor: [(chart) => plot.describe && plot.describe(chart.cursor.idx ?? rows.length - 1)] },
   }, [[]], box);
@@ -92,11 +93,11 @@ function make(id, series, y) {
 
 function describe(id, parts) {
   const words = document.querySelector(`#${id} figcaption span`);
-  words.replaceChildren(...parts.map(([colour, text]) => {
+  words.replaceChildren(...parts.flatMap(([colour, text]) => {
     const key = document.createElement("span");
     key.className = `key ${colour}`;
-    key.textContent = `${text} `;
-    return key;
+    key.textContent = text;
+    return [key, "  "];
   }));
   const canvas = document.querySelector(`#${id} canvas`);
   canvas.setAttribute("role", "img");
