@@ -200,7 +200,11 @@ def _add_client_commands(add: _Add) -> None:
     ctl = add("ctl", "control the running daemon", "edged ctl set deadline_ms=40")
     verbs = ctl.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for name, what, example in (
-        ("set", "change limits until the next reload or start; none removes one", "set deadline_ms=40 power_w=none"),
+        (
+            "set",
+            "change limits, and fps and weight of cameras, until the next reload or start; none removes one",
+            "set deadline_ms=40 power_w=none camera.gate.fps=5",
+        ),
         ("pin", "always run one variant; none lets the governor choose again", "pin int8-sparse"),
         ("trigger", "open a camera's motion gate for ten seconds: something outside saw motion", "trigger gate"),
         ("profile", "activate a power profile; without a name, list them", "profile night"),
@@ -213,7 +217,12 @@ def _add_client_commands(add: _Add) -> None:
             name, help=what, description=what[0].upper() + what[1:] + ".", epilog=f"example: edged ctl {example}"
         )
         if name == "set":
-            verb.add_argument("changes", nargs="+", metavar="KEY=VALUE", help="a key of [limits] and its new value")
+            verb.add_argument(
+                "changes",
+                nargs="+",
+                metavar="KEY=VALUE",
+                help="a key of [limits], or camera.NAME.fps or camera.NAME.weight, and its new value",
+            )
         if name == "pin":
             verb.add_argument("variant", metavar="NAME|none")
         if name == "trigger":

@@ -44,6 +44,8 @@ EnergyHorizonH = Annotated[float, Meta(ge=1e-4, le=24 * 366, description="hours,
 TemperatureC = Annotated[float, Meta(ge=1, le=120, description="degrees Celsius, from 1 to 120")]
 ModeName = Annotated[str, Meta(min_length=1, max_length=64, description="the name of a power mode")]
 MinFps = Annotated[float, Meta(ge=0, le=60, description="frames per second, from 0 to 60")]
+CameraFps = Annotated[float, Meta(ge=0.001, le=1000, description="frames per second, from 0.001 to 1000")]
+CameraWeight = Annotated[float, Meta(ge=0.001, le=1000, description="a number from 0.001 to 1000")]
 MinAccuracy = Annotated[float, Meta(ge=0, le=1, description="a fraction from 0 to 1")]
 
 
@@ -116,8 +118,8 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     source: Annotated[str, Meta(min_length=1, max_length=2000, description="a URI in quotes, at most 2000 characters")]
-    fps: Annotated[float, Meta(ge=0.001, le=1000, description="frames per second, from 0.001 to 1000")] | None = None
-    weight: Annotated[float, Meta(ge=0.001, le=1000, description="a number from 0.001 to 1000")] = 1.0
+    fps: CameraFps | None = None
+    weight: CameraWeight = 1.0
     decoder: Literal["software", "hardware"] = "software"
     password_credential: CredentialName | None = None
     transport: Literal["tcp", "udp"] = "tcp"
@@ -139,6 +141,10 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
     def tracked(self) -> bool:
         """Whether its objects get identities."""
         return self.track or bool(self.zones) or bool(self.lines)
+
+    def same_stream(self, other: CameraConfig) -> bool:
+        """Whether they differ in nothing but `fps` and `weight`, which a running camera takes."""
+        return msgspec.structs.replace(self, fps=other.fps, weight=other.weight) == other
 
 
 class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):

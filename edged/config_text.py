@@ -1,4 +1,4 @@
-"""A configuration as text: all of it as TOML, and what changed between two. Passwords are redacted.."""
+"""A configuration as text: all of it as TOML, and what changed between two. Passwords are redacted."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What changes while the daemon runs: the configuration read again, another power profile. Any thread but the engine
-loop's; what they bring is taken on the engine loop.
+"""What changes while the daemon runs: the configuration read again, another power profile, single settings. Any thread
+but the engine loop's; what they bring is taken on the engine loop.
 
 A reload takes cameras, limits and profile live, and says what needs a restart. Of a reload and a profile one runs at a
 time, since a profile's power mode may take fifteen seconds to set.
@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
 from edged import profiles
-from edged.config import Config, Limits, load
+from edged.config import MAX_NAME, CameraConfig, Config, Limits, load
 from edged.config_text import diff
 from edged.errors import EdgedError
 from edged.frames.cameras import check_sources
@@ -64,6 +64,32 @@ class Reconfiguration:
     def busy(self) -> bool:
         """Whether a reload or a profile is being taken."""
         return self._one_at_a_time.locked()
+
+    def set(
+        self, limits: Mapping[str, float | None], cameras: Mapping[str, Mapping[str, float | None]]
+    ) -> tuple[Limits, list[CameraConfig]]:
+        """Change single limits, and by name `fps` and `weight` of cameras. Returns the limits in force then and the
+        cameras that were named. EdgedError, and nothing changed, for an unknown camera and for limits that cannot be
+        held."""
+        loop = self._loop
+        if not cameras:  # needs not wait for a profile that sets its power mode
+            return loop.calls.call(lambda: loop.limits.set(limits)), []
+        with self._alone():
+            known = {camera.name: camera for camera in self._config.camera}
+            for name in cameras.keys() - known.keys():
+                raise EdgedError(f"there is no camera {name[:MAX_NAME]!r}", "cameras are " + ", ".join(known))
+            changed = [msgspec.structs.replace(known[name], **changes) for name, changes in cameras.items()]
+            known |= {camera.name: camera for camera in changed}
+            new = list(known.values())
+
+            def take() -> Limits:
+                in_force = loop.limits.set(limits)
+                loop.engine_loop.configure(new)
+                return in_force
+
+            in_force = loop.calls.call(take)
+            self._config = msgspec.structs.replace(self._config, camera=new)
+        return in_force, changed
 
     def take_profile(self, name: str | None) -> ProfileTaken:
         """Lay a profile over the configuration, its power mode first; None: the configuration alone. EdgedError, and

@@ -210,6 +210,10 @@ def test_pin_and_release_are_carried_out_and_explained(run: Run, daemon: Running
 def test_set_changes_limits_until_the_reload(run: Run, daemon: RunningDaemon) -> None:
     assert run("ctl", "set", "deadline_ms=75", "power_w=8") == (0, "deadline_ms = 75\npower_w = 8\n", "")
     assert run("ctl", "set", "power_w=none")[1] == "power_w = none\n"
+    assert run("ctl", "set", "camera.gate.fps=20", "power_w=9")[1] == "camera.gate.fps = 20\npower_w = 9\n"
+    assert run("ctl", "set", "camera.gate.fps=none", "power_w=none")[1] == "camera.gate.fps = none\npower_w = none\n"
+    code, _, err = run("ctl", "set", "camera.gat.fps=5")
+    assert code == 1 and "there is no camera 'gat'" in err and "cameras are gate, gate2, gone" in err
     reply = json.loads(run("ctl", "set", "deadline_ms=80", "--json")[1])
     assert reply["ok"] is True and reply["limits"]["deadline_ms"] == 80
     assert run("ctl", "reload")[0] == 0

@@ -11,8 +11,17 @@ from pathlib import Path
 import pytest
 
 from edged.bus import requests
-from edged.bus.replies import LimitsReply, ProfileReply, ProfilesReply, ReloadReply, Reply, SnapshotReply, WhyReply
-from edged.bus.requests import Modes, Pin, Reload, Set, SetMode, Snapshot, Why
+from edged.bus.replies import (
+    CameraInForce,
+    LimitsReply,
+    ProfileReply,
+    ProfilesReply,
+    ReloadReply,
+    Reply,
+    SnapshotReply,
+    WhyReply,
+)
+from edged.bus.requests import CameraSettings, Modes, Pin, Reload, Set, SetMode, Snapshot, Why
 from edged.config import load
 from edged.errors import EdgedError, UsageError
 from edged.loop import reconfiguration
@@ -141,6 +150,27 @@ def test_a_reload_clears_what_was_set_and_says_so(desk: Desk) -> None:
     reply = desk.ask(Reload())
     assert isinstance(reply, ReloadReply) and reply.needs_restart == []
     assert reply.changes == ["limits: deadline_ms 111.0 -> 900.0", "limits: power_w 9.0 -> (not set)"]
+
+
+def test_settings_of_a_camera_hold_until_the_next_reload(desk: Desk) -> None:
+    reply = desk.ask(Set(deadline_ms=800.0, cameras={"gate": CameraSettings(fps=5.0, weight=2.0)}))
+    assert isinstance(reply, LimitsReply) and reply.limits.deadline_ms == 800.0
+    assert reply.cameras == {"gate": CameraInForce(5.0, 2.0)}
+    reply = desk.ask(Set(cameras={"gate": CameraSettings(weight=3.0)}))
+    assert isinstance(reply, LimitsReply) and reply.cameras == {"gate": CameraInForce(5.0, 3.0)}
+    wait_for(lambda: desk.loop.calls.call(lambda: desk.loop.cameras.status("gate", 0)).drops.get("rate", 0) > 5)
+    taken = desk.ask(Reload())
+    assert isinstance(taken, ReloadReply)
+    assert "camera gate: fps 5.0 -> (not set)" in taken.changes and "camera gate: weight 3.0 -> 1.0" in taken.changes
+
+
+def test_a_set_that_is_refused_changes_neither_limits_nor_cameras(desk: Desk) -> None:
+    config, layers = desk.reconfiguration.config, desk.loop.limits.layers
+    with pytest.raises(EdgedError, match="there is no camera 'yard'"):
+        desk.ask(Set(deadline_ms=800.0, cameras={"yard": CameraSettings(fps=5.0)}))
+    with pytest.raises(UsageError, match="accuracy"):
+        desk.ask(Set(min_accuracy=0.99, cameras={"gate": CameraSettings(fps=5.0)}))
+    assert desk.reconfiguration.config is config and desk.loop.limits.layers is layers
 
 
 def test_a_reload_keeps_the_profile_in_force_and_reads_it_again(desk: Desk) -> None:
