@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     _add_daemon_commands(add)
     _add_secret_commands(add)
     _add_client_commands(add)
+    _add_ctl(add)
     _add_gateway_commands(add)
     _add_desk_commands(add)
     return parser
@@ -197,6 +198,8 @@ def _add_client_commands(add: _Add) -> None:
     why.add_argument("--json", action="store_true", help="a JSON list of `decision` messages")
     _add_endpoint(why)
 
+
+def _add_ctl(add: _Add) -> None:
     ctl = add("ctl", "control the running daemon", "edged ctl set deadline_ms=40")
     verbs = ctl.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for name, what, example in (

@@ -17,6 +17,7 @@ from edged.errors import UsageError
 from edged.metrics_config import MetricsConfig, check_metrics
 from edged.picture_view import Aspect, Crop, Rotation, check_view
 from edged.regions import CameraMotion, Line, ObjectFilter, Polygon, Zone, check_regions
+from edged.schedule_config import ScheduleConfig, check_schedule
 from edged.toml_file import read_toml
 from edged.uri import is_plain_path
 from edged.validate import convert
@@ -174,6 +175,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     motion: MotionConfig = MotionConfig()
     snapshots: SnapshotConfig = SnapshotConfig()
     metrics: MetricsConfig = MetricsConfig()
+    schedule: ScheduleConfig = {}
+    """by local time, the power profile from then on; at the start too, in place of `profile`"""
     profile: Name | None = None
     """the power profile to start with: `profiles/NAME.toml` beside this file, or a shipped one"""
 
@@ -199,6 +202,7 @@ def load(path: Path) -> Config:
             key = key.rpartition(".")[0]
         return str(origins.get(key, path))
 
+    check_schedule(merged.get("schedule"), locate("schedule"))
     tables = merged.pop("camera", [])
     cameras = [_camera(table, n, str(path), locate) for n, table in enumerate(tables, 1)]
     config = msgspec.structs.replace(convert(merged, Config, str(path), locate), camera=cameras)

@@ -20,6 +20,8 @@ def effective_toml(config: Config) -> str:
     lines.append("# profile is not set" if config.profile is None else f"profile = {_toml(config.profile)}")
     for name in ("limits", "power", "bus", "engine", "record", "motion", "snapshots", "metrics"):
         lines += ["", f"[{name}]", *_toml_lines(getattr(config, name))]
+    if config.schedule:
+        lines += ["", "[schedule]", *(f"{_toml(at)} = {_toml(profile)}" for at, profile in config.schedule.items())]
     for camera in config.camera:
         shown = msgspec.structs.replace(camera, source=_shown(camera.source))
         lines += ["", "[[camera]]", *_toml_lines(shown)]
@@ -34,6 +36,8 @@ def diff(old: Config, new: Config) -> tuple[list[str], list[str]]:
     changes = _changes("limits", old.limits, new.limits)
     if old.profile != new.profile:
         changes.append(f"profile: {_toml(old.profile)} -> {_toml(new.profile)}")
+    if old.schedule != new.schedule:
+        changes.append(f"schedule: {_toml(old.schedule)} -> {_toml(new.schedule)}")
     before, after = ({camera.name: camera for camera in config.camera} for config in (old, new))
     changes += [f"camera {name}: removed" for name in before if name not in after]
     for name, camera in after.items():

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from edged.bus import schema
-from edged.bus.schema import Recording, Stream
+from edged.bus.schema import Recording, ScheduleState, Stream
 from edged.cli import main
 from edged.commands.status import show
 from edged.commands.watch import line
@@ -169,6 +169,20 @@ def test_status_tells_what_ran_and_whether_it_is_recorded() -> None:
     assert "recording stopped: cannot write to /var/x: No space" in told(
         Recording("/var/x", 1, 0, "cannot write to /var/x: No space")
     )
+
+
+def test_status_shows_the_schedule() -> None:
+    def shown(profile: str | None, schedule: ScheduleState) -> str:
+        console = Console(file=io.StringIO(), width=100)
+        state = msgspec.structs.replace(messages.state(), profile=profile, schedule=schedule)
+        show(console, state, state)
+        return " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+
+    entry = ScheduleState("night", "22:00", None, "06:00", None)
+    assert "schedule night since 22:00; no profile at 06:00" in shown("night", entry)
+    assert "schedule day by hand; no profile at 06:00" in shown("day", entry)
+    refused = ScheduleState("night", "22:00", "day", "06:00", "no variant is accurate enough")
+    assert "schedule night of 22:00 is refused: no variant is accurate enough; day at 06:00" in shown("day", refused)
 
 
 def test_status_shows_what_the_streams_cost() -> None:

@@ -15,7 +15,7 @@ OFFLINE = sorted((ROOT / "calibration").rglob("*.py"))
 # What each room may import from the house: a frame goes frames -> engines -> vision -> bus, a watt power -> governor.
 COMMON = {
     "errors", "clock", "config", "config_text", "files", "geometry", "journal", "metrics_config", "paths",
-    "regions", "toml_file", "uri", "validate", "worker",
+    "regions", "schedule_config", "toml_file", "uri", "validate", "worker",
 }  # fmt: skip
 ROOMS = {
     "frames": {"frames", "synthetic"},
