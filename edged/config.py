@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from edged.bus_config import BusConfig, check_bus
 from edged.errors import UsageError
 from edged.metrics_config import MetricsConfig, check_metrics
 from edged.picture_view import Aspect, Crop, Rotation, check_view
@@ -21,6 +22,7 @@ from edged.schedule_config import ScheduleConfig, check_schedule
 from edged.toml_file import read_toml
 from edged.uri import is_plain_path
 from edged.validate import convert
+from edged.web_config import WebConfig, check_web
 
 DEFAULT_PATH = Path("/etc/edged/edged.toml")
 
@@ -88,17 +90,6 @@ class RecordConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_mb: Annotated[
         float, Meta(ge=0, le=1e6, description="megabytes for all files together, 0 to record nothing")
     ] = 200.0
-
-
-class BusConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Endpoints; None means the default under the runtime directory. `tcp://` needs both CURVE keys."""
-
-    results: str | None = None
-    control: str | None = None
-    curve_secret_key: str | None = None
-    """file made by `edged key new`: NAME.key_secret"""
-    curve_clients: str | None = None
-    """directory of the public keys (*.key) of the clients that may connect"""
 
 
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -177,6 +168,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     metrics: MetricsConfig = MetricsConfig()
     schedule: ScheduleConfig = {}
     """by local time, the power profile from then on; at the start too, in place of `profile`"""
+    web: WebConfig = WebConfig()
     profile: Name | None = None
     """the power profile to start with: `profiles/NAME.toml` beside this file, or a shipped one"""
 
@@ -207,8 +199,9 @@ def load(path: Path) -> Config:
     cameras = [_camera(table, n, str(path), locate) for n, table in enumerate(tables, 1)]
     config = msgspec.structs.replace(convert(merged, Config, str(path), locate), camera=cameras)
     _check_cameras(config, locate, path)
-    _check_bus(config.bus, locate)
+    check_bus(config.bus, locate)
     check_metrics(config.metrics, locate("metrics"))
+    check_web(config.web, locate("web"))
     return _with_absolute_paths(config, path.parent)
 
 
@@ -278,29 +271,6 @@ def _check_cameras(config: Config, locate: Any, path: Path) -> None:
             )
 
 
-def _check_bus(bus: BusConfig, locate: Any) -> None:
-    if bus.results is not None and bus.results == bus.control:
-        raise UsageError(
-            f"{locate('bus.control')}: bus.control is {bus.control[:80]!r}, the same as bus.results",
-            "give each its own",
-        )
-    for key, endpoint in (("results", bus.results), ("control", bus.control)):
-        if endpoint is None:
-            continue
-        if not re.match(r"(ipc:///|tcp://)[^\s\0]+\Z", endpoint):
-            raise UsageError(
-                f"{locate('bus.' + key)}: bus.{key} is {endpoint[:80]!r}, expected ipc:///absolute/path or tcp://address:port",
-                "leave it out for the default, a socket in the runtime directory",
-            )
-        missing = [name for name in ("curve_secret_key", "curve_clients") if getattr(bus, name) is None]
-        if endpoint.startswith("tcp://") and missing:
-            raise UsageError(
-                f"{locate('bus.' + key)}: bus.{key} opens the network, so bus.{' and bus.'.join(missing)} must be set",
-                'for example curve_secret_key = "edged.key_secret" and curve_clients = "clients"; then make the keys '
-                "with `edged key new NAME`",
-            )
-
-
 def _with_absolute_paths(config: Config, base: Path) -> Config:
     def absolute(value: str | None) -> str | None:
         return None if value is None else os.path.abspath(base / value)
@@ -317,7 +287,10 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
     record = msgspec.structs.replace(config.record, path=absolute(config.record.path))
     snapshots = msgspec.structs.replace(config.snapshots, path=absolute(config.snapshots.path))
     metrics = msgspec.structs.replace(config.metrics, textfile=absolute(config.metrics.textfile))
+    web = msgspec.structs.replace(
+        config.web, tls_certificate=absolute(config.web.tls_certificate), tls_key=absolute(config.web.tls_key)
+    )
     return msgspec.structs.replace(
         config, bundle=absolute(config.bundle), bus=bus, camera=cameras, record=record, snapshots=snapshots,
-        metrics=metrics,
+        metrics=metrics, web=web,
     )  # fmt: skip

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from edged import clock
 from edged.config import CameraConfig
+from edged.credentials import credentials_directory
 from edged.errors import EdgedError, UsageError, encodable
 from edged.frames import camera_state as life
 from edged.frames.camera_session import CameraSession, Hooks
@@ -43,7 +44,6 @@ from edged.frames.forkserver import ForkServer
 from edged.frames.frame import CaptureClock, DropCause, Frame
 from edged.frames.ring import RingReader, StreamFigures
 from edged.frames.ring_names import RingNames
-from edged.frames.source import credentials_directory
 from edged.paths import make_private, runtime_dir
 from edged.uri import parse, redact
 

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import edged
+from edged.bus_config import BusConfig
 from edged.config import (
-    BusConfig,
     Config,
     EngineConfig,
     Limits,
