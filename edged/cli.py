@@ -147,9 +147,21 @@ def _add_daemon_commands(add: _Add) -> None:
 
 
 def _add_secret_commands(add: _Add) -> None:
-    credential = add(
-        "credential", "store camera passwords for the service, as root", "sudo edged credential set camera.gate"
+    camera = add("camera", "add a camera to the configuration", "edged camera add gate rtsp://user@10.0.0.5/stream1")
+    verbs = camera.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    verb = verbs.add_parser(
+        "add",
+        help="ask the camera for pictures and write its drop-in file",
+        description="Ask the camera for pictures and write its drop-in file. The password of the user in SOURCE is "
+        "asked for, or read from standard input, and kept as a credential.",
+        epilog="example: sudo edged camera add gate rtsp://user@10.0.0.5/stream1 fps=15",
     )
+    verb.add_argument("name", metavar="NAME", help="its name: the results come on the topic result/NAME")
+    verb.add_argument("source", metavar="SOURCE", help="what to read, without a password")
+    verb.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="more keys of its table, such as transport=udp")
+    _add_config(verb)
+
+    credential = add("credential", "store passwords for the services, as root", "sudo edged credential set camera.gate")
     verbs = credential.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for name, what in (
         ("set", "ask for a password, or read it from standard input"),
@@ -158,7 +170,11 @@ def _add_secret_commands(add: _Add) -> None:
     ):
         verb = verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         if name != "list":
-            verb.add_argument("name", metavar="NAME", help="camera.NAME, or the name in password_credential")
+            verb.add_argument(
+                "name",
+                metavar="NAME",
+                help="camera.NAME, the name in password_credential, or gateway.web, the token of [web]",
+            )
 
     key = add("key", "make, list and revoke the keys of clients on the network", "edged key new dashboard --out /tmp")
     verbs = key.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
@@ -250,9 +266,7 @@ def _add_gateway_commands(add: _Add) -> None:
     top = add("top", "show the daemon on one screen, drawn again each second", "edged top")
     _add_endpoint(top)
 
-    gateway = add(
-        "gateway", "offer the daemon's metrics to Prometheus, until SIGTERM or Ctrl-C", "edged gateway -c my.toml"
-    )
+    gateway = add("gateway", "offer metrics and a page, until SIGTERM or Ctrl-C", "edged gateway -c my.toml")
     _add_config(gateway)
     _add_endpoint(gateway)
 
