@@ -27,6 +27,7 @@ from edged.toml_file import read_toml
 from edged.uri import is_plain_path, parse
 from edged.validate import convert
 
+NO_PICTURE: Final = "check the address, and that the camera is on and can be reached from here"
 _NUMBER: Final = re.compile(r"-?\d+(\.\d+)?")
 
 
@@ -72,7 +73,7 @@ def _tried(camera: CameraConfig, password: str | None) -> str:
     with progress(f"waiting for pictures of {camera.name}"):
         (tried,) = try_cameras([camera])
     if tried.problem is not None:
-        raise EdgedError(f"camera {camera.name} is not added: {printable(tried.problem)}", tried.hint)
+        raise EdgedError(f"camera {camera.name} is not added: {printable(tried.problem)}", tried.hint or NO_PICTURE)
     return printable(tried.text)
 
 
