@@ -14,7 +14,7 @@ from typing import Any, Final
 import av
 import cv2
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from numpy.typing import NDArray
 
 from edged.errors import EdgedError
@@ -103,7 +103,7 @@ def _pixel_format(frame: av.VideoFrame) -> PixelFormat:
 
 def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     """(degrees clockwise, mirrored) of its display matrix; what is no multiple of 90 degrees is ignored."""
-    every: Any = frame.side_data
+    every: Any = SideDataContainer(frame)  # frame.side_data refers back: the frame would live to the next collection
     side = every.get(Type.DISPLAYMATRIX)
     if side is None or len(bytes(side)) < 36:
         return 0, False
