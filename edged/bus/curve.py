@@ -19,7 +19,7 @@ from zmq.auth import load_certificate
 from zmq.utils import z85
 
 from edged import clock
-from edged.config import BusConfig
+from edged.bus_config import BusConfig
 from edged.errors import UsageError, encodable
 from edged.worker import Worker
 

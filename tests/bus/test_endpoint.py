@@ -10,7 +10,7 @@ import zmq.auth
 
 from edged.bus.curve import CurveServer, curve_server
 from edged.bus.endpoint import Binding, ipc_path
-from edged.config import BusConfig
+from edged.bus_config import BusConfig
 from edged.errors import EdgedError, UsageError
 from tests.support.bus import free_port
 
