@@ -84,7 +84,7 @@ class Daemon:
             gc.collect()
             gc.freeze()  # what was loaded stays: a collection that walks it all would cost a frame its deadline
             gc.set_threshold(*COLLECT_AFTER)
-            with contextlib.suppress(AttributeError):  # glibc keeps what loading the engines left free: 16 MB of a model of 13
+            with contextlib.suppress(AttributeError):  # glibc keeps what loading left free: more than a model
                 ctypes.CDLL(None).malloc_trim(0)
             with self._signals(loop):
                 summary = _summary(self._config, loop)
