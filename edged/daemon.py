@@ -38,8 +38,10 @@ from edged.errors import EdgedError
 from edged.frames.cameras import check_sources
 from edged.health import Health, Notifier
 from edged.loop.build import Loop, Surroundings, build_loop
+from edged.loop.profile_schedule import ProfileSchedule
 from edged.loop.reconfiguration import Reconfiguration, Reloaded
 from edged.loop.request_handler import RequestHandler
+from edged.loop.status_reporter import Outside
 from edged.power.energy_meter import HorizonUse
 from edged.power.energy_store import EnergyStore
 from edged.power.host_paths import HERE, HostPaths
@@ -64,7 +66,9 @@ class Daemon:
         self._path = path
         self._machine = machine
         self._config = config
-        self._profile = None if config.profile is None else profiles.find(config.profile, path)
+        self._schedule = ProfileSchedule(config.schedule, clock.local_time())
+        entry = self._schedule.current
+        self._profile = profiles.starting(config, path, None if entry is None else entry.profile)
         self._notifier = Notifier()
         self._reload_wanted = threading.Event()
 
@@ -140,8 +144,7 @@ class Daemon:
             self._machine,
             on_call=None if recorder is None else recorder.on_call,
             on_sample=None if recorder is None else recorder.sample,
-            mode=mode,
-            recording=recording,
+            outside=Outside(mode, recording, self._schedule.report),
         )
 
     def _serve(
@@ -153,7 +156,7 @@ class Daemon:
         modes: PowerModeManager,
     ) -> None:
         """Start the threads beside the engine loop: `control` and `housekeeping`."""
-        reconfiguration = Reconfiguration(self._path, self._config, loop, modes)
+        reconfiguration = Reconfiguration(self._path, self._config, loop, modes, self._schedule)
 
         def reload() -> Reloaded:
             return self._reload(reconfiguration, loop, admission)
@@ -167,20 +170,22 @@ class Daemon:
             modes.soon(self._profile.name, self._profile.mode)
 
         def turn() -> None:
-            if self._reload_wanted.is_set() and not reconfiguration.busy:
-                self._reload_wanted.clear()
-                try:
+            try:
+                reconfiguration.follow_schedule(clock.local_time())
+                if self._reload_wanted.is_set() and not reconfiguration.busy:
+                    self._reload_wanted.clear()
                     reload()
-                except EdgedError as error:
-                    log.error("%s", error)
+            except EdgedError as error:
+                log.error("%s", error)
 
         housekeeping = Worker("housekeeping", self._housekeeping(loop, turn))
         housekeeping.start()
         stack.callback(housekeeping.stop, 2.0)
         loop.heartbeats.watch(*server.workers, *loop.publisher.workers, admission.worker)
 
-    def _housekeeping(self, loop: Loop, reload_if_wanted: Callable[[], None]) -> Callable[[], None]:
-        """Greets subscribers, feeds the watchdog, reloads on SIGHUP: what must go on while the engine loop is busy."""
+    def _housekeeping(self, loop: Loop, reconfigure: Callable[[], None]) -> Callable[[], None]:
+        """Greets subscribers, feeds the watchdog, follows the schedule, reloads on SIGHUP: what must go on while the
+        engine loop is busy."""
         health = Health(loop.heartbeats, self._notifier)
         health_due_ns = 0
 
@@ -194,7 +199,7 @@ class Daemon:
                 health_due_ns = now_ns + HEALTH_EVERY_NS
                 health.tick(now_ns)
             loop.reporter.housekeep(now_ns)
-            reload_if_wanted()
+            reconfigure()
 
         return turn
 

@@ -12,6 +12,7 @@ from msgspec import UNSET
 from edged import clock, profiles
 from edged.bus import requests, schema
 from edged.bus.replies import (
+    CameraInForce,
     LimitsReply,
     ListedProfile,
     ModesReply,
@@ -88,10 +89,13 @@ class RequestHandler:
                 return _modes_reply(self._modes.set(request.mode, request.clocks, request.fan))
 
     def _set(self, request: Set) -> Reply:
-        changes = request.changes()
-        limits = self._loop.calls.call(lambda: self._loop.limits.set(changes))
-        log.info("limits set: %s", "; ".join(f"{key} = {_shown(value)}" for key, value in changes.items()))
-        return LimitsReply(limits=limits)
+        changes, cameras = request.changes(), request.camera_changes()
+        limits, changed = self._reconfiguration.set(changes, cameras)
+        for name, settings in cameras.items():
+            changes |= {f"camera.{name}.{key}": value for key, value in settings.items()}
+        log.info("set: %s", "; ".join(f"{key} = {_shown(value)}" for key, value in changes.items()))
+        in_force = {camera.name: CameraInForce(camera.fps, camera.weight) for camera in changed}
+        return LimitsReply(limits=limits, cameras=in_force)
 
     def _take_profile(self, name: str | None) -> Reply:
         changes, limits = self._reconfiguration.take_profile(name)
