@@ -130,6 +130,10 @@ class ConnectionLimiter:
         """Close every connection there is now; who may come back does so by itself. Any thread."""
         self._cut_all = True
 
+    def is_banned(self, address: str) -> bool:
+        """Whether who is at this address, as libzmq writes it, was cut off lately. Any thread."""
+        return self._banned.get(_named(address), 0) > clock.mono_ns()
+
     def cut(self, peer: Peer, why: str) -> None:
         """Close the connection of a message, see `peer_of`. Any thread."""
         descriptor, who = peer
@@ -156,7 +160,7 @@ class ConnectionLimiter:
         if self._cut_all:
             self._cut_all = False
             for descriptor in self._peers:
-                self._shut(descriptor, everybody=True)
+                self._shut(descriptor)
         may_resume = len(self._peers) < self._limit and clock.mono_ns() - self._paused_ns >= BURST_PAUSE_NS
         if self._paused and may_resume:
             self._resume()
@@ -169,8 +173,6 @@ class ConnectionLimiter:
         elif event == zmq.EVENT_ACCEPTED:
             self._peers.add(descriptor)
             self._accepted += 1
-            if self._banned:
-                self._shut(descriptor)
             full_now = len(self._peers) >= self._limit
             if (full_now or self._accepted >= BURST) and not self._paused:
                 self._pause(full_now)
@@ -203,15 +205,13 @@ class ConnectionLimiter:
         with socket.socket(fileno=os.dup(self._listener)) as listener:
             listener.setsockopt(socket.SOL_SOCKET, option, value)
 
-    def _shut(self, descriptor: int, who: str | None = None, everybody: bool = False) -> bool:
-        """End the connection if it is one of this socket (still) and its other end is `who`, else somebody banned."""
+    def _shut(self, descriptor: int, who: str | None = None) -> bool:
+        """End the connection if it is one of this socket (still), and of `who` where that is given."""
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as peer:
-            if self._is_ours(peer):
-                found = _who(peer)
-                if everybody or (self._banned.get(found, 0) > clock.mono_ns() if who is None else found == who):
-                    peer.shutdown(socket.SHUT_RDWR)  # libzmq finds the end of the stream, and closes
-                    _discard(peer)
-                    return True
+            if self._is_ours(peer) and who in (None, _who(peer)):
+                peer.shutdown(socket.SHUT_RDWR)  # libzmq finds the end of the stream, and closes
+                _discard(peer)
+                return True
         return False
 
     def _is_ours(self, peer: socket.socket) -> bool:
@@ -232,10 +232,13 @@ def peer_of(frame: zmq.Frame) -> Peer | None:
         descriptor, address = int(frame.get("__fd")), str(frame.get("Peer-Address"))
     except (zmq.ZMQError, ValueError, TypeError):
         return None
+    return descriptor, _named(address)
+
+
+def _named(address: str) -> str:
     _, _, credentials = address.partition(":")
     local = credentials.split(":")  # of a local socket: user, group, process
-    who = f"process {local[2]} of user {local[0]}" if len(local) == 3 and "" not in local else address
-    return descriptor, who
+    return f"process {local[2]} of user {local[0]}" if len(local) == 3 and "" not in local else address
 
 
 def _discard(peer: socket.socket) -> None:
