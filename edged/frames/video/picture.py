@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import av
 import cv2
@@ -103,7 +103,8 @@ def _pixel_format(frame: av.VideoFrame) -> PixelFormat:
 
 def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     """(degrees clockwise, mirrored) of its display matrix; what is no multiple of 90 degrees is ignored."""
-    every: Any = SideDataContainer(frame)  # frame.side_data refers back: the frame would live to the next collection
+    # frame.side_data would refer back, so that the frame lived until the next garbage collection
+    every = cast("Any", SideDataContainer)(frame)
     side = every.get(Type.DISPLAYMATRIX)
     if side is None or len(bytes(side)) < 36:
         return 0, False
