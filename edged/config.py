@@ -1,11 +1,10 @@
 """TOML -> frozen structs; every error names the file, key, value, what was expected and how to fix it.
 
-Paths in, one frozen Config out; also what a Config looks like as text, and what changed between two. Any thread.
+Paths in, one frozen Config out. Any thread.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -14,13 +13,16 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from edged.errors import UsageError, encodable
+from edged.bus_config import BusConfig, check_bus
+from edged.errors import UsageError
 from edged.metrics_config import MetricsConfig, check_metrics
 from edged.picture_view import Aspect, Crop, Rotation, check_view
 from edged.regions import CameraMotion, Line, ObjectFilter, Polygon, Zone, check_regions
+from edged.schedule_config import ScheduleConfig, check_schedule
 from edged.toml_file import read_toml
-from edged.uri import is_plain_path, redact
+from edged.uri import is_plain_path
 from edged.validate import convert
+from edged.web_config import WebConfig, check_web
 
 DEFAULT_PATH = Path("/etc/edged/edged.toml")
 
@@ -45,6 +47,8 @@ EnergyHorizonH = Annotated[float, Meta(ge=1e-4, le=24 * 366, description="hours,
 TemperatureC = Annotated[float, Meta(ge=1, le=120, description="degrees Celsius, from 1 to 120")]
 ModeName = Annotated[str, Meta(min_length=1, max_length=64, description="the name of a power mode")]
 MinFps = Annotated[float, Meta(ge=0, le=60, description="frames per second, from 0 to 60")]
+CameraFps = Annotated[float, Meta(ge=0.001, le=1000, description="frames per second, from 0.001 to 1000")]
+CameraWeight = Annotated[float, Meta(ge=0.001, le=1000, description="a number from 0.001 to 1000")]
 MinAccuracy = Annotated[float, Meta(ge=0, le=1, description="a fraction from 0 to 1")]
 
 
@@ -88,17 +92,6 @@ class RecordConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 200.0
 
 
-class BusConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Endpoints; None means the default under the runtime directory. `tcp://` needs both CURVE keys."""
-
-    results: str | None = None
-    control: str | None = None
-    curve_secret_key: str | None = None
-    """file made by `edged key new`: NAME.key_secret"""
-    curve_clients: str | None = None
-    """directory of the public keys (*.key) of the clients that may connect"""
-
-
 class EngineConfig(Struct, frozen=True, forbid_unknown_fields=True):
     device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
     threads: Annotated[int, Meta(ge=1, le=64, description="a whole number from 1 to 64")] = 1
@@ -117,8 +110,8 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     source: Annotated[str, Meta(min_length=1, max_length=2000, description="a URI in quotes, at most 2000 characters")]
-    fps: Annotated[float, Meta(ge=0.001, le=1000, description="frames per second, from 0.001 to 1000")] | None = None
-    weight: Annotated[float, Meta(ge=0.001, le=1000, description="a number from 0.001 to 1000")] = 1.0
+    fps: CameraFps | None = None
+    weight: CameraWeight = 1.0
     decoder: Literal["software", "hardware"] = "software"
     password_credential: CredentialName | None = None
     transport: Literal["tcp", "udp"] = "tcp"
@@ -140,6 +133,10 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
     def tracked(self) -> bool:
         """Whether its objects get identities."""
         return self.track or bool(self.zones) or bool(self.lines)
+
+    def same_stream(self, other: CameraConfig) -> bool:
+        """Whether they differ in nothing but `fps` and `weight`, which a running camera takes."""
+        return msgspec.structs.replace(self, fps=other.fps, weight=other.weight) == other
 
 
 class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,6 +166,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     motion: MotionConfig = MotionConfig()
     snapshots: SnapshotConfig = SnapshotConfig()
     metrics: MetricsConfig = MetricsConfig()
+    schedule: ScheduleConfig = {}
+    """by local time, the power profile from then on; at the start too, in place of `profile`"""
+    web: WebConfig = WebConfig()
     profile: Name | None = None
     """the power profile to start with: `profiles/NAME.toml` beside this file, or a shipped one"""
 
@@ -194,12 +194,14 @@ def load(path: Path) -> Config:
             key = key.rpartition(".")[0]
         return str(origins.get(key, path))
 
+    check_schedule(merged.get("schedule"), locate("schedule"))
     tables = merged.pop("camera", [])
     cameras = [_camera(table, n, str(path), locate) for n, table in enumerate(tables, 1)]
     config = msgspec.structs.replace(convert(merged, Config, str(path), locate), camera=cameras)
     _check_cameras(config, locate, path)
-    _check_bus(config.bus, locate)
+    check_bus(config.bus, locate)
     check_metrics(config.metrics, locate("metrics"))
+    check_web(config.web, locate("web"))
     return _with_absolute_paths(config, path.parent)
 
 
@@ -218,87 +220,6 @@ def _camera(table: dict[str, Any], n: int, path: str, locate: Any) -> CameraConf
 def files_of(path: Path) -> list[Path]:
     """The file and its drop-ins, in the order in which they are laid over one another."""
     return [path, *_drop_ins(path)]
-
-
-def effective_toml(config: Config) -> str:
-    """The whole configuration as TOML, defaults and all, with passwords in camera sources redacted."""
-    lines = [f"bundle = {_toml(config.bundle)}"]
-    lines.append("# profile is not set" if config.profile is None else f"profile = {_toml(config.profile)}")
-    for name in ("limits", "power", "bus", "engine", "record", "motion", "snapshots", "metrics"):
-        lines += ["", f"[{name}]", *_toml_lines(getattr(config, name))]
-    for camera in config.camera:
-        shown = msgspec.structs.replace(camera, source=_shown(camera.source))
-        lines += ["", "[[camera]]", *_toml_lines(shown)]
-    return "\n".join(lines) + "\n"
-
-
-def diff(old: Config, new: Config) -> tuple[list[str], list[str]]:
-    """(what a live reload changes, what needs a restart), in words and without credentials.
-
-    Limits and cameras change live; the bundle, the bus, the engine and power do not.
-    """
-    changes = _changes("limits", old.limits, new.limits)
-    if old.profile != new.profile:
-        changes.append(f"profile: {_toml(old.profile)} -> {_toml(new.profile)}")
-    before, after = ({camera.name: camera for camera in config.camera} for config in (old, new))
-    changes += [f"camera {name}: removed" for name in before if name not in after]
-    for name, camera in after.items():
-        if name not in before:
-            changes.append(f"camera {name}: added, {_shown(camera.source)}")
-        else:
-            changes += _changes(f"camera {name}", before[name], camera)
-    restart = [] if old.bundle == new.bundle else [f"bundle: {_toml(old.bundle)} -> {_toml(new.bundle)}"]
-    for table in ("power", "bus", "engine", "record", "motion", "snapshots"):
-        restart += _changes(table, getattr(old, table), getattr(new, table))
-    return changes, restart
-
-
-def limit_changes(old: Limits, new: Limits) -> list[str]:
-    """Which limits differ, in words."""
-    return _changes("limits", old, new)
-
-
-def _changes(table: str, old: Struct, new: Struct) -> list[str]:
-    found = []
-    for key in old.__struct_fields__:
-        was, now = getattr(old, key), getattr(new, key)
-        if was != now and key == "source":
-            was, now = _shown(was), _shown(now)
-            found.append(f"{table}: source " + (f"{was} -> {now}" if was != now else "has other credentials"))
-        elif was != now:
-            found.append(f"{table}: {key} {_toml(was)} -> {_toml(now)}")
-    return found
-
-
-def _shown(source: str) -> str:
-    return encodable(redact(source))
-
-
-def _toml_lines(table: Struct) -> list[str]:
-    pairs = ((key, getattr(table, key)) for key in table.__struct_fields__)
-    return [f"# {key} is not set" if value is None else f"{key} = {_toml(value)}" for key, value in pairs]
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML writes it, tables in one line; JSON's text escapes are TOML's, but for DEL."""
-    if value is None:
-        return "(not set)"
-    if isinstance(value, Struct):
-        names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
-        value = {key: inner for field, key in names if (inner := getattr(value, field)) is not None}
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_key(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return json.dumps(encodable(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
-
-
-def _key(name: str) -> str:
-    return name if re.match(r"[A-Za-z0-9_-]+\Z", name) else _toml(name)
 
 
 def _drop_ins(path: Path) -> list[Path]:
@@ -350,29 +271,6 @@ def _check_cameras(config: Config, locate: Any, path: Path) -> None:
             )
 
 
-def _check_bus(bus: BusConfig, locate: Any) -> None:
-    if bus.results is not None and bus.results == bus.control:
-        raise UsageError(
-            f"{locate('bus.control')}: bus.control is {bus.control[:80]!r}, the same as bus.results",
-            "give each its own",
-        )
-    for key, endpoint in (("results", bus.results), ("control", bus.control)):
-        if endpoint is None:
-            continue
-        if not re.match(r"(ipc:///|tcp://)[^\s\0]+\Z", endpoint):
-            raise UsageError(
-                f"{locate('bus.' + key)}: bus.{key} is {endpoint[:80]!r}, expected ipc:///absolute/path or tcp://address:port",
-                "leave it out for the default, a socket in the runtime directory",
-            )
-        missing = [name for name in ("curve_secret_key", "curve_clients") if getattr(bus, name) is None]
-        if endpoint.startswith("tcp://") and missing:
-            raise UsageError(
-                f"{locate('bus.' + key)}: bus.{key} opens the network, so bus.{' and bus.'.join(missing)} must be set",
-                'for example curve_secret_key = "edged.key_secret" and curve_clients = "clients"; then make the keys '
-                "with `edged key new NAME`",
-            )
-
-
 def _with_absolute_paths(config: Config, base: Path) -> Config:
     def absolute(value: str | None) -> str | None:
         return None if value is None else os.path.abspath(base / value)
@@ -389,7 +287,10 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
     record = msgspec.structs.replace(config.record, path=absolute(config.record.path))
     snapshots = msgspec.structs.replace(config.snapshots, path=absolute(config.snapshots.path))
     metrics = msgspec.structs.replace(config.metrics, textfile=absolute(config.metrics.textfile))
+    web = msgspec.structs.replace(
+        config.web, tls_certificate=absolute(config.web.tls_certificate), tls_key=absolute(config.web.tls_key)
+    )
     return msgspec.structs.replace(
         config, bundle=absolute(config.bundle), bus=bus, camera=cameras, record=record, snapshots=snapshots,
-        metrics=metrics,
+        metrics=metrics, web=web,
     )  # fmt: skip

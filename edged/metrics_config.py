@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from pathlib import PurePath
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from edged.errors import UsageError
+from edged.listen import Address, address_of, is_local
 
 DEFAULT_LISTEN = "127.0.0.1:9108"
 
@@ -22,11 +21,20 @@ class MetricsConfig(Struct, frozen=True, forbid_unknown_fields=True):
     textfile: Annotated[str, Meta(min_length=1, description="the path of a file, in quotes")] | None = None
 
     @property
-    def address(self) -> tuple[str, int] | None:
+    def address(self) -> Address | None:
         """Where to listen; None: nowhere. UsageError as `check_metrics` raises it."""
         if self.listen is None and self.textfile is not None:
             return None
-        return _address(DEFAULT_LISTEN if self.listen is None else self.listen)
+        listen = DEFAULT_LISTEN if self.listen is None else self.listen
+        address = address_of(listen, "metrics.listen", DEFAULT_LISTEN)
+        if not is_local(address):
+            raise UsageError(
+                f"metrics.listen is {listen[:80]!r}, which other machines can reach, and the metrics have neither "
+                "password nor TLS",
+                f'write "{DEFAULT_LISTEN}"; for other machines use [web], which has both, or put a reverse proxy with '
+                "TLS before it",
+            )
+        return address
 
 
 def check_metrics(metrics: MetricsConfig, where: str) -> None:
@@ -40,26 +48,3 @@ def check_metrics(metrics: MetricsConfig, where: str) -> None:
             f"{where}: metrics.textfile is {metrics.textfile[:80]!r}, expected a name that ends in .prom",
             "node_exporter reads no other files",
         )
-
-
-def _address(listen: str) -> tuple[str, int]:
-    found = re.match(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[\w.-]+)):(?P<port>\d{1,5})\Z", listen)
-    if found is None or not 1 <= int(found["port"]) <= 65_535:
-        raise UsageError(
-            f"metrics.listen is {listen[:80]!r}, expected ADDRESS:PORT with a port from 1 to 65535",
-            f'write "{DEFAULT_LISTEN}" or "[::1]:9108"',
-        )
-    host = found["six"] or found["four"].replace("localhost", "127.0.0.1")
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError as error:
-        raise UsageError(
-            f"metrics.listen is {listen[:80]!r}, expected a numeric address", f'write "{DEFAULT_LISTEN}"'
-        ) from error
-    if not local:
-        raise UsageError(
-            f"metrics.listen is {listen[:80]!r}, which other machines can reach, and the metrics have neither password "
-            "nor TLS",
-            f'write "{DEFAULT_LISTEN}"; for other machines put a reverse proxy with TLS before it',
-        )
-    return host, int(found["port"])

@@ -21,8 +21,8 @@ from typing import Final
 from edged import paths
 from edged.checks.finding import Finding
 from edged.config import DEFAULT_PATH, Config, files_of
+from edged.credentials import credentials_directory
 from edged.errors import EdgedError
-from edged.frames.source import credentials_directory
 from edged.uri import parse
 
 SERVICE: Final = "edged.service"

@@ -1,4 +1,4 @@
-"""`edged gateway`: a process of its own that offers what the daemon reports to Prometheus.
+"""`edged gateway`: a process of its own that offers what the daemon reports to others: metrics, a page.
 
 On the main thread until SIGTERM or Ctrl-C."""
 
@@ -12,19 +12,16 @@ from edged import journal
 from edged.commands.daemon_requests import curve_of
 from edged.config import DEFAULT_PATH, default_path, load
 from edged.errors import UsageError
-from edged.metrics_config import MetricsConfig
 
 
 def run(arguments: argparse.Namespace) -> int:
     require_prometheus_client()
-    from edged.gateway.exporter import export
+    from edged.gateway.gateway import parts_of, serve
 
     path = default_path(arguments.config)
-    config, endpoint = MetricsConfig(), None
-    if arguments.config or path != DEFAULT_PATH or path.exists():
-        loaded = load(path)
-        config, endpoint = loaded.metrics, loaded.bus.results
-    endpoint = arguments.endpoint or endpoint
+    given = arguments.config or path != DEFAULT_PATH or path.exists()
+    config = load(path) if given else None
+    endpoint = arguments.endpoint or (None if config is None else config.bus.results)
     if endpoint is not None and endpoint.startswith("tcp://") and arguments.curve is None:
         raise UsageError(
             f"{endpoint} is on the network and needs a key",
@@ -32,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with journal.logging_to():
-        export(config, endpoint, curve_of(arguments))
+        serve(parts_of(config), endpoint, curve_of(arguments))
     return 0
 
 

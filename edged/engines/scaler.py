@@ -1,7 +1,7 @@
 """Camera pictures into the model's input on the GPU: where they lie in, one kernel launch a batch out.
 
-`put` names the picture of a frame of a lane; where host and GPU share one memory it is read where it lies, else it is
-copied in stream order. `run` scales all that was put: letterbox, colour, normalisation, layout and type in one pass.
+`put` names the picture of a frame of a lane, which is read where it lies, over the bus too, or copied before in stream
+order where that is quicker. `run` scales all that was put: letterbox, colour, normalisation, layout and type at once.
 The pixels are read when the GPU comes to it: whether they were still the frame's own is known when the batch is back.
 """
 
@@ -23,6 +23,10 @@ MAX_PICTURES: Final = 64
 BLOCK: Final = (32, 4, 1)
 TILE: Final = (2 * BLOCK[0], 2 * BLOCK[1])
 """Pixels that a block makes: 2x2 a thread."""
+READ_IN_PLACE: Final = 2.0
+"""From this reduction on a card reads a picture over the bus in less time than it takes to copy it: the scaler leaves
+out rows, and reads no pixel twice. Measured on an H200 (PCIe 5): 1080p to 224 pixels 20 against 70 us, 4K to 640 85
+against 238, 720p to 640 31 against 38; at a reduction of 1.5 78 against 74, enlarged by 2 61 against 27."""
 
 Kind = Literal["uint8", "float16", "float32", "int8"]
 _DEFINES: Final[dict[Kind, str]] = {"uint8": "OUT_U8", "float16": "OUT_F16", "float32": "OUT_F32", "int8": "OUT_I8"}
@@ -119,7 +123,7 @@ class Scaler:
         self._jobs = tuple(_job(target, address) for address in self.inputs)
         self._launch: tuple[Callable[..., None], ...] = tuple(self._kernel.bind(job) for job in self._jobs)
         self._staging: list[list[tuple[int, int]]] = [[(0, 0)] * max_batch for _ in range(lanes)]
-        """(address, size) of each frame's copy on the GPU: grows to the largest picture seen"""
+        """(address, size) of each frame's copy on the GPU: grows to the largest picture that had to be copied"""
         self._bounce: list[list[tuple[NDArray[Any], int] | None]] = [[None] * max_batch for _ in range(lanes)]
         """pinned memory for pictures that lie where the GPU cannot reach"""
         self._put = [0] * lanes
@@ -132,7 +136,7 @@ class Scaler:
         reachable = self._gpu.reach(pixels)
         if reachable is None:
             reachable = self._bounced(lane, index, pixels)
-        if not self._gpu.integrated:
+        if not self._gpu.integrated and place.source_width < READ_IN_PLACE * place.scaled_width:
             reachable = self._copied(lane, index, reachable, pixels.nbytes)
         self.place(lane, index, reachable, nv12, place)
         self._put[lane] = index + 1

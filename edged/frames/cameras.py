@@ -29,12 +29,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edged import clock
 from edged.config import CameraConfig
+from edged.credentials import credentials_directory
 from edged.errors import EdgedError, UsageError, encodable
 from edged.frames import camera_state as life
 from edged.frames.camera_session import CameraSession, Hooks
@@ -44,7 +44,6 @@ from edged.frames.forkserver import ForkServer
 from edged.frames.frame import CaptureClock, DropCause, Frame
 from edged.frames.ring import RingReader, StreamFigures
 from edged.frames.ring_names import RingNames
-from edged.frames.source import credentials_directory
 from edged.paths import make_private, runtime_dir
 from edged.uri import parse, redact
 
@@ -123,8 +122,8 @@ class Cameras:
         )
 
     def configure(self, cameras: Sequence[CameraConfig], now_ns: int) -> None:
-        """Make these the cameras: add, remove, restart those that changed (not for a new weight). Counts survive a
-        restart. Raises UsageError for a source that cannot be parsed, and then changes nothing."""
+        """Make these the cameras: add, remove, restart those that changed in more than `fps` and `weight`. Counts
+        survive a restart. Raises UsageError for a source that cannot be parsed, and then changes nothing."""
         check_sources(cameras)
         wanted = {config.name: config for config in cameras}
         for name in self._sessions.keys() - wanted.keys():
@@ -133,8 +132,8 @@ class Cameras:
             session = self._sessions.get(name)
             if session is None:
                 self._sessions[name] = CameraSession(config, self._hooks, now_ns)
-            elif msgspec.structs.replace(session.config, weight=config.weight) == config:
-                session.config = config
+            elif session.config.same_stream(config):
+                session.tune(config)
             else:
                 session.restart(config, now_ns)
         self._sessions = {name: self._sessions[name] for name in wanted}

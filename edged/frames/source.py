@@ -6,8 +6,6 @@ opened, so that a machine needs only what it uses.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -134,9 +132,3 @@ def with_password(uri: SourceUri, config: CameraConfig, credentials: Path | None
             f"cannot read the password of camera {config.name} from {path}: {type(error).__name__}"
         ) from None
     return SourceUri(uri.kind, uri.target, uri.options, uri.user, password)
-
-
-def credentials_directory(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Where systemd put the service's credentials (LoadCredential=), if it did."""
-    directory = environment.get("CREDENTIALS_DIRECTORY")
-    return Path(directory) if directory else None

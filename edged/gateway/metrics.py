@@ -1,11 +1,11 @@
 """Messages in, a Prometheus registry out: the last state as it is, and ages of results counted here.
 
-`update` runs on the subscriber's thread; the HTTP server's threads read the registry.
+`take` runs on the gateway's thread; the HTTP server's threads read the registry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, disable_created_metrics
@@ -14,9 +14,9 @@ from prometheus_client.registry import Collector
 from edged import clock
 from edged.bus.schema import Message, Result, State
 from edged.gateway.families import counter, families, gauge
+from edged.gateway.part import Part
 from edged.gateway.subscription import Subscription
 
-TOPICS: Final = ("result/", "state")
 STALE_S: Final = 5.0
 """`state` comes once a second; after this silence what it said is unknown."""
 MAX_SERIES: Final = 1024
@@ -24,10 +24,13 @@ MAX_SERIES: Final = 1024
 _AGES_S: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-class Metrics(Collector):
-    """`registry` holds everything."""
+class Metrics(Part, Collector):
+    """`registry` holds everything, the counts of `others` too."""
 
-    def __init__(self) -> None:
+    topics = ("result/", "state")
+
+    def __init__(self, others: Sequence[Part] = ()) -> None:
+        self._others = others
         disable_created_metrics()
         self.registry = CollectorRegistry()
         self._ages = Histogram(
@@ -42,7 +45,7 @@ class Metrics(Collector):
         self._lost: dict[str, int] = {}
         self.registry.register(self)
 
-    def update(self, message: Message, subscription: Subscription) -> None:
+    def take(self, message: Message, subscription: Subscription) -> None:
         """Take a message, and the subscription's counts with it."""
         if subscription.restarts != self._restarts:  # its counters begin at 0, so ours do
             self._restarts = subscription.restarts
@@ -71,6 +74,8 @@ class Metrics(Collector):
             [((cause,), count) for cause, count in lost.items()],
         )  # fmt: skip
         yield from counter("edged_gateway_daemon_restarts", "Restarts of the daemon seen.", "", [((), self._restarts)])
+        for part in self._others:
+            yield from part.families()
 
     def _result(self, result: Result) -> None:
         key = (result.camera, result.variant)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from edged.config import Limits, limit_changes
+from edged.config import Limits
+from edged.config_text import limit_changes
 from edged.profiles import Profile
 
 

@@ -20,7 +20,7 @@ SECRET = "p@ss wörd/?#"
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("edged.paths.CREDENTIALS_DIR", tmp_path / "credentials")
     monkeypatch.setattr(credential, "DROP_IN", tmp_path / "edged.service.d/credentials.conf")
-    monkeypatch.setattr(credential, "_reload_units", lambda: None)
+    monkeypatch.setattr(credential, "reload_units", lambda: None)
     return tmp_path
 
 
@@ -42,6 +42,17 @@ def test_set_list_remove(places: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     out, err = capsys.readouterr()
     assert "camera.gate\nsite\n" in out and "systemctl restart edged" in out
     assert SECRET not in out + err
+
+
+def test_the_gateways_secrets_are_handed_to_its_own_unit(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(places / "credentials", places / "edged.service.d/credentials.conf")
+    store.put("gateway.web", "0123456789abcdef")
+    store.put("camera.gate", "one")
+    drop_in = places / "edged-gateway.service.d/credentials.conf"
+    assert "LoadCredential=gateway.web:" in drop_in.read_text() and "camera.gate" not in drop_in.read_text()
+    assert "gateway.web" not in (places / "edged.service.d/credentials.conf").read_text()
+    assert main(["credential", "remove", "gateway.web"]) == 0 and not drop_in.exists()
+    assert "systemctl restart edged-gateway" in capsys.readouterr().out
 
 
 def test_a_second_set_replaces_and_leaves_no_other_file(places: Path) -> None:

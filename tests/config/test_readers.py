@@ -17,6 +17,7 @@ from edged import config, profiles
 from edged.bus.curve import certificate, client_keys
 from edged.bus.requests import parse_request
 from edged.commands.credential import Store
+from edged.config_text import effective_toml
 from edged.crash_guard import FILE, Starts
 from edged.engines.bundle import load_bundle
 from edged.engines.device_profile import Conditions, load_profile, profile_path
@@ -41,7 +42,7 @@ curve
 
 
 def read_configuration(path: Path) -> None:
-    config.effective_toml(config.load(path)).encode()
+    effective_toml(config.load(path)).encode()
 
 
 def read_drop_in(path: Path) -> None:
@@ -49,7 +50,7 @@ def read_drop_in(path: Path) -> None:
     main.write_text("bundle = 'x'\n[[camera]]\nname = 'a'\nsource = 'test://7'\n")
     (path.parent / "main.d").mkdir(exist_ok=True)
     (path.parent / "main.d" / "a.toml").write_bytes(path.read_bytes())
-    config.effective_toml(config.load(main)).encode()
+    effective_toml(config.load(main)).encode()
 
 
 def read_profile(path: Path) -> None:
@@ -221,7 +222,7 @@ def test_file_names_of_any_bytes(tmp_path: Path, odd: bytes) -> None:
     odd_directory = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     odd_directory.mkdir()
     main = main.rename(odd_directory / "main.toml")
-    config.effective_toml(config.load(main)).encode()
+    effective_toml(config.load(main)).encode()
 
 
 @hostile

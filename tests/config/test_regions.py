@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edged.config import CameraConfig, effective_toml, load
+from edged.config import CameraConfig, load
+from edged.config_text import effective_toml
 from edged.errors import UsageError
 
 GOOD = """

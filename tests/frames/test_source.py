@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from edged import clock
 from edged.config import CameraConfig
+from edged.credentials import credentials_directory
 from edged.errors import EdgedError, UsageError
 from edged.frames.frame import PixelFormat
 from edged.frames.ring import RingSpec
-from edged.frames.source import credentials_directory, open_source, with_password
+from edged.frames.source import open_source, with_password
 from edged.frames.sources.base import Source
 from edged.synthetic.scene import Scene
 from edged.uri import parse

@@ -1,4 +1,4 @@
-"""`edged gateway` and `edged metrics` as processes and commands, on a real publisher."""
+"""The metrics of `edged gateway` and `edged metrics`, as processes and commands, on a real publisher."""
 
 from __future__ import annotations
 

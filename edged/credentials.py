@@ -1,0 +1,37 @@
+"""Secrets that systemd hands to a service (LoadCredential=), or a user without systemd through the same directory.
+
+Names in, secrets out, never in a message. Any thread, any process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from edged import paths
+from edged.errors import UsageError
+
+
+def credentials_directory(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Where systemd put the service's credentials, if it did."""
+    directory = environment.get("CREDENTIALS_DIRECTORY")
+    return Path(directory) if directory else None
+
+
+def read_credential(name: str) -> str:
+    """The secret of that name. UsageError if there is none for this process, or if it is empty or no text."""
+    path = (credentials_directory() or paths.CREDENTIALS_DIR) / name
+    try:
+        secret = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        raise UsageError(
+            f"there is no credential {name} for this process",
+            f"sudo edged credential set {name}; without the service, put it into a file {name} in a directory of yours "
+            "and name that in $CREDENTIALS_DIRECTORY",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the credential {name} from {path}: {type(error).__name__}") from None
+    if not secret:
+        raise UsageError(f"the credential {name} is empty", f"sudo edged credential set {name}")
+    return secret
