@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     _add_daemon_commands(add)
     _add_secret_commands(add)
     _add_client_commands(add)
+    _add_ctl(add)
     _add_gateway_commands(add)
     _add_desk_commands(add)
     return parser
@@ -146,6 +147,20 @@ def _add_daemon_commands(add: _Add) -> None:
 
 
 def _add_secret_commands(add: _Add) -> None:
+    camera = add("camera", "add a camera to the configuration", "edged camera add gate rtsp://user@10.0.0.5/stream1")
+    verbs = camera.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    verb = verbs.add_parser(
+        "add",
+        help="ask the camera for pictures and write its drop-in file",
+        description="Ask the camera for pictures and write its drop-in file. The password of the user in SOURCE is "
+        "asked for, or read from standard input, and kept as a credential.",
+        epilog="example: sudo edged camera add gate rtsp://user@10.0.0.5/stream1 fps=15",
+    )
+    verb.add_argument("name", metavar="NAME", help="its name: the results come on the topic result/NAME")
+    verb.add_argument("source", metavar="SOURCE", help="what to read, without a password")
+    verb.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="more keys of its table, such as transport=udp")
+    _add_config(verb)
+
     credential = add("credential", "store passwords for the services, as root", "sudo edged credential set camera.gate")
     verbs = credential.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for name, what in (
@@ -199,10 +214,16 @@ def _add_client_commands(add: _Add) -> None:
     why.add_argument("--json", action="store_true", help="a JSON list of `decision` messages")
     _add_endpoint(why)
 
+
+def _add_ctl(add: _Add) -> None:
     ctl = add("ctl", "control the running daemon", "edged ctl set deadline_ms=40")
     verbs = ctl.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for name, what, example in (
-        ("set", "change limits until the next reload or start; none removes one", "set deadline_ms=40 power_w=none"),
+        (
+            "set",
+            "change limits, and fps and weight of cameras, until the next reload or start; none removes one",
+            "set deadline_ms=40 power_w=none camera.gate.fps=5",
+        ),
         ("pin", "always run one variant; none lets the governor choose again", "pin int8-sparse"),
         ("trigger", "open a camera's motion gate for ten seconds: something outside saw motion", "trigger gate"),
         ("profile", "activate a power profile; without a name, list them", "profile night"),
@@ -215,7 +236,12 @@ def _add_client_commands(add: _Add) -> None:
             name, help=what, description=what[0].upper() + what[1:] + ".", epilog=f"example: edged ctl {example}"
         )
         if name == "set":
-            verb.add_argument("changes", nargs="+", metavar="KEY=VALUE", help="a key of [limits] and its new value")
+            verb.add_argument(
+                "changes",
+                nargs="+",
+                metavar="KEY=VALUE",
+                help="a key of [limits], or camera.NAME.fps or camera.NAME.weight, and its new value",
+            )
         if name == "pin":
             verb.add_argument("variant", metavar="NAME|none")
         if name == "trigger":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Final
 
 NS_PER_S: Final = 1_000_000_000
@@ -17,6 +18,12 @@ def mono_ns() -> int:
 def wall_ns() -> int:
     """Nanoseconds since the Unix epoch; may jump when the clock is set."""
     return time.time_ns()
+
+
+def local_time() -> datetime:
+    """Local time of day, without a zone: it jumps with summer time and when the clock is set. For what people plan by
+    the clock on the wall."""
+    return datetime.fromtimestamp(time.time())
 
 
 def cpu_ns() -> int:

@@ -18,6 +18,7 @@ from edged.errors import UsageError
 from edged.metrics_config import MetricsConfig, check_metrics
 from edged.picture_view import Aspect, Crop, Rotation, check_view
 from edged.regions import CameraMotion, Line, ObjectFilter, Polygon, Zone, check_regions
+from edged.schedule_config import ScheduleConfig, check_schedule
 from edged.toml_file import read_toml
 from edged.uri import is_plain_path
 from edged.validate import convert
@@ -46,6 +47,8 @@ EnergyHorizonH = Annotated[float, Meta(ge=1e-4, le=24 * 366, description="hours,
 TemperatureC = Annotated[float, Meta(ge=1, le=120, description="degrees Celsius, from 1 to 120")]
 ModeName = Annotated[str, Meta(min_length=1, max_length=64, description="the name of a power mode")]
 MinFps = Annotated[float, Meta(ge=0, le=60, description="frames per second, from 0 to 60")]
+CameraFps = Annotated[float, Meta(ge=0.001, le=1000, description="frames per second, from 0.001 to 1000")]
+CameraWeight = Annotated[float, Meta(ge=0.001, le=1000, description="a number from 0.001 to 1000")]
 MinAccuracy = Annotated[float, Meta(ge=0, le=1, description="a fraction from 0 to 1")]
 
 
@@ -107,8 +110,8 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     source: Annotated[str, Meta(min_length=1, max_length=2000, description="a URI in quotes, at most 2000 characters")]
-    fps: Annotated[float, Meta(ge=0.001, le=1000, description="frames per second, from 0.001 to 1000")] | None = None
-    weight: Annotated[float, Meta(ge=0.001, le=1000, description="a number from 0.001 to 1000")] = 1.0
+    fps: CameraFps | None = None
+    weight: CameraWeight = 1.0
     decoder: Literal["software", "hardware"] = "software"
     password_credential: CredentialName | None = None
     transport: Literal["tcp", "udp"] = "tcp"
@@ -130,6 +133,10 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
     def tracked(self) -> bool:
         """Whether its objects get identities."""
         return self.track or bool(self.zones) or bool(self.lines)
+
+    def same_stream(self, other: CameraConfig) -> bool:
+        """Whether they differ in nothing but `fps` and `weight`, which a running camera takes."""
+        return msgspec.structs.replace(self, fps=other.fps, weight=other.weight) == other
 
 
 class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -159,6 +166,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     motion: MotionConfig = MotionConfig()
     snapshots: SnapshotConfig = SnapshotConfig()
     metrics: MetricsConfig = MetricsConfig()
+    schedule: ScheduleConfig = {}
+    """by local time, the power profile from then on; at the start too, in place of `profile`"""
     web: WebConfig = WebConfig()
     profile: Name | None = None
     """the power profile to start with: `profiles/NAME.toml` beside this file, or a shipped one"""
@@ -185,6 +194,7 @@ def load(path: Path) -> Config:
             key = key.rpartition(".")[0]
         return str(origins.get(key, path))
 
+    check_schedule(merged.get("schedule"), locate("schedule"))
     tables = merged.pop("camera", [])
     cameras = [_camera(table, n, str(path), locate) for n, table in enumerate(tables, 1)]
     config = msgspec.structs.replace(convert(merged, Config, str(path), locate), camera=cameras)

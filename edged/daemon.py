@@ -8,6 +8,7 @@ on the main thread, `control`, `housekeeping` and `power.telemetry`; one child p
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import gc
 import hashlib
@@ -25,9 +26,10 @@ import zmq
 
 from edged import clock, paths, profiles
 from edged.bus import schema
+from edged.bus.admission import Admission
 from edged.bus.connections import raise_open_files_limit
 from edged.bus.control import ControlServer
-from edged.bus.curve import CurveServer, Socket, curve_server
+from edged.bus.curve import Socket, server_keys
 from edged.bus.publisher import Publisher
 from edged.config import Config
 from edged.crash_guard import state_directory
@@ -37,8 +39,10 @@ from edged.errors import EdgedError
 from edged.frames.cameras import check_sources
 from edged.health import Health, Notifier
 from edged.loop.build import Loop, Surroundings, build_loop
+from edged.loop.profile_schedule import ProfileSchedule
 from edged.loop.reconfiguration import Reconfiguration, Reloaded
 from edged.loop.request_handler import RequestHandler
+from edged.loop.status_reporter import Outside
 from edged.power.energy_meter import HorizonUse
 from edged.power.energy_store import EnergyStore
 from edged.power.host_paths import HERE, HostPaths
@@ -63,7 +67,9 @@ class Daemon:
         self._path = path
         self._machine = machine
         self._config = config
-        self._profile = None if config.profile is None else profiles.find(config.profile, path)
+        self._schedule = ProfileSchedule(config.schedule, clock.local_time())
+        entry = self._schedule.current
+        self._profile = profiles.starting(config, path, None if entry is None else entry.profile)
         self._notifier = Notifier()
         self._reload_wanted = threading.Event()
 
@@ -79,6 +85,8 @@ class Daemon:
             gc.collect()
             gc.freeze()  # what was loaded stays: a collection that walks it all would cost a frame its deadline
             gc.set_threshold(*COLLECT_AFTER)
+            with contextlib.suppress(AttributeError):  # glibc keeps what loading left free: more than a model
+                ctypes.CDLL(None).malloc_trim(0)
             with self._signals(loop):
                 summary = _summary(self._config, loop)
                 log.info("ready: %s", summary)
@@ -94,11 +102,10 @@ class Daemon:
         check_sources(config.camera)
         context = zmq.Context()
         stack.callback(context.term)
-        curve = curve_server(context, config.bus)
-        if curve is not None:
-            stack.callback(curve.close)
+        admission = Admission(context, server_keys(config.bus))
+        stack.callback(admission.close)
         results = config.bus.results or paths.results_endpoint()
-        publisher = Publisher(context, results, _secured(results, curve))
+        publisher = Publisher(context, results, admission)
         stack.callback(publisher.close)
 
         bundle = load_bundle(Path(config.bundle))
@@ -115,7 +122,7 @@ class Daemon:
         loop.sampler.start()
         loop.engine_loop.configure(config.camera)
         modes.profiled = None if loop.device_info.profile is None else loop.device_info.profile.power_mode
-        self._serve(stack, context, curve, loop, modes)
+        self._serve(stack, context, admission, loop, modes)
         return loop
 
     def _surroundings(
@@ -140,48 +147,48 @@ class Daemon:
             self._machine,
             on_call=None if recorder is None else recorder.on_call,
             on_sample=None if recorder is None else recorder.sample,
-            mode=mode,
-            recording=recording,
+            outside=Outside(mode, recording, self._schedule.report),
         )
 
     def _serve(
         self,
         stack: contextlib.ExitStack,
         context: zmq.Context[Socket],
-        curve: CurveServer | None,
+        admission: Admission,
         loop: Loop,
         modes: PowerModeManager,
     ) -> None:
         """Start the threads beside the engine loop: `control` and `housekeeping`."""
-        reconfiguration = Reconfiguration(self._path, self._config, loop, modes)
+        reconfiguration = Reconfiguration(self._path, self._config, loop, modes, self._schedule)
 
         def reload() -> Reloaded:
-            return self._reload(reconfiguration, loop, curve)
+            return self._reload(reconfiguration, loop, admission)
 
         endpoint = self._config.bus.control or paths.control_endpoint()
         handler = RequestHandler(loop, modes, reconfiguration, reload)
-        server = ControlServer(context, endpoint, handler, _secured(endpoint, curve))
+        server = ControlServer(context, endpoint, handler, admission)
         stack.callback(server.close)
         stack.callback(modes.close)  # first: a request that waits for a power mode gives up
         if self._profile is not None and self._profile.mode is not None:
             modes.soon(self._profile.name, self._profile.mode)
 
         def turn() -> None:
-            if self._reload_wanted.is_set() and not reconfiguration.busy:
-                self._reload_wanted.clear()
-                try:
+            try:
+                reconfiguration.follow_schedule(clock.local_time())
+                if self._reload_wanted.is_set() and not reconfiguration.busy:
+                    self._reload_wanted.clear()
                     reload()
-                except EdgedError as error:
-                    log.error("%s", error)
+            except EdgedError as error:
+                log.error("%s", error)
 
         housekeeping = Worker("housekeeping", self._housekeeping(loop, turn))
         housekeeping.start()
         stack.callback(housekeeping.stop, 2.0)
-        curve_workers = () if curve is None else (curve.worker,)
-        loop.heartbeats.watch(*server.workers, *loop.publisher.workers, *curve_workers)
+        loop.heartbeats.watch(*server.workers, *loop.publisher.workers, admission.worker)
 
-    def _housekeeping(self, loop: Loop, reload_if_wanted: Callable[[], None]) -> Callable[[], None]:
-        """Greets subscribers, feeds the watchdog, reloads on SIGHUP: what must go on while the engine loop is busy."""
+    def _housekeeping(self, loop: Loop, reconfigure: Callable[[], None]) -> Callable[[], None]:
+        """Greets subscribers, feeds the watchdog, follows the schedule, reloads on SIGHUP: what must go on while the
+        engine loop is busy."""
         health = Health(loop.heartbeats, self._notifier)
         health_due_ns = 0
 
@@ -195,16 +202,16 @@ class Daemon:
                 health_due_ns = now_ns + HEALTH_EVERY_NS
                 health.tick(now_ns)
             loop.reporter.housekeep(now_ns)
-            reload_if_wanted()
+            reconfigure()
 
         return turn
 
-    def _reload(self, reconfiguration: Reconfiguration, loop: Loop, curve: CurveServer | None) -> Reloaded:
+    def _reload(self, reconfiguration: Reconfiguration, loop: Loop, admission: Admission) -> Reloaded:
         """A reload, with notifications to the service manager; a refusal is published too."""
         self._notifier.reloading()
         try:
             # first: a key that was removed is refused also where the configuration has a mistake
-            keys = [] if curve is None else curve.reload()
+            keys = admission.reload()
             changes, needs_restart = reconfiguration.reload()
             return Reloaded(changes + keys, needs_restart)
         except EdgedError as error:
@@ -269,11 +276,6 @@ def _publish_event(publisher: Publisher, kind: str, text: str) -> None:
 def _summary(config: Config, loop: Loop) -> str:
     variants = [variant.name for variant in loop.pool.variants if variant.refused is None]
     return f"{len(config.camera)} cameras, {', '.join(variants)} on {loop.pool.device}"
-
-
-def _secured(endpoint: str, curve: CurveServer | None) -> CurveServer | None:
-    """CURVE is for the network; a local socket is guarded by its directory."""
-    return curve if endpoint.startswith("tcp://") else None
 
 
 def _instance(endpoint: str) -> str:

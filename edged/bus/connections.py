@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from edged import clock
 from edged.bus.subscriptions import Peer
@@ -51,6 +50,8 @@ EVENTS: Final = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTE
 LOG_EVERY_NS: Final = 60 * clock.NS_PER_S
 STOP_TIMEOUT_S: Final = 5.0
 
+_EVENT: Final = struct.Struct("=HI")
+"""An event and its value, the first part of each message of a monitor. pyzmq's own reader of them loads asyncio."""
 _CREDENTIALS: Final = struct.Struct("3i")
 _DROP: Final = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0), 8)
 """A classic packet filter of one instruction: return 0, keep no byte of it."""
@@ -129,6 +130,10 @@ class ConnectionLimiter:
         """Close every connection there is now; who may come back does so by itself. Any thread."""
         self._cut_all = True
 
+    def is_banned(self, address: str) -> bool:
+        """Whether who is at this address, as libzmq writes it, was cut off lately. Any thread."""
+        return self._banned.get(_named(address), 0) > clock.mono_ns()
+
     def cut(self, peer: Peer, why: str) -> None:
         """Close the connection of a message, see `peer_of`. Any thread."""
         descriptor, who = peer
@@ -151,12 +156,11 @@ class ConnectionLimiter:
                 parts = self._events.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 break
-            event = parse_monitor_message(parts)
-            self._count(event["event"], event["value"])
+            self._count(*_EVENT.unpack(parts[0]))
         if self._cut_all:
             self._cut_all = False
             for descriptor in self._peers:
-                self._shut(descriptor, everybody=True)
+                self._shut(descriptor)
         may_resume = len(self._peers) < self._limit and clock.mono_ns() - self._paused_ns >= BURST_PAUSE_NS
         if self._paused and may_resume:
             self._resume()
@@ -169,8 +173,6 @@ class ConnectionLimiter:
         elif event == zmq.EVENT_ACCEPTED:
             self._peers.add(descriptor)
             self._accepted += 1
-            if self._banned:
-                self._shut(descriptor)
             full_now = len(self._peers) >= self._limit
             if (full_now or self._accepted >= BURST) and not self._paused:
                 self._pause(full_now)
@@ -203,15 +205,13 @@ class ConnectionLimiter:
         with socket.socket(fileno=os.dup(self._listener)) as listener:
             listener.setsockopt(socket.SOL_SOCKET, option, value)
 
-    def _shut(self, descriptor: int, who: str | None = None, everybody: bool = False) -> bool:
-        """End the connection if it is one of this socket (still) and its other end is `who`, else somebody banned."""
+    def _shut(self, descriptor: int, who: str | None = None) -> bool:
+        """End the connection if it is one of this socket (still), and of `who` where that is given."""
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as peer:
-            if self._is_ours(peer):
-                found = _who(peer)
-                if everybody or (self._banned.get(found, 0) > clock.mono_ns() if who is None else found == who):
-                    peer.shutdown(socket.SHUT_RDWR)  # libzmq finds the end of the stream, and closes
-                    _discard(peer)
-                    return True
+            if self._is_ours(peer) and who in (None, _who(peer)):
+                peer.shutdown(socket.SHUT_RDWR)  # libzmq finds the end of the stream, and closes
+                _discard(peer)
+                return True
         return False
 
     def _is_ours(self, peer: socket.socket) -> bool:
@@ -232,10 +232,13 @@ def peer_of(frame: zmq.Frame) -> Peer | None:
         descriptor, address = int(frame.get("__fd")), str(frame.get("Peer-Address"))
     except (zmq.ZMQError, ValueError, TypeError):
         return None
+    return descriptor, _named(address)
+
+
+def _named(address: str) -> str:
     _, _, credentials = address.partition(":")
     local = credentials.split(":")  # of a local socket: user, group, process
-    who = f"process {local[2]} of user {local[0]}" if len(local) == 3 and "" not in local else address
-    return descriptor, who
+    return f"process {local[2]} of user {local[0]}" if len(local) == 3 and "" not in local else address
 
 
 def _discard(peer: socket.socket) -> None:

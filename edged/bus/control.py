@@ -14,8 +14,9 @@ import msgspec
 import zmq
 
 from edged import clock
+from edged.bus.admission import Admission
 from edged.bus.connections import full
-from edged.bus.curve import CurveClient, CurveServer, Socket, refusals
+from edged.bus.curve import CurveClient, Socket, refusals
 from edged.bus.endpoint import Binding, ipc_path
 from edged.bus.replies import Refusal, Reply
 from edged.bus.requests import OPERATIONS, Request, parse_request
@@ -46,7 +47,7 @@ class ControlServer:
     """Serves from construction to `close()`. EdgedError if the endpoint is in use or cannot be bound."""
 
     def __init__(
-        self, context: zmq.Context[Socket], endpoint: str, handle: Handler, curve: CurveServer | None = None
+        self, context: zmq.Context[Socket], endpoint: str, handle: Handler, admission: Admission | None = None
     ) -> None:
         self._handle = handle
         self._socket = context.socket(zmq.ROUTER)
@@ -54,7 +55,7 @@ class ControlServer:
         self._socket.linger = 0
         self._socket.maxmsgsize = MAX_REQUEST_BYTES
         try:
-            self._binding = Binding(self._socket, endpoint, curve, MAX_CONNECTIONS)
+            self._binding = Binding(self._socket, endpoint, admission, MAX_CONNECTIONS)
         except BaseException:
             self._socket.close(linger=0)
             raise

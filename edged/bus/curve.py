@@ -1,8 +1,7 @@
-"""Keys for `tcp://`: the daemon's own and its clients' in, sockets that let nobody else in. Thread "curve" of its own.
+"""Keys for `tcp://`: files of the daemon's own and its clients' in, sockets that speak CURVE out. Any thread.
 
-ZeroMQ asks the handler of its ZAP protocol (RFC 27) about every client that presents a public key. The handler here
-answers from the *.key files of one directory, which can be read again at any time: a key that is gone is refused from
-then on, and who is connected with it is cut off.
+The clients' keys are the *.key files of one directory, which can be read again at any time. `admission` lets nobody
+else in.
 """
 
 from __future__ import annotations
@@ -18,20 +17,12 @@ import zmq
 from zmq.auth import load_certificate
 from zmq.utils import z85
 
-from edged import clock
 from edged.bus_config import BusConfig
 from edged.errors import UsageError, encodable
-from edged.worker import Worker
 
 Socket = zmq.Socket[bytes]
 
-ZAP: Final = "inproc://zeromq.zap.01"
-ZAP_DOMAIN: Final = "edged"
-POLL_MS: Final = 100
-STOP_TIMEOUT_S: Final = 5.0
 MAX_KEY_FILE_BYTES: Final = 64 * 1024
-LOG_EVERY_NS: Final = 10 * clock.NS_PER_S
-"""A client that is refused tries again ten times a second."""
 
 log = logging.getLogger(__name__)
 
@@ -69,82 +60,45 @@ def client_keys(directory: Path) -> Keys:
     return Keys(names, problems)
 
 
-class CurveServer:
-    """Lets only clients in whose public key is in a directory. One for the whole context: ZAP knows one handler."""
+class ServerKeys:
+    """The daemon's own pair of keys, and those of the clients that are let in."""
 
-    def __init__(self, context: zmq.Context[Socket], secret_key: Path, clients: Path) -> None:
+    def __init__(self, secret_key: Path, clients: Path) -> None:
         """UsageError if the daemon's key or the directory cannot be used."""
         self._public, self._secret = _both_keys(secret_key)
-        self._clients = clients
-        self.keys = client_keys(clients)
-        for problem in self.keys.problems:
+        self.directory = clients
+        self._keys = client_keys(clients)
+        for problem in self._keys.problems:
             log.warning("%s", problem)
-        self._cut_off: list[Callable[[], None]] = []
-        self._refused = 0
-        self._logged_ns = -LOG_EVERY_NS
-        self._socket = context.socket(zmq.REP)
-        self._socket.linger = 0
-        self._socket.bind(ZAP)
-        self.worker = Worker("curve", self._turn)
-        self.worker.start()
 
-    def secure(self, socket: Socket, cut_off: Callable[[], None]) -> None:
-        """Have a socket let only these clients in. `cut_off` ends all its connections; who may, comes back."""
+    @property
+    def names(self) -> dict[bytes, str]:
+        """Public key -> name of each client that is let in."""
+        return self._keys.names
+
+    def secure(self, socket: Socket) -> None:
+        """Have a socket speak CURVE, before it is bound."""
         socket.curve_server = True
         socket.curve_publickey, socket.curve_secretkey = self._public, self._secret
-        socket.zap_domain = ZAP_DOMAIN.encode()
-        self._cut_off.append(cut_off)
 
-    def reload(self) -> list[str]:
-        """Read the directory again; what changed, in words. UsageError, and nothing changed, if it cannot be read."""
-        before, after = self.keys.names, client_keys(self._clients)
-        self.keys = after
+    def reload(self) -> tuple[list[str], bool]:
+        """Read the directory again: what changed, in words, and whether a key is gone. UsageError, and nothing changed,
+        if it cannot be read."""
+        before, after = self.names, client_keys(self.directory)
+        self._keys = after
         gone = [name for key, name in before.items() if key not in after.names]
         changes = [f"client key {name}: added" for key, name in after.names.items() if key not in before]
         changes += [f"client key {name}: removed" for name in gone]
-        if gone:
-            for cut_off in self._cut_off:
-                cut_off()
         for problem in after.problems:
             log.warning("%s", problem)
-        return changes + after.problems
-
-    def close(self) -> None:
-        """After the sockets that it secures."""
-        if self.worker.stop(STOP_TIMEOUT_S):
-            self._socket.close(linger=0)
-
-    def _turn(self) -> None:
-        if self._socket.poll(POLL_MS):
-            self._socket.send_multipart(self._answer(self._socket.recv_multipart()))
-
-    def _answer(self, request: list[bytes]) -> list[bytes]:
-        """RFC 27: version, id, domain, address, routing id, mechanism, key -> version, id, status, text, user, -."""
-        request_id = request[1] if len(request) > 1 else b""
-        name = None
-        if len(request) == 7 and request[5] == b"CURVE":
-            name = self.keys.names.get(z85.encode(request[6]))
-        if name is not None:
-            return [b"1.0", request_id, b"200", b"OK", name.encode("ascii", "replace"), b""]
-        self._report_refusal(request)
-        return [b"1.0", request_id, b"400", b"this key is not among the clients' keys", b"", b""]
-
-    def _report_refusal(self, request: list[bytes]) -> None:
-        self._refused += 1
-        now_ns = clock.mono_ns()
-        if now_ns - self._logged_ns >= LOG_EVERY_NS:
-            self._logged_ns = now_ns
-            address = request[3].decode("ascii", "replace") if len(request) > 3 else "an unknown address"
-            key = z85.encode(request[6]).decode() if len(request) == 7 and len(request[6]) == 32 else "none"
-            text = "a client at %s was refused: its public key %s is not in %s (%d refusals so far)"
-            log.warning(text, address, key, self._clients, self._refused)
+        return changes + after.problems, bool(gone)
 
 
-def curve_server(context: zmq.Context[Socket], bus: BusConfig) -> CurveServer | None:
-    """The CURVE keys of the configuration at work, or None where it names none. Close it after the sockets."""
+def server_keys(bus: BusConfig) -> ServerKeys | None:
+    """The keys that the configuration names, None where it names none."""
     if bus.curve_secret_key is None or bus.curve_clients is None:
         return None
-    return CurveServer(context, Path(bus.curve_secret_key), Path(bus.curve_clients))
+    return ServerKeys(Path(bus.curve_secret_key), Path(bus.curve_clients))
 
 
 def check_keys(bus: BusConfig) -> list[str]:

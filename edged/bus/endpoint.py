@@ -14,8 +14,9 @@ from pathlib import Path
 import zmq
 
 from edged import files
+from edged.bus.admission import Admission
 from edged.bus.connections import ConnectionLimiter, allowed
-from edged.bus.curve import CurveServer, Socket
+from edged.bus.curve import Socket
 from edged.bus.subscriptions import Peer
 from edged.errors import EdgedError, UsageError
 from edged.paths import make_private
@@ -34,26 +35,27 @@ class Binding:
         self,
         socket: Socket,
         endpoint: str,
-        curve: CurveServer | None,
+        admission: Admission | None,
         connections: int,
         gone: Callable[[int], None] = lambda peer: None,
     ) -> None:
-        """`connections`: how many at most; `gone` gets the descriptor of each that ends, on a thread of its own."""
+        """`admission` None: a local socket, open to whoever reaches it. `connections`: how many at most; `gone` gets
+        the descriptor of each that ends, on a thread of its own."""
         self._socket, self._endpoint = socket, endpoint
         self._path = ipc_path(endpoint)
         self._lock_fd: int | None = None
         if self._path is not None:
             make_private(self._path.parent)
             self._lock_fd = _lock(self._path)
-        elif curve is None:
+        elif admission is None or admission.keys is None:
             raise UsageError(
                 f"{endpoint} is open to the network, and there are no CURVE keys",
                 "set bus.curve_secret_key and bus.curve_clients",
             )
         self._limiter = ConnectionLimiter(socket, endpoint, allowed(connections), gone)
         try:
-            if curve is not None:
-                curve.secure(socket, self._limiter.cut_all)
+            if admission is not None:
+                admission.guard(socket, endpoint, self._limiter.is_banned, self._limiter.cut_all)
             socket.bind(endpoint)
             if self._path is not None:
                 os.chmod(self._path, SOCKET_MODE)  # libzmq leaves it to the umask, which shuts the group out

@@ -15,8 +15,9 @@ import msgspec
 import zmq
 
 from edged import clock
+from edged.bus.admission import Admission
 from edged.bus.connections import peer_of
-from edged.bus.curve import CurveServer, Socket
+from edged.bus.curve import Socket
 from edged.bus.endpoint import Binding
 from edged.bus.schema import TOPICS, M, Result, State, topic_of
 from edged.bus.subscriptions import MAX_PREFIX_BYTES, Peer, Peers, Subscriptions
@@ -54,8 +55,9 @@ class _Channel:
 class Publisher:
     """One XPUB socket, bound and locked. Close it before the context is terminated."""
 
-    def __init__(self, context: zmq.Context[Socket], endpoint: str, curve: CurveServer | None = None) -> None:
-        """EdgedError if the endpoint is in use or cannot be bound; `curve` is required on `tcp://`."""
+    def __init__(self, context: zmq.Context[Socket], endpoint: str, admission: Admission | None = None) -> None:
+        """EdgedError if the endpoint is in use or cannot be bound; `tcp://` requires an `admission`
+        with keys."""
         self.endpoint = endpoint
         self._lock = threading.Lock()
         self._encoder = msgspec.msgpack.Encoder()
@@ -67,10 +69,10 @@ class Publisher:
         self._socket.rcvhwm = RECEIVE_HIGH_WATER_MARK
         self._socket.linger = 0
         # Only subscriptions come in; who sends more is disconnected before it costs memory.
-        self._socket.maxmsgsize = MAX_PREFIX_BYTES if curve is None else CURVE_HANDSHAKE_BYTES
+        self._socket.maxmsgsize = CURVE_HANDSHAKE_BYTES if endpoint.startswith("tcp://") else MAX_PREFIX_BYTES
         self._socket.setsockopt(zmq.XPUB_MANUAL, 1)
         try:
-            self._binding = Binding(self._socket, endpoint, curve, MAX_CONNECTIONS, self._peers.forget)
+            self._binding = Binding(self._socket, endpoint, admission, MAX_CONNECTIONS, self._peers.forget)
         except BaseException:
             self._socket.close(linger=0)
             raise

@@ -23,11 +23,19 @@ class SnapshotReply(Struct, frozen=True, kw_only=True):
     state: State | None
 
 
+class CameraInForce(Struct, frozen=True):
+    """What `set` changes of a camera, as it is in force. `fps` null: every frame that the camera gives."""
+
+    fps: float | None
+    weight: float
+
+
 class LimitsReply(Struct, frozen=True, kw_only=True):
-    """To `set`: all limits in force."""
+    """To `set`: all limits in force, and by name the cameras that it changed."""
 
     ok: bool = True
     limits: Limits
+    cameras: dict[str, CameraInForce] = {}
 
 
 class PinReply(Struct, frozen=True, kw_only=True):

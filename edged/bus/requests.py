@@ -12,6 +12,8 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from edged.config import (
+    CameraFps,
+    CameraWeight,
     DeadlineMs,
     DeadlineQuantile,
     EnergyHorizonH,
@@ -31,8 +33,20 @@ class Snapshot(Struct, frozen=True, forbid_unknown_fields=True, tag="snapshot", 
     """The `state` message, as a reply."""
 
 
+class CameraSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of one camera that a running one takes; null for `fps` lifts the cap on its rate."""
+
+    fps: CameraFps | UnsetType | None = UNSET
+    weight: CameraWeight | UnsetType = UNSET
+
+    def changes(self) -> dict[str, float | None]:
+        """The settings it names."""
+        return _named(self)
+
+
 class Set(Struct, frozen=True, forbid_unknown_fields=True, tag="set", tag_field="op"):
-    """Change limits until the next profile, reload or start; null lifts one that may be absent."""
+    """Change limits until the next profile, reload or start; null lifts one that may be absent. `cameras`: by name,
+    what changes of them until the next reload or start."""
 
     deadline_ms: DeadlineMs | UnsetType = UNSET
     deadline_quantile: DeadlineQuantile | UnsetType = UNSET
@@ -43,11 +57,21 @@ class Set(Struct, frozen=True, forbid_unknown_fields=True, tag="set", tag_field=
     temperature_c: TemperatureC | UnsetType | None = UNSET
     min_accuracy: MinAccuracy | UnsetType = UNSET
     min_fps: MinFps | UnsetType = UNSET
+    cameras: dict[str, CameraSettings] | UnsetType = UNSET
 
     def changes(self) -> dict[str, float | None]:
         """The limits it names."""
-        named = {key: getattr(self, key) for key in self.__struct_fields__}
-        return {key: value for key, value in named.items() if value is not UNSET}
+        return _named(self, but="cameras")
+
+    def camera_changes(self) -> dict[str, dict[str, float | None]]:
+        """By camera, the settings it names."""
+        cameras = {} if self.cameras is UNSET else self.cameras
+        return {name: changes for name, settings in cameras.items() if (changes := settings.changes())}
+
+
+def _named(table: Struct, but: str = "") -> dict[str, float | None]:
+    values = {key: getattr(table, key) for key in table.__struct_fields__ if key != but}
+    return {key: value for key, value in values.items() if value is not UNSET}
 
 
 class Pin(Struct, frozen=True, forbid_unknown_fields=True, tag="pin", tag_field="op"):
@@ -117,9 +141,13 @@ def parse_request(payload: bytes) -> Request:
         near = difflib.get_close_matches(op[:64], _TYPES, 1)
         hint = f"did you mean {near[0]}?" if near else "name one of: " + ", ".join(_TYPES)
         raise EdgedError(f"there is no operation {op[:64]!r}", hint)
+    cameras = data.get("cameras")
+    for name, settings in cameras.items() if op == "set" and isinstance(cameras, dict) else ():
+        # one by one, so that a message can name the camera
+        convert(settings, CameraSettings, "request set", prefix=f"cameras.{str(name)[:64]}")
     request = convert(data, _TYPES[op], f"request {op}")
-    if isinstance(request, Set) and not request.changes():
-        raise EdgedError("the request set names no limit", "name one of: " + ", ".join(Set.__struct_fields__))
+    if isinstance(request, Set) and not request.changes() and not request.camera_changes():
+        raise EdgedError("the request set changes nothing", "name one of: " + ", ".join(Set.__struct_fields__))
     if isinstance(request, SetMode) and [request.mode, request.clocks, request.fan].count(None) != 2:
         raise EdgedError("the request set_mode sets one thing at a time", "name one of: mode, clocks, fan")
     return request

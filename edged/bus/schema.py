@@ -20,6 +20,7 @@ from edged.bus.state_parts import (
     InputDrift,
     ProfileMode,
     Recording,
+    ScheduleState,
     VariantState,
 )
 
@@ -32,6 +33,7 @@ __all__ = [  # the parts of a state, for readers of this module
     "InputDrift",
     "ProfileMode",
     "Recording",
+    "ScheduleState",
     "VariantState",
 ]
 
@@ -357,6 +359,7 @@ class State(Header, frozen=True, kw_only=True):
     clock: ClockControl | None = None
     mode: ProfileMode | None = None
     recording: Recording | None = None
+    schedule: ScheduleState | None = None
 
 
 Message = Result | Status | Track | Decision | Event | Telemetry | State

@@ -89,6 +89,18 @@ class ProfileMode(Struct, frozen=True):
     problem: str | None
 
 
+class ScheduleState(Struct, frozen=True):
+    """The entry of `[schedule]` that began last, local times as HH:MM: `profile` since `since`, `next_profile` from
+    `next_at` on; null: the configuration's own limits. `problem`: why its profile was refused, null if it was not.
+    A profile taken by hand holds until the next entry."""
+
+    profile: str | None
+    since: str
+    next_profile: str | None
+    next_at: str
+    problem: str | None
+
+
 class Recording(Struct, frozen=True):
     """The log for `edged replay`, see `[record]`. `megabytes` of all its files; `dropped`: records that the disk was
     too slow for. `problem`: why nothing is recorded any more, null while it is."""

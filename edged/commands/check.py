@@ -32,6 +32,7 @@ from edged.governor.governor import Governor
 from edged.governor.messages import BudgetChanged, Sensed, Workload
 from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, read_device_info
 from edged.loop.governor_client import budget_of
+from edged.loop.profile_schedule import ProfileSchedule
 from edged.loop.sensor_feed import battery_of
 from edged.power.host_paths import HERE
 from edged.power.provider import Sample
@@ -100,15 +101,17 @@ def _profiles(path: Path, config: Config) -> Generator[Finding, None, tuple[Limi
     """Returns the limits with the profile that the configuration names, and its power mode; every other profile is read
     as well."""
     limits, mode, source = config.limits, None, "the configuration's own limits"
-    if config.profile is not None:
-        try:
-            profile = profiles.find(config.profile, path)
+    entry = ProfileSchedule(config.schedule, clock.local_time()).current
+    try:
+        profile = profiles.starting(config, path, None if entry is None else entry.profile)
+        if profile is not None:
             limits, mode, source = profile.apply(limits), profile.mode, f"{profile.name} ({profile.path})"
-        except EdgedError as error:
-            yield failed("profile", error)
+    except EdgedError as error:
+        yield failed("profile", error)
     found = profiles.find_all(path)
     usable = ", ".join(name for name, one in found if not isinstance(one, EdgedError))
-    yield Finding("ok", "profile", f"starts with {source}; there are {usable}")
+    by = "" if entry is None else f", scheduled since {entry.since:%H:%M}"
+    yield Finding("ok", "profile", f"starts with {source}{by}; there are {usable}")
     for name, one in found:
         if isinstance(one, EdgedError) and name != config.profile:
             yield Finding("warning", f"profile {name}", str(one), "fix it, or remove it")

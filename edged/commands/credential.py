@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     store = Store(paths.CREDENTIALS_DIR, DROP_IN)
     match arguments.verb:
         case "set":
-            store.put(arguments.name, _read(arguments.name))
+            store.put(arguments.name, read_password(arguments.name))
             done = f"{arguments.name} is kept in {store.directory}"
         case "remove":
             store.remove(arguments.name)
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         case _:
             print("\n".join(store.names()))
             return 0
-    _reload_units()
+    reload_units()
     unit = GATEWAY if _is_gateways(arguments.name) else "edged"
     print(f"{done}; the service has it after `systemctl restart {unit}`")
     return 0
@@ -112,7 +112,8 @@ def _is_gateways(name: str) -> bool:
     return name.startswith("gateway.")
 
 
-def _read(name: str) -> str:
+def read_password(name: str) -> str:
+    """From the terminal without echo, twice, or a line of standard input."""
     if sys.stdin.isatty():
         password = getpass.getpass(f"password for {name}: ")
         if password != getpass.getpass("once more: "):
@@ -124,7 +125,7 @@ def _read(name: str) -> str:
     return password
 
 
-def _reload_units() -> None:
+def reload_units() -> None:
     """Have systemd read the drop-in, where it runs."""
     if Path("/run/systemd/system").is_dir():
         done = subprocess.run(["systemctl", "daemon-reload"], capture_output=True, text=True, timeout=60, check=False)

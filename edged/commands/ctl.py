@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 from edged.commands.daemon_requests import ask
@@ -19,8 +20,8 @@ def run(arguments: argparse.Namespace) -> int:
     match arguments.verb:
         case "set":
             changes = changes_of(arguments.changes)
-            reply = ask(arguments, "set", **changes)
-            lines = [f"{key} = {_shown(reply['limits'].get(key))}" for key in changes]
+            reply = ask(arguments, "set", **_set_request(changes))
+            lines = [f"{key} = {_shown(_in_force(reply, key))}" for key in changes]
         case "pin":
             variant = None if arguments.variant == "none" else arguments.variant
             reply = ask(arguments, "pin", variant=variant)
@@ -103,6 +104,29 @@ def changes_of(pairs: list[str]) -> dict[str, Any]:
             raise UsageError(f"{key} is {text!r}, expected a number or none", f"write for example {key}=40")
         changes[key] = value
     return changes
+
+
+def _set_request(changes: Mapping[str, float | None]) -> dict[str, Any]:
+    """`camera.gate.fps` goes into the request's map of cameras, all other keys are limits."""
+    request: dict[str, Any] = {}
+    for key, value in changes.items():
+        kind, _, rest = key.partition(".")
+        if kind != "camera":
+            request[key] = value
+            continue
+        name, _, setting = rest.partition(".")
+        if not (name and setting):
+            raise UsageError(f"{key} names no setting of a camera", "write for example camera.gate.fps=5")
+        request.setdefault("cameras", {}).setdefault(name, {})[setting] = value
+    return request
+
+
+def _in_force(reply: dict[str, Any], key: str) -> float | None:
+    """The value of a key in the daemon's reply to `set`."""
+    kind, _, rest = key.partition(".")
+    name, _, setting = rest.partition(".")
+    value: float | None = reply["cameras"][name][setting] if kind == "camera" else reply["limits"].get(key)
+    return value
 
 
 def _shown(value: float | None) -> str:

@@ -25,6 +25,7 @@ from edged.bus.schema import (
     Gate,
     ProfileMode,
     Recording,
+    ScheduleState,
     State,
     Status,
     Telemetry,
@@ -90,6 +91,8 @@ def _rest(state: State, before: State) -> Table:
     grid.add_column()
     if state.profile is not None:
         grid.add_row("profile", Text(state.profile))
+    if state.schedule is not None:
+        grid.add_row("schedule", _scheduled(state.schedule, state.profile))
     if state.mode is not None:
         grid.add_row("power mode", _mode(state.mode))
     for name, sentence in _decision(state.decision) if state.decision is not None else ():
@@ -287,6 +290,17 @@ def _mode(mode: ProfileMode) -> Text:
     if mode.problem:
         return Text(f"{mode.mode} of the profile is not in force: {printable(mode.problem)}", style="yellow")
     return Text(f"{mode.mode}, as the profile has it" if mode.problem == "" else f"{mode.mode} is being set")
+
+
+def _scheduled(schedule: ScheduleState, profile: str | None) -> Text:
+    """`night since 22:00; day at 06:00`"""
+    after = f"{schedule.next_profile or 'no profile'} at {schedule.next_at}"
+    if schedule.problem is not None:
+        problem = f"{schedule.profile} of {schedule.since} is refused: {printable(schedule.problem)}; {after}"
+        return Text(problem, style="bold red")
+    if schedule.profile != profile:
+        return Text(f"{profile or 'no profile'} by hand; {after}")
+    return Text(f"{profile or 'no profile'} since {schedule.since}; {after}")
 
 
 def _clock(clock: ClockControl) -> Text:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -77,6 +77,13 @@ class CameraSession:
         self.stop()
         self.machine, actions = life.start(config.name, now_ns, _slowest_ns(config))
         self._carry_out(actions, now_ns)
+
+    def tune(self, config: CameraConfig) -> None:
+        """Take another rate and weight; the camera goes on."""
+        if config.fps != self.config.fps:
+            self._order(child_protocol.fps_packet(config.fps))
+            self.machine = replace(self.machine, slowest_ns=_slowest_ns(config))
+        self.config = config
 
     def stop(self) -> None:
         """No child, no ring."""
@@ -259,4 +266,4 @@ class CameraSession:
 def _slowest_ns(config: CameraConfig) -> int:
     """The longest period that the configuration lets us expect; 0 where it says nothing."""
     fps_ns = round(clock.NS_PER_S / config.fps) if config.fps else 0
-    return max(fps_ns, int((config.poll_s or 0.0) * clock.NS_PER_S))
+    return min(life.MAX_PERIOD_NS, max(fps_ns, int((config.poll_s or 0.0) * clock.NS_PER_S)))

@@ -30,7 +30,7 @@ BACKOFF_FIRST_NS = _S // 2
 BACKOFF_CAP_NS = 30 * _S
 PROVEN_CAP_NS = 4 * _S  # of a camera that has given frames: after an outage it is to be back within 5 s
 HEALED_NS = 5 * _S  # that long live before the backoff starts from its beginning
-_MAX_PERIOD_NS = 60 * _S
+MAX_PERIOD_NS = 60 * _S
 
 
 def _impossible(value: NoReturn) -> NoReturn:
@@ -229,7 +229,7 @@ Step = tuple[Camera, tuple[Action, ...]]
 
 def start(name: str, now_ns: int, slowest_ns: int = 0) -> Step:
     """A new camera and its first actions. `slowest_ns`: the period of its configured rate, 0 where there is none."""
-    return _open(Camera(name, Opening(now_ns, now_ns), slowest_ns=min(slowest_ns, _MAX_PERIOD_NS)), now_ns, kill=False)
+    return _open(Camera(name, Opening(now_ns, now_ns), slowest_ns=min(slowest_ns, MAX_PERIOD_NS)), now_ns, kill=False)
 
 
 def step(camera: Camera, event: Event, now_ns: int) -> Step:
@@ -299,7 +299,7 @@ def _open(camera: Camera, now_ns: int, kill: bool) -> Step:
 
 
 def _opened(camera: Camera, period_ns: int, now_ns: int) -> Camera:
-    camera = replace(camera, period_ns=min(max(period_ns, 0), _MAX_PERIOD_NS))
+    camera = replace(camera, period_ns=min(max(period_ns, 0), MAX_PERIOD_NS))
     match camera.state:
         case Opening(since_ns=since_ns):
             return replace(camera, state=Opening(since_ns, now_ns + max(OPEN_TIMEOUT_NS, camera.silence_ns)))

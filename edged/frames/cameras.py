@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -123,8 +122,8 @@ class Cameras:
         )
 
     def configure(self, cameras: Sequence[CameraConfig], now_ns: int) -> None:
-        """Make these the cameras: add, remove, restart those that changed (not for a new weight). Counts survive a
-        restart. Raises UsageError for a source that cannot be parsed, and then changes nothing."""
+        """Make these the cameras: add, remove, restart those that changed in more than `fps` and `weight`. Counts
+        survive a restart. Raises UsageError for a source that cannot be parsed, and then changes nothing."""
         check_sources(cameras)
         wanted = {config.name: config for config in cameras}
         for name in self._sessions.keys() - wanted.keys():
@@ -133,8 +132,8 @@ class Cameras:
             session = self._sessions.get(name)
             if session is None:
                 self._sessions[name] = CameraSession(config, self._hooks, now_ns)
-            elif msgspec.structs.replace(session.config, weight=config.weight) == config:
-                session.config = config
+            elif session.config.same_stream(config):
+                session.tune(config)
             else:
                 session.restart(config, now_ns)
         self._sessions = {name: self._sessions[name] for name in wanted}

@@ -164,11 +164,13 @@ class _Capture:
             self._obey(packet)
 
     def _obey(self, packet: bytes) -> None:
-        """What the daemon wants of the motion gate."""
+        """What the daemon wants of the motion gate and the rate."""
         if packet in (child_protocol.GATE_ON, child_protocol.GATE_OFF):
             self._gate.enabled = packet == child_protocol.GATE_ON
         elif packet == child_protocol.TRIGGER:
             self._gate.trigger(clock.mono_ns() / clock.NS_PER_S)
+        elif packet.startswith(child_protocol.FPS):
+            self._limit = _RateLimit(child_protocol.fps_of(packet))
 
     def _receive(self) -> bytes:
         try:

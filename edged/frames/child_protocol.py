@@ -3,8 +3,8 @@
 Child to daemon: HELLO with the child's pidfd attached, then JSON lines (Line), and a NOTIFY for each frame: the ring
 holds something new, a frame or the count of one that was frozen.
 Daemon to child: a ring's name (RingLine) after each `opened`, CREDIT bytes for an unpaced source, and what the motion
-gate is to do: GATE_ON, GATE_OFF, TRIGGER (open for some seconds). The child decodes
-untrusted video, so the daemon believes nothing that does not fit these types. Pure data.
+gate is to do: GATE_ON, GATE_OFF, TRIGGER (open for some seconds); another cap on its rate (`fps_packet`). The child
+decodes untrusted video, so the daemon believes nothing that does not fit these types. Pure data.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ CREDIT: Final = b"C"
 GATE_ON: Final = b"G"
 GATE_OFF: Final = b"O"
 TRIGGER: Final = b"T"
+FPS: Final = b"F"
 MAX_PACKET: Final = 4096
 MAX_REASON: Final = 400
 
@@ -63,3 +64,13 @@ class RingLine(Struct, frozen=True, forbid_unknown_fields=True):
     """The ring to write to from now on."""
 
     ring: str
+
+
+def fps_packet(fps: float | None) -> bytes:
+    """At most so many frames a second from now on; None: all."""
+    return FPS + (b"" if fps is None else repr(fps).encode())
+
+
+def fps_of(packet: bytes) -> float | None:
+    """What `fps_packet` was given."""
+    return float(packet[1:]) if packet != FPS else None

@@ -10,9 +10,11 @@ import contextlib
 import logging
 import selectors
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
+
+import msgspec
 
 from edged import clock
 from edged.bus import schema
@@ -41,7 +43,7 @@ from edged.loop.result_publisher import ResultPublisher
 from edged.loop.sensor_feed import SensorFeed
 from edged.loop.shadow_runner import ShadowRunner
 from edged.loop.snapshots import Snapshots, SnapshotWriter
-from edged.loop.status_reporter import Sources, StatusReporter
+from edged.loop.status_reporter import Outside, Sources, StatusReporter
 from edged.power.clocks import ClockActuator
 from edged.power.energy_meter import HorizonUse
 from edged.power.host_paths import HERE, HostPaths
@@ -61,7 +63,7 @@ log = logging.getLogger("edged")
 class Surroundings:
     """What a loop is built into. `instance` names its rings in shared memory; `profile` is the power profile to start
     with, `energy_used` the energy horizon of an earlier run; `on_call` and `on_sample` get every call of the governor
-    and every sample; `mode` and `recording` are read for the state. `provider`, `runtime` and `device_info` stand in
+    and every sample; `outside` is read for the state. `provider`, `runtime` and `device_info` stand in
     for what the configuration and the bundle name."""
 
     publisher: Publisher
@@ -71,8 +73,7 @@ class Surroundings:
     machine: HostPaths = HERE
     on_call: OnCall | None = None
     on_sample: Callable[[Mapping[str, Any], int], None] | None = None
-    mode: Callable[[], schema.ProfileMode | None] = lambda: None
-    recording: Callable[[], schema.Recording | None] = lambda: None
+    outside: Outside = field(default_factory=Outside)
     provider: Provider | None = None
     runtime: Runtime | None = None
     device_info: Callable[[Pool], DeviceInfo] | None = None
@@ -137,9 +138,7 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     on_battery = config.power.battery_last_h is not None
     gate = "on" if config.motion.gate == "auto" and on_battery else config.motion.gate
     gates = MotionGates(cameras, publisher, governor, gate)
-    sources = Sources(
-        manifest, cameras, pool, governor, sampler, monitor, shadow, gates, beats, around.mode, around.recording
-    )
+    sources = Sources(manifest, cameras, pool, governor, sampler, monitor, shadow, gates, beats, around.outside)
     reporter = StatusReporter(sources, publisher)
     tracks = ObjectTracks(publisher, manifest.labels, _snapshots(stack, config, cameras, publisher))
     result_publisher = ResultPublisher(publisher, decode, manifest.labels, cameras.ring_name, tracks)
@@ -172,11 +171,13 @@ def _snapshots(stack: contextlib.ExitStack, config: Config, cameras: Cameras, pu
 
 
 def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:
-    """The engines, warm; those that cannot run here are published with their reasons."""
+    """The engines, warm; those that cannot run here are published with their reasons. A batch never has two frames of a
+    camera, so with fewer cameras larger ones need neither time to warm up nor memory."""
+    max_batch = min(config.engine.max_batch, len(config.camera) or config.engine.max_batch)
     if around.runtime is not None:
-        pool = Pool(bundle, around.runtime, config.engine.max_batch)
+        pool = Pool(bundle, around.runtime, max_batch)
     else:
-        pool = Pool.open(bundle, config.engine)
+        pool = Pool.open(bundle, msgspec.structs.replace(config.engine, max_batch=max_batch))
     for variant in pool.variants:
         if variant.refused is not None:
             text = f"variant {variant.name} is refused: {variant.refused}"

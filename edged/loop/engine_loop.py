@@ -87,6 +87,7 @@ class EngineLoop:
         while self._executor.busy:  # a camera may go, and its ring with it
             self._executor.finish()
         self._cameras.configure(cameras, now_ns)
+        added = {camera.name for camera in cameras} - self._weights.keys()
         for removed in self._weights.keys() - {camera.name for camera in cameras}:
             self._schedule.forget(removed)
             self._dispatcher.forget(removed)
@@ -95,8 +96,8 @@ class EngineLoop:
         self._gates.configured()
         self._weigh()
         self._shadow.configure(self._cameras.names(), now_ns)
-        # Until the cameras are live and counted: as if each gave a frame at once, at no particular rate.
-        self._governor.observe(Workload(len(cameras), 0.0), now_ns)
+        if added:  # until they are live and counted: as if each camera gave a frame at once, at no particular rate
+            self._governor.observe(Workload(len(cameras), 0.0), now_ns)
 
     def _weigh(self) -> None:
         """Put the weights in force: what is configured, and more where something happens."""

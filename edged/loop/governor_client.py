@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from edged.bus import schema
 from edged.bus.publisher import Publisher
 from edged.clock import NS_PER_S
@@ -34,6 +36,7 @@ from edged.loop.gpu_clock import GpuClock
 from edged.loop.messages import RelaxedLimits, decision_message, log_decision, log_event
 
 REMEMBERED: Final = 1000
+REMEMBERED_BYTES: Final = 512 * 1024
 RETIRE_AFTER: Final = 3
 """Failed batches in a row: one can be a bad picture, three are a bad engine."""
 GIVE_UP_AFTER: Final = 100
@@ -54,6 +57,25 @@ class Hooks:
 
     on_call: OnCall | None = None
     on_batch: OnBatch | None = None
+
+
+class DecisionHistory:
+    """The last decisions, encoded: as objects they would take six times the memory. Bounded in number and in bytes, so
+    that it is full within minutes. On the engine loop."""
+
+    def __init__(self) -> None:
+        self._encoder = msgspec.msgpack.Encoder()
+        self._encoded: deque[bytes] = deque()
+        self._bytes = 0
+
+    def add(self, message: schema.Decision) -> None:
+        self._encoded.append(self._encoder.encode(message))
+        self._bytes += len(self._encoded[-1])
+        while len(self._encoded) > REMEMBERED or self._bytes > REMEMBERED_BYTES:
+            self._bytes -= len(self._encoded.popleft())
+
+    def last(self, n: int) -> list[bytes]:
+        return list(self._encoded)[-n:]
 
 
 class GovernorClient:
@@ -84,7 +106,9 @@ class GovernorClient:
         self._failures: dict[str, int] = {}
         self._drops: Counter[DropCause] = Counter()
         self._energy_mj: dict[tuple[str, int], float | None] = {}
-        self._history: deque[schema.Decision] = deque(maxlen=REMEMBERED)
+        self.history = DecisionHistory()
+        """The messages published, as they were encoded."""
+        self._message: schema.Decision | None = None
         self.due_ns = now_ns
         self._adopt(self.governor.decision)
 
@@ -96,11 +120,8 @@ class GovernorClient:
     @property
     def message(self) -> schema.Decision:
         """The decision in force, as published."""
-        return self._history[-1]
-
-    def why(self, n: int) -> list[schema.Decision]:
-        """The last `n` decisions, newest last."""
-        return list(self._history)[-n:]
+        assert self._message is not None
+        return self._message
 
     # ---- to the governor -----------------------------------------------------------------------------------------
 
@@ -193,8 +214,9 @@ class GovernorClient:
         self._pool.select(decision.variant)
         self._decision = decision
         message = decision_message(decision, self.gpu_clock.clocks_mhz)
-        log_decision(message, self._history[-1] if self._history else None)
-        self._history.append(self._publisher.publish(message))
+        log_decision(message, self._message)
+        self._message = self._publisher.publish(message)
+        self.history.add(self._message)
 
 
 def battery_budget(config: PowerConfig) -> BatteryBudget | None:

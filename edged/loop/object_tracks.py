@@ -32,12 +32,13 @@ class ObjectTracks:
         self.attention: dict[str, float] = {}
 
     def configure(self, cameras: Sequence[CameraConfig]) -> None:
-        """Take these cameras; one whose table is as before keeps its tracks."""
+        """Take these cameras; one of which nothing changed but rate and weight keeps its tracks."""
         before, self._tracks = self._tracks, {}
         for camera in cameras:
             if not (camera.tracked or camera.mask or camera.objects):
                 continue
-            same = self._configs.get(camera.name) == camera
+            known = self._configs.get(camera.name)
+            same = known is not None and known.same_stream(camera)
             self._tracks[camera.name] = before[camera.name] if same else CameraTracks(camera, self._labels)
         self._configs = {camera.name: camera for camera in cameras}
 

@@ -10,8 +10,9 @@ import msgspec
 from msgspec import UNSET
 
 from edged import clock, profiles
-from edged.bus import requests
+from edged.bus import requests, schema
 from edged.bus.replies import (
+    CameraInForce,
     LimitsReply,
     ListedProfile,
     ModesReply,
@@ -35,6 +36,8 @@ from edged.power.power_mode_manager import PowerModeManager
 STAGE: Final = "control"
 STUCK_AFTER_S: Final = 20.0
 """A request waits for the engine loop for a few seconds at most, a reload reads files, a power mode takes up to 15."""
+
+_DECISION: Final = msgspec.msgpack.Decoder(schema.Decision)
 
 log = logging.getLogger("edged")
 
@@ -64,7 +67,8 @@ class RequestHandler:
             case Snapshot():
                 return SnapshotReply(state=loop.reporter.state)
             case Why():
-                return WhyReply(decisions=loop.calls.call(lambda: loop.governor.why(request.n)))
+                encoded = loop.calls.call(lambda: loop.governor.history.last(request.n))
+                return WhyReply(decisions=[_DECISION.decode(one) for one in encoded])
             case Set():
                 return self._set(request)
             case Pin():
@@ -85,10 +89,13 @@ class RequestHandler:
                 return _modes_reply(self._modes.set(request.mode, request.clocks, request.fan))
 
     def _set(self, request: Set) -> Reply:
-        changes = request.changes()
-        limits = self._loop.calls.call(lambda: self._loop.limits.set(changes))
-        log.info("limits set: %s", "; ".join(f"{key} = {_shown(value)}" for key, value in changes.items()))
-        return LimitsReply(limits=limits)
+        changes, cameras = request.changes(), request.camera_changes()
+        limits, changed = self._reconfiguration.set(changes, cameras)
+        for name, settings in cameras.items():
+            changes |= {f"camera.{name}.{key}": value for key, value in settings.items()}
+        log.info("set: %s", "; ".join(f"{key} = {_shown(value)}" for key, value in changes.items()))
+        in_force = {camera.name: CameraInForce(camera.fps, camera.weight) for camera in changed}
+        return LimitsReply(limits=limits, cameras=in_force)
 
     def _take_profile(self, name: str | None) -> Reply:
         changes, limits = self._reconfiguration.take_profile(name)

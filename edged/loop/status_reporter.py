@@ -47,8 +47,18 @@ _UNOFFERED: Final = ("rate", "corrupt", "frozen", "still")
 
 
 @dataclass(frozen=True)
+class Outside:
+    """What is reported on and is no part of the loop: the power mode of the profile in force, the log of decisions, the
+    profiles by time of day."""
+
+    mode: Callable[[], schema.ProfileMode | None] = lambda: None
+    recording: Callable[[], schema.Recording | None] = lambda: None
+    schedule: Callable[[], schema.ScheduleState | None] = lambda: None
+
+
+@dataclass(frozen=True)
 class Sources:
-    """What is reported on. `mode`: of the power profile in force; `recording`: the state of the log of decisions."""
+    """What is reported on."""
 
     manifest: Manifest
     cameras: Cameras
@@ -59,8 +69,7 @@ class Sources:
     shadow: ShadowRunner
     gates: MotionGates
     heartbeats: Heartbeats
-    mode: Callable[[], schema.ProfileMode | None]
-    recording: Callable[[], schema.Recording | None]
+    outside: Outside
 
 
 class StatusReporter:
@@ -75,8 +84,7 @@ class StatusReporter:
         self._shadow = sources.shadow
         self._gates = sources.gates
         self._heartbeats = sources.heartbeats
-        self._mode = sources.mode
-        self._recording = sources.recording
+        self._outside = sources.outside
         self._limits = Limits()
         self._profile: str | None = None
         self._begun_ns = clock.mono_ns()
@@ -153,8 +161,9 @@ class StatusReporter:
             budgets=self._limit_monitor.states(now_ns),
             guard=self._shadow.report(now_ns),
             clock=self._governor.gpu_clock.report,
-            mode=self._mode(),
-            recording=self._recording(),
+            mode=self._outside.mode(),
+            recording=self._outside.recording(),
+            schedule=self._outside.schedule(),
         )
         self._state = self._publisher.publish(state)
 

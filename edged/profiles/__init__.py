@@ -17,8 +17,9 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from edged.config import Limits, ModeName
+from edged.config import Config, Limits, ModeName
 from edged.errors import EdgedError, UsageError, encodable
+from edged.schedule_config import OWN_LIMITS
 from edged.toml_file import read_toml
 from edged.validate import convert
 
@@ -66,6 +67,20 @@ def find(name: str, config: Path) -> Profile:
     raise UsageError(
         f"there is no profile {name!r}", f"{guess}known are {', '.join(known)}; or write {_own(config) / name}.toml"
     )
+
+
+def starting(config: Config, path: Path, scheduled: str | None) -> Profile | None:
+    """The profile to start with, `scheduled` being that of the [schedule]; None: the configuration's own limits.
+    UsageError for any profile of the configuration that is not there or wrong."""
+    for at, name in config.schedule.items():
+        if name == OWN_LIMITS:
+            continue
+        try:
+            find(name, path)
+        except UsageError as error:
+            raise UsageError(f'{path}: schedule."{at}": {error.message}', error.hint) from error
+    wanted = scheduled if config.schedule else config.profile
+    return None if wanted is None else find(wanted, path)
 
 
 def names(config: Path) -> list[str]:

@@ -16,9 +16,10 @@ FRAMES = 300
 TICKS_PER_FRAME = 40
 
 
-def write_clip(path: Path, frames: int = FRAMES, phase: float = 0.0) -> Path:
-    """`phase` (0..1) of a period is added after the first frame: several cameras in one run then do not tick as one."""
-    scene = Scene(seed=11, width=1280, height=720, fps=30.0)
+def write_clip(path: Path, frames: int = FRAMES, phase: float = 0.0, pause_s: float = 0.0) -> Path:
+    """`phase` (0..1) of a period is added after the first frame: several cameras in one run then do not tick as one.
+    With `pause_s` the belt runs for a second and then stands still for so long."""
+    scene = Scene(seed=11, width=1280, height=720, fps=30.0, run_s=1.0, pause_s=pause_s)
     picture = np.empty((720, 1280, 3), np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30)

@@ -15,9 +15,10 @@ import pytest
 import zmq
 
 from edged.bus import connections, publisher
+from edged.bus.admission import Admission
 from edged.bus.connections import allowed, full
 from edged.bus.control import ControlServer, request
-from edged.bus.curve import CurveClient, CurveServer
+from edged.bus.curve import CurveClient, ServerKeys
 from edged.bus.replies import LimitsReply
 from edged.config import Limits
 from edged.errors import EdgedError
@@ -109,8 +110,8 @@ def test_over_tcp_silent_connections_hold_nobody_off_for_long(
     keys, clients = curve_keys(tmp_path)
     port = free_port()
     with zmq.Context() as context:
-        curve = CurveServer(context, keys / "edged.key_secret", clients)
-        with served(publisher.Publisher(context, f"tcp://127.0.0.1:{port}", curve)) as pub:
+        admission = Admission(context, ServerKeys(keys / "edged.key_secret", clients))
+        with served(publisher.Publisher(context, f"tcp://127.0.0.1:{port}", admission)) as pub:
             before = open_descriptors()
             with crowd(("127.0.0.1", port), caplog):
                 assert open_descriptors() - before - CROWD <= LIMIT + 2 * 4 + 8
@@ -120,7 +121,7 @@ def test_over_tcp_silent_connections_hold_nobody_off_for_long(
                     friend.subscribe(b"event")
                     friend.connect(f"tcp://127.0.0.1:{port}")
                     wait_for(lambda: gets_events(pub, friend), 15)
-        curve.close()
+        admission.close()
 
 
 def test_the_control_socket_says_when_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

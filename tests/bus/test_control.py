@@ -15,8 +15,9 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edged.bus.admission import Admission
 from edged.bus.control import MAX_REQUEST_BYTES, ControlServer, request
-from edged.bus.curve import CurveClient, CurveServer
+from edged.bus.curve import CurveClient, ServerKeys
 from edged.bus.replies import LimitsReply, Reply
 from edged.bus.requests import Pin, Reload, Request, Set, Snapshot, Why
 from edged.config import Limits
@@ -40,9 +41,9 @@ class Handler:
 
 
 @contextlib.contextmanager
-def serving(endpoint: str, handler: Handler, curve: CurveServer | None = None) -> Iterator[None]:
+def serving(endpoint: str, handler: Handler, admission: Admission | None = None) -> Iterator[None]:
     with zmq.Context() as context:
-        server = ControlServer(context, endpoint, handler, curve)
+        server = ControlServer(context, endpoint, handler, admission)
         try:
             yield
         finally:
@@ -203,8 +204,8 @@ def test_over_tcp_a_key_is_needed(tmp_path: Path, handler: Handler) -> None:
     keys, clients = curve_keys(tmp_path)
     address = f"tcp://127.0.0.1:{free_port()}"
     with zmq.Context() as context:
-        curve = CurveServer(context, keys / "edged.key_secret", clients)
-        server = ControlServer(context, address, handler, curve)
+        admission = Admission(context, ServerKeys(keys / "edged.key_secret", clients))
+        server = ControlServer(context, address, handler, admission)
         try:
             good = CurveClient(keys / "good.key_secret", keys / "edged.key")
             assert request("snapshot", address, curve=good)["ok"]
@@ -214,4 +215,4 @@ def test_over_tcp_a_key_is_needed(tmp_path: Path, handler: Handler) -> None:
                     request("snapshot", address, timeout_s=0.4, curve=intruder)
         finally:
             server.close()
-            curve.close()
+            admission.close()

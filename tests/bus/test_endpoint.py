@@ -8,7 +8,8 @@ import pytest
 import zmq
 import zmq.auth
 
-from edged.bus.curve import CurveServer, curve_server
+from edged.bus.admission import Admission
+from edged.bus.curve import ServerKeys, server_keys
 from edged.bus.endpoint import Binding, ipc_path
 from edged.bus_config import BusConfig
 from edged.errors import EdgedError, UsageError
@@ -52,24 +53,23 @@ def test_a_port_in_use_and_an_address_that_is_not_ours_are_said(tmp_path: Path) 
     port = free_port()
     with zmq.Context() as context, context.socket(zmq.XPUB) as first, context.socket(zmq.XPUB) as second:
         keys = BusConfig(curve_secret_key=f"{tmp_path}/edged.key_secret", curve_clients=f"{tmp_path}/clients")
-        curve = curve_server(context, keys)
-        assert curve is not None and curve_server(context, BusConfig()) is None
+        assert server_keys(BusConfig()) is None
+        admission = Admission(context, server_keys(keys))
         try:
             first.bind(f"tcp://127.0.0.1:{port}")
             with pytest.raises(EdgedError, match="in use by another program"):
-                Binding(second, f"tcp://127.0.0.1:{port}", curve, 10)
+                Binding(second, f"tcp://127.0.0.1:{port}", admission, 10)
             with pytest.raises(EdgedError, match=r"cannot open tcp://192\.0\.2\.1:1"):
-                Binding(second, "tcp://192.0.2.1:1", curve, 10)
+                Binding(second, "tcp://192.0.2.1:1", admission, 10)
         finally:
-            curve.close()
+            admission.close()
 
 
 def test_keys_that_cannot_be_used_are_said(tmp_path: Path) -> None:
     zmq.auth.create_certificates(tmp_path, "edged")
-    with zmq.Context() as context:
-        with pytest.raises(UsageError, match="holds no secret key"):
-            CurveServer(context, tmp_path / "edged.key", tmp_path)
-        with pytest.raises(UsageError, match="cannot read the CURVE key"):
-            CurveServer(context, tmp_path / "none", tmp_path)
-        with pytest.raises(UsageError, match="not a readable directory"):
-            CurveServer(context, tmp_path / "edged.key_secret", tmp_path / "none")
+    with pytest.raises(UsageError, match="holds no secret key"):
+        ServerKeys(tmp_path / "edged.key", tmp_path)
+    with pytest.raises(UsageError, match="cannot read the CURVE key"):
+        ServerKeys(tmp_path / "none", tmp_path)
+    with pytest.raises(UsageError, match="not a readable directory"):
+        ServerKeys(tmp_path / "edged.key_secret", tmp_path / "none")

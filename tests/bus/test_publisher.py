@@ -18,7 +18,8 @@ import msgpack
 import pytest
 import zmq
 
-from edged.bus.curve import CurveClient, CurveServer
+from edged.bus.admission import Admission
+from edged.bus.curve import CurveClient, ServerKeys
 from edged.bus.publisher import SEND_HIGH_WATER_MARK, Publisher
 from edged.errors import EdgedError, UsageError
 from tests.support import messages
@@ -330,9 +331,9 @@ def test_over_tcp_only_the_holder_of_a_good_key_is_let_in(tmp_path: Path) -> Non
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     with contextlib.ExitStack() as stack:
         context = stack.enter_context(zmq.Context())
-        curve = CurveServer(context, keys / "edged.key_secret", clients)
-        stack.callback(curve.close)
-        with served(Publisher(context, endpoint, curve)) as publisher, zmq.Context() as other:
+        admission = Admission(context, ServerKeys(keys / "edged.key_secret", clients))
+        stack.callback(admission.close)
+        with served(Publisher(context, endpoint, admission)) as publisher, zmq.Context() as other:
             sockets = {}
             for name in ("good", "bad", "none"):
                 sockets[name] = socket = stack.enter_context(other.socket(zmq.SUB))

@@ -68,6 +68,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["demo", "--seconds", "1"], "from 3 to 86400", "see `edged demo --help`"),
         (["demo", "--out", "/nonexistent"], "/nonexistent is not a directory", "create it"),
         (["ctl", "set", "deadline_ms"], "'deadline_ms' is not KEY=VALUE", "deadline_ms=40"),
+        (["ctl", "set", "camera.gate=5"], "camera.gate names no setting of a camera", "camera.gate.fps=5"),
         (["ctl", "set", "deadline_ms=soon"], "deadline_ms is 'soon', expected a number or none", "deadline_ms=40"),
         (["ctl", "set", "deadline_ms=inf"], "deadline_ms is 'inf', expected a number or none", "deadline_ms=40"),
         (["ctl", "set", "power_w=1", "power_w=2"], "power_w is given twice", "once"),

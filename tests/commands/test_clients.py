@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from edged.bus import schema
-from edged.bus.schema import Recording, Stream
+from edged.bus.schema import Recording, ScheduleState, Stream
 from edged.cli import main
 from edged.commands.status import show
 from edged.commands.watch import line
@@ -171,6 +171,20 @@ def test_status_tells_what_ran_and_whether_it_is_recorded() -> None:
     )
 
 
+def test_status_shows_the_schedule() -> None:
+    def shown(profile: str | None, schedule: ScheduleState) -> str:
+        console = Console(file=io.StringIO(), width=100)
+        state = msgspec.structs.replace(messages.state(), profile=profile, schedule=schedule)
+        show(console, state, state)
+        return " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+
+    entry = ScheduleState("night", "22:00", None, "06:00", None)
+    assert "schedule night since 22:00; no profile at 06:00" in shown("night", entry)
+    assert "schedule day by hand; no profile at 06:00" in shown("day", entry)
+    refused = ScheduleState("night", "22:00", "day", "06:00", "no variant is accurate enough")
+    assert "schedule night of 22:00 is refused: no variant is accurate enough; day at 06:00" in shown("day", refused)
+
+
 def test_status_shows_what_the_streams_cost() -> None:
     before = messages.state()
     stream = Stream(lost_packets=3, decode_ms=2.5, mbit_s=4.0, keyframe_interval_s=1.0)
@@ -210,6 +224,10 @@ def test_pin_and_release_are_carried_out_and_explained(run: Run, daemon: Running
 def test_set_changes_limits_until_the_reload(run: Run, daemon: RunningDaemon) -> None:
     assert run("ctl", "set", "deadline_ms=75", "power_w=8") == (0, "deadline_ms = 75\npower_w = 8\n", "")
     assert run("ctl", "set", "power_w=none")[1] == "power_w = none\n"
+    assert run("ctl", "set", "camera.gate.fps=20", "power_w=9")[1] == "camera.gate.fps = 20\npower_w = 9\n"
+    assert run("ctl", "set", "camera.gate.fps=none", "power_w=none")[1] == "camera.gate.fps = none\npower_w = none\n"
+    code, _, err = run("ctl", "set", "camera.gat.fps=5")
+    assert code == 1 and "there is no camera 'gat'" in err and "cameras are gate, gate2, gone" in err
     reply = json.loads(run("ctl", "set", "deadline_ms=80", "--json")[1])
     assert reply["ok"] is True and reply["limits"]["deadline_ms"] == 80
     assert run("ctl", "reload")[0] == 0

@@ -20,7 +20,7 @@ SECRET = "p@ss wörd/?#"
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("edged.paths.CREDENTIALS_DIR", tmp_path / "credentials")
     monkeypatch.setattr(credential, "DROP_IN", tmp_path / "edged.service.d/credentials.conf")
-    monkeypatch.setattr(credential, "_reload_units", lambda: None)
+    monkeypatch.setattr(credential, "reload_units", lambda: None)
     return tmp_path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -20,7 +21,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from edged.bus.schema import Alternative, Decision, Detection, State
+from edged.bus.schema import Alternative, Decision, Detection, Gate, State
+from edged.commands.demo import summary
 from edged.commands.demo.fixture import CAMERAS, FPS, HEIGHT, VIDEO_SEED, WIDTH, encode_scene
 from edged.commands.demo.pictures import Clip, Gallery, Shot, tile
 from edged.commands.demo.screen import View, picture_of
@@ -169,6 +171,16 @@ def test_a_change_of_variant_begins_a_new_run() -> None:
     assert stats.runs == [(0.0, "a"), (2.0, "b"), (3.0, "a")]
     assert stats.cameras["belt-1"].fps(3.5) == pytest.approx(1.0)
     assert [v.precision for v in stats.variants.values()] == [None, None]
+
+
+@pytest.mark.parametrize("saved_w, text", [(1.234, "about 1.2 W saved"), (None, "watts unknown here")])
+def test_the_summary_tells_what_the_motion_gate_spared(saved_w: float | None, text: str) -> None:
+    gate = Gate(False, 0.4, saved_w, 9, 0, 0.0, 0.3)
+    camera = msgspec.structs.replace(messages.status("belt-2"), gate=gate, captured=250, drops={"still": 110})
+    out = Console(width=120, record=True, file=io.StringIO())
+    summary.show(out, Stats(CAMERAS, measured=False), msgspec.structs.replace(messages.state(), cameras=[camera]), 9, 0)
+    spared = f"the motion gate spared it 110 inferences in 250 frames, {text}."
+    assert f"belt-2 stands still now and then: {spared}" in out.export_text()
 
 
 # --- its script ---------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import zmq
 
+from edged.bus.admission import Admission
 from edged.bus.control import ControlServer, request
-from edged.bus.curve import CurveClient, CurveServer
+from edged.bus.curve import CurveClient, ServerKeys
 from edged.bus.publisher import Publisher
 from edged.bus.replies import LimitsReply
 from edged.cli import main
@@ -101,8 +102,8 @@ def test_a_reload_lets_in_whom_it_finds_and_cuts_off_who_is_gone(
             return False
 
     with zmq.Context() as context:
-        server_keys = CurveServer(context, directory / "edged.key_secret", clients)
-        server = ControlServer(context, endpoint, lambda _: LimitsReply(limits=Limits()), server_keys)
+        admission = Admission(context, ServerKeys(directory / "edged.key_secret", clients))
+        server = ControlServer(context, endpoint, lambda _: LimitsReply(limits=Limits()), admission)
         try:
             with zmq.Context() as other, other.socket(zmq.DEALER) as connected:
                 connected.linger = 0
@@ -118,7 +119,7 @@ def test_a_reload_lets_in_whom_it_finds_and_cuts_off_who_is_gone(
                 assert key("new", "coming", "--out", str(directory), config=config) == 0
                 (clients / "broken.key").write_bytes(b"\xff\xfe")
                 (clients / "staying.key").rename(clients / "renamed.key")
-                changes = server_keys.reload()
+                changes = admission.reload()
                 assert changes[:2] == ["client key coming: added", "client key leaving: removed"]
                 assert "broken.key" in changes[2]
                 wait_for(lambda: may("staying") and may("coming"), 10)
@@ -128,7 +129,7 @@ def test_a_reload_lets_in_whom_it_finds_and_cuts_off_who_is_gone(
                 assert not connected.poll(500), "it was connected, and is cut off"
         finally:
             server.close()
-            server_keys.close()
+            admission.close()
     assert "was refused: its public key" in caplog.text
 
 
@@ -137,16 +138,16 @@ def test_a_subscriber_learns_that_its_key_is_refused(config: Path) -> None:
     assert key("new", "a", "--out", str(directory), config=config) == 0
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     with zmq.Context() as context:
-        keys = CurveServer(context, directory / "edged.key_secret", clients)
-        publisher = Publisher(context, endpoint, keys)
+        admission = Admission(context, ServerKeys(directory / "edged.key_secret", clients))
+        publisher = Publisher(context, endpoint, admission)
         curve = CurveClient(directory / "a.key_secret", directory / "edged.key")
         try:
             (clients / "a.key").rename(directory / "elsewhere.key")
-            keys.reload()
+            admission.reload()
             with Client(endpoint, ["event"], 0.1, curve) as client:
                 wait_for(lambda: client.receive(0.1) is None and client.refused)
                 (directory / "elsewhere.key").rename(clients / "a.key")
-                keys.reload()
+                admission.reload()
 
                 def arrives() -> bool:
                     publisher.serve()
@@ -157,18 +158,14 @@ def test_a_subscriber_learns_that_its_key_is_refused(config: Path) -> None:
                 assert not client.refused
         finally:
             publisher.close()
-            keys.close()
+            admission.close()
 
 
 def test_keys_of_a_directory_that_is_gone_are_kept(config: Path) -> None:
     assert key("new", "a", "--out", str(config.parent), config=config) == 0
-    with zmq.Context() as context:
-        keys = CurveServer(context, config.parent / "edged.key_secret", config.parent / "clients")
-        try:
-            (config.parent / "clients" / "a.key").unlink()
-            (config.parent / "clients").rmdir()
-            with pytest.raises(EdgedError, match="not a readable directory"):
-                keys.reload()
-            assert list(keys.keys.names.values()) == ["a"]
-        finally:
-            keys.close()
+    keys = ServerKeys(config.parent / "edged.key_secret", config.parent / "clients")
+    (config.parent / "clients" / "a.key").unlink()
+    (config.parent / "clients").rmdir()
+    with pytest.raises(EdgedError, match="not a readable directory"):
+        keys.reload()
+    assert list(keys.names.values()) == ["a"]

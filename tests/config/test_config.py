@@ -111,6 +111,15 @@ def test_an_error_names_the_drop_in_it_comes_from(file: Path) -> None:
         ("bundle = 'x'\n[limits]\ndeadline = 3\n" + CAMERA, ["limits.deadline is not", "did you mean deadline_ms?"]),
         ("bundle = 'x'\n[limit]\ndeadline_ms = 3\n" + CAMERA, ["limit is not", "did you mean limits?"]),
         ("bundle = 'x'\n[engine]\ndevice = 'tpu'\n" + CAMERA, ["engine.device is 'tpu'", '"cpu", "cuda"']),
+        (
+            "bundle = 'x'\n[schedule]\n'25:00' = 'night'\n" + CAMERA,
+            ["schedule has the key '25:00'", "from 00:00 to 23:59"],
+        ),
+        (
+            "bundle = 'x'\n[schedule]\n'22:00' = 3\n" + CAMERA,
+            ['schedule."22:00" is', "the name of a power profile"],
+        ),
+        ("bundle = 'x'\nschedule = 3\n" + CAMERA, ["schedule is 3, expected"]),
         ("bundle = 'x'\n[camera]\nname = 'a'", ["camera must be a list of tables", "[[camera]]"]),
         ("bundle = 'x'\ncamera = [1]", ["camera must be a list of tables"]),
         (

@@ -93,6 +93,16 @@ def test_an_operator_sets_pins_and_asks_why(daemon: RunningDaemon) -> None:
     wait_for(lambda: daemon.state()["limits"] == daemon.state()["limits"] | {"deadline_ms": 75.5, "min_accuracy": 0.0})
 
 
+def test_a_daemon_starts_with_the_profile_of_the_hour(bundle: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, bundle, {"gate": SMALL}, '[schedule]\n"12:34" = "night"')
+    with RunningDaemon(config, tmp_path) as daemon:
+        wait_for(lambda: daemon.ask("snapshot")["state"] is not None)
+        state = daemon.state()
+        assert state["profile"] == "night"
+        schedule = {"profile": "night", "since": "12:34", "next_profile": "night", "next_at": "12:34", "problem": None}
+        assert state["schedule"] == schedule
+
+
 def test_a_reload_takes_what_is_right_and_refuses_what_is_wrong(bundle: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, bundle, {"gate": SMALL})
     with RunningDaemon(config, tmp_path) as daemon, daemon.client("event", "status") as client:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from edged.frames.motion import MotionDetector
 from edged.frames.motion_gate import HOLD_S, TRIGGER_S, MotionGate, Verdict
 from edged.regions import CameraMotion
 
@@ -49,3 +51,22 @@ def test_a_trigger_opens_it_for_some_seconds() -> None:
     assert gate.judge(STILL, 3.1) is Verdict.MOTION
     assert gate.judge(STILL, 3.0 + TRIGGER_S - 0.1) is Verdict.MOTION
     assert gate.judge(STILL, 3.0 + TRIGGER_S + 0.1) is Verdict.STILL
+
+
+def test_it_looks_less_often_while_nothing_differs_and_while_it_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks_s = []
+    look = MotionDetector.look
+
+    def counted(detector: MotionDetector, luma: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], at_s: float) -> bool:
+        looks_s.append(at_s)
+        return look(detector, luma, at_s)
+
+    monkeypatch.setattr(MotionDetector, "look", counted)
+    gate = settled()
+    still_looks = len([s for s in looks_s if 1 <= s < 3])
+    assert still_looks == 15  # of 30 frames: 0.1 s is less than two of them
+    first = next(n for n in range(9) if gate.judge(moving(n), 3 + n / 15) is Verdict.MOTION)
+    assert first <= 4, "once something differs each frame is looked at"
+    looks_s.clear()
+    assert all(gate.judge(moving(n), 3 + n / 15) is Verdict.MOTION for n in range(first + 1, 40))
+    assert len(looks_s) == pytest.approx(39 / 3, abs=2)

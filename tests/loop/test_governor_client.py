@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edged import clock
+from edged.bus import schema
 from edged.config import Limits
 from edged.engines.pool import VariantError
 from edged.errors import EdgedError, UsageError
-from edged.loop.governor_client import GIVE_UP_AFTER, RETIRE_AFTER
+from edged.loop.governor_client import (
+    GIVE_UP_AFTER,
+    REMEMBERED,
+    REMEMBERED_BYTES,
+    RETIRE_AFTER,
+    DecisionHistory,
+)
 from tests.support.loop import Loop, built
 from tests.support.models import center_model
 
@@ -29,7 +37,8 @@ def test_a_pin_reaches_the_pool_the_bus_and_the_history(tmp_path: Path) -> None:
         house.governor.pin("fast", clock.mono_ns())
         assert house.pool.active == "fast" and house.governor.message.pinned
         assert house.publisher.last_seq("decision") == sent + 1
-        assert [decision.variant for decision in house.governor.why(2)] == ["fine", "fast"]
+        last = [msgspec.msgpack.decode(one, type=schema.Decision) for one in house.governor.history.last(2)]
+        assert [decision.variant for decision in last] == ["fine", "fast"] and last[1] == house.governor.message
         with pytest.raises(UsageError, match="none-such"):
             house.governor.pin("none-such", clock.mono_ns())
         assert house.pool.active == "fast"
@@ -66,3 +75,19 @@ def test_the_last_variant_is_tried_until_only_a_restart_helps(tmp_path: Path) ->
         assert house.pool.active == "only"
         with pytest.raises(EdgedError, match="100 times in a row"):
             fail(house, 1)
+
+
+@pytest.mark.parametrize("sentence", ["", "x" * 5000])
+def test_the_history_is_bounded_in_number_and_in_bytes(sentence: str) -> None:
+    history = DecisionHistory()
+    for n in range(2 * REMEMBERED):
+        history.add(
+            schema.Decision(
+                seq=n, variant="a", max_batch=1, bound="none", reason=sentence, alternatives=[], pinned=False
+            )
+        )
+    kept = history.last(2 * REMEMBERED)
+    assert sum(map(len, kept)) <= REMEMBERED_BYTES and len(kept) <= REMEMBERED
+    assert len(kept) == REMEMBERED or sum(map(len, kept)) > 0.98 * REMEMBERED_BYTES
+    last = [msgspec.msgpack.decode(one, type=schema.Decision).seq for one in history.last(2)]
+    assert last == [2 * REMEMBERED - 2, 2 * REMEMBERED - 1]

@@ -122,4 +122,6 @@ def test_a_reload_keeps_the_tracks_of_a_camera_whose_table_is_as_before() -> Non
     tracks.configure([gate, camera("yard", track=True)])
     assert tracks.look(frame(200), seen(400))["detections"][0].track == 1
     tracks.configure([camera(track=True, weight=2.0)])
+    assert tracks.look(frame(250), seen(400))["detections"][0].track == 1
+    tracks.configure([camera(track=True, rotate=90)])
     assert tracks.look(frame(300), seen(400))["detections"][0].track is not 1  # noqa: F632

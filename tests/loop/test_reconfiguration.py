@@ -6,17 +6,29 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from edged.bus import requests
-from edged.bus.replies import LimitsReply, ProfileReply, ProfilesReply, ReloadReply, Reply, SnapshotReply, WhyReply
-from edged.bus.requests import Modes, Pin, Reload, Set, SetMode, Snapshot, Why
+from edged.bus.replies import (
+    CameraInForce,
+    LimitsReply,
+    ProfileReply,
+    ProfilesReply,
+    ReloadReply,
+    Reply,
+    SnapshotReply,
+    WhyReply,
+)
+from edged.bus.requests import CameraSettings, Modes, Pin, Reload, Set, SetMode, Snapshot, Why
 from edged.config import load
 from edged.errors import EdgedError, UsageError
 from edged.loop import reconfiguration
 from edged.loop.build import Loop
+from edged.loop.limit_layers import LimitLayers
+from edged.loop.profile_schedule import ProfileSchedule
 from edged.loop.reconfiguration import Reconfiguration
 from edged.loop.request_handler import RequestHandler
 from edged.power.modes import ModeControl
@@ -28,6 +40,7 @@ from tests.support.models import center_model
 MODELS = {"fine": center_model(-100.0), "fast": center_model(-90.0)}
 CAMERA = '[[camera]]\nname = "gate"\nsource = "test://5?width=128&height=64&fps=30"\n'
 ROUNDS = 40
+NOON = datetime(2026, 3, 10, 12)
 
 
 @dataclass
@@ -58,7 +71,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         made = Desk(path, loop, None, None)  # type: ignore[arg-type]
         made.write("deadline_ms = 900")
         config = load(path)
-        made.reconfiguration = Reconfiguration(path, config, loop, modes)
+        made.reconfiguration = Reconfiguration(path, config, loop, modes, ProfileSchedule({}, NOON))
         made.ask = RequestHandler(loop, modes, made.reconfiguration, made.reconfiguration.reload)
         stack.enter_context(running(loop, config.camera))
         made.ask(Reload())
@@ -141,6 +154,78 @@ def test_a_reload_clears_what_was_set_and_says_so(desk: Desk) -> None:
     reply = desk.ask(Reload())
     assert isinstance(reply, ReloadReply) and reply.needs_restart == []
     assert reply.changes == ["limits: deadline_ms 111.0 -> 900.0", "limits: power_w 9.0 -> (not set)"]
+
+
+def test_cameras_for_which_the_engines_have_no_batches_on_a_gpu_need_a_restart(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = CAMERA + CAMERA.replace("gate", "door")
+    desk.write("deadline_ms = 900", two)
+    assert desk.reconfiguration.reload().needs_restart == []
+    monkeypatch.setattr(desk.loop.pool, "device", "cuda")
+    monkeypatch.setattr(desk.loop.pool, "max_batch", 1)
+    assert desk.reconfiguration.reload().needs_restart == ["engine: batches of up to 2 frames, of 2 cameras"]
+    desk.write("deadline_ms = 900")
+    assert desk.reconfiguration.reload().needs_restart == []
+
+
+def test_settings_of_a_camera_hold_until_the_next_reload(desk: Desk) -> None:
+    reply = desk.ask(Set(deadline_ms=800.0, cameras={"gate": CameraSettings(fps=5.0, weight=2.0)}))
+    assert isinstance(reply, LimitsReply) and reply.limits.deadline_ms == 800.0
+    assert reply.cameras == {"gate": CameraInForce(5.0, 2.0)}
+    reply = desk.ask(Set(cameras={"gate": CameraSettings(weight=3.0)}))
+    assert isinstance(reply, LimitsReply) and reply.cameras == {"gate": CameraInForce(5.0, 3.0)}
+    wait_for(lambda: desk.loop.calls.call(lambda: desk.loop.cameras.status("gate", 0)).drops.get("rate", 0) > 5)
+    taken = desk.ask(Reload())
+    assert isinstance(taken, ReloadReply)
+    assert "camera gate: fps 5.0 -> (not set)" in taken.changes and "camera gate: weight 3.0 -> 1.0" in taken.changes
+
+
+def test_a_set_that_is_refused_changes_neither_limits_nor_cameras(desk: Desk) -> None:
+    config, layers = desk.reconfiguration.config, desk.loop.limits.layers
+    with pytest.raises(EdgedError, match="there is no camera 'yard'"):
+        desk.ask(Set(deadline_ms=800.0, cameras={"yard": CameraSettings(fps=5.0)}))
+    with pytest.raises(UsageError, match="accuracy"):
+        desk.ask(Set(min_accuracy=0.99, cameras={"gate": CameraSettings(fps=5.0)}))
+    assert desk.reconfiguration.config is config and desk.loop.limits.layers is layers
+
+
+def test_the_schedule_brings_its_profiles_and_a_hand_wins_until_the_next(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edged.clock.local_time", lambda: NOON)
+    desk.profile("day", "power_w = 12")
+    desk.profile("late", "power_w = 6")
+
+    def layers() -> LimitLayers:
+        return desk.loop.limits.layers
+
+    desk.write("deadline_ms = 900", top='[schedule]\n"08:00" = "day"\n"22:00" = "late"')
+    assert "limits: power_w (not set) -> 12.0" in desk.reconfiguration.reload().changes
+    assert layers().profile_name == "day"
+    desk.ask(requests.Profile("night"))
+    desk.reconfiguration.reload()
+    desk.reconfiguration.follow_schedule(NOON + timedelta(hours=9, minutes=59))
+    assert layers().profile_name == "night", "by hand"
+    desk.reconfiguration.follow_schedule(NOON + timedelta(hours=10))
+    assert (layers().profile_name, layers().in_force.power_w) == ("late", 6)
+    desk.profile("day", "min_accuracy = 0.99")
+    desk.reconfiguration.follow_schedule(NOON + timedelta(hours=20))
+    assert layers().profile_name == "late", "no variant holds the limits of the other"
+    state = desk.reconfiguration._schedule.report()
+    assert state is not None and state.profile == "day" and state.problem is not None and "accuracy" in state.problem
+    desk.write("deadline_ms = 900", top='[schedule]\n"08:00" = "dya"')
+    with pytest.raises(UsageError, match=r'schedule\."08:00": there is no profile'):
+        desk.reconfiguration.reload()
+
+
+def test_the_schedule_waits_for_a_change_by_hand(desk: Desk) -> None:
+    desk.reconfiguration._schedule.replace({"13:00": "night"}, NOON)
+    with desk.reconfiguration._alone():
+        desk.reconfiguration.follow_schedule(NOON + timedelta(hours=2))
+        assert desk.loop.limits.layers.profile_name is None
+    desk.reconfiguration.follow_schedule(NOON + timedelta(hours=2))
+    assert desk.loop.limits.layers.profile_name == "night"
 
 
 def test_a_reload_keeps_the_profile_in_force_and_reads_it_again(desk: Desk) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 import zmq
 import zmq.auth
 
-from edged.bus.curve import CurveServer
+from edged.bus.admission import Admission
 from edged.bus.publisher import Publisher
 
 PATIENCE: Final = 6.0
@@ -56,13 +56,14 @@ def served(publisher: Publisher) -> Iterator[Publisher]:
 
 
 @contextlib.contextmanager
-def publishing(endpoint: str, curve: CurveServer | None = None) -> Iterator[Publisher]:
-    context = zmq.Context()
-    try:
-        with served(Publisher(context, endpoint, curve)) as publisher:
-            yield publisher
-    finally:
-        context.term()
+def publishing(endpoint: str) -> Iterator[Publisher]:
+    with zmq.Context() as context:
+        admission = Admission(context)
+        try:
+            with served(Publisher(context, endpoint, admission)) as publisher:
+                yield publisher
+        finally:
+            admission.close()
 
 
 @contextlib.contextmanager
@@ -82,14 +83,20 @@ def raw_peer(path: Path, kind: bytes = b"SUB") -> Iterator[socket.socket]:
         peer.settimeout(5)
         peer.connect(str(path))
         peer.sendall(b"\xff" + bytes(7) + b"\x01\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32))
-        missing = 64
-        while missing:
-            received = len(peer.recv(missing))
-            assert received, "the other end closed the connection"
-            missing -= received
+        _take(peer, 64)
         body = b"\x05READY\x0bSocket-Type" + len(kind).to_bytes(4, "big") + kind
         peer.sendall(b"\x04" + bytes([len(body)]) + body)
+        _take(peer, _take(peer, 2)[1])  # the other end's READY: who speaks before it is disconnected
         yield peer
+
+
+def _take(peer: socket.socket, size: int) -> bytes:
+    taken = b""
+    while len(taken) < size:
+        piece = peer.recv(size - len(taken))
+        assert piece, "the other end closed the connection"
+        taken += piece
+    return taken
 
 
 def is_closed(peer: socket.socket, timeout_s: float = 5.0) -> bool:

@@ -28,6 +28,7 @@ from edged.paths import CONTROL, RESULTS
 from edged.synthetic.scene import Scene
 
 WIDTH, HEIGHT, FPS = 1280, 720, 10
+RUN_S: Final = 4.0
 VIDEO_SEED: Final = 30
 VIDEO_FRAMES: Final = 80
 FIRST_DEADLINE_MS: Final = 1000.0
@@ -43,17 +44,23 @@ _DAEMON: Final = (
 
 @dataclass(frozen=True)
 class DemoCamera:
-    """`seed`: of the scene it shows; the truth of frame n is that scene's frame n, for "test" cameras only."""
+    """`seed`: of the scene it shows; the truth of frame n is that scene's frame n, for "test" cameras only. With
+    `pause_s` its belt runs for RUN_S and then stands still for so long."""
 
     name: str
     kind: Literal["test", "file"]
     seed: int
+    pause_s: float = 0.0
+
+    @property
+    def scene(self) -> Scene:
+        return Scene(self.seed, WIDTH, HEIGHT, FPS, RUN_S, self.pause_s)
 
 
 CAMERAS: Final = (
     DemoCamera("belt-1", "test", 1),
     DemoCamera("video", "file", VIDEO_SEED),
-    DemoCamera("belt-2", "test", 2),
+    DemoCamera("belt-2", "test", 2, pause_s=5.0),
 )
 
 
@@ -90,8 +97,11 @@ class Fixture:
         if any(camera.kind == "file" for camera in self.cameras):
             encode_scene(video, VIDEO_SEED, VIDEO_FRAMES)
         lines = [f'bundle = "{self._bundle}"', "[limits]", f"deadline_ms = {FIRST_DEADLINE_MS:g}"]
+        lines += ["[motion]", 'gate = "on"']
         for camera in self.cameras:
-            scene = f"test://{camera.seed}?width={WIDTH}&height={HEIGHT}&fps={FPS}"
+            scene = (
+                f"test://{camera.seed}?width={WIDTH}&height={HEIGHT}&fps={FPS}&run_s={RUN_S}&pause_s={camera.pause_s}"
+            )
             source = scene if camera.kind == "test" else f"file://{video}"
             lines += ["[[camera]]", f'name = "{camera.name}"', f'source = "{source}"']
         file = self._directory / "demo.toml"

@@ -136,11 +136,12 @@ def _cameras(view: View, out: Console) -> Table:
     for name, camera in view.stats.cameras.items():
         status, last = states.get(name), camera.last
         state = status.state if status else "starting"
+        shown = "still" if status and status.still_since is not None else state
         late = last is not None and not last.deadline_met
         rows.append(
             (
                 name,
-                Text(state, style="green" if state == "live" else "yellow"),
+                Text(shown, style="green" if state == "live" else "yellow"),
                 f"{camera.fps(view.now_s):.1f}",
                 _objects(last.detections) if last else "-",
                 Text(f"{last.age_ms:.1f} ms" if last else "-", style="red" if late else ""),

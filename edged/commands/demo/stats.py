@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 
 from edged.bus.schema import Detection, Result
-from edged.commands.demo.fixture import FPS, HEIGHT, WIDTH, DemoCamera
-from edged.synthetic.scene import LABELS, Scene, SceneObject
+from edged.commands.demo.fixture import DemoCamera
+from edged.synthetic.scene import LABELS, SceneObject
 
 MATCH_IOU: Final = 0.5
 EDGE_PX: Final = 12.0
@@ -73,7 +73,7 @@ class Stats:
         self.runs: list[tuple[float, str]] = []
         """(time of the first result, variant) of each run of results from one variant"""
         self.recent: deque[Result] = deque(maxlen=120)
-        self._scenes = {c.name: Scene(c.seed, WIDTH, HEIGHT, FPS) for c in cameras if measured and c.kind == "test"}
+        self._scenes = {c.name: c.scene for c in cameras if measured and c.kind == "test"}
 
     @property
     def results(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from edged.bus.schema import State
+from edged.bus.schema import Gate, State, Status
 from edged.commands.demo.screen import variant_cells
 from edged.commands.demo.stats import Stats
 from edged.terminal import causes
@@ -31,6 +31,8 @@ def as_object(stats: Stats, state: State, seconds: float, lost: int, files: list
                 "drops": camera.drops,
                 "on_its_way": waiting,
                 "reconnects": camera.reconnects,
+                "still_share": camera.gate.still_share if camera.gate else None,
+                "saved_w": camera.gate.saved_w if camera.gate else None,
             }
         )
     variants = [
@@ -77,6 +79,9 @@ def show(out: Console, stats: Stats, state: State, seconds: float, lost: int) ->
             str(camera.reconnects),
         )
     out.print(cameras)
+    for camera in state.cameras:
+        if camera.gate is not None and camera.drops.get("still"):
+            out.print(f"{camera.camera} stands still now and then: {_spared(camera, camera.gate)}.", markup=False)
     out.print()
     out.print("Results since the acts began:")
     variants = _table("variant", ">frames", ">age p50", ">age p99", ">late", ">precision", ">recall")
@@ -86,6 +91,11 @@ def show(out: Console, stats: Stats, state: State, seconds: float, lost: int) ->
     out.print(f"\n{_changes(stats.runs)}")
     if any(counted.precision is not None for counted in stats.variants.values()):
         out.print("Precision and recall: whole objects with the right label at IoU 0.5, on the rendered cameras.")
+
+
+def _spared(camera: Status, gate: Gate) -> str:
+    saved = f"about {gate.saved_w:.2g} W saved" if gate.saved_w is not None else "watts unknown here"
+    return f"the motion gate spared it {camera.drops['still']} inferences in {camera.captured} frames, {saved}"
 
 
 def _changes(runs: Sequence[tuple[float, str]]) -> str:
