@@ -29,9 +29,10 @@ def state() -> State:
         messages.decision(), reason=f"the best that fits {EVIL}", shares={"fp32": 0.25, "int8-sparse": 0.75}
     )
     telemetry = msgspec.structs.replace(messages.telemetry(), power_w=7.25, power_estimated=True)
+    power = BudgetState("power", 5.0, 7.25, "W", True, "mean of 10 s")
     return msgspec.structs.replace(
         messages.state(), cameras=[messages.status(), broken], decision=decision, telemetry=telemetry, profile="night",
-        limits={"deadline_ms": 50.0, "power_w": 5.0}, budgets=[BudgetState("power", 5.0, 7.25, "W", True, "mean of 10 s")],
+        limits={"deadline_ms": 50.0, "power_w": 5.0}, budgets=[power],
     )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ def chromium() -> str:
 class Tab:
     """One page. `complaints`: errors of scripts, of the console and of the content security policy."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse[Any]) -> None:
         self._socket, self._numbers = socket, itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._session: str | None = None

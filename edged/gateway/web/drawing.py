@@ -9,7 +9,6 @@ import numpy as np
 
 from edged.bus.schema import Result
 from edged.config import CameraConfig
-from edged.gateway.web.pictures import Trails
 from edged.overlays import Image, colour_of, draw_regions, draw_result
 
 WIDTH: Final = 960
@@ -19,6 +18,9 @@ TEXT: Final = 0.65
 """The size of labels in a picture as wide as that: readable in a tile of a third of a screen."""
 TRAIL: Final = 25
 """Points of a track's way."""
+
+Trails = dict[int, list[tuple[float, float]]]
+"""By track: the bottom centres of its boxes, in shares of the picture, the newest last."""
 
 cv2.setNumThreads(1)  # the daemon needs the cores
 

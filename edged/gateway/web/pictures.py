@@ -32,9 +32,6 @@ _WAIT_S: Final = 0.5
 _STOP_S: Final = 2.0
 
 
-Trails = dict[int, list[tuple[float, float]]]
-
-
 @dataclass(frozen=True)
 class Picture:
     """`number` counts a camera's pictures from 1. `result` is None for a frame that got none."""
@@ -55,7 +52,7 @@ class _Camera:
     encoded_ns: int = 0
     shown: tuple[int, int] = (-1, -1)
     number: int = 0
-    trails: Trails = field(default_factory=dict)
+    trails: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
 
 
 class Pictures:

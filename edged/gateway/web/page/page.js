@@ -250,7 +250,11 @@ async function offerChanges() {
   options($("set").elements.key, LIMITS);
   const profiles = await ask({ op: "profile" });
   if (profiles.ok) options($("profile").elements.profile, ["none", ...profiles.profiles.map((one) => one.name)], profiles.profile ?? "none");
-  const parse = (text) => (text.trim() === "" || text.trim() === "none" ? null : Number(text.replace(",", ".")));
+}
+
+function takeChanges() {
+  // What is no number goes to the daemon as it is, which refuses it: null would lift the limit.
+  const parse = (text) => (text.trim() === "none" ? null : text.trim() !== "" && isFinite(text) ? Number(text) : text);
   change("profile", (form) => ({ op: "profile", name: form.profile.value === "none" ? null : form.profile.value }));
   change("pin", (form) => ({ op: "pin", variant: form.variant.value === "the governor chooses" ? null : form.variant.value }));
   change("set", (form) => ({ op: "set", [form.key.value]: parse(form.value.value) }));
@@ -292,4 +296,5 @@ function listen() {
   };
 }
 
+takeChanges();
 listen();
