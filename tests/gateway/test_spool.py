@@ -83,7 +83,8 @@ def test_a_killed_writer_leaves_all_that_it_stored(tmp_path: Path) -> None:
         while stored < 200:
             stored = int(writer.stdout.readline())
         writer.send_signal(signal.SIGKILL)
-        stored = int((writer.stdout.read().split() or [stored])[-1])
+        later = writer.stdout.read().split()
+        stored = int(later[-1]) if later else stored
     spool = Spool(tmp_path / "s.db", 10**8)
     found = [int(one.item.id) for one in spool.first(10**6)]
     assert found[: stored + 1] == list(range(stored + 1)) and len(found) <= stored + 2
