@@ -132,7 +132,7 @@ def test_a_camera_with_a_fault_gives_its_reason_and_no_old_picture(served: Serve
     with ring() as made:
         served.feed(made.write(), messages.state())
         assert served.picture()[0] == 200
-        status = msgspec.structs.replace(messages.status(), state=state, reason=words)  # type: ignore[arg-type]
+        status = msgspec.structs.replace(messages.status(), state=state, reason=words)
         served.feed(msgspec.structs.replace(messages.state(), cameras=[status]))
         wait_for(lambda: served.picture()[0] == 503)
         assert words.encode() in served.picture()[1]
