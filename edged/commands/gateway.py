@@ -55,7 +55,7 @@ def _parts(config: Config | None, control: str | None) -> list[Part]:
 def _control(given: str | None, config: Config | None) -> str | None:
     """Where the very daemon whose results are read takes requests; None: the default. UsageError if that is unknown."""
     configured = None if config is None else config.bus.control
-    if given is None or configured is not None or config is None or not config.web.token:
+    if given is None or configured is not None or config is None or not (config.web.token or config.mqtt.commands):
         return configured
     if not given.endswith(f"/{RESULTS}"):
         raise UsageError(

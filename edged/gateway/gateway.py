@@ -35,7 +35,7 @@ def parts_of(config: Config | None, control: str | None) -> list[Part]:
     if metrics_config.textfile is not None:
         parts.append(MetricsFile(metrics_config.textfile, metrics.registry))
     if config is not None:
-        others += _destinations(config)
+        others += _destinations(config, control)
         if config.web.address is not None:
             from edged.gateway.web.part import Page
 
@@ -43,7 +43,11 @@ def parts_of(config: Config | None, control: str | None) -> list[Part]:
     return parts + others
 
 
-def _destinations(config: Config) -> Iterator[Part]:
+def _destinations(config: Config, control: str | None) -> Iterator[Part]:
+    if config.mqtt.server is not None:
+        from edged.gateway.mqtt import Mqtt
+
+        yield Mqtt(config.mqtt, config.mqtt.server, control)
     if config.nats.server is not None:
         from edged.gateway.nats import Nats
 

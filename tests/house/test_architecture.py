@@ -49,6 +49,8 @@ DOORS = {
     "rich": ("edged/commands/", "edged/terminal.py"),
     "prometheus_client": ("edged/gateway/",),
     "aiohttp": ("edged/gateway/web/",),
+    "nats": ("edged/gateway/nats.py",),
+    "paho": ("edged/gateway/broker.py", "edged/gateway/mqtt.py"),
     "matplotlib": ("edged/commands/plot.py",),
 }
 PURE = (
