@@ -185,7 +185,7 @@ def flood(path: str, kind: bytes, chunk: bytes, seconds: float) -> None:
         slow("topics of a megabyte", "results", b"SUB", HUGE),
         ("requests without end", "control", b"DEALER", b"\x00\x0e\x81\xa2op\xa8snapshot\x00" * 5_000),
     ],
-)  # fmt: skip
+)
 def test_a_flood(attacked: Attacked, attack: str, name: str, kind: bytes, chunk: bytes) -> None:
     path = f"{attacked.daemon.directory}/{name}.ipc"
     spawn = multiprocessing.get_context("spawn")

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.machine import ROOT, Machine
+from tests.support.machine import Machine, copy_checkout
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -40,14 +39,7 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     root = CACHE / request.param
     if os.geteuid() != 0 or not (CACHE / "key").exists():
         pytest.skip("needs root and prepared machines: scripts/test-systemd")
-    source = tmp_path_factory.mktemp("source")
-    parts = (
-        "edged", "calibration", "systemd", "scripts", "tests", "docs", "prometheus", "grafana", "pyproject.toml",
-        "README.md", "LICENSE",
-    )  # fmt: skip
-    for name in parts:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, source / name)
+    source = copy_checkout(tmp_path_factory.mktemp("source"))
     with Machine(root, CACHE / "wheels", source) as it:
         yield it
 
