@@ -8,6 +8,7 @@ on the main thread, `control`, `housekeeping` and `power.telemetry`; one child p
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import gc
 import hashlib
@@ -84,6 +85,8 @@ class Daemon:
             gc.collect()
             gc.freeze()  # what was loaded stays: a collection that walks it all would cost a frame its deadline
             gc.set_threshold(*COLLECT_AFTER)
+            with contextlib.suppress(AttributeError):  # glibc keeps what loading left free: more than a model
+                ctypes.CDLL(None).malloc_trim(0)
             with self._signals(loop):
                 summary = _summary(self._config, loop)
                 log.info("ready: %s", summary)

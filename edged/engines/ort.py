@@ -61,12 +61,14 @@ class OrtRuntime:
 
     def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> OrtEngine:
         check_self_contained(content, file)
+        options = session_options(self._threads)
+        # A pattern is a block of its own for each batch size, which saves no time; the arena serves all from one place.
+        options.enable_mem_pattern = False
         try:
-            session = ort.InferenceSession(
-                content, session_options(self._threads), providers=["CPUExecutionProvider"], enable_fallback=0
-            )
+            session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         except Exception as error:  # the binding raises a dozen unrelated types
             raise EdgedError(f"{file}: ONNX Runtime refuses it on cpu: {first_line(error)}", EXPORT) from error
+        forget_file(session)
         check_declared(session, file, tensors, memory.max_batch)
         outputs = probe(session, file, tensors, None)
         try:
@@ -156,6 +158,11 @@ class OrtEngine:
         for name, array in outputs.items():
             binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
         return _Bound(binding, MappingProxyType(outputs))
+
+
+def forget_file(session: Any) -> None:
+    """Let go of the file's bytes, which the session keeps for a fall-back that is switched off."""
+    session._model_bytes = None
 
 
 @functools.cache

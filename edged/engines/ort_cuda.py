@@ -22,7 +22,7 @@ from edged.engines.engine import HostMemory, ModelTensors, Outputs, TensorSpec
 from edged.engines.gpu_memory import LANES, GpuEngine, GpuMemory
 from edged.engines.manifest import EngineFile, InputSpec
 from edged.engines.onnx_file import check_self_contained
-from edged.engines.ort import EXPORT, FATAL, check_declared, first_line, one_line, probe, session_options
+from edged.engines.ort import EXPORT, FATAL, check_declared, first_line, forget_file, one_line, probe, session_options
 from edged.engines.scaler import Target
 from edged.errors import EdgedError
 
@@ -79,6 +79,7 @@ class OrtCudaRuntime:
             if "graph capture feature" in str(error):  # so nothing falls back to the CPU unseen
                 why = "not every node of it can compute on CUDA"
             raise EdgedError(f"{file}: {why}", hint) from error
+        forget_file(session)
         if _PROVIDER not in session.get_providers():
             raise EdgedError(f"{file}: ONNX Runtime did not take it to CUDA", 'set [engine] device = "cpu"')
         return session

@@ -9,7 +9,7 @@ parked ends to be motion, one that creeps is motion again and again. Where much 
 background but not from the picture before (infrared switched, the camera was turned), all of it is taken over. What is
 taken over is the median of the last pictures: a drop of rain is in one of them.
 
-Cells are bytes, in half grey levels: beside a decoder, which leaves nothing in the processor's caches, the time goes
+Cells are bytes: beside a decoder, which leaves nothing in the processor's caches, the time goes
 into memory and not into arithmetic.
 """
 
@@ -28,10 +28,9 @@ from edged.geometry import Point
 
 Image = NDArray[np.uint8]
 Cells = NDArray[np.uint8]
-"""[rows, columns]: half grey levels about _MIDDLE, or 255 where something is so and 0 elsewhere"""
+"""[rows, columns]: grey levels about _MIDDLE, or 255 where something is so and 0 elsewhere"""
 
 SHRINK: Final = 8
-_PER_LEVEL: Final = 2
 _MIDDLE: Final = 128
 _SQUARE: Final = np.ones((3, 3), np.uint8)
 _LOCAL: Final = (15, 15)
@@ -60,7 +59,7 @@ _WIDE: Final = 0.1
 """share of the cells that differ then"""
 
 _CONTRAST: Final = np.arange(256, dtype=np.float32) - _MIDDLE
-_MODERATE_CONTRAST: Final = np.where(np.abs(_CONTRAST) < _MODERATE * _PER_LEVEL, _CONTRAST, np.float32(0))
+_MODERATE_CONTRAST: Final = np.where(np.abs(_CONTRAST) < _MODERATE, _CONTRAST, np.float32(0))
 
 
 class MotionDetector:
@@ -71,7 +70,7 @@ class MotionDetector:
     ) -> None:
         self.shape = (height, width)
         self._size = columns, rows = max(1, width // SHRINK), max(1, height // SHRINK)
-        self._least = np.full((rows, columns), round(_LEVEL * _PER_LEVEL / sensitivity), np.uint8)
+        self._least = np.full((rows, columns), int(_LEVEL / sensitivity), np.uint8)
         for polygon in ignore:
             corners = np.array([(x * columns, y * rows) for x, y in polygon])
             cv2.fillPoly(self._least, [np.round(corners).astype(np.int32)], 255)  # nothing differs by more
@@ -95,17 +94,17 @@ class MotionDetector:
             self._take_over(at_s)
             return True
         dt_s, self._at_s = at_s - self._at_s, at_s
+        gain = 1.0
         off = cv2.absdiff(detail, self._background)
         differs = cv2.compare(off, self._limit, cv2.CMP_GT)
         count = cv2.countNonZero(differs)
         if count >= _TOGETHER:  # the gain costs as much as all of the above, and in a still picture it is 1
             gain = self._gain(detail)
-            expected = cv2.addWeighted(self._background, gain, self._background, 0, _MIDDLE * (1 - gain))
-            off = cv2.absdiff(detail, expected)
+            off = cv2.absdiff(detail, _amplified(self._background, gain))
             differs = cv2.compare(off, self._limit, cv2.CMP_GT)
             count = cv2.countNonZero(differs)
         self.suspects = count >= _TOGETHER
-        if at_s - self._slow_s >= _RECENT_S and self._learn(detail, cells(off), cells(differs), count, at_s):
+        if at_s - self._slow_s >= _RECENT_S and self._learn(detail, gain, cells(off), cells(differs), count, at_s):
             count = 0
         lasting = self._differs.take(cells(differs), count, dt_s)
         return count > 0 and (_spot(lasting) or _patch(cells(differs)))
@@ -115,7 +114,7 @@ class MotionDetector:
         columns, rows = self._size
         some = cv2.resize(luma[:: SHRINK // 2], (4 * columns, rows), interpolation=cv2.INTER_AREA)
         smooth = cv2.blur(cv2.resize(some, self._size, interpolation=cv2.INTER_AREA), (3, 3))
-        return cells(cv2.addWeighted(smooth, _PER_LEVEL, cv2.blur(smooth, _LOCAL), -_PER_LEVEL, _MIDDLE))
+        return cells(cv2.addWeighted(smooth, 1, cv2.blur(smooth, _LOCAL), -1, _MIDDLE))
 
     def _gain(self, detail: Cells) -> float:
         """By the cells of moderate contrast, of every fourth row: one bright object that goes is no change of light."""
@@ -141,7 +140,7 @@ class MotionDetector:
         self._background, self._moderate = cells(cv2.convertScaleAbs(self._mean)), None
         self._limit = cells(cv2.max(cv2.convertScaleAbs(self._deviation, alpha=_NOISE), self._least))
 
-    def _learn(self, detail: Cells, off: Cells, differs: Cells, count: int, at_s: float) -> bool:
+    def _learn(self, detail: Cells, gain: float, off: Cells, differs: Cells, count: int, at_s: float) -> bool:
         """A few times a second: still cells learn slowly, what has settled is taken over. True if all of it is.
         `count`: cells that differ."""
         dt_s, self._slow_s = min(at_s - self._slow_s, 1.0), at_s
@@ -155,23 +154,23 @@ class MotionDetector:
             return True
         rate = 1 - math.exp(-dt_s / _LEARN_S)
         still = cv2.bitwise_not(differs) if count else None
-        cv2.accumulateWeighted(detail, self._mean, rate, still)
+        cv2.accumulateWeighted(_amplified(detail, 1 / gain), self._mean, rate, still)
         cv2.accumulateWeighted(off, self._deviation, rate, still)
         if count:
-            self._settle(differs, moves, round(100 * dt_s))
+            self._settle(differs, moves, gain, round(100 * dt_s))
         else:
             self._settled[:] = 0
         self._prepare()
         return False
 
-    def _settle(self, differs: Cells, moves: Cells, passed: int) -> None:
+    def _settle(self, differs: Cells, moves: Cells, gain: float, passed: int) -> None:
         """Cells that differ and have not moved for `_SETTLED_S` are taken over. `passed`: hundredths of a second."""
         # a move takes back twice as much as a look without one adds: a drop of rain is not the end of it
         cv2.addWeighted(self._settled, 1, moves, -3 * passed / 255, passed, self._settled)
         cv2.bitwise_and(self._settled, differs, self._settled)
         long = self._settled > 100 * _SETTLED_S
         if long.any():
-            np.copyto(self._mean, _median(*self._recent), where=long)
+            np.copyto(self._mean, _amplified(_median(*self._recent), 1 / gain), where=long)
 
 
 class _Lasting:
@@ -194,6 +193,11 @@ class _Lasting:
 def cells(made: object) -> Cells:
     """What OpenCV made of cells: its type hints know no element types."""
     return cast(Cells, made)
+
+
+def _amplified(detail: Cells, gain: float) -> Cells:
+    """As in another light."""
+    return detail if gain == 1.0 else cells(cv2.addWeighted(detail, gain, detail, 0, _MIDDLE * (1 - gain)))
 
 
 def _median(a: Cells, b: Cells, c: Cells) -> Cells:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from edged import clock
@@ -33,7 +33,20 @@ def parts_of(config: Config | None) -> list[Part]:
         parts.append(MetricsServer(metrics_config.address, metrics.registry))
     if metrics_config.textfile is not None:
         parts.append(MetricsFile(metrics_config.textfile, metrics.registry))
+    if config is not None:
+        others += _destinations(config)
     return parts + others
+
+
+def _destinations(config: Config) -> Iterator[Part]:
+    if config.nats.server is not None:
+        from edged.gateway.nats import Nats
+
+        yield Nats(config.nats, config.nats.server)
+    if config.webhook.server is not None:
+        from edged.gateway.webhook import Webhook
+
+        yield Webhook(config.webhook, config.webhook.server)
 
 
 def serve(parts: Sequence[Part], endpoint: str | None, curve: CurveClient | None) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
+import msgspec
+
 from edged import clock
 from edged.bus import schema
 from edged.bus.publisher import Publisher
@@ -176,11 +178,13 @@ def _snapshots(
 
 
 def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:
-    """The engines, warm; those that cannot run here are published with their reasons."""
+    """The engines, warm; those that cannot run here are published with their reasons. A batch never has two frames of a
+    camera, so with fewer cameras larger ones need neither time to warm up nor memory."""
+    max_batch = min(config.engine.max_batch, len(config.camera) or config.engine.max_batch)
     if around.runtime is not None:
-        pool = Pool(bundle, around.runtime, config.engine.max_batch)
+        pool = Pool(bundle, around.runtime, max_batch)
     else:
-        pool = Pool.open(bundle, config.engine)
+        pool = Pool.open(bundle, msgspec.structs.replace(config.engine, max_batch=max_batch))
     for variant in pool.variants:
         if variant.refused is not None:
             text = f"variant {variant.name} is refused: {variant.refused}"

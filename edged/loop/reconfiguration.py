@@ -58,6 +58,7 @@ class Reconfiguration:
         self._config = config
         self._loop = loop
         self._modes = modes
+        self._cameras_at_start = len(config.camera)
         self._schedule = schedule
         self._one_at_a_time = threading.Lock()
 
@@ -167,6 +168,7 @@ class Reconfiguration:
                 return limits
 
             changes = loop.calls.call(take) + changes
+            needs_restart += self._larger_batches(new)
             if before is None or profile is None or (before.name, before.mode) != (profile.name, profile.mode):
                 self._take_mode_soon(profile)
                 if profile is not None and profile.mode is not None:
@@ -180,6 +182,14 @@ class Reconfiguration:
         for key in needs_restart:
             log.warning("needs a restart: %s", key)
         return Reloaded(changes, needs_restart)
+
+    def _larger_batches(self, new: Config) -> list[str]:
+        """The engines were made ready for batches of one frame of each camera that there was at the start, which
+        matters on a GPU."""
+        size, pool = min(len(new.camera), new.engine.max_batch), self._loop.pool
+        if pool.device != "cpu" and pool.max_batch == self._cameras_at_start < size:
+            return [f"engine: batches of up to {size} frames, of {len(new.camera)} cameras"]
+        return []
 
     def _profile_after(self, new: Config, in_force: Profile | None, now: datetime) -> Profile | None:
         """The one the configuration names now; if it names the same as before, the one in force, read again."""

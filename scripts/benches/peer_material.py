@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from edged.synthetic.scene import Scene
+from edged_calibration.recipe.input_normalisation import Normalisation, on_pictures, to_bgr
 from edged_calibration.zoo import build
 from tests.support.clips import coded
 
@@ -69,21 +69,9 @@ def _threshold(model: Path, pictures: list[NDArray[np.uint8]]) -> float:
 
 
 def _bundle(directory: Path, network: onnx.ModelProto, threshold: float) -> Path:
-    """The same graph from the picture's bytes, as the daemon feeds it."""
+    """The same graph from the picture's bytes, as `edged-calibrate import` makes it."""
     directory.mkdir()
-    graph = network.graph
-    steps = [
-        helper.make_node("Cast", ["image"], ["image.float"], to=TensorProto.FLOAT),
-        helper.make_node("Gather", ["image.float", "image.rgb"], ["image.order"], axis=3),
-        helper.make_node("Transpose", ["image.order"], ["image.planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Mul", ["image.planes", "image.scale"], [graph.input[0].name]),
-    ]
-    for node in reversed(steps):
-        graph.node.insert(0, node)
-    rgb, scale = np.array([2, 1, 0], np.int64), np.array(1 / 255, np.float32)
-    graph.initializer.extend([numpy_helper.from_array(rgb, "image.rgb"), numpy_helper.from_array(scale, "image.scale")])
-    del graph.input[:]
-    graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", SIZE, SIZE, 3]))
+    network = on_pictures(to_bgr(network), Normalisation((0, 0, 0), (255, 255, 255)), "dequantize")
     content = network.SerializeToString()
     (directory / "n.onnx").write_bytes(content)
     file = {
@@ -97,7 +85,7 @@ def _bundle(directory: Path, network: onnx.ModelProto, threshold: float) -> Path
             "color": "BGR",
         },
         "output": {
-            "decoder": "yolo", "predictions": graph.output[0].name, "score_threshold": threshold,
+            "decoder": "yolo", "predictions": network.graph.output[0].name, "score_threshold": threshold,
             "iou_threshold": 0.7, "max_detections": 100,
         },
         "metric": "map50_95", "reference": "n", "max_batch": 8,

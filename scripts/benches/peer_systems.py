@@ -17,9 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import onnxruntime as ort
 
 RECORD = struct.Struct("<iiiid")
 
@@ -28,6 +26,8 @@ class Task:
     """Letterbox, inference, boxes, log: as everybody writes them."""
 
     def __init__(self, options: dict[str, Any]) -> None:
+        import onnxruntime as ort  # edged's subscriber, which shares this module, has no use for it nor for OpenCV
+
         self.size, self.threshold = options["size"], options["threshold"]
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = settings.inter_op_num_threads = 1
@@ -43,6 +43,8 @@ class Task:
         self.log.write(RECORD.pack(camera, number, self.boxes(output), 0, time.monotonic()))
 
     def blob(self, picture: Any) -> Any:
+        import cv2
+
         height, width = picture.shape[:2]
         scale = min(self.size / width, self.size / height)
         wide, high = round(width * scale), round(height * scale)
@@ -53,6 +55,8 @@ class Task:
         return np.ascontiguousarray(canvas[:, :, ::-1].transpose(2, 0, 1)[None], np.float32) / 255.0
 
     def boxes(self, output: Any) -> int:
+        import cv2
+
         best = output[4:].max(0)
         keep = best > self.threshold
         if not keep.any():
@@ -73,6 +77,8 @@ def number_of(picture: Any) -> int:
 
 
 def cv2_threads(task: Task, urls: list[str]) -> None:
+    import cv2
+
     changed = threading.Condition()
     latest: list[Any] = [None] * len(urls)
 

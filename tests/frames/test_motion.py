@@ -103,6 +103,17 @@ def test_a_switch_to_infrared_is_no_lasting_motion() -> None:
     assert not any(after[int(1.0 * FPS) :])
 
 
+def test_a_step_of_light_soon_after_a_stop_is_no_lasting_motion() -> None:
+    scene = Scene(40, 1280, 720, FPS, run_s=2.0, pause_s=1000.0)
+    belt = np.empty((720, 1280, 3), np.uint8)
+    detector = MotionDetector(1280, 720)
+    seen = []
+    for index in range(int(8 * FPS)):
+        scene.render(index, belt)
+        seen.append(detector.look((belt[:, :, 1] * (1.0 if index < 3 * FPS else 0.7)).astype(np.uint8), index / FPS))
+    assert all(seen[2 : int(2 * FPS)]) and not any(seen[int(5.5 * FPS) :])
+
+
 def test_what_is_masked_does_not_move() -> None:
     left = [(0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)]
     detector = MotionDetector(WIDTH, HEIGHT, ignore=[left])

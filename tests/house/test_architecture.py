@@ -14,8 +14,9 @@ OFFLINE = sorted((ROOT / "calibration").rglob("*.py"))
 
 # What each room may import from the house: a frame goes frames -> engines -> vision -> bus, a watt power -> governor.
 COMMON = {
-    "bus_config", "clock", "config", "config_text", "credentials", "errors", "files", "geometry", "journal", "listen",
-    "metrics_config", "paths", "regions", "schedule_config", "toml_file", "uri", "validate", "web_config", "worker",
+    "bus_config", "clock", "config", "config_text", "credentials", "errors", "files", "forward_config", "geometry",
+    "journal", "listen", "metrics_config", "mqtt_config", "paths", "regions", "schedule_config", "server_url",
+    "toml_file", "uri", "validate", "web_config", "worker",
 }  # fmt: skip
 ROOMS = {
     "frames": {"frames", "synthetic"},

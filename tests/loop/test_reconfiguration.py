@@ -156,6 +156,19 @@ def test_a_reload_clears_what_was_set_and_says_so(desk: Desk) -> None:
     assert reply.changes == ["limits: deadline_ms 111.0 -> 900.0", "limits: power_w 9.0 -> (not set)"]
 
 
+def test_cameras_for_which_the_engines_have_no_batches_on_a_gpu_need_a_restart(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = CAMERA + CAMERA.replace("gate", "door")
+    desk.write("deadline_ms = 900", two)
+    assert desk.reconfiguration.reload().needs_restart == []
+    monkeypatch.setattr(desk.loop.pool, "device", "cuda")
+    monkeypatch.setattr(desk.loop.pool, "max_batch", 1)
+    assert desk.reconfiguration.reload().needs_restart == ["engine: batches of up to 2 frames, of 2 cameras"]
+    desk.write("deadline_ms = 900")
+    assert desk.reconfiguration.reload().needs_restart == []
+
+
 def test_settings_of_a_camera_hold_until_the_next_reload(desk: Desk) -> None:
     reply = desk.ask(Set(deadline_ms=800.0, cameras={"gate": CameraSettings(fps=5.0, weight=2.0)}))
     assert isinstance(reply, LimitsReply) and reply.limits.deadline_ms == 800.0

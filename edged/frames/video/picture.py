@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import av
 import cv2
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from numpy.typing import NDArray
 
 from edged.errors import EdgedError
@@ -103,7 +103,8 @@ def _pixel_format(frame: av.VideoFrame) -> PixelFormat:
 
 def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     """(degrees clockwise, mirrored) of its display matrix; what is no multiple of 90 degrees is ignored."""
-    every: Any = frame.side_data
+    # frame.side_data would refer back, so that the frame lived until the next garbage collection
+    every = cast("Any", SideDataContainer)(frame)
     side = every.get(Type.DISPLAYMATRIX)
     if side is None or len(bytes(side)) < 36:
         return 0, False
