@@ -302,6 +302,15 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
         msgspec.structs.replace(table, ca=absolute(table.ca)) for table in (config.mqtt, config.nats, config.webhook)
     )
     return msgspec.structs.replace(
-        config, bundle=absolute(config.bundle), bus=bus, camera=cameras, record=record, snapshots=snapshots,
-        metrics=metrics, web=web, mqtt=mqtt, nats=nats, webhook=webhook,
-    )  # fmt: skip
+        config,
+        bundle=absolute(config.bundle),
+        bus=bus,
+        camera=cameras,
+        record=record,
+        snapshots=snapshots,
+        metrics=metrics,
+        web=web,
+        mqtt=mqtt,
+        nats=nats,
+        webhook=webhook,
+    )

@@ -194,7 +194,7 @@ def read_all(peer: socket.socket) -> None:
         slow("pings", "results", b"SUB", b"\x04\x07\x04PING\0\0" * 5_000),
         ("requests without end", "control", b"DEALER", b"\x00\x0e\x81\xa2op\xa8snapshot\x00" * 5_000),
     ],
-)  # fmt: skip
+)
 def test_a_flood(attacked: Attacked, attack: str, name: str, kind: bytes, chunk: bytes) -> None:
     path = f"{attacked.daemon.directory}/{name}.ipc"
     spawn = multiprocessing.get_context("spawn")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.machine import ROOT, Machine
+from tests.support.machine import Machine, copy_checkout
 
 MACHINES = ("jammy", "noble")
 INSTALL = "cd /srv/edged && scripts/install --wheels /srv/wheels"
@@ -26,10 +25,6 @@ source = "test://7?width=320&height=240&fps=10"
 """
 
 _CACHE = Path(os.environ.get("EDGED_SYSTEMD_CACHE", Path.home() / ".cache/edged/systemd"))
-_SOURCE = (
-    "edged", "calibration", "systemd", "scripts", "tests", "docs", "prometheus", "grafana", "pyproject.toml",
-    "README.md", "LICENSE",
-)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -37,10 +32,7 @@ def booted(name: str, source: Path) -> Iterator[Machine]:
     """One of MACHINES, running; `source` becomes its copy of the project. Skips the test where there is none."""
     if os.geteuid() != 0 or not (_CACHE / "key").exists():
         pytest.skip("needs root and prepared machines: scripts/test-systemd")
-    for part in _SOURCE:
-        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
-        copy(ROOT / part, source / part)
-    with Machine(_CACHE / name, _CACHE / "wheels", source) as machine:
+    with Machine(_CACHE / name, _CACHE / "wheels", copy_checkout(source)) as machine:
         yield machine
 
 
