@@ -39,6 +39,10 @@ def parts_of(config: Config | None) -> list[Part]:
 
 
 def _destinations(config: Config) -> Iterator[Part]:
+    if config.mqtt.server is not None:
+        from edged.gateway.mqtt import Mqtt
+
+        yield Mqtt(config.mqtt, config.mqtt.server, config.bus.control)
     if config.nats.server is not None:
         from edged.gateway.nats import Nats
 

@@ -48,6 +48,8 @@ DOORS = {
     "pynvml": ("edged/power/nvml.py",),
     "rich": ("edged/commands/", "edged/terminal.py"),
     "prometheus_client": ("edged/gateway/",),
+    "nats": ("edged/gateway/nats.py",),
+    "paho": ("edged/gateway/broker.py", "edged/gateway/mqtt.py"),
     "matplotlib": ("edged/commands/plot.py",),
 }
 PURE = (
