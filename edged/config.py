@@ -15,10 +15,13 @@ from msgspec import Meta, Struct
 
 from edged.bus_config import BusConfig, check_bus
 from edged.errors import UsageError
+from edged.forward_config import NatsConfig, WebhookConfig
 from edged.metrics_config import MetricsConfig, check_metrics
+from edged.mqtt_config import MqttConfig
 from edged.picture_view import Aspect, Crop, Rotation, check_view
 from edged.regions import CameraMotion, Line, ObjectFilter, Polygon, Tiles, Zone, check_regions
 from edged.schedule_config import ScheduleConfig, check_schedule
+from edged.server_url import check_server
 from edged.toml_file import read_toml
 from edged.uri import is_plain_path
 from edged.validate import convert
@@ -179,6 +182,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     schedule: ScheduleConfig = {}
     """by local time, the power profile from then on; at the start too, in place of `profile`"""
     web: WebConfig = WebConfig()
+    mqtt: MqttConfig = MqttConfig()
+    nats: NatsConfig = NatsConfig()
+    webhook: WebhookConfig = WebhookConfig()
     profile: Name | None = None
     """the power profile to start with: `profiles/NAME.toml` beside this file, or a shipped one"""
 
@@ -212,6 +218,8 @@ def load(path: Path) -> Config:
     check_bus(config.bus, locate)
     check_metrics(config.metrics, locate("metrics"))
     check_web(config.web, locate("web"))
+    for table in ("mqtt", "nats", "webhook"):
+        check_server(getattr(config, table), locate(f"{table}.url"))
     return _with_absolute_paths(config, path.parent)
 
 
@@ -300,7 +308,19 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
     web = msgspec.structs.replace(
         config.web, tls_certificate=absolute(config.web.tls_certificate), tls_key=absolute(config.web.tls_key)
     )
+    mqtt, nats, webhook = (
+        msgspec.structs.replace(table, ca=absolute(table.ca)) for table in (config.mqtt, config.nats, config.webhook)
+    )
     return msgspec.structs.replace(
-        config, bundle=absolute(config.bundle), bus=bus, camera=cameras, record=record, snapshots=snapshots,
-        metrics=metrics, web=web,
-    )  # fmt: skip
+        config,
+        bundle=absolute(config.bundle),
+        bus=bus,
+        camera=cameras,
+        record=record,
+        snapshots=snapshots,
+        metrics=metrics,
+        web=web,
+        mqtt=mqtt,
+        nats=nats,
+        webhook=webhook,
+    )

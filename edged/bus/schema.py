@@ -362,6 +362,8 @@ class State(Header, frozen=True, kw_only=True):
     mode: ProfileMode | None = None
     recording: Recording | None = None
     schedule: ScheduleState | None = None
+    run: str | None = None
+    """names this run of the daemon, so that run, topic and `seq` together name a message for good"""
 
 
 Message = Result | Status | Track | Decision | Event | Telemetry | State

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
 
-from edged.governor.estimators.latency import BIN, LOW
+from edged.governor.estimators.latency import BIN, EXPLORE_AGAIN_S, LOW
 from edged.governor.messages import Cause, Choice, Waiting
 from edged.governor.state import State
 
@@ -20,10 +20,10 @@ CHANGE_PRICE: Final = 0.0015
 EXPLORE: Final = 1.0
 EXPLORE_RUNS: Final = 3
 """A variant that has hardly run here is worth a few tries for the knowledge, even if its frame comes late."""
+OPTIMISM: Final = 3.0
+"""Standard deviations by which it may be faster than it seems; one that would be late even so is not tried."""
 EXPLORE_POWER_RUNS: Final = 45
 """At most so many tries at no price until the watts of a variant without a profile are known."""
-EXPLORE_AGAIN_S: Final = 300.0
-"""One that has not run for so long is tried again: what was learnt of it may no longer hold."""
 
 
 def choose(state: State, waiting: Waiting, now_s: float) -> Choice:
@@ -53,11 +53,15 @@ def choose(state: State, waiting: Waiting, now_s: float) -> Choice:
         if i != variant:
             variant = i
             service_s = known.nominal_s[i][clock] * math.exp(mean[0] + mean[1 + i])
-            log_room = (math.log(left_s / service_s) - LOW) / BIN
+            room = math.log(left_s / service_s)
+            log_room = (room - LOW) / BIN
             guessed = i in unlearnt
             cost = price * state.joules(i, clock) if price and not guessed else 0.0
             accuracy = known.accuracy[i]
-            untried = guessed or latency.runs[i] < EXPLORE_RUNS or now_s - latency.ran_s[i] > EXPLORE_AGAIN_S
+            untried = guessed or (
+                (latency.runs[i] < EXPLORE_RUNS or now_s - latency.ran_s[i] > EXPLORE_AGAIN_S)
+                and room > -OPTIMISM * math.sqrt(latency.cov[1 + i][1 + i])
+            )
             extra = (EXPLORE if untried else 0.0) - (CHANGE_PRICE if last is not None and 0 <= last != i else 0.0)
             shortest_s = min(shortest_s, service_s)
         at = log_room - log_times / BIN

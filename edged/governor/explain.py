@@ -241,9 +241,15 @@ def _alternative(state: State, i: int, main: int, shares: tuple[float, ...]) -> 
     made = f"made {share:.0%} of the results; " if share else "runs next; " if i == main and not shares else ""
     energy_j = round(state.joules(i, state.plan.clock), 5) if state.knows_power else None
     return Alternative(
-        variant.name, variant.accuracy, None if needs_ms is None else round(needs_ms, 2), fits, made + verdict,
-        energy_j, None if watts is None else round(watts, 2), share,
-    )  # fmt: skip
+        variant.name,
+        variant.accuracy,
+        None if needs_ms is None else round(needs_ms, 2),
+        fits,
+        made + verdict,
+        energy_j,
+        None if watts is None else round(watts, 2),
+        share,
+    )
 
 
 def _reason(state: State, ran: _Ran, main: int, bound: Bound) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from edged.errors import EdgedError, UsageError
@@ -142,8 +143,7 @@ class Governor:
 
     def schedule_ms(self) -> tuple[float, ...]:
         """The same of the fastest variant that may run; empty while nothing is known."""
-        state = self.state
-        able = [i for i, may in enumerate(state.candidates) if may and state.variants[i].latency_ms]
+        state, able = self.state, self._able()
         if not able:
             return ()
         return self.predict_ms(state.tables.names[min(able, key=lambda i: state.service_s(i, state.clock))])
@@ -151,13 +151,14 @@ class Governor:
     def least_ms(self) -> float:
         """A service time that no frame undercuts on any variant that may run: the profile's, or less where this device
         has proved quicker. However slow it seems now, a frame with more time left than this is not late yet."""
+        nominal_s, clock, latency = self.state.tables.nominal_s, self.state.clock, self.state.latency
+        known_s = [nominal_s[i][clock] * math.exp(min(0.0, latency.log_factor(i))) for i in self._able()]
+        return 1000 * min(known_s, default=0.0)
+
+    def _able(self) -> list[int]:
+        """The variants that may run and of whose latency something is known."""
         state = self.state
-        known = [
-            state.tables.nominal_s[i][state.clock] * math.exp(min(0.0, state.latency.log_factor(i)))
-            for i, may in enumerate(state.candidates)
-            if may and state.variants[i].latency_ms
-        ]
-        return 1000 * min(known, default=0.0)
+        return [i for i, may in enumerate(state.candidates) if may and state.variants[i].latency_ms]
 
     @property
     def max_batch(self) -> int:
@@ -206,16 +207,7 @@ class Governor:
                 return self._change(observation, now_s)
         return state.decision
 
-    def _change(
-        self,
-        change: messages.BudgetChanged
-        | messages.ClockRange
-        | messages.Pinned
-        | messages.VariantLost
-        | messages.Vetoed
-        | messages.Unvetoed,
-        now_s: float,
-    ) -> Decision:
+    def _change(self, change: messages.Change, now_s: float) -> Decision:
         """What may run has changed, or a limit."""
         state = self.state
         match change:
@@ -242,40 +234,34 @@ class Governor:
         if not state.variants[i].latency_ms:  # nothing was known of it until it ran here, pinned
             one = done.service_ms / done.batch / math.exp(state.latency.log_factor(i))
             known = list(state.variants)
-            known[i] = profile.with_latency(known[i], tuple([one * k for k in range(1, done.batch + 1)]))
+            known[i] = replace(known[i], latency_ms=tuple([one * k for k in range(1, done.batch + 1)]))
             state.adapt(known, state.budget, state.cameras, now_s)
             self._permit()
         wait_ms = done.wait_ms if 0 <= done.wait_ms < MAX_MS else state.wait_ms
         state.ran(i, done.batch, done.service_ms / 1000, wait_ms, min(max(0, done.late), done.batch), now_s)
 
     def _sensed(self, sample: messages.Sensed, now_s: float) -> None:
-        """A reading of power or temperature on a device without a profile makes the assumed one take its place."""
         state = self.state
         power_w = sample.power_w if sample.power_w is not None and 0 <= sample.power_w <= MAX_W else None
         celsius = sample.temperature_c
         temperature_c = celsius if celsius is not None and MIN_C <= celsius <= MAX_C else None
-        if not state.profiled:
-            self._assume(sample, power_w, temperature_c, now_s)
+        if not state.profiled and (power_w is not None or temperature_c is not None):
+            self._assume(sample, power_w, now_s)
         if sample.clock is not None and 0 <= sample.clock < state.tables.clocks:
             state.clock = sample.clock
         state.sensed(sample, power_w, temperature_c, now_s)
 
-    def _assume(
-        self, sample: messages.Sensed, power_w: float | None, temperature_c: float | None, now_s: float
-    ) -> None:
+    def _assume(self, sample: messages.Sensed, power_w: float | None, now_s: float) -> None:
         """Idle power of a device without a profile: the first reading at once; once energy is limited, that after a
         short time without frames."""
         state = self.state
-        if power_w is not None and state.quiet_s is not None and state.quiet_s[0] <= now_s < state.quiet_s[1]:
-            state.metered(profile.assumed(power_w), now_s, quiet=True)
+        quiet = power_w is not None and state.quiet_s is not None and state.quiet_s[0] <= now_s < state.quiet_s[1]
+        if quiet or (not state.power.metered and (power_w is not None or state.device == UNKNOWN)):
+            state.metered(profile.assumed(IDLE_GUESS_W if power_w is None else power_w), now_s, quiet)
+            self._permit()
+        if quiet:
             state.quiet_s = (now_s, now_s)
-            self._permit()
-        elif not state.power.metered and (
-            power_w is not None or (temperature_c is not None and state.device == UNKNOWN)
-        ):
-            state.metered(profile.assumed(IDLE_GUESS_W if power_w is None else power_w), now_s)
-            self._permit()
-        if power_w is not None and state.quiet_s is None and state.limits_energy:
+        elif power_w is not None and state.quiet_s is None and state.limits_energy:
             state.quiet_s = profile.quiet_time(now_s, sample)
 
     def _workload(self, load: messages.Workload, now_s: float) -> Decision:
@@ -293,20 +279,14 @@ class Governor:
 
     def _checked(self, waiting: Waiting) -> Waiting:
         """With only plausible values."""
-        state, frames = self.state, max(1, waiting.frames)
-        weights = waiting.weights
-        if weights and not 0 <= min(weights) <= max(weights) <= MAX_WEIGHT:
-            weights = tuple([w if 0 <= w <= MAX_WEIGHT else 1.0 for w in weights])
-        clock = waiting.clock
-        return Waiting(
-            frames,
-            waiting.age_ms if 0 <= waiting.age_ms < MAX_MS else 0.0,
-            weights if len(weights) >= frames else (),
-            waiting.cameras if len(waiting.cameras) >= frames else (),
-            waiting.last,
-            clock if clock is not None and 0 <= clock < state.tables.clocks else None,
-            waiting.required,
-        )
+        frames, age_ms, weights, cameras, last, clock, required = waiting
+        frames = max(1, frames)
+        if len(weights) < frames or not (min(weights) >= 0 and sum(weights) <= MAX_WEIGHT):
+            weights = ()
+        if clock is not None and not 0 <= clock < self.state.tables.clocks:
+            clock = None
+        cameras = cameras if len(cameras) >= frames else ()
+        return Waiting(frames, age_ms if 0 <= age_ms < MAX_MS else 0.0, weights, cameras, last, clock, required)
 
     # --- what may run -------------------------------------------------------------------------------------------------
 

@@ -218,10 +218,8 @@ class Tick:
     """Twice a second, best while no frame waits: the governor plans, and publishes what ran if that has changed."""
 
 
-Observation = (
-    BatchDone | Skipped | Sensed | Workload | ShadowDone | BudgetChanged | ClockRange | Pinned | VariantLost | Vetoed
-    | Unvetoed | Tick
-)  # fmt: skip
+Change = BudgetChanged | ClockRange | Pinned | VariantLost | Vetoed | Unvetoed
+Observation = BatchDone | Skipped | Sensed | Workload | ShadowDone | Tick | Change
 
 
 # --- requests and answers ---------------------------------------------------------------------------------------------

@@ -76,7 +76,3 @@ def best_batch(variant: Variant) -> int:
         if ms / k <= BATCH_GAIN * best_ms:
             best, best_ms = k, ms / k
     return best
-
-
-def with_latency(variant: Variant, latency_ms: tuple[float, ...]) -> Variant:
-    return replace(variant, latency_ms=latency_ms)

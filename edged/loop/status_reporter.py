@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import statistics
 from collections import deque
 from collections.abc import Callable
@@ -87,6 +88,7 @@ class StatusReporter:
         self._outside = sources.outside
         self._limits = Limits()
         self._profile: str | None = None
+        self._run = secrets.token_hex(4)
         self._begun_ns = clock.mono_ns()
         self._results = {variant.name: 0 for variant in sources.pool.variants}
         self._latencies = {variant.name: deque[float](maxlen=LATENCIES) for variant in sources.pool.variants}
@@ -146,6 +148,7 @@ class StatusReporter:
         state = schema.State(
             version=edged.__version__,
             pid=os.getpid(),
+            run=self._run,
             uptime_s=(now_ns - self._begun_ns) / NS_PER_S,
             bundle=self._manifest.name,
             metric=self._manifest.metric,

@@ -24,11 +24,12 @@ from rich.console import Console
 from edged.bus.schema import Alternative, Decision, Detection, Gate, State
 from edged.commands.demo import summary
 from edged.commands.demo.fixture import CAMERAS, FPS, HEIGHT, VIDEO_SEED, WIDTH, encode_scene
-from edged.commands.demo.pictures import CLASS_COLOURS, Clip, Gallery, Shot, tile
+from edged.commands.demo.pictures import Clip, Gallery, Shot, tile
 from edged.commands.demo.screen import View, picture_of
 from edged.commands.demo.script import Script
 from edged.commands.demo.stats import Stats, compare, iou
 from edged.errors import EdgedError
+from edged.overlays import CLASS_COLOURS
 from edged.synthetic.scene import Scene, SceneObject
 from tests.support import messages
 from tests.support.bus import wait_for

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edged.governor import dispatch
+from edged.governor.dispatch import EXPLORE_RUNS
+from edged.governor.estimators.latency import EXPLORE_AGAIN_S
 from edged.governor.governor import Governor
 from edged.governor.messages import Budget, Choice, Tick, Vetoed, Waiting, Workload
 from edged.governor.planner.value_iteration import GRID
@@ -40,6 +42,19 @@ def test_the_dearer_a_joule_the_cheaper_the_variant_until_the_frame_is_dropped()
 def test_a_frame_that_has_waited_gets_what_still_comes_in_time() -> None:
     state = ready().state
     assert [choice(state, age_s).variant for age_s in (0.0, 0.044, 0.047)] == ["fp16", "int8", "int8-sparse"]
+
+
+def test_a_variant_that_hardly_ran_is_tried_and_again_after_a_long_time_unless_it_cannot_be_in_time() -> None:
+    state = ready(1.5).state
+    state.latency.runs[0] = EXPLORE_RUNS - 1
+    assert choice(state).variant == "fp16", "for the knowledge, dear as it is"
+    state.latency.learn(0, 0.0, 0.9)
+    assert choice(state).variant == "int8-sparse"
+    state.latency.ran_s[0] = -EXPLORE_AGAIN_S
+    assert choice(state).variant == "fp16"
+    state.latency.learn(0, 0.0, 1.0)
+    assert choice(state).variant == "fp16", "and more than once: the first batch was a cold start"
+    assert choice(state, 0.05).variant != "fp16", "10 ms are left of 20"
 
 
 def test_each_drop_has_its_cause() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.governor.estimators.histogram import CUMULATE_EVERY, Histogram
+from tests.support.governor_script import share_below
 
 
 def filled(values: list[float], bins: int = 90, low: float = -1.5, step: float = 0.05) -> Histogram:
@@ -40,17 +41,17 @@ def bin_of(value: float) -> int:
 
 def test_a_tail_that_is_gone_is_forgotten_by_the_rule_of_three_long_before_its_counts_fade() -> None:
     loaded = [0.0, 0.0, 0.0, 0.0, 1.0] * 80
-    assert filled(loaded).share_below(0.5) == pytest.approx(0.8, abs=0.02)
+    assert share_below(filled(loaded), 0.5) == pytest.approx(0.8, abs=0.02)
     for calm in (40, 80, 240):
-        assert filled(loaded + [0.0] * calm).share_below(0.5) == pytest.approx(1 - 3 / calm, abs=0.01)
+        assert share_below(filled(loaded + [0.0] * calm), 0.5) == pytest.approx(1 - 3 / calm, abs=0.01)
     again = filled(loaded + [0.0] * 240 + [1.0] * 8)
-    assert again.share_below(0.5) < 0.9  # what was counted is not lost
+    assert share_below(again, 0.5) < 0.9  # what was counted is not lost
 
 
 @given(st.lists(st.floats(-1.4, 2.9), min_size=8, max_size=80), st.floats(-2, 3.5), st.floats(-2, 3.5))
 def test_the_share_below_never_falls(values: list[float], a: float, b: float) -> None:
     histogram = filled(values)
-    low, high = histogram.share_below(min(a, b)), histogram.share_below(max(a, b))
+    low, high = share_below(histogram, min(a, b)), share_below(histogram, max(a, b))
     assert 0.0 <= low <= high <= 1.0 + 1e-12
 
 
@@ -58,7 +59,7 @@ def test_shares_and_quantiles_agree() -> None:
     histogram = filled([i / 100 for i in range(-100, 200)] * 4)
     for q in (0.1, 0.5, 0.9):
         at = histogram.quantile(q)
-        assert at is not None and histogram.share_below(at) == pytest.approx(q, abs=0.01)
+        assert at is not None and share_below(histogram, at) == pytest.approx(q, abs=0.01)
 
 
 def test_counts_do_not_overflow_in_weeks() -> None:
@@ -69,7 +70,7 @@ def test_counts_do_not_overflow_in_weeks() -> None:
 
 def test_nothing_is_known_of_an_empty_one_and_only_finite_values_are_samples() -> None:
     empty = filled([])
-    assert empty.quantile(0.5) is None and empty.share_below(0.0) == 0.0
+    assert empty.quantile(0.5) is None and share_below(empty, 0.0) == 0.0
     assert filled([math.nan, math.inf, -math.inf]) == empty
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edged.governor.estimators import latency
 from edged.governor.estimators.latency import NOISE_VAR, NOISE_VAR_MAX, VARIANT_FADE_S, Latency, start
+from tests.support.governor_script import share_below
 
 FRAME_S = 1 / 30
 
@@ -38,7 +39,8 @@ def test_before_anything_ran_the_profile_is_right_with_a_little_tail() -> None:
     assert factor(known, 0) == 1.0
     assert known.tail(0.5) == pytest.approx(1.0, abs=0.02)
     assert 1.02 < known.tail(0.99) < 1.3
-    assert known.on_time(math.log(1.1)) > 0.9 > known.on_time(math.log(0.9)) and known.on_time(-1.0) == 0.0
+    assert share_below(known.noise, math.log(1.1)) > 0.9 > share_below(known.noise, math.log(0.9))
+    assert share_below(known.noise, -1.0) == 0.0
 
 
 def test_a_steady_slow_down_is_learnt_and_applies_to_variants_that_do_not_run() -> None:
@@ -57,7 +59,7 @@ def test_the_factor_of_one_variant_is_separated_from_the_devices() -> None:
         known.learn(1, math.log(1.4), now_s)
     assert factor(known, 0) == pytest.approx(1.0, rel=0.02)
     assert factor(known, 1) == pytest.approx(1.4, rel=0.02)
-    assert known.variant_factor(1) - known.variant_factor(0) == pytest.approx(math.log(1.4), abs=0.03)
+    assert known.mean[2] - known.mean[1] == pytest.approx(math.log(1.4), abs=0.03)
 
 
 def test_a_lone_spike_moves_little_and_two_in_a_row_are_believed() -> None:
@@ -126,13 +128,27 @@ def test_the_device_factor_fades_in_seconds_and_a_variants_in_minutes() -> None:
         now_s += FRAME_S
         known.learn(0, math.log(1.5), now_s)
         known.learn(1, math.log(2.1), now_s)
-    own, slow = known.variant_factor(1), known.device_factor
+    slow, own = known.mean[0], known.mean[2]
     for _ in range(120):
         now_s += 0.5
         known.fade(now_s, 0.5)
-    assert abs(known.device_factor) < 0.02 * abs(slow)
-    assert known.variant_factor(1) == pytest.approx(own * math.exp(-48 / VARIANT_FADE_S), rel=0.01)
+    assert abs(known.mean[0]) < 0.02 * abs(slow)
+    assert known.mean[2] == pytest.approx(own * math.exp(-48 / VARIANT_FADE_S), rel=0.01)
     assert known.error(1) > 0.05
+
+
+def test_a_cold_start_and_a_spike_tell_little_of_a_variant_that_hardly_ran() -> None:
+    known, now_s = shown(start(2), 0, [1.0] * 300)
+    known, now_s = shown(known, 1, [1.12, 1.0, 1.0], now_s)
+    assert factor(known, 1) == pytest.approx(1.0, abs=0.02)
+    spiked, _ = shown(known, 1, [1.0, 1.6], now_s + 0.1)
+    assert factor(spiked, 1) < 1.06
+
+
+def test_a_variant_that_is_slow_here_is_learnt_within_its_first_batches() -> None:
+    known, now_s = shown(start(2), 0, [1.0] * 300)
+    known, _ = shown(known, 1, [1.4] * 6, now_s)
+    assert factor(known, 1) == pytest.approx(1.4, rel=0.05)
 
 
 numbers = st.floats(-11.0, 15.0)
@@ -148,7 +164,7 @@ def test_whatever_it_is_shown_it_stays_a_number(batches: list[tuple[int, float, 
         assert math.isfinite(factor(known, variant)) and factor(known, variant) > 0
         assert math.isfinite(known.error(variant))
         assert known.cov[variant][variant] > -1e-9
-    assert math.isfinite(known.tail(0.99)) and 0 <= known.on_time(0.1) <= 1 + 1e-12
+    assert math.isfinite(known.tail(0.99)) and 0 <= share_below(known.noise, 0.1) <= 1 + 1e-12
 
 
 def test_plausible() -> None:

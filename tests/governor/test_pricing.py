@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
@@ -33,8 +31,8 @@ def valued(allowed: tuple[int, ...] = (0, 1, 2), sweeps: int = 30) -> Values:
 
 
 def planned(allowed: Allowed, long_run: LongRun | None = None, clock: int = 1, free: bool = False) -> Plan:
-    clocks = Clocks(clock, free, not free)
-    made, _ = pricing.plan(valued(), BASE_W, allowed, long_run or LongRun(), ROUND_S, 0.5, 3.0, 0.0, clocks)
+    clocks = Clocks(BASE_W, clock, free, not free)
+    made, _ = pricing.plan(valued(), allowed, long_run or LongRun(), clocks, ROUND_S, 0.5, 3.0, 0.0)
     return made
 
 
@@ -70,13 +68,12 @@ def test_less_power_makes_a_joule_dearer_and_the_binding_budget_is_named() -> No
     assert planned(Allowed(window_w=9.0, heat_w=8.0)).bound == "heat"
     night = planned(Allowed(window_w=12.0, energy_w=8.0, safe=False))
     assert night.bound == "energy" and night.paced
-    assert math.isfinite(night.average_reward)
 
 
 def test_a_quiet_time_saves_for_a_burst_within_its_window_only() -> None:
     """The past was busy and its joules dear; now there is power to spare."""
-    clocks = Clocks(1, False, False)
-    _, busy = pricing.plan(valued(), BASE_W, Allowed(7.0), LongRun(), ROUND_S, 0.5, 3.0, 0.0, clocks)
+    clocks = Clocks(BASE_W, 1, False, False)
+    _, busy = pricing.plan(valued(), Allowed(7.0), LongRun(), clocks, ROUND_S, 0.5, 3.0, 0.0)
     without = planned(Allowed(window_w=20.0), busy)
     short = planned(Allowed(window_w=20.0, cap_w=7.0, window_s=5.0), busy)
     long = planned(Allowed(window_w=20.0, cap_w=7.0, window_s=60.0), busy)
@@ -102,10 +99,10 @@ def test_frames_that_come_late_by_a_change_of_clock_are_part_of_its_price() -> N
     """Of ever tighter limits, the first at which the clock changes lies lower if frames come late by the change."""
 
     def changes_at_w(stall_price: float) -> float:
-        clocks = Clocks(1, True, False, stall_price)
+        clocks = Clocks(BASE_W, 1, True, False, stall_price)
         for watts in np.arange(14.0, 7.0, -0.25):
             allowed = Allowed(window_w=watts, steady_w=watts)
-            made, _ = pricing.plan(valued(), BASE_W, allowed, LongRun(), ROUND_S, 0.5, 3.0, 0.0, clocks)
+            made, _ = pricing.plan(valued(), allowed, LongRun(), clocks, ROUND_S, 0.5, 3.0, 0.0)
             if made.clock != 1:
                 return float(watts)
         return 0.0

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from edged.clock import NS_PER_S
+from edged.governor.estimators.histogram import Histogram
 from edged.governor.governor import Governor
 from edged.governor.messages import (
     BatchDone,
@@ -31,6 +34,12 @@ VARIANTS = (FP16, INT8, SPARSE)
 AT_ONE_CLOCK = tuple(replace(v, clock_factor=(1.0,), active_w=v.active_w[-1:]) for v in VARIANTS)
 DEVICE = Device((4.6, 5.9), fixed_clock=False, leakage_w_per_c=0.015)
 BUDGET = Budget(60.0, 0.99, 0.0, 7.5, 10.0, temperature_c=85.0)
+
+
+def share_below(histogram: Histogram, value: float) -> float:
+    """P(sample < value), as the governor interpolates it; 0 while there are none."""
+    edges = histogram.low + histogram.step * np.arange(1, len(histogram.below) + 1)
+    return float(np.interp(value, edges, histogram.below, left=0.0)) if histogram.below else 0.0
 
 
 class GovernorScript:

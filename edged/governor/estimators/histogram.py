@@ -65,16 +65,6 @@ class Histogram:
             last_above = max(last_above, self.last_in[k])
         self.below = below
 
-    def share_below(self, value: float) -> float:
-        """P(sample < value); 0 while there are none."""
-        at, below = (value - self.low) / self.step, self.below
-        if at <= 1.0 or not below:
-            return 0.0
-        k = int(at)
-        if k >= len(below):
-            return below[-1]
-        return below[k - 1] + (at - k) * (below[k] - below[k - 1])
-
     def quantile(self, q: float) -> float | None:
         """The value that a share q of the samples stays below; None without samples."""
         if not self.below:

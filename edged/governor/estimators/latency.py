@@ -33,6 +33,8 @@ OUTLIER: Final = 9.0
 """Squared standard deviations beyond which a residual is an outlier."""
 OUTLIERS_KEPT: Final = 8
 """So many outliers in a row are kept until it is known whether they were noise or another regime."""
+COLD_S: Final = 2.0
+"""An engine that has not run for so long is slower once: its batch tells little of how slow it is."""
 RESIDUAL_EWMA: Final = 0.4
 ONE_SIDED: Final = 1.5
 """Standard deviations of the smoothed residual beyond which the device factor is opened again. Without it the filter
@@ -42,6 +44,8 @@ UNSEEN_FADE_S: Final = 12.0
 """A device that nothing ran on for UNSEEN_S is believed ever less slowed."""
 VARIANT_FADE_S: Final = 1200.0
 """A variant's own factor fades while it does not run: one that was judged slow in bad times is retried later."""
+EXPLORE_AGAIN_S: Final = 300.0
+"""One that has not run for so long is tried again, as at first: what was learnt of it may no longer hold."""
 PRIOR: Final = ((-2, 4.0), (-1, 12.0), (0, 20.0), (1, 12.0), (2, 4.0), (10, 0.15), (30, 0.10), (60, 0.05))
 """Noise before anything has run, by bins from the middle: a few per cent, with a little heavy tail."""
 
@@ -66,17 +70,6 @@ class Latency:
     def log_factor(self, variant: int) -> float:
         """ln of what the profile's latency is to be multiplied by."""
         return self.mean[0] + self.mean[1 + variant]
-
-    @property
-    def device_factor(self) -> float:
-        return self.mean[0]
-
-    def variant_factor(self, variant: int) -> float:
-        return self.mean[1 + variant]
-
-    def on_time(self, log_ratio: float) -> float:
-        """P(noise < log_ratio): the chance to be done within exp(log_ratio) times the expected time."""
-        return self.noise.share_below(log_ratio)
 
     def tail(self, q: float) -> float:
         """What the expected time is to be multiplied by for the quantile q."""
@@ -104,8 +97,9 @@ class Latency:
             # noise adds to it, now more, now less: the lesser of the two is nearer
             then, ratio = self.outliers[-1]
             residual = 0.5 * (residual + min(residual, ratio - mean[0] - mean[1 + then]))
-        elif outlier:
-            noise_var *= surprise / OUTLIER
+        elif residual > 0:  # a spike or a cold start, however little is known of the variant yet
+            cold = now_s - self.ran_s[variant] > COLD_S
+            noise_var = max(noise_var, residual * residual / (1.0 if cold else OUTLIER))
         most = ONE_SIDED * math.sqrt(spread + noise_var)
         smoothed = self.residual_ewma
         smoothed += RESIDUAL_EWMA * (min(2 * most, max(-2 * most, residual)) - smoothed)
@@ -115,8 +109,8 @@ class Latency:
             smoothed = 0.0
         self.residual_ewma = smoothed
         self._correct(j, residual, spread + noise_var)
+        self.runs[variant] = 1 if now_s - self.ran_s[variant] > EXPLORE_AGAIN_S else self.runs[variant] + 1
         self.learnt_s = self.seen_s = self.ran_s[variant] = now_s
-        self.runs[variant] += 1
         if outlier:
             self.outliers = [*self.outliers[1 - OUTLIERS_KEPT :], (variant, log_ratio)]
         else:

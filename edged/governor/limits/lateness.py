@@ -17,7 +17,7 @@ LATE_FULL: Final = 0.35
 """Shares of what the quantile allows: from where on lateness has a price, and how fast that grows."""
 LATE_PRICE_MAX: Final = 4.0
 LATE_SLOPE: Final = 3.0
-LATE_LEAST_FRAMES: Final = 300.0
+LATE_LEAST_FRAMES: Final = 1500.0
 LATE_MEMORY: Final = 20_000.0
 """Frames after which lateness is forgotten: some minutes."""
 

@@ -20,8 +20,8 @@ from edged.governor.planner.value_iteration import Values, crossing
 CLOCK_HOLD_S: Final = 4.0
 CLOCK_STALL_S: Final = 0.06
 """What a change of the GPU's clock costs."""
-CLOCK_PAYBACK_S: Final = 12.0
-CLOCK_GAIN: Final = 0.01
+CLOCK_PAYBACK_S: Final = 6.0
+CLOCK_GAIN: Final = 0.02
 """A clock is left for one that gains this share of the best value, and the stall of the change within the payback."""
 LONG_RUN_S: Final = 150.0
 SAVING_MOST: Final = 0.7
@@ -53,8 +53,7 @@ class Allowed:
 @dataclass(frozen=True)
 class Plan:
     """`price`: of a joule, before the integral correction; `paced`: it is that of the energy that must last, which is
-    held as it is. `target_j`: active joules per period. `relative_value`: H at the price, over a grid of `step_s`;
-    `average_reward`: g, per period."""
+    held as it is. `target_j`: active joules per period. `relative_value`: H at the price, over a grid of `step_s`."""
 
     clock: int
     price: float
@@ -65,7 +64,6 @@ class Plan:
     bound: Bound
     base_w: float
     allowed: Allowed
-    average_reward: float = 0.0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
         return self
@@ -81,26 +79,30 @@ class LongRun:
 
 
 class Clocks(NamedTuple):
-    """`clock`: the one in force. `may_switch`: whether it may change now; `fixed`: never. `stall_price`: of a period
-    within the stall of a change, for the frames that come late by it."""
+    """`base_w`: drawn without any frame, by clock. `clock`: the one in force. `may_switch`: whether it may change now;
+    `fixed`: never. `stall_price`: of a period within the stall of a change, for the frames that come late by it."""
 
+    base_w: Array
     clock: int
     may_switch: bool
     fixed: bool
     stall_price: float = 0.0
 
+    @property
+    def reachable(self) -> slice:
+        return slice(self.clock, self.clock + 1) if self.fixed else slice(None)
+
 
 def plan(
-    values: Values, base_w: Array, allowed: Allowed, before: LongRun, period_s: float, elapsed_s: float,
-    service_price: float, correction: float, clocks: Clocks,
+    values: Values, allowed: Allowed, before: LongRun, clocks: Clocks, period_s: float, elapsed_s: float,
+    service_price: float, correction: float,
 ) -> tuple[Plan, LongRun]:  # fmt: skip
-    """`base_w`: drawn without any frame, by clock. `service_price`: what a joule is worth to the cheapest service."""
-    prices, reward = values.prices, values.average_reward
+    """`elapsed_s`: since `before`. `service_price`: what a joule is worth to the cheapest service."""
+    prices, reward, base_w = values.prices, values.average_reward, clocks.base_w
     middle = 0.5 * (prices[1:] + prices[:-1])
-    reachable = slice(clocks.clock, clocks.clock + 1) if clocks.fixed else slice(None)
-    long_run = _long_run(before, reward / period_s, prices, base_w, reachable, elapsed_s)
-    lasting = _lasting_price(long_run, prices, middle, base_w, allowed, reachable, service_price)
-    clock = _clock(values, base_w, allowed, lasting, period_s, clocks)
+    long_run = _long_run(before, reward / period_s, prices, clocks, elapsed_s)
+    lasting = _lasting_price(long_run, prices, middle, allowed, clocks, service_price)
+    clock = _clock(values, allowed, lasting, period_s, clocks)
     target_j = max(0.0, float(allowed.short_w - base_w[clock])) * period_s
     short = crossing(-np.diff(reward[clock]) / np.diff(prices), middle, target_j)
     paced = short <= lasting
@@ -114,27 +116,21 @@ def plan(
     part = min(1.0, max(0.0, float((at_price - prices[k - 1]) / (prices[k] - prices[k - 1]))))
     relative = values.relative_value[clock][k - 1] * (1 - part) + values.relative_value[clock][k] * part
     step_s = float(values.backlog_s[1] - values.backlog_s[0])
-    made = Plan(
-        clock, price, paced, target_j, tuple(relative.tolist()), step_s, bound, float(base_w[clock]), allowed,
-        float(np.interp(at_price, prices, reward[clock])),
-    )  # fmt: skip
-    return made, long_run
+    base = float(base_w[clock])
+    return Plan(clock, price, paced, target_j, tuple(relative.tolist()), step_s, bound, base, allowed), long_run
 
 
-def _long_run(
-    before: LongRun, earned_now: Array, prices: Array, base_w: Array, reachable: slice, elapsed_s: float
-) -> LongRun:
+def _long_run(before: LongRun, earned_now: Array, prices: Array, clocks: Clocks, elapsed_s: float) -> LongRun:
     gain = min(1.0, elapsed_s / LONG_RUN_S)
-    dual_now = _dual(earned_now[reachable], prices, base_w[reachable])
+    dual_now = _dual(earned_now, prices, clocks)
     dual = dual_now if before.dual is None else before.dual + gain * (dual_now - before.dual)
     earned = earned_now if before.earned is None else before.earned + gain * (earned_now - before.earned)
     return LongRun(dual, earned)
 
 
 def _lasting_price(
-    long_run: LongRun, prices: Array, middle: Array, base_w: Array, allowed: Allowed, reachable: slice,
-    service_price: float,
-) -> float:  # fmt: skip
+    long_run: LongRun, prices: Array, middle: Array, allowed: Allowed, clocks: Clocks, service_price: float
+) -> float:
     assert long_run.dual is not None and long_run.earned is not None
     lasting = 0.0
     if math.isfinite(allowed.energy_w):
@@ -143,19 +139,18 @@ def _lasting_price(
             lasting = min(lasting, SERVICE_SHARE * service_price)
     if math.isfinite(allowed.cap_w):
         # In a quiet time a joule is not for nothing: within its window it may be spent in the next burst.
-        dual = _dual(long_run.earned[reachable], prices, base_w[reachable])
-        usual = crossing(-np.diff(dual) / np.diff(prices), middle, allowed.cap_w)
+        usual = crossing(-np.diff(_dual(long_run.earned, prices, clocks)) / np.diff(prices), middle, allowed.cap_w)
         lasting = max(lasting, min(SAVING_MOST, allowed.window_s / SAVING_S) * usual)
     return lasting
 
 
-def _dual(earned: Array, prices: Array, base_w: Array) -> Array:
+def _dual(earned: Array, prices: Array, clocks: Clocks) -> Array:
     """Of what is earned a second, by clock and price: the most after paying for every joule, by price."""
-    return np.asarray((earned - prices[None, :] * base_w[:, None]).max(0))
+    return np.asarray((earned - prices[None, :] * clocks.base_w[:, None])[clocks.reachable].max(0))
 
 
-def _clock(values: Values, base_w: Array, allowed: Allowed, lasting: float, period_s: float, clocks: Clocks) -> int:
-    clock, reward = clocks.clock, values.average_reward
+def _clock(values: Values, allowed: Allowed, lasting: float, period_s: float, clocks: Clocks) -> int:
+    clock, base_w, reward = clocks.clock, clocks.base_w, values.average_reward
     if not clocks.may_switch or clocks.fixed:
         return clock
     worth = _clock_values(values, base_w, min(allowed.steady_w, allowed.heat_w), lasting, period_s)

@@ -35,8 +35,9 @@ UNENFORCEABLE_C: Final = 2.0
 """The same: degrees by which idling alone exceeds the temperature limit."""
 QUIET_SHARE: Final = 0.05
 """Share of the time in which frames may run, as the sensor shows it, for its reading to be that of an idle device."""
-CERTAIN_S: Final = 20.0
-"""So long that must hold before it is believed, and after it no longer holds."""
+CERTAIN_S: Final = {"power": 8.0, "energy": 8.0, "heat": 20.0}
+"""So long that must hold before it is believed, and after it no longer holds: a shorter load is one to wait for, and
+what is hot has first to cool."""
 
 
 def replan(state: State, now_s: float) -> None:
@@ -71,17 +72,10 @@ def replan(state: State, now_s: float) -> None:
     reach = np.minimum(np.arange(state.tables.clocks), highest)  # a clock above is like the highest there is
     within = replace(values, relative_value=values.relative_value[reach], average_reward=values.average_reward[reach])
     may_switch = not fixed and now_s - state.clock_s >= pricing.CLOCK_HOLD_S
-    clocks = Clocks(clock, may_switch, fixed, _stall_price(state, clock))
+    clocks = Clocks(base_w[reach], clock, may_switch, fixed, _stall_price(state, clock))
+    correction = state.feedback.correction
     state.plan, state.long_run = pricing.plan(
-        within,
-        base_w[reach],
-        allowed,
-        state.long_run,
-        state.period_s,
-        elapsed_s,
-        service_price,
-        state.feedback.correction,
-        clocks,
+        within, allowed, state.long_run, clocks, state.period_s, elapsed_s, service_price, correction
     )
     if state.plan.paced:
         state.feedback.decay(0.97)
@@ -141,13 +135,13 @@ def _unenforceable(state: State, now_s: float) -> tuple[str, ...]:
         if hot and (proven or "heat" in state.unenforceable):
             over.add("heat")
 
-    for name in ("power", "energy", "heat"):
+    for name in CERTAIN_S:
         if (name in over) == (name in state.unenforceable):
             state.exceeded_s.pop(name, None)
         else:
             state.exceeded_s.setdefault(name, now_s)
-    changed = {name for name, since_s in state.exceeded_s.items() if now_s - since_s >= CERTAIN_S}
-    return tuple([name for name in ("power", "energy", "heat") if (name in state.unenforceable) != (name in changed)])
+    changed = {name for name, since_s in state.exceeded_s.items() if now_s - since_s >= CERTAIN_S[name]}
+    return tuple([name for name in CERTAIN_S if (name in state.unenforceable) != (name in changed)])
 
 
 def _allowed(state: State, options: tuple[Option, ...], base_w: Array, now_s: float) -> Allowed:
