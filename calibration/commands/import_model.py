@@ -64,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         write_atomic(target, _recipe(path, target, guessed, arguments.frames, arguments.validation))
     output = guessed.output
     if arguments.json:
-        told = {"recipe": str(target), "task": task_of(output), "output": msgspec.to_builtins(output)}
-        print_json({**told, "reason": guessed.reason})
+        summary = {"recipe": str(target), "task": task_of(output), "output": msgspec.to_builtins(output)}
+        print_json({**summary, "reason": guessed.reason})
     else:
         out = console()
         out.print(f"{path}: {task_of(output)}; {guessed.reason}", markup=False)

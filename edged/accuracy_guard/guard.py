@@ -108,8 +108,8 @@ class Guard:
         return known is not None and known.stretch.drawn(self._share(known, variant, scarce))
 
     def spaced(self, camera: str, now_ns: int) -> bool:
-        """Whether another score of this camera may come now: more often, the error of the looks is no longer what it is
-        said to be."""
+        """Whether another score of this camera may come now: more often, the stated error of the looks no longer
+        holds."""
         last = max((e.scores[-1][0] for e in self._cameras[camera].evidence.values() if len(e)), default=None)
         return last is None or now_ns - last >= MIN_SPACING_NS
 

@@ -4,7 +4,7 @@ One daemon; governed, pinned to the best variant and pinned to the fastest take 
 then under `stress-ng --cpu N` (or as many busy Python processes where it is not installed). A fixed variant runs flat
 out: under a deadline so long that no frame is given up for it. The deadline all are judged by is taken from what this
 machine shows first: just above what the fastest variant needs under the load. A frame is on time if its result came
-within it; those dropped as late count as missed. What a fixed variant fails in is told: the best one in the
+within it; those dropped as late count as missed. What a fixed variant fails in is reported: the best one in the
 deadline, the fastest in accuracy, which it gives away while the machine is quiet too.
 """
 
@@ -116,8 +116,8 @@ def load() -> Iterator[None]:
 
 
 def _variants(daemon: RunningDaemon) -> list[Variant]:
-    told = daemon.ask("snapshot")["state"]["variants"]
-    return [Variant(v["name"], v["accuracy"], ()) for v in told if v["refused"] is None]
+    variants = daemon.ask("snapshot")["state"]["variants"]
+    return [Variant(v["name"], v["accuracy"], ()) for v in variants if v["refused"] is None]
 
 
 def _story(name: str, variants: list[Variant], deadline_ms: float) -> RunSummary:
@@ -182,16 +182,16 @@ def _missed(daemon: RunningDaemon) -> int:
 def _judge(report: Report, stories: list[RunSummary], best: str, fastest: str) -> None:
     on_time: list[float] = []
     for story in stories:
-        told = story.summary()
+        summary = story.summary()
         timely = sum(run.frames - run.late for run in story.runs)
-        on_time.append(timely / max(1, told.results + told.dropped_late))
+        on_time.append(timely / max(1, summary.results + summary.dropped_late))
         report.notes[story.name] = {
-            "results": told.results,
-            "dropped as late": told.dropped_late,
+            "results": summary.results,
+            "dropped as late": summary.dropped_late,
             "on time": round(on_time[-1], 4),
-            "accuracy": None if told.accuracy is None else round(told.accuracy, 4),
-            "shares": {name: round(share, 3) for name, share in told.shares.items()},
-            "changes": told.switches,
+            "accuracy": None if summary.accuracy is None else round(summary.accuracy, 4),
+            "shares": {name: round(share, 3) for name, share in summary.shares.items()},
+            "changes": summary.switches,
         }
     known: dict[str, Any] = {v.name: v.accuracy for v in stories[0].variants}
     reached = stories[0].summary().accuracy or 0.0

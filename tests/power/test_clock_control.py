@@ -52,10 +52,10 @@ class Board(FakeDevice):
         return replace(super().read(), gpu_ceiling_mhz=ceiling_mhz)
 
     def known(self, pool: Pool) -> DeviceInfo:
-        told = super().known(pool)
+        reported = super().known(pool)
         clocks = len(MHZ)
         variants = [
-            Variant(v.name, v.accuracy, v.latency_ms, (1.0,) * clocks, v.active_w * clocks) for v in told.variants
+            Variant(v.name, v.accuracy, v.latency_ms, (1.0,) * clocks, v.active_w * clocks) for v in reported.variants
         ]
         device = Device(IDLE_W)
         return DeviceInfo(tuple(variants), device, MHZ)
@@ -99,8 +99,8 @@ def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_makes_the_clock_a_give
         wait_for(lambda: device.now_s > settled_s + 4, 20)
         assert device.worst_mean_w(EASY.power_window_s, settled_s) <= 1.05 * cap_w
         assert sum(device.runs.values()) > 50
-        told = house.calls.call(lambda: house.governor.message)
-        assert told.clock_mhz == pytest.approx(helper.ceiling_mhz)
+        reported = house.calls.call(lambda: house.governor.message)
+        assert reported.clock_mhz == pytest.approx(helper.ceiling_mhz)
 
         held_mhz = helper.ceiling_mhz
         helper.kill()
@@ -164,8 +164,8 @@ def on_board(helper: Helper, config: Path) -> RunningDaemon:
 
 
 def clock_of(daemon: RunningDaemon) -> dict[str, Any]:
-    told: dict[str, Any] = daemon.state()["clock"]
-    return told
+    reported: dict[str, Any] = daemon.state()["clock"]
+    return reported
 
 
 def test_the_daemon_lowers_the_ceiling_says_so_and_gives_it_back_when_it_stops(helper: Helper, config: Path) -> None:
