@@ -101,7 +101,7 @@ def test_a_fault_of_the_handler_is_a_refusal_and_the_next_request_is_served(endp
         ({"op": 3}, "has no `op`", "snapshot"),
         ({"op": "snapshoot"}, "there is no operation 'snapshoot'", "did you mean snapshot?"),
         ({"op": "snapshot", "x": 1}, "request snapshot: x is not a known key", ""),
-        ({"op": "set"}, "names no limit", "deadline_ms"),
+        ({"op": "set"}, "changes nothing", "deadline_ms"),
         ({"op": "set", "powr_w": 3}, "powr_w is not a known key", "did you mean power_w?"),
         ({"op": "set", "power_w": -1}, "power_w is -1, expected watts, from 0.001", "power_w"),
         ({"op": "set", "power_w": float("nan")}, "power_w must be a finite number", ""),

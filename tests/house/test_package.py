@@ -51,6 +51,7 @@ def test_a_package_is_made_used_removed_and_purged(machine: Machine) -> None:
     shown = machine.show("ActiveState", "UnitFileState", "User")
     assert shown == {"ActiveState": "active", "UnitFileState": "enabled", "User": "edged"}
     wait_for(lambda: results(machine) > 5, 60)
+    machine.run("test -s /usr/local/share/man/man1/edged-ctl.1 -a -s /opt/edged/current/share/edged/edged.schema.json")
     assert machine.run("head -1 /opt/edged/current/bin/edged-calibrate").startswith("#!/opt/edged/releases/")
     assert "/tmp" not in machine.run("grep -rIl /tmp/tmp /opt/edged/current/bin /opt/edged/current/pyvenv.cfg || true")
     assert machine.run("edged-calibrate --version || /opt/edged/bin/edged-calibrate --help | head -1")
