@@ -142,7 +142,7 @@ def _deadline(daemon: RunningDaemon, report: Report, best: str, fastest: str, ph
     late = float(np.mean(np.array(seen[f"{best} loaded"]) > deadline_ms))
     report.notes[f"{best} late under the load at that deadline"] = round(late, 3)
     if quantiles[f"{best} quiet"] > deadline_ms or late < 2 * (1 - QUANTILE):
-        report.notes["beware"] = "on this machine, as it is now, the load does not tell the variants apart"
+        report.notes["warning"] = "on this machine, as it is now, the load does not tell the variants apart"
     return deadline_ms
 
 

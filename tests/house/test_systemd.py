@@ -56,7 +56,7 @@ def files(machine: Machine) -> set[str]:
 def eventually(what: Callable[[], object], timeout_s: float = 20.0) -> None:
     end = time.monotonic() + timeout_s
     while not what():
-        assert time.monotonic() < end, "it did not come to pass"
+        assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.1)
 
 

@@ -71,9 +71,7 @@ def helper() -> Iterator[Helper]:
         it.kill()
 
 
-def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_makes_the_clock_a_given(
-    helper: Helper, tmp_path: Path
-) -> None:
+def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_ends_its_control(helper: Helper, tmp_path: Path) -> None:
     device = Board({"fine": 0.05, "fast": 0.02}, {"fine": 6.0, "fast": 3.0}, helper=helper)
     power = PowerConfig(interval_s=0.2, clock_control=True)
     machine = HostPaths(clock_helper=helper.socket)
@@ -98,7 +96,7 @@ def test_a_power_cap_lowers_the_ceiling_and_a_dead_helper_makes_the_clock_a_give
         settled_s = device.now_s + 2 * EASY.power_window_s
         wait_for(lambda: device.now_s > settled_s + 4, 20)
         assert device.worst_mean_w(EASY.power_window_s, settled_s) <= 1.05 * cap_w
-        assert sum(device.runs.values()) > 50
+        wait_for(lambda: sum(device.runs.values()) > 50, 60)
         reported = house.calls.call(lambda: house.governor.message)
         assert reported.clock_mhz == pytest.approx(helper.ceiling_mhz)
 
