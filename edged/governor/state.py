@@ -47,8 +47,8 @@ class State:
     `candidates`: of those, the ones that no other dominates; `camera_candidates`: the same for each camera with vetoes
     of its own. `clock`: what the device runs at, as far as is known; `clock_s`: when it was last changed from here;
     `highest`: up to which it may be chosen. `smooth_w`: the allowance of window and heat, smoothed, since jitter of a
-    budget costs accuracy; the third is the window's over the time for which a clock is chosen. `round_s`: time in which
-    every camera gives a frame, as planned with; `offered_s`: as offered now. `wait_ms`: mean age of a frame when its
+    budget costs accuracy. `round_s`: time in which every camera gives a frame, as planned with; `offered_s`: as offered
+    now. `wait_ms`: mean age of a frame when its
     service begins; `waiting_frames`: how many wait together. `unenforceable`: the limits that even no frames would
     hold; `quiet_s`: from when to when no frame runs so that idle power can be measured, or ran for it once;
     `exceeded_s`: since when one seems to join or to leave them. `activity`: of the last ticks, newest last.
@@ -87,7 +87,7 @@ class State:
     planned_s: float = -math.inf
     clock_s: float = -math.inf
     decided_s: float = 0.0
-    smooth_w: tuple[float | None, float | None, float | None] = (None, None, None)
+    smooth_w: tuple[float | None, float | None] = (None, None)
     wait_ms: float = 0.0
     waiting_frames: float = 1.0
     quiet_s: tuple[float, float] | None = None
@@ -248,7 +248,7 @@ class State:
         if (budget.deadline_ms, budget.deadline_quantile) != (before.deadline_ms, before.deadline_quantile):
             self.feedback.reset_lateness()
         if budget != before:
-            self.smooth_w = (None, None, None)
+            self.smooth_w = (None, None)
             self._forget_unenforceable(budget)
         self.variants, self.budget, self.cameras, self.planned_s = variants, budget, cameras, -math.inf
 

@@ -106,9 +106,12 @@ class Power:
         return self.error(variant) < LEARNT_SHARE * max(LEARNT_SHARE, self.factor(variant))
 
     def stale_margin_w(self, now_s: float) -> float:
-        """What to add to the background for not having seen the device for a while: up to its recent peak."""
+        """What to add to the background for not having seen the device for a while: up to its recent peak, and how far
+        that may be off."""
+        if not self.metered:
+            return 0.0
         stale = min(1.0, max(0.0, now_s - self.valid_s - STALE_AFTER_S) / STALE_OVER_S)
-        return max(0.0, self.peak_w - self.background_w) * stale
+        return (max(0.0, self.peak_w - self.background_w) + self.background_error_w) * stale
 
     def ran(self, variant: int, nominal_j: float, now_s: float) -> None:
         k = min(BINS - 1, max(0, int((now_s - self.sensed_s) / BIN_S)))

@@ -150,11 +150,9 @@ def _allowed(state: State, options: tuple[Option, ...], base_w: Array, now_s: fl
     if math.isfinite(state.throttle.allowed_w):
         heat_w = min(heat_w, state.throttle.held_w(float(base_w[state.clock])))
     energy_w, safe = _energy_w(state, options, now_s)
-    allowed = Allowed(window_w, heat_w, energy_w, safe)
     if not math.isfinite(window_w) or state.budget.power_w is None:
-        return allowed
-    steady_w = window_w if state.smooth_w[2] is None else state.smooth_w[2]
-    return replace(allowed, cap_w=state.budget.power_w, window_s=state.budget.power_window_s, steady_w=steady_w)
+        return Allowed(window_w, heat_w, energy_w, safe)
+    return Allowed(window_w, heat_w, energy_w, safe, state.budget.power_w, state.budget.power_window_s)
 
 
 def _window_w(state: State, now_s: float) -> float:
@@ -167,12 +165,9 @@ def _window_w(state: State, now_s: float) -> float:
     mean_w = power.history.mean_w + 0.5 * power.background_error_w if seen else math.inf
     history = power.predicted(state.tables, state.clock, state.junction_c, now_s)
     window_w = power_window.allowed_w(history, caps, mean_w, now_s, power.doubt_j(window_s))
-    before, heat_before, steady_before = state.smooth_w
+    before, heat_before = state.smooth_w
     smooth_w = window_w if before is None else before + WINDOW_SMOOTHING * (window_w - before)
-    # what a short window allows has passed before a change of clock has paid for itself
-    steady = REPLAN_S / pricing.CLOCK_PAYBACK_S if window_s < pricing.CLOCK_PAYBACK_S else 1.0
-    steady_w = window_w if steady_before is None else steady_before + steady * (window_w - steady_before)
-    state.smooth_w = smooth_w, heat_before, steady_w
+    state.smooth_w = smooth_w, heat_before
     return min(smooth_w, window_w + 0.03 * cap_w) if window_w > 0.9 * smooth_w else window_w
 
 
@@ -182,9 +177,9 @@ def _heat_w(state: State) -> float:
     heat_w = thermal.allowed_w(state.heat, state.heat_model, state.budget.temperature_c)
     if not math.isfinite(heat_w):
         return heat_w
-    window_before, before, steady_w = state.smooth_w
+    window_before, before = state.smooth_w
     smooth_w = heat_w if before is None else before + HEAT_SMOOTHING * (heat_w - before)
-    state.smooth_w = window_before, smooth_w, steady_w
+    state.smooth_w = window_before, smooth_w
     return min(smooth_w, heat_w + 0.4)
 
 
