@@ -1,8 +1,8 @@
 """The price of a joule and the clock: estimates and what the budgets allow in, the plan out. Pure.
 
-Prices are Lagrange multipliers (shadow prices) of the limits. The short-term limits (rolling window, heat) are held as
-power: the price is that at which consumption meets what they allow (equation R1). The price of energy that must last
-(battery, quota) is averaged over minutes: the price is held, not the power, while the load fluctuates (equation R2).
+Prices are Lagrange multipliers of the limits. The short-term ones (rolling window, heat) are held as power: the price
+is that at which consumption meets what they allow (equation R1). The price of energy that must last (battery, quota) is
+averaged over minutes: the price is held, not the power, while the load fluctuates (equation R2).
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from edged.governor.planner.options import Array
 from edged.governor.planner.value_iteration import Values, crossing
 
 CLOCK_HOLD_S: Final = 4.0
-CLOCK_STALL_S: Final = 0.06
-"""What a change of the GPU's clock costs."""
-CHANGE_MARGIN: Final = 2.0
-"""What a change must have earned, as a multiple of what the frames of its stall are worth."""
+CLOCK_STALL_S: Final = 0.06  # what a change of the GPU's clock costs
+CHANGE_MARGIN: Final = 2.0  # what a change must have earned, as a multiple of what the frames of its stall are worth
 LONG_RUN_S: Final = 150.0
 SAVING_MOST: Final = 0.7
 SAVING_S: Final = 80.0
@@ -32,8 +30,8 @@ HOPELESS_W: Final = 0.05
 
 @dataclass(frozen=True)
 class Allowed:
-    """Watts of the whole device that each budget allows now; infinite where there is none. `safe`: the battery lasts
-    with the cheapest variant on all frames. `cap_w`, `window_s`: the rolling mean's limit and its length."""
+    """Watts of the whole device that each budget allows now. `safe`: the battery lasts with the cheapest variant on all
+    frames. `cap_w`, `window_s`: the rolling mean's limit and its length."""
 
     window_w: float = math.inf
     heat_w: float = math.inf
@@ -93,9 +91,15 @@ class Clocks(NamedTuple):
 
 
 def plan(
-    values: Values, allowed: Allowed, before: LongRun, clocks: Clocks, period_s: float, elapsed_s: float,
-    service_price: float, correction: float,
-) -> tuple[Plan, LongRun]:  # fmt: skip
+    values: Values,
+    allowed: Allowed,
+    before: LongRun,
+    clocks: Clocks,
+    period_s: float,
+    elapsed_s: float,
+    service_price: float,
+    correction: float,
+) -> tuple[Plan, LongRun]:
     """`elapsed_s`: since `before`. `service_price`: what a joule is worth to the cheapest service."""
     prices, reward, base_w = values.prices, values.average_reward, clocks.base_w
     middle = 0.5 * (prices[1:] + prices[:-1])
