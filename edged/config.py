@@ -15,10 +15,13 @@ from msgspec import Meta, Struct
 
 from edged.bus_config import BusConfig, check_bus
 from edged.errors import UsageError
+from edged.forward_config import NatsConfig, WebhookConfig
 from edged.metrics_config import MetricsConfig, check_metrics
+from edged.mqtt_config import MqttConfig
 from edged.picture_view import Aspect, Crop, Rotation, check_view
-from edged.regions import CameraMotion, Line, ObjectFilter, Polygon, Zone, check_regions
+from edged.regions import CameraMotion, Line, ObjectFilter, Polygon, Tiles, Zone, check_regions
 from edged.schedule_config import ScheduleConfig, check_schedule
+from edged.server_url import check_server
 from edged.toml_file import read_toml
 from edged.uri import is_plain_path
 from edged.validate import convert
@@ -119,6 +122,8 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
     rotate: Rotation | None = None
     crop: Crop | None = None
     poll_s: Annotated[float, Meta(ge=0.1, le=3600, description="seconds, from 0.1 to 3600")] | None = None
+    tiles: Tiles | None = None
+    """how many overlapping tiles a frame is looked at in, time permitting"""
     track: bool = False
     """follow objects; zones and lines do so too"""
     zones: dict[Name, Zone] = {}
@@ -134,9 +139,17 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
         """Whether its objects get identities."""
         return self.track or bool(self.zones) or bool(self.lines)
 
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Columns and rows of its tiles; None: frames are looked at as a whole."""
+        if self.tiles is None:
+            return None
+        columns, rows = self.tiles.split("x")
+        return int(columns), int(rows)
+
     def same_stream(self, other: CameraConfig) -> bool:
-        """Whether they differ in nothing but `fps` and `weight`, which a running camera takes."""
-        return msgspec.structs.replace(self, fps=other.fps, weight=other.weight) == other
+        """Whether they differ in nothing but `fps`, `weight` and `tiles`, which a running camera takes."""
+        return msgspec.structs.replace(self, fps=other.fps, weight=other.weight, tiles=other.tiles) == other
 
 
 class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,6 +182,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     schedule: ScheduleConfig = {}
     """by local time, the power profile from then on; at the start too, in place of `profile`"""
     web: WebConfig = WebConfig()
+    mqtt: MqttConfig = MqttConfig()
+    nats: NatsConfig = NatsConfig()
+    webhook: WebhookConfig = WebhookConfig()
     profile: Name | None = None
     """the power profile to start with: `profiles/NAME.toml` beside this file, or a shipped one"""
 
@@ -202,6 +218,8 @@ def load(path: Path) -> Config:
     check_bus(config.bus, locate)
     check_metrics(config.metrics, locate("metrics"))
     check_web(config.web, locate("web"))
+    for table in ("mqtt", "nats", "webhook"):
+        check_server(getattr(config, table), locate(f"{table}.url"))
     return _with_absolute_paths(config, path.parent)
 
 
@@ -290,7 +308,19 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
     web = msgspec.structs.replace(
         config.web, tls_certificate=absolute(config.web.tls_certificate), tls_key=absolute(config.web.tls_key)
     )
+    mqtt, nats, webhook = (
+        msgspec.structs.replace(table, ca=absolute(table.ca)) for table in (config.mqtt, config.nats, config.webhook)
+    )
     return msgspec.structs.replace(
-        config, bundle=absolute(config.bundle), bus=bus, camera=cameras, record=record, snapshots=snapshots,
-        metrics=metrics, web=web,
-    )  # fmt: skip
+        config,
+        bundle=absolute(config.bundle),
+        bus=bus,
+        camera=cameras,
+        record=record,
+        snapshots=snapshots,
+        metrics=metrics,
+        web=web,
+        mqtt=mqtt,
+        nats=nats,
+        webhook=webhook,
+    )

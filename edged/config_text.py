@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -13,12 +13,16 @@ from edged.config import Config, Limits
 from edged.errors import encodable
 from edged.uri import redact
 
+_TABLES: Final = (
+    "limits", "power", "bus", "engine", "record", "motion", "snapshots", "metrics", "web", "mqtt", "nats", "webhook",
+)  # fmt: skip
+
 
 def effective_toml(config: Config) -> str:
     """The whole configuration as TOML, defaults and all, with passwords in camera sources redacted."""
     lines = [f"bundle = {toml_value(config.bundle)}"]
     lines.append("# profile is not set" if config.profile is None else f"profile = {toml_value(config.profile)}")
-    for name in ("limits", "power", "bus", "engine", "record", "motion", "snapshots", "metrics", "web"):
+    for name in _TABLES:
         lines += ["", f"[{name}]", *_toml_lines(getattr(config, name))]
     if config.schedule:
         lines += [

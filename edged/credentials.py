@@ -19,9 +19,18 @@ def credentials_directory(environment: Mapping[str, str] = os.environ) -> Path |
     return Path(directory) if directory else None
 
 
+def find_credential(name: str) -> str | None:
+    """The secret of that name, None if there is none for this process. UsageError if it is empty or no text."""
+    try:
+        there = _path(name).is_file()
+    except PermissionError:
+        there = False
+    return read_credential(name) if there else None
+
+
 def read_credential(name: str) -> str:
     """The secret of that name. UsageError if there is none for this process, or if it is empty or no text."""
-    path = (credentials_directory() or paths.CREDENTIALS_DIR) / name
+    path = _path(name)
     try:
         secret = path.read_text(encoding="utf-8").rstrip("\r\n")
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -35,3 +44,7 @@ def read_credential(name: str) -> str:
     if not secret:
         raise UsageError(f"the credential {name} is empty", f"sudo edged credential set {name}")
     return secret
+
+
+def _path(name: str) -> Path:
+    return (credentials_directory() or paths.CREDENTIALS_DIR) / name

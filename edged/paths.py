@@ -1,4 +1,4 @@
-"""Where edged keeps what lives only while it runs: its sockets. Paths in, paths out; any thread.
+"""Where edged keeps its sockets while it runs, and what its gateway has not sent. Paths in, paths out; any thread.
 
 The daemon makes its directory here; a client, which may belong to another user, looks where a daemon would be.
 """
@@ -48,6 +48,13 @@ def make_private(directory: Path) -> Path:
             "remove it, or set RUNTIME_DIRECTORY to a directory of its own",
         )
     return directory
+
+
+def state_dir() -> Path:
+    """What outlives the gateway: `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/edged`, else `~/.local/state/edged`."""
+    if given := os.environ.get("STATE_DIRECTORY", "").split(":")[0]:
+        return Path(given)
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edged"
 
 
 def results_endpoint() -> str:

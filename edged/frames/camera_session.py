@@ -174,10 +174,13 @@ class CameraSession:
             spec = rings.spec_of(line.width, line.height, line.format)
             rings.create(name, spec, self.counters.number)
             self._ring_lock = hold(name)
-        except (ValueError, EdgedError) as error:
+            self.ring = RingReader(name, self.config.name)
+        except (OSError, ValueError, EdgedError) as error:
+            if self._ring_lock is not None:
+                rings.unlink(name)
+                self._unlock_ring()
             self.apply(life.ChildFailed(str(error)), now_ns)
             return
-        self.ring = RingReader(name, self.config.name)
         self.counters.new_ring()
         self._paced = line.paced
         self.child.send(msgspec.json.encode(child_protocol.RingLine(name)))
@@ -246,14 +249,17 @@ class CameraSession:
                 return ring
         return None
 
+    def _unlock_ring(self) -> None:
+        if self._ring_lock is not None:
+            os.close(self._ring_lock)
+            self._ring_lock = None
+
     def _retire(self) -> None:
         """Let the ring go. Its last frame is still handed on, if it is whole."""
         if self.ring is None:
             return
         rings.unlink(self.ring.name)
-        if self._ring_lock is not None:
-            os.close(self._ring_lock)
-            self._ring_lock = None
+        self._unlock_ring()
         with contextlib.suppress(GarbageError):  # then what it counted last is lost
             self.counters.look(*self.ring.counts())
             if self.counters.unseen and self._orphan is None:

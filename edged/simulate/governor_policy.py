@@ -205,8 +205,7 @@ class GovernorPolicy:
         self._report_drops(at_s)
         if chosen is None:
             return Action(clock)
-        frames, variant = chosen
-        return Action(clock, ENGINES.index(variant), tuple([frame.frame for frame in frames]))
+        return Action(clock, ENGINES.index(chosen.variant), tuple([frame.frame for frame in chosen.frames]))
 
     def done(self, outcome: Outcome) -> None:
         service_s = outcome.end_s - outcome.begin_s

@@ -31,10 +31,17 @@ MEMORY_SHARE: Final = (0.5, 0.8, 1.0, 1.0, 0.6)
 """How much of the GPU's and of the memory's contention each engine feels; assumed."""
 LIMITS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     {
-        "cap": (0, 1e6), "amb": (-100, 150), "rsa": (0.01, 100), "co": (-1e4, 1e4), "gcont": (-1e3, 1e3),
-        "mcont": (-1e3, 1e3), "sun": (-1e4, 1e4), "fps": (1e-6, 1e3), "diff": (-1e3, 1e3),
+        "cap": (0, 1e6),
+        "amb": (-100, 150),
+        "rsa": (0.01, 100),
+        "co": (-1e4, 1e4),
+        "gcont": (-1e3, 1e3),
+        "mcont": (-1e3, 1e3),
+        "sun": (-1e4, 1e4),
+        "fps": (1e-6, 1e3),
+        "diff": (-1e3, 1e3),
     }
-)  # fmt: skip
+)
 """Far more than any device meets: beyond them the plant's arithmetic ends, not physics."""
 SENSOR: Final = {"hz": 5, "lag": 0.2, "tau": 0.4, "noise": 0.012, "lsb": 0.05, "gain": 0.01, "drop": 0.0}
 

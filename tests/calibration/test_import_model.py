@@ -74,18 +74,24 @@ def levels(*widths: tuple[str, int], anchors: int = 1) -> dict[str, Any]:
         (levels(("s", 1), ("b", 4), ("k", 10), anchors=2), "pose", {"decoder": "scrfd"}),
         (levels(("s", 3), ("b", 32)), "detect", {"decoder": "dfl", "strides": [8, 16, 32]}),
         ({"a": (1, 67, 8, 8), "b": (1, 67, 4, 4), "c": (1, 67, 2, 2)}, "detect", {"decoder": "dfl", "layout": "maps"}),
-        ({"1": (1, 1, 16, 16), "2": (1, 2, 16, 16), "3": (1, 2, 16, 16), "4": (1, 10, 16, 16)}, "pose",
-         {"decoder": "centerface", "heatmap": "1", "scale": "2", "offset": "3"}),
+        (
+            {"1": (1, 1, 16, 16), "2": (1, 2, 16, 16), "3": (1, 2, 16, 16), "4": (1, 10, 16, 16)},
+            "pose",
+            {"decoder": "centerface", "heatmap": "1", "scale": "2", "offset": "3"},
+        ),
         ({"heat": (1, 3, 8, 8), "far": (1, 4, 8, 8)}, "detect", {"decoder": "center", "stride": 8}),
-        ({"dets": (1, 30, 4), "labels": ((1, 30, 7), -5, 5)}, "detect",
-         {"decoder": "boxes", "scores": "labels", "activation": "sigmoid", "iou_threshold": 1.0}),
+        (
+            {"dets": (1, 30, 4), "labels": ((1, 30, 7), -5, 5)},
+            "detect",
+            {"decoder": "boxes", "scores": "labels", "activation": "sigmoid", "iou_threshold": 1.0},
+        ),
         ({"scores": (1, 4420, 2), "boxes": (1, 4420, 4)}, "detect", {"decoder": "boxes", "activation": "none"}),
         ({"boxes": ((1, 30, 4), 0, 60), "labels": (1, 30), "scores": (1, 30)}, "detect", {"decoder": "detections"}),
         ({"mask": ((1, 5, 32, 32), -3, 3)}, "semantic", {"decoder": "semantic"}),
         ({"features": ((1, 128), -1, 1)}, "embed", {"decoder": "embed"}),
         ({"logits": ((1, 10), -3, 3)}, "classify", {"decoder": "classify", "activation": "softmax"}),
     ],
-)  # fmt: skip
+)
 def test_every_family_is_known_by_its_outputs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], outputs: dict[str, Any], task: str, wanted: dict[str, Any]
 ) -> None:

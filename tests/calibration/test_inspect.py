@@ -42,7 +42,7 @@ VECTOR = "Thirty-two wide channel vectorized row major Int8 format"
         ({"Name": "r", "LayerType": "Reformat"}, (0, 0, 0, 0)),
         (CONV | {"Weights": {"Type": "Half", "Count": 0}}, (0, 0, 0, 0)),
     ],
-)  # fmt: skip
+)
 def test_one_layer(layer: dict[str, Any], want: tuple[int, int, int | None, int | None]) -> None:
     assert read_layers(inspected(layer)) == Layers(*want)
 

@@ -121,10 +121,13 @@ def test_rows_that_are_ranked_already() -> None:
 @pytest.mark.parametrize(
     ("kinds", "left"),
     [
-        (("Softmax",), "none"), (("Sigmoid", "Reshape"), "none"), (("Softmax", "Cast", "Identity"), "none"),
-        (("Relu",), "softmax"), (("LogSoftmax",), "softmax"),
+        (("Softmax",), "none"),
+        (("Sigmoid", "Reshape"), "none"),
+        (("Softmax", "Cast", "Identity"), "none"),
+        (("Relu",), "softmax"),
+        (("LogSoftmax",), "softmax"),
     ],
-)  # fmt: skip
+)
 def test_an_activation_in_the_graph_is_not_applied_again(kinds: tuple[str, ...], left: str) -> None:
     logits = RNG.normal(0, 1, (3, 4)).astype(np.float32)
     found = resolve(spec.ClassifyDecoder("p"), graph(*kinds), {"p": logits}, 4)

@@ -213,8 +213,11 @@ def test_sources_that_cannot_work(check: Check, bundle: Path, tmp_path: Path) ->
     code, found = check(write_config(tmp_path, bundle, cameras))
     assert code == 1
     assert {name: found[f"camera {name}"][0]["level"] for name in cameras} == {
-        "odd": "failed", "none": "failed", "garbage": "failed", "good": "ok",
-    }  # fmt: skip
+        "odd": "failed",
+        "none": "failed",
+        "garbage": "failed",
+        "good": "ok",
+    }
     assert "gopher://host/x" in found["camera odd"][0]["text"] and "rtsp" in found["camera odd"][0]["fix"]
     assert "none.mp4" in found["camera none"][0]["text"] and "No such file" in found["camera none"][0]["text"]
     assert "damaged or no video" in found["camera garbage"][0]["text"]

@@ -136,8 +136,11 @@ def test_the_program_draws_what_the_bus_says_and_ends_at_ctrl_c(terminal: tuple[
     with publishing(endpoint_in(tmp_path)) as publisher:
         program = subprocess.Popen(
             [sys.executable, "-m", "edged", "top", "--endpoint", endpoint_in(tmp_path)],
-            stdin=there, stdout=there, stderr=there, env={**os.environ, "TERM": "xterm"},
-        )  # fmt: skip
+            stdin=there,
+            stdout=there,
+            stderr=there,
+            env={**os.environ, "TERM": "xterm"},
+        )
         try:
             text, end = b"", time.monotonic() + 10 * PATIENCE
             while b"late 1" not in text:

@@ -40,9 +40,23 @@ def test_a_relative_file_counts_from_the_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "listen", ["0.0.0.0:9108", "[::]:9108", "10.0.0.5:9108", "[2001:db8::1]:9108", "127.0.0.1", "127.0.0.1:0", ":9108",
-               "127.0.0.1:65536", "example.org:9108", "[127.0.0.1:9108", "", "127.0.0.1:9108\\n", "http://127.0.0.1:9108"]
-)  # fmt: skip
+    "listen",
+    [
+        "0.0.0.0:9108",
+        "[::]:9108",
+        "10.0.0.5:9108",
+        "[2001:db8::1]:9108",
+        "127.0.0.1",
+        "127.0.0.1:0",
+        ":9108",
+        "127.0.0.1:65536",
+        "example.org:9108",
+        "[127.0.0.1:9108",
+        "",
+        "127.0.0.1:9108\\n",
+        "http://127.0.0.1:9108",
+    ],
+)
 def test_every_other_address_is_refused_with_a_sentence(tmp_path: Path, listen: str) -> None:
     with pytest.raises(UsageError) as caught:
         loaded(tmp_path, f'listen = "{listen}"')

@@ -193,7 +193,7 @@ def test_nothing_is_printed_by_the_library(capfd: pytest.CaptureFixture[str]) ->
         ("/src/call.cc:154 T CudaCall(E) [with E = e] CUDA failure 2: no room ; GPU=0", "CUDA failure 2: no room"),
         ("", "RuntimeError"),
     ],
-)  # fmt: skip
+)
 def test_the_library_s_messages_are_told_without_its_source_places(text: str, told: str) -> None:
     assert first_line(RuntimeError(text)) == told
 

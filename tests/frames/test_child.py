@@ -44,12 +44,19 @@ def test_lines_become_events(pair: tuple[Child, socket.socket]) -> None:
 @pytest.mark.parametrize(
     "packet",
     [
-        b"{}", b"[]", b"{", b"\xff\xfe", b"x" * 4096, b"{" * 4000, b'{"opened":null}', b'{"ended":true,"x":1}',
+        b"{}",
+        b"[]",
+        b"{",
+        b"\xff\xfe",
+        b"x" * 4096,
+        b"{" * 4000,
+        b'{"opened":null}',
+        b'{"ended":true,"x":1}',
         b'{"opened":{"width":8193,"height":2,"format":1,"fps":30,"codec":"","paced":true}}',
         b'{"opened":{"width":640,"height":480,"format":1,"fps":-1,"codec":"","paced":true}}',
         b'{"failed":"' + b"x" * 500 + b'"}',
     ],
-)  # fmt: skip
+)
 def test_garbage_is_a_failure_in_words(pair: tuple[Child, socket.socket], packet: bytes) -> None:
     child, other = pair
     other.send(packet)

@@ -145,8 +145,11 @@ def test_the_figures_of_a_stream_go_through_and_garbage_is_none(name: str) -> No
     writer, reader = RingWriter(name), RingReader(name)
     empty = reader.stream_figures()
     assert empty is not None and (empty.decode_ms, empty.mbit_s, empty.keyframe_interval_s, empty.words()) == (
-        None, None, None, "",
-    )  # fmt: skip
+        None,
+        None,
+        None,
+        "",
+    )
     writer.figures(lost_packets=3, decode_us=2500, bitrate=4_100_000, keyframe_ms=1000)
     figures = reader.stream_figures()
     assert figures is not None

@@ -69,9 +69,14 @@ def test_a_file_is_drawn_as_ffmpeg_would_plane_for_plane(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("codec", "pix_fmt", "width", "height"),
-    [("mjpeg", "yuvj422p", 320, 240), ("libx264", "yuv444p", 320, 240), ("ffv1", "yuv420p", 321, 243),
-     ("ffv1", "bgr0", 319, 240), ("libx264", "yuv420p", 322, 242)],
-)  # fmt: skip
+    [
+        ("mjpeg", "yuvj422p", 320, 240),
+        ("libx264", "yuv444p", 320, 240),
+        ("ffv1", "yuv420p", 321, 243),
+        ("ffv1", "bgr0", 319, 240),
+        ("libx264", "yuv420p", 322, 242),
+    ],
+)
 def test_other_formats_and_odd_sizes_become_nv12(
     tmp_path: Path, codec: str, pix_fmt: str, width: int, height: int
 ) -> None:

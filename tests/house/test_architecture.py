@@ -14,8 +14,9 @@ OFFLINE = sorted((ROOT / "calibration").rglob("*.py"))
 
 # What each room may import from the house: a frame goes frames -> engines -> vision -> bus, a watt power -> governor.
 COMMON = {
-    "bus_config", "clock", "config", "config_text", "credentials", "errors", "files", "geometry", "journal", "listen",
-    "metrics_config", "paths", "regions", "schedule_config", "toml_file", "uri", "validate", "web_config", "worker",
+    "bus_config", "clock", "config", "config_text", "credentials", "errors", "files", "forward_config", "geometry",
+    "journal", "listen", "metrics_config", "mqtt_config", "paths", "regions", "schedule_config", "server_url",
+    "toml_file", "uri", "validate", "web_config", "worker",
 }  # fmt: skip
 ROOMS = {
     "frames": {"frames", "synthetic"},
@@ -23,7 +24,7 @@ ROOMS = {
     "engines": {"engines", "frames"},
     "vision": {"vision", "engines", "frames"},
     "bus": {"bus", "frames"},
-    "gateway": {"gateway", "bus"},
+    "gateway": {"gateway", "bus", "overlays"},
     "power": {"power", "simulate"},
     "governor": {"governor"},
     "tracking": {"tracking"},
@@ -47,6 +48,9 @@ DOORS = {
     "pynvml": ("edged/power/nvml.py",),
     "rich": ("edged/commands/", "edged/terminal.py"),
     "prometheus_client": ("edged/gateway/",),
+    "aiohttp": ("edged/gateway/web/",),
+    "nats": ("edged/gateway/nats.py",),
+    "paho": ("edged/gateway/broker.py", "edged/gateway/mqtt.py"),
     "matplotlib": ("edged/commands/plot.py",),
 }
 PURE = (

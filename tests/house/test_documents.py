@@ -28,7 +28,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 README_BYTES = 8 * 1024
 PARSERS = {"edged": edged.cli.parser, "edged-calibrate": edged_calibration.cli.parser}
 SYSTEM = {
-    "cat", "cd", "curl", "export", "git", "journalctl", "nano", "pip", "pre-commit", "ps", "python", "python3",
+    "cat", "cd", "curl", "dpkg", "export", "git", "journalctl", "nano", "pip", "pre-commit", "ps", "python", "python3",
     "systemctl", "systemd-analyze", "usermod",
 }  # fmt: skip
 PYTHON_MODULE = re.compile(r"python3? -m (edged[\w.]*|tests[\w.]*|calibration[\w.]*)")

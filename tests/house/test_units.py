@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "systemd"
 UNITS = sorted(path for path in SHIPPED.iterdir() if path.suffix in (".service", ".socket"))
-EXPOSURE = {"edged.service": 1.6, "edged-build.service": 1.0, "edged-clocks.service": 1.0, "edged-gateway.service": 1.1}
+EXPOSURE = {"edged.service": 1.6, "edged-build.service": 1.0, "edged-clocks.service": 1.0, "edged-gateway.service": 1.3}
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +115,19 @@ def test_exposure_is_told_as_json_too(analyze: str) -> None:
     open_doors = {row["json_field"] for row in json.loads(done.stdout) if row["set"] is False}
     # What stands open, each for its reason in the unit; a new one has to be argued for here.
     assert open_doors <= {
-        "PrivateNetwork", "PrivateDevices", "DeviceAllow", "IPAddressDeny", "RootDirectoryOrRootImage", "PrivateUsers",
-        "RestrictAddressFamilies_AF_UNIX", "RestrictAddressFamilies_AF_INET_INET6", "SupplementaryGroups", "UMask",
-        "RestrictAddressFamilies_AF_NETLINK", "MemoryDenyWriteExecute", "ProcSubset", "SystemCallFilter_resources",
+        "PrivateNetwork",
+        "PrivateDevices",
+        "DeviceAllow",
+        "IPAddressDeny",
+        "RootDirectoryOrRootImage",
+        "PrivateUsers",
+        "RestrictAddressFamilies_AF_UNIX",
+        "RestrictAddressFamilies_AF_INET_INET6",
+        "SupplementaryGroups",
+        "UMask",
+        "RestrictAddressFamilies_AF_NETLINK",
+        "MemoryDenyWriteExecute",
+        "ProcSubset",
+        "SystemCallFilter_resources",
         "ProtectHome",
-    }, open_doors  # fmt: skip
+    }, open_doors

@@ -107,11 +107,20 @@ def profiled(variant: str, batch: int, clock: int, ms: float, joules: float | No
 
 
 PROFILE = DeviceProfile(
-    2, "desk", "tensorrt",
-    [profiled("fp16", 1, 0, 40.0, 0.16), profiled("fp16", 1, 1, 20.0, 0.24), profiled("fp16", 2, 1, 36.0),
-     profiled("fp16", 4, 1, 64.0), profiled("int8", 1, 1, 10.0, 0.12)],
-    clocks_mhz=[400.0, 900.0], idle_w=[4.0, 5.0], thermal=Thermal(10.0, 80.0, 1.0, 4.0, 0.02),
-)  # fmt: skip
+    2,
+    "desk",
+    "tensorrt",
+    [
+        profiled("fp16", 1, 0, 40.0, 0.16),
+        profiled("fp16", 1, 1, 20.0, 0.24),
+        profiled("fp16", 2, 1, 36.0),
+        profiled("fp16", 4, 1, 64.0),
+        profiled("int8", 1, 1, 10.0, 0.12),
+    ],
+    clocks_mhz=[400.0, 900.0],
+    idle_w=[4.0, 5.0],
+    thermal=Thermal(10.0, 80.0, 1.0, 4.0, 0.02),
+)
 KNOWN_VARIANTS = (Variant("fp16", 0.8, (99.0,)), Variant("int8", 0.7, (99.0,)), Variant("other", 0.6, (5.0,)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -15,6 +16,22 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 BOOT_S = 30.0
 STOP_S = 15.0
+
+
+PARTS = (
+    "edged", "calibration", "systemd", "scripts", "tests", "docs", "examples", "prometheus", "grafana",
+    "pyproject.toml", "README.md", "LICENSE", "Containerfile",
+)  # fmt: skip
+
+
+def copy_checkout(into: Path) -> Path:
+    """What scripts/install needs of this checkout, to be changed by a test."""
+    for name in PARTS:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, into / name, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
+        else:
+            shutil.copy(ROOT / name, into / name)
+    return into
 
 
 class Machine:

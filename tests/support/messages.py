@@ -113,6 +113,7 @@ def state(pid: int = 1234) -> State:
     return State(
         version="0.1.0",
         pid=pid,
+        run=f"run{pid}",
         uptime_s=1.0,
         bundle="demo",
         metric="map50",

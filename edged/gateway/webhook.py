@@ -1,0 +1,75 @@
+"""Each message as one POST, tried again until it is accepted. On a thread of its own.
+
+urllib, one request after another: a webhook gets events and not frames, and this loads nothing that is not there
+already. A redirection is not followed, since it would turn the POST into a GET.
+"""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from typing import Final
+
+from edged import clock
+from edged.credentials import find_credential
+from edged.forward_config import WEBHOOK_CREDENTIAL, WebhookConfig
+from edged.gateway.forward import Forwarder, tls_context
+from edged.gateway.spool import Item
+from edged.server_url import Server
+
+TURN_S: Final = 0.2
+POST_TIMEOUT_S: Final = 5.0
+AT_ONCE: Final = 16
+REFUSED: Final = (400, 405, 410, 413, 415, 422)
+"""Answers that would be the same again: the message is given up and counted. All others are tried again."""
+
+
+class Webhook(Forwarder):
+    def __init__(self, config: WebhookConfig, server: Server) -> None:
+        """EdgedError if the spool, the credential or the certificates cannot be used."""
+        context = tls_context(config.ca) if server.tls else None
+        self._opener = urllib.request.build_opener(_NoRedirection, urllib.request.HTTPSHandler(context=context))
+        self._url, self._token = config.url or "", find_credential(WEBHOOK_CREDENTIAL)
+        self._due_ns = 0
+        super().__init__("webhook", server, config.what, config.spool_mb)
+
+    def work(self) -> None:
+        self.store()
+        waiting = self.spool.first(AT_ONCE) if clock.mono_ns() >= self._due_ns else []
+        for number, item in waiting:
+            if self.stopping.is_set():
+                return
+            problem = self._post(item)
+            if problem is not None:
+                self._due_ns = clock.mono_ns() + int(self.link.down(problem) * clock.NS_PER_S)
+                return
+            self.link.up()
+            self.spool.remove([number])
+        if len(waiting) < AT_ONCE:
+            self.stopping.wait(TURN_S)
+
+    def _post(self, item: Item) -> str | None:
+        """None if the message is done with, else why it has to be tried again."""
+        headers = {"Content-Type": "application/json", "Idempotency-Key": item.id, "User-Agent": "edged"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        request = urllib.request.Request(self._url, item.payload, headers, method="POST")
+        try:
+            with self._opener.open(request, timeout=POST_TIMEOUT_S):
+                self.sent += 1
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code not in REFUSED:
+                return f"it answers {error.code} {error.reason}"
+            self.refused += 1
+        except urllib.error.URLError as error:
+            return f"it is not reached: {error.reason}"
+        except (OSError, HTTPException) as error:  # while it answers
+            return f"it gives no answer: {error or type(error).__name__}"
+        return None
+
+
+class _NoRedirection(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        """Its code then counts as the answer."""
