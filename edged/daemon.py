@@ -119,6 +119,7 @@ class Daemon:
         loop = build_loop(stack, config, bundle, around)
         energy_store.start(lambda: loop.limit_monitor.horizon)
         stack.callback(energy_store.close)
+        loop.heartbeats.watch(admission.worker, energy_store.worker)
         loop.sampler.start()
         loop.engine_loop.configure(config.camera)
         modes.profiled = None if loop.device_info.profile is None else loop.device_info.profile.power_mode
@@ -147,6 +148,7 @@ class Daemon:
             self._machine,
             on_call=None if recorder is None else recorder.on_call,
             on_sample=None if recorder is None else recorder.sample,
+            workers=() if recorder is None else (recorder.worker,),
             outside=Outside(mode, recording, self._schedule.report),
         )
 
@@ -184,7 +186,7 @@ class Daemon:
         housekeeping = Worker("housekeeping", self._housekeeping(loop, turn))
         housekeeping.start()
         stack.callback(housekeeping.stop, 2.0)
-        loop.heartbeats.watch(*server.workers, *loop.publisher.workers, admission.worker)
+        loop.heartbeats.watch(*server.workers)
 
     def _housekeeping(self, loop: Loop, reconfigure: Callable[[], None]) -> Callable[[], None]:
         """Greets subscribers, feeds the watchdog, follows the schedule, reloads on SIGHUP: what must go on while the

@@ -53,12 +53,14 @@ class Worker:
         return self._thread.is_alive() or self._stop.is_set() or self._thread.ident is None
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while True:
             try:
                 self._turn()
             except BaseException as error:  # SystemExit too: no code of a thread's may end it
                 self._report(error)
                 self._stop.wait(PAUSE_S)
+            if self._stop.is_set():  # a turn that began before sees it and does its last work
+                return
 
     def _report(self, error: BaseException) -> None:
         self._failures += 1

@@ -20,8 +20,8 @@ from edged import clock
 from edged.bus.curve import CurveClient
 from edged.bus.schema import MESSAGE_TYPES, TOPICS, Message, Result, State, topic_of
 from edged.errors import EdgedError
-from edged.frames.frame import PixelFormat
-from edged.frames.ring import RingReader
+from edged.frames.frame import Frame, PixelFormat
+from edged.frames.ring import GarbageError, RingReader
 from edged.paths import find_results_endpoint
 
 RECEIVE_HIGH_WATER_MARK = 256
@@ -58,7 +58,7 @@ class Client:
         self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
             name: msgspec.msgpack.Decoder(kind) for name, kind in MESSAGE_TYPES.items()
         }
-        self._rings: OrderedDict[str, RingReader] = OrderedDict()
+        self._rings = Rings()
         self.refused = False
         """whether the daemon has refused this client's key; it asks again each second, and when a message arrives this
         is False"""
@@ -125,12 +125,7 @@ class Client:
         is not at an `ipc://` endpoint. Rows x columns x 3, uint8."""
         if not self.endpoint.startswith("ipc://"):
             return None  # of another machine, whose rings may well have the names of ours
-        try:
-            ring = self._ring(result)
-        except EdgedError:
-            return None  # removed with its camera
-        pixels = ring.copy(result.ring.slot, result.ring.seq)
-        return None if pixels is None else bgr(pixels, ring.spec.format)
+        return self._rings.frame(result)
 
     def close(self) -> None:
         self._rings.clear()
@@ -185,11 +180,43 @@ class Client:
             self._seqs[topic] = message.seq
         return True
 
-    def _ring(self, result: Result) -> RingReader:
+
+class Rings:
+    """Frames of a daemon on this machine, by the results that name them. One thread."""
+
+    def __init__(self) -> None:
+        self._rings: OrderedDict[str, RingReader] = OrderedDict()
+
+    def frame(self, result: Result) -> NDArray[np.uint8] | None:
+        """A copy of the pixels this result was made from, as BGR; None if the camera has gone on since."""
+        ring = self._ring(result)
+        pixels = None if ring is None else ring.copy(result.ring.slot, result.ring.seq)
+        return None if ring is None or pixels is None else bgr(pixels, ring.spec.format)
+
+    def newest(self, result: Result) -> tuple[Frame, NDArray[np.uint8]] | None:
+        """The newest frame of the ring that this result names, and a copy of its pixels as BGR; it may never get a
+        result. None if there is none."""
+        ring = self._ring(result)
+        try:
+            frame = None if ring is None else ring.latest()
+        except GarbageError:
+            frame = None  # of a camera's process that is dying
+        if ring is None or frame is None:
+            return None
+        pixels = ring.copy(frame.slot, frame.seq)
+        return None if pixels is None else (frame, bgr(pixels, ring.spec.format))
+
+    def clear(self) -> None:
+        self._rings.clear()
+
+    def _ring(self, result: Result) -> RingReader | None:
         """One for each camera: a ring that is still mapped keeps its memory, long after the daemon removed it."""
         ring = self._rings.pop(result.camera, None)
         if ring is None or ring.name != result.ring.name:
-            ring = RingReader.open(result.ring.name)
+            try:
+                ring = RingReader.open(result.ring.name)
+            except EdgedError:
+                return None  # removed with its camera
         self._rings[result.camera] = ring
         if len(self._rings) > MAX_RINGS:
             self._rings.popitem(last=False)

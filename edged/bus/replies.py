@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
-from edged.bus.schema import Decision, State
+from edged.bus.schema import State
 from edged.config import Limits
 
 
@@ -75,8 +75,10 @@ class ProfilesReply(Struct, frozen=True, kw_only=True):
 
 
 class WhyReply(Struct, frozen=True, kw_only=True):
+    """`decisions`: each a `schema.Decision`, encoded as it was published."""
+
     ok: bool = True
-    decisions: list[Decision]
+    decisions: list[Raw]
 
 
 class ReloadReply(Struct, frozen=True, kw_only=True):

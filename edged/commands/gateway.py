@@ -13,6 +13,7 @@ from edged import journal
 from edged.commands.daemon_requests import curve_of
 from edged.config import DEFAULT_PATH, Config, default_path, load
 from edged.errors import UsageError
+from edged.paths import CONTROL, RESULTS
 
 if TYPE_CHECKING:
     from edged.gateway.part import Part
@@ -36,18 +37,32 @@ def run(arguments: argparse.Namespace) -> int:
         )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with journal.logging_to():
-        serve(_parts(config), endpoint, curve_of(arguments))
+        control = _control(arguments.endpoint, config)
+        serve(_parts(config, control), endpoint, curve_of(arguments))
     return 0
 
 
-def _parts(config: Config | None) -> list[Part]:
+def _parts(config: Config | None, control: str | None) -> list[Part]:
     """UsageError if a library of the extra is missing."""
     from edged.gateway.gateway import parts_of
 
     try:
-        return parts_of(config)
+        return parts_of(config, control)
     except ModuleNotFoundError as error:
         raise _missing(error) from error
+
+
+def _control(given: str | None, config: Config | None) -> str | None:
+    """Where the very daemon whose results are read takes requests; None: the default. UsageError if that is unknown."""
+    configured = None if config is None else config.bus.control
+    if given is None or configured is not None or config is None or not (config.web.token or config.mqtt.commands):
+        return configured
+    if not given.endswith(f"/{RESULTS}"):
+        raise UsageError(
+            f"--endpoint {given} does not say where that daemon takes requests, which [web] and [mqtt] may send",
+            "set bus.control in the configuration",
+        )
+    return given.removesuffix(RESULTS) + CONTROL
 
 
 def require_prometheus_client() -> None:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edged import clock
+from edged.bus.decision_words import BOUNDS, consequences
 from edged.bus.schema import (
     Battery,
     BudgetState,
@@ -31,7 +32,6 @@ from edged.bus.schema import (
 )
 from edged.commands import guard_view
 from edged.commands.daemon_requests import ask
-from edged.commands.why import BOUNDS, consequences
 from edged.errors import EdgedError
 from edged.frames.ring import StreamFigures
 from edged.terminal import causes, console, fitting_table, number, printable, progress, span

@@ -20,11 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from edged import clock
+from edged.bus.decision_words import BOUNDS, consequences
 from edged.bus.schema import BudgetState, Message, Result, State, Status
 from edged.commands import guard_view
 from edged.commands.daemon_requests import curve_of
 from edged.commands.status import BUDGETS, device
-from edged.commands.why import BOUNDS, consequences
 from edged.errors import UsageError
 from edged.gateway.subscription import Subscription
 from edged.terminal import console, fitting_table, number, printable, span

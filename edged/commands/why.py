@@ -11,29 +11,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from edged.bus.decision_words import BOUNDS, consequences
 from edged.bus.schema import Alternative, Decision, Number
 from edged.commands.daemon_requests import ask
 from edged.terminal import at, console, number, span
 
 _MOST = 1000
-
-BOUNDS = {
-    "heat": "bound by heat",
-    "deadline": "bound by the deadline",
-    "load": "bound by the engine's capacity",
-    "power": "bound by the mean power",
-    "energy": "bound by the energy that must last",
-    "accuracy": "bound by the accuracy floor",
-    "pin": "pinned by an operator",
-    "none": "no limit binds",
-}
-YIELDS = {
-    "heat": "the temperature limit is exceeded: the device is hotter even when idle",
-    "deadline": "the deadline is relaxed: frames are late",
-    "power": "the power limit is relaxed",
-    "energy": "the energy limit is relaxed",
-    "accuracy": "the accuracy floor is relaxed: no working variant reaches it",
-}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,23 +45,6 @@ def show(out: Console, decision: Decision) -> None:
     if decision.numbers:
         out.print(Padding(_numbers(decision.numbers), (0, 0, 0, 4)))
     out.print()
-
-
-def consequences(decision: Decision) -> list[str]:
-    """What follows from the decision beside the variant, one sentence each."""
-    texts = [YIELDS.get(what, f"{what} is relaxed") for what in decision.yielded if what != "frame_rate"]
-    if "frame_rate" in decision.yielded:
-        share = f": about {decision.frame_share:.0%} of the frames are run" if decision.frame_share < 1 else ""
-        texts.insert(0, f"the frame rate is reduced{share}")
-    texts += decision.unheld
-    if decision.clock_mhz is not None:
-        texts.append(f"the clock may go up to {decision.clock_mhz:g} MHz")
-    if decision.price_per_j > 0:
-        texts.append(
-            "energy-limited: a frame runs only if it gains more than "
-            f"{decision.price_per_j:.2g} accurate frames per joule"
-        )
-    return texts
 
 
 def _figures(other: Alternative) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -82,7 +82,7 @@ class CameraSession:
         """Take another rate and weight; the camera goes on."""
         if config.fps != self.config.fps:
             self._order(child_protocol.fps_packet(config.fps))
-            self.machine = replace(self.machine, slowest_ns=_slowest_ns(config))
+            self.machine = msgspec.structs.replace(self.machine, slowest_ns=_slowest_ns(config))
         self.config = config
 
     def stop(self) -> None:
@@ -174,10 +174,13 @@ class CameraSession:
             spec = rings.spec_of(line.width, line.height, line.format)
             rings.create(name, spec, self.counters.number)
             self._ring_lock = hold(name)
-        except (ValueError, EdgedError) as error:
+            self.ring = RingReader(name, self.config.name)
+        except (OSError, ValueError, EdgedError) as error:
+            if self._ring_lock is not None:
+                rings.unlink(name)
+                self._unlock_ring()
             self.apply(life.ChildFailed(str(error)), now_ns)
             return
-        self.ring = RingReader(name, self.config.name)
         self.counters.new_ring()
         self._paced = line.paced
         self.child.send(msgspec.json.encode(child_protocol.RingLine(name)))
@@ -246,14 +249,17 @@ class CameraSession:
                 return ring
         return None
 
+    def _unlock_ring(self) -> None:
+        if self._ring_lock is not None:
+            os.close(self._ring_lock)
+            self._ring_lock = None
+
     def _retire(self) -> None:
         """Let the ring go. Its last frame is still handed on, if it is whole."""
         if self.ring is None:
             return
         rings.unlink(self.ring.name)
-        if self._ring_lock is not None:
-            os.close(self._ring_lock)
-            self._ring_lock = None
+        self._unlock_ring()
         with contextlib.suppress(GarbageError):  # then what it counted last is lost
             self.counters.look(*self.ring.counts())
             if self.counters.unseen and self._orphan is None:

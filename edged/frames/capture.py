@@ -143,10 +143,10 @@ class _Capture:
         """Wait until then, or not at all; notice in either case when the daemon is gone."""
         while True:
             left_ns = max(0, until_ns - clock.mono_ns())
-            # select knows microseconds; poll, with its whole milliseconds, would need a second sleep for the rest
-            if select.select([self._link], [], [], left_ns / clock.NS_PER_S)[0]:
+            if self._poll.poll(left_ns // clock.NS_PER_MS):
                 self._take_packet()
-            elif left_ns == 0:
+            elif left_ns < clock.NS_PER_MS:
+                clock.sleep_s(left_ns / clock.NS_PER_S)  # poll knows whole milliseconds only
                 return
 
     def _await_credit(self) -> None:

@@ -10,7 +10,7 @@ import random
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from types import TracebackType
 from typing import Final
 
@@ -137,20 +137,9 @@ class Forwarder(Part):
         self.intake.put(message, subscription)
 
     def families(self) -> Iterator[Metric]:
-        labels = [self._name]
-        yield from gauge(
-            "edged_gateway_connected", "1 while the destination is reached.", "destination",
-            [(labels, self.link.connected)],
-        )  # fmt: skip
-        yield from counter(
-            "edged_gateway_sent_messages", "Messages that the destination has acknowledged.", "destination",
-            [(labels, self.sent)],
-        )  # fmt: skip
         lost = {**self.intake.lost, **self.spool.dropped, "refused": self.refused}
-        yield from counter(
-            "edged_gateway_unsent_messages", "Messages that the destination will not get, by cause.",
-            "destination cause", [([self._name, cause], count) for cause, count in lost.items()],
-        )  # fmt: skip
+        yield from destination_families(self._name, self.link, self.sent, lost)
+        labels = [self._name]
         yield from gauge(
             "edged_gateway_spool_messages", "Messages that wait for their acknowledgement.", "destination",
             [(labels, self.spool.messages)],
@@ -165,6 +154,21 @@ class Forwarder(Part):
         if self._worker.stop(STOP_S):
             self.store()
             self.spool.close()
+
+
+def destination_families(name: str, link: Link, sent: int, lost: Mapping[str, int]) -> Iterator[Metric]:
+    """What is counted of every destination; `lost` by cause."""
+    yield from gauge(
+        "edged_gateway_connected", "1 while the destination is reached.", "destination", [([name], link.connected)]
+    )
+    yield from counter(
+        "edged_gateway_sent_messages", "Messages that the destination has acknowledged.", "destination",
+        [([name], sent)],
+    )  # fmt: skip
+    yield from counter(
+        "edged_gateway_unsent_messages", "Messages that the destination will not get, by cause.", "destination cause",
+        [([name, cause], count) for cause, count in lost.items()],
+    )  # fmt: skip
 
 
 def tls_context(ca: str | None) -> ssl.SSLContext:

@@ -22,9 +22,10 @@ SILENCE_S: Final = 3.0
 _TURN_S: Final = 1.0
 
 
-def parts_of(config: Config | None) -> list[Part]:
+def parts_of(config: Config | None, control: str | None) -> list[Part]:
     """The parts that the configuration asks for, the metrics first; None: no configuration, so metrics alone.
-    UsageError for what is missing on this machine."""
+    `control`: the daemon's endpoint for requests, None for the default. UsageError for what is missing on this machine.
+    """
     metrics_config = MetricsConfig() if config is None else config.metrics
     others: list[Part] = []
     metrics = Metrics(others)
@@ -34,11 +35,19 @@ def parts_of(config: Config | None) -> list[Part]:
     if metrics_config.textfile is not None:
         parts.append(MetricsFile(metrics_config.textfile, metrics.registry))
     if config is not None:
-        others += _destinations(config)
+        others += _destinations(config, control)
+        if config.web.address is not None:
+            from edged.gateway.web.part import Page
+
+            others.append(Page(config.web.address, config, metrics.registry, control))
     return parts + others
 
 
-def _destinations(config: Config) -> Iterator[Part]:
+def _destinations(config: Config, control: str | None) -> Iterator[Part]:
+    if config.mqtt.server is not None:
+        from edged.gateway.mqtt import Mqtt
+
+        yield Mqtt(config.mqtt, config.mqtt.server, control)
     if config.nats.server is not None:
         from edged.gateway.nats import Nats
 

@@ -9,9 +9,12 @@ from collections import Counter
 from collections.abc import Iterable
 from types import TracebackType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edged.bus.client import Client
 from edged.bus.curve import CurveClient
-from edged.bus.schema import Message
+from edged.bus.schema import Message, Result
 from edged.paths import find_results_endpoint
 
 
@@ -36,6 +39,10 @@ class Subscription:
             self._client = self._open()
         self._heard = self._heard or message is not None
         return message
+
+    def frame(self, result: Result) -> NDArray[np.uint8] | None:
+        """The pixels that a result was made from, as `Client.frame` gives them."""
+        return self._client.frame(result)
 
     @property
     def endpoint(self) -> str:

@@ -7,7 +7,9 @@ Nothing runs yet: the caller starts the sampler and runs the engine loop.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import math
 import selectors
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -50,8 +52,10 @@ from edged.power.host_paths import HERE, HostPaths
 from edged.power.simulated import SimulatedProvider
 from edged.power.telemetry import Provider, Sampler, open_provider
 from edged.profiles import Profile
+from edged.regions import check_tiles
 from edged.vision.decoder import make_decoder
 from edged.vision.letterbox import open_letterboxer
+from edged.worker import Worker
 
 STUCK_AFTER_S: Final = 5.0  # a turn takes milliseconds; a first CUDA call or a paged-out model may take seconds
 NO_CLOCK_COSTS: Final = "no device profile says what each clock costs"
@@ -63,7 +67,8 @@ log = logging.getLogger("edged")
 class Surroundings:
     """What a loop is built into. `instance` names its rings in shared memory; `profile` is the power profile to start
     with, `energy_used` the energy horizon of an earlier run; `on_call` and `on_sample` get every call of the governor
-    and every sample; `outside` is read for the state. `provider`, `runtime` and `device_info` stand in
+    and every sample; `workers` are threads that the watchdog looks after with the loop's own; `outside` is read for the
+    state. `provider`, `runtime` and `device_info` stand in
     for what the configuration and the bundle name."""
 
     publisher: Publisher
@@ -73,6 +78,7 @@ class Surroundings:
     machine: HostPaths = HERE
     on_call: OnCall | None = None
     on_sample: Callable[[Mapping[str, Any], int], None] | None = None
+    workers: tuple[Worker, ...] = ()
     outside: Outside = field(default_factory=Outside)
     provider: Provider | None = None
     runtime: Runtime | None = None
@@ -123,9 +129,10 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     calls = LoopCalls(selector)
     stack.callback(calls.close)
     beats = Heartbeats({STAGE: STUCK_AFTER_S})
+    beats.watch(sampler.worker, *publisher.workers, *around.workers)
     layers = LimitLayers(config.limits, around.profile)
     hooks = Hooks(around.on_call, provider.ran if isinstance(provider, FollowsBatches) else None)
-    gpu_clock = _gpu_clock(stack, config, known, around, now_ns)
+    gpu_clock = _gpu_clock(stack, config, known, around, beats, now_ns)
     governor = GovernorClient(
         pool, known, layers.in_force, publisher, now_ns, hooks, gpu_clock, battery_budget(config.power)
     )
@@ -140,14 +147,14 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     gates = MotionGates(cameras, publisher, governor, gate)
     sources = Sources(manifest, cameras, pool, governor, sampler, monitor, shadow, gates, beats, around.outside)
     reporter = StatusReporter(sources, publisher)
-    tracks = ObjectTracks(publisher, manifest.labels, _snapshots(stack, config, cameras, publisher))
+    tracks = ObjectTracks(publisher, manifest.labels, _snapshots(stack, config, cameras, publisher, beats))
     result_publisher = ResultPublisher(publisher, decode, manifest.labels, cameras.ring_name, tracks)
     schedule = Scheduler()
     executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
     dispatcher = Dispatcher(schedule, governor.governor, pool.max_batch, executor.dropped)
-    parts = Parts(
-        selector, calls, cameras, schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter, beats
-    )
+    work = schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter, beats
+    check = functools.partial(check_tiles, manifest.task, pool.max_batch)
+    parts = Parts(selector, calls, cameras, *work, check)
     engine_loop = EngineLoop(parts)
     engine_loop.put_in_force(layers)
     limits = LimitControl(layers, engine_loop.put_in_force)
@@ -156,7 +163,9 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     )
 
 
-def _snapshots(stack: contextlib.ExitStack, config: Config, cameras: Cameras, publisher: Publisher) -> Snapshots | None:
+def _snapshots(
+    stack: contextlib.ExitStack, config: Config, cameras: Cameras, publisher: Publisher, beats: Heartbeats
+) -> Snapshots | None:
     """Pictures of tracked objects, where a directory for them is configured."""
     if config.snapshots.path is None:
         return None
@@ -167,13 +176,18 @@ def _snapshots(stack: contextlib.ExitStack, config: Config, cameras: Cameras, pu
 
     writer = SnapshotWriter(config.snapshots, Path(config.snapshots.path), report)
     stack.callback(writer.close)
+    beats.watch(writer.worker)
     return Snapshots(cameras.pixels, cameras.intact, writer)
 
 
 def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:
     """The engines, warm; those that cannot run here are published with their reasons. A batch never has two frames of a
     camera, so with fewer cameras larger ones need neither time to warm up nor memory."""
-    max_batch = min(config.engine.max_batch, len(config.camera) or config.engine.max_batch)
+    pictures = [
+        len(config.camera) or config.engine.max_batch,
+        *(math.prod(camera.grid or ()) for camera in config.camera),
+    ]
+    max_batch = min(config.engine.max_batch, max(pictures))
     if around.runtime is not None:
         pool = Pool(bundle, around.runtime, max_batch)
     else:
@@ -201,7 +215,7 @@ def _device_info(pool: Pool, bundle: Bundle, config: Config, provider: Provider,
 
 
 def _gpu_clock(
-    stack: contextlib.ExitStack, config: Config, known: DeviceInfo, around: Surroundings, now_ns: int
+    stack: contextlib.ExitStack, config: Config, known: DeviceInfo, around: Surroundings, beats: Heartbeats, now_ns: int
 ) -> GpuClock:
     """The GPU's clock, controlled where that is configured and the cost of each clock is known."""
     if not config.power.clock_control:
@@ -213,4 +227,5 @@ def _gpu_clock(
         return GpuClock(known.clocks_mhz)
     actuator = ClockActuator(known.clocks_mhz, around.machine.clock_helper)
     stack.callback(actuator.close)
+    beats.watch(actuator.worker)
     return GpuClock(known.clocks_mhz, actuator, CLOCK_DWELL_S, now_ns)

@@ -36,7 +36,7 @@ from edged.loop.gpu_clock import GpuClock
 from edged.loop.messages import RelaxedLimits, decision_message, log_decision, log_event
 
 REMEMBERED: Final = 1000
-REMEMBERED_BYTES: Final = 512 * 1024
+REMEMBERED_BYTES: Final = 256 * 1024
 RETIRE_AFTER: Final = 3
 """Failed batches in a row: one can be a bad picture, three are a bad engine."""
 GIVE_UP_AFTER: Final = 100

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from edged import clock, profiles
-from edged.bus import requests, schema
+from edged.bus import requests
 from edged.bus.replies import (
     CameraInForce,
     LimitsReply,
@@ -36,8 +36,6 @@ from edged.power.power_mode_manager import PowerModeManager
 STAGE: Final = "control"
 STUCK_AFTER_S: Final = 20.0
 """A request waits for the engine loop for a few seconds at most, a reload reads files, a power mode takes up to 15."""
-
-_DECISION: Final = msgspec.msgpack.Decoder(schema.Decision)
 
 log = logging.getLogger("edged")
 
@@ -68,7 +66,8 @@ class RequestHandler:
                 return SnapshotReply(state=loop.reporter.state)
             case Why():
                 encoded = loop.calls.call(lambda: loop.governor.history.last(request.n))
-                return WhyReply(decisions=[_DECISION.decode(one) for one in encoded])
+                # as they are: decoded, hundreds of them would take megabytes for a moment
+                return WhyReply(decisions=[msgspec.Raw(decision) for decision in encoded])
             case Set():
                 return self._set(request)
             case Pin():

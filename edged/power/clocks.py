@@ -11,7 +11,6 @@ import contextlib
 import logging
 import select
 import socket
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from edged import clock
 from edged.errors import EdgedError
 from edged.power.clock_helper import HELD, LONGEST_LINE, SOCKET
 from edged.power.gpu import HZ_PER_MHZ, MOST_CLOCKS
+from edged.worker import Worker
 
 ANSWER_S: Final = 2.0
 """A write to sysfs takes milliseconds; the first answer includes the start of the helper by systemd."""
@@ -53,12 +53,13 @@ class ClockActuator:
         self._path = path
         self._wanted: int | None = None
         self._state = ClockState()
-        self._stopping = self._repeat = False
+        self._repeat = False
+        self._failures = 0
         self._wake_r, self._wake_w = socket.socketpair()
         self._wake_r.setblocking(False)
         self._wake_w.setblocking(False)
-        self._thread = threading.Thread(target=self._run, name="power.clocks", daemon=True)
-        self._thread.start()
+        self.worker = Worker("power.clocks", self._turn)
+        self.worker.start()
 
     @property
     def state(self) -> ClockState:
@@ -78,39 +79,37 @@ class ClockActuator:
 
     def close(self) -> None:
         """Restore the previous ceiling and end the thread."""
-        self._stopping = True
+        self.worker.stopping.set()
         self._wake()
-        self._thread.join(ANSWER_S)
+        if self.worker.stop(ANSWER_S):
+            self._wake_r.close()
         self._wake_w.close()
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # the buffer is full: the thread wakes anyway
             self._wake_w.send(b"!")
 
-    def _run(self) -> None:
-        failures = 0
-        while not self._stopping:
-            if self._wanted is None:
-                self._state = ClockState()  # nothing is held, so no helper is needed
-                self._sleep(None)
-                continue
-            try:
-                with _Link(self._path) as link:
-                    failures = 0
-                    self._hold(link)
-            except (EdgedError, OSError) as error:
-                problem = error.message if isinstance(error, EdgedError) else f"{self._path}: {error.strerror or error}"
-                if problem != self._state.problem:
-                    log.warning("GPU clock control is unavailable: %s", problem)
-                self._state = ClockState(problem=problem)
-                self._sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
-                failures += 1
-        self._wake_r.close()
+    def _turn(self) -> None:
+        if self._wanted is None:
+            self._state = ClockState()  # nothing is held, so no helper is needed
+            self._sleep(None)
+            return
+        try:
+            with _Link(self._path) as link:
+                self._failures = 0
+                self._hold(link)
+        except (EdgedError, OSError) as error:
+            problem = error.message if isinstance(error, EdgedError) else f"{self._path}: {error.strerror or error}"
+            if problem != self._state.problem:
+                log.warning("GPU clock control is unavailable: %s", problem)
+            self._state = ClockState(problem=problem)
+            self._sleep(RETRY_S[min(self._failures, len(RETRY_S) - 1)])
+            self._failures += 1
 
     def _hold(self, link: _Link) -> None:
         """Execute requests until there is none, or `close`. EdgedError or OSError when the helper has closed."""
         requested: int | None = None
-        while not self._stopping:
+        while not self.worker.stopping.is_set():
             wanted = self._wanted
             if wanted is None:
                 link.ask("release")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,7 @@ from msgspec import Struct
 from edged import clock, files
 from edged.clock import NS_PER_S
 from edged.power.energy_meter import HorizonUse
+from edged.worker import Worker
 
 FILE: Final = "energy-used.json"
 WRITE_EVERY_S: Final = 60.0
@@ -73,8 +73,8 @@ class EnergyStore:
         self._path = None if directory is None else directory / FILE
         self._now = now
         self._use: Callable[[], HorizonUse | None] = lambda: None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="power.energy", daemon=True)
+        self._failing = False
+        self.worker = Worker("power.energy", self._turn)
 
     def load(self) -> HorizonUse | None:
         """The horizon of the last run, with the time that has passed since; None without one. A file that cannot be
@@ -101,27 +101,21 @@ class EnergyStore:
         """Keep what `use` returns, called from this thread; None: there is nothing to keep."""
         self._use = use
         if self._path is not None:
-            self._thread.start()
+            self.worker.start()
 
     def close(self) -> None:
         """Write what is in force now, and end."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_S)
+        self.worker.stop(STOP_S)
 
-    def _run(self) -> None:
-        failing = False
-        while True:
-            stopping = self._stop.wait(WRITE_EVERY_S)
-            try:
-                self._write(self._use())
-                failing = False
-            except OSError as error:
-                if not failing:
-                    log.warning("%s cannot be written, a restart would forget the energy used: %s", self._path, error)
-                failing = True
-            if stopping:
-                return
+    def _turn(self) -> None:
+        self.worker.stopping.wait(WRITE_EVERY_S)
+        try:
+            self._write(self._use())
+            self._failing = False
+        except OSError as error:
+            if not self._failing:
+                log.warning("%s cannot be written, a restart would forget the energy used: %s", self._path, error)
+            self._failing = True
 
     def _write(self, use: HorizonUse | None) -> None:
         assert self._path is not None

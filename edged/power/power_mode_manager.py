@@ -119,6 +119,9 @@ class PowerModeManager:
                 self._control.set(wanted.mode)
         except EdgedError as error:
             return f"{error.message}; {error.hint}" if error.hint else error.message
+        except Exception as error:  # the next mode must find this thread alive
+            log.exception("setting the power mode failed")
+            return f"edged failed at it: {type(error).__name__}: {error}"
         return ""
 
     def _unprofiled(self, mode: str | None) -> str:

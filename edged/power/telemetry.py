@@ -6,13 +6,13 @@ sample's age grows, and once it is too old its values become unknown, with the r
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 
 from edged import clock
 from edged.power.energy_meter import EnergyMeter
 from edged.power.provider import STALE_AFTER_INTERVALS, Provider, Sample
 from edged.power.select_provider import open_provider
+from edged.worker import Worker
 
 __all__ = ["Provider", "Sample", "Sampler", "open_provider"]
 
@@ -24,19 +24,18 @@ class Sampler:
         self._provider = provider
         self._interval_s = interval_s
         self._meter = EnergyMeter(STALE_AFTER_INTERVALS * interval_s)
-        self._stop = threading.Event()
         begun_ns = clock.mono_ns()
         self._meter.add(begun_ns, None)
         self._latest = Sample(provider.name, begun_ns, missing=(f"{provider.name} has not been read yet",))
         self._error: str | None = None
-        self._thread = threading.Thread(target=self._run, name="power.telemetry", daemon=True)
+        self.worker = Worker("power.telemetry", self._turn)
 
     @property
     def interval_s(self) -> float:
         return self._interval_s
 
     def start(self) -> None:
-        self._thread.start()
+        self.worker.start()
 
     def latest(self, now_ns: int) -> Sample:
         """The last good reading; its values are unknown once it is older than three intervals. Any thread, no wait."""
@@ -53,22 +52,17 @@ class Sampler:
 
     def stop(self, timeout_s: float = 1.0) -> bool:
         """Ends the thread and closes the provider. False if it hangs in a read: it is left behind, unclosed."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-            if self._thread.is_alive():
-                return False
+        if not self.worker.stop(timeout_s):
+            return False
         self._provider.close()
         return True
 
-    def _run(self) -> None:
-        while True:
-            try:
-                self._latest, self._error = self._metered(self._provider.read()), None
-            except Exception as error:  # no failure of a provider ends the daemon; the reason goes out with the sample
-                self._error = f"{self._provider.name} failed: {type(error).__name__}: {str(error)[:200]}"
-            if self._stop.wait(self._interval_s):
-                return
+    def _turn(self) -> None:
+        try:
+            self._latest, self._error = self._metered(self._provider.read()), None
+        except Exception as error:  # no failure of a provider ends the daemon; the reason goes out with the sample
+            self._error = f"{self._provider.name} failed: {type(error).__name__}: {str(error)[:200]}"
+        self.worker.stopping.wait(self._interval_s)
 
     def _metered(self, sample: Sample) -> Sample:
         """The sample with the energy up to it."""

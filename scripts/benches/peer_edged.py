@@ -52,7 +52,7 @@ def main() -> None:
 
 def _number(client: Client, message: Result) -> int:
     """From the luma as it lies in the ring: the conversion to BGR would be counted as edged's work."""
-    ring: Any = client._ring(message)
+    ring: Any = client._rings._ring(message)
     pixels = ring.pixels(message.ring.slot)
     number = number_of(pixels[: message.height])
     return number if ring.intact(message.ring.slot, message.ring.seq) else -1

@@ -169,11 +169,19 @@ def test_a_program_that_leaks_sockets(attacked: Attacked, name: str, kind: int) 
 
 
 def flood(path: str, kind: bytes, chunk: bytes, seconds: float) -> None:
+    """Sends and reads as fast as the other end does, and comes back when it is cut off."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(OSError, AssertionError), raw_peer(Path(path), kind) as peer:
+            threading.Thread(target=read_all, args=(peer,), daemon=True).start()
             while time.monotonic() < end:
                 peer.sendall(chunk)
+
+
+def read_all(peer: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while peer.recv(1 << 16):
+            continue
 
 
 @pytest.mark.parametrize(
@@ -183,6 +191,7 @@ def flood(path: str, kind: bytes, chunk: bytes, seconds: float) -> None:
         slow("unsubscriptions without end", "results", b"SUB", b"\x00\x04\x00zzz" * 20_000),
         slow("subscriptions of every kind without end", "results", b"SUB", MANY),
         slow("topics of a megabyte", "results", b"SUB", HUGE),
+        slow("pings", "results", b"SUB", b"\x04\x07\x04PING\0\0" * 5_000),
         ("requests without end", "control", b"DEALER", b"\x00\x0e\x81\xa2op\xa8snapshot\x00" * 5_000),
     ],
 )

@@ -18,6 +18,8 @@ from edged import clock
 from edged.health import Health, Heartbeats, Notifier
 from edged.worker import Worker
 from tests.support.bus import PATIENCE
+from tests.support.loop import built
+from tests.support.models import center_model
 
 S = clock.NS_PER_S
 Notify = Callable[[Mapping[str, str]], Notifier]
@@ -228,3 +230,10 @@ def test_a_thread_that_has_ended_ends_the_feeding_and_is_named(
     assert (
         (tmp_path / "stderr").read_text().startswith("edged: the thread control has ended; the stacks of all threads")
     )
+
+
+def test_the_threads_of_a_loop_and_of_what_surrounds_it_are_watched(tmp_path: Path) -> None:
+    recorder = Worker("recorder", lambda: None)
+    with built(tmp_path, {"only": center_model(-100.0)}, workers=(recorder,)) as loop:
+        watched = {worker.name for worker in loop.heartbeats._workers}
+    assert watched == {"power.telemetry", "connections", "recorder"}

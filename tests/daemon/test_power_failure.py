@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    ("scenario", "at_least"), [("credentials", 20), ("keys", 15), ("crash count", 9), ("bundle", 3), ("record", 6)]
+    ("scenario", "at_least"),
+    [("credentials", 20), ("keys", 15), ("crash count", 9), ("bundle", 3), ("energy", 4), ("record", 6)],
 )
 def test_every_state_between_is_valid(tmp_path: Path, scenario: str, at_least: int) -> None:
     done = subprocess.run(

@@ -48,3 +48,11 @@ def test_it_stops_after_the_turn_at_hand_and_says_when_it_cannot() -> None:
     assert not worker.stop(0.05)
     go_on.set()
     assert worker.stop(5)
+
+
+def test_who_is_stopped_before_its_first_turn_still_has_it() -> None:
+    turns: list[bool] = []
+    worker = Worker("test", lambda: turns.append(worker.stopping.is_set()))
+    worker.stopping.set()
+    worker.start()
+    assert worker.stop(5) and turns == [True]

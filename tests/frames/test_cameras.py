@@ -157,3 +157,18 @@ def test_a_full_shm_is_a_reason_and_not_a_crash(monkeypatch: pytest.MonkeyPatch)
         assert "cannot reserve 5.3 MiB" in loop.status().reason
         patched.undo()
         loop.until_state("live", 5)
+
+
+def test_a_ring_that_cannot_be_opened_is_a_reason_and_leaves_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+
+    def cut_short(name: str, spec: RingSpec, first: int = 0) -> None:
+        made.append(rings.SHM / name)
+        made[-1].write_bytes(b"x")
+
+    with monkeypatch.context() as patched, EngineLoop(cam(SMALL)) as loop:
+        patched.setattr(rings, "create", cut_short)
+        loop.until_state("backoff", 5)
+        assert "is not a frame ring" in loop.status().reason and not any(path.exists() for path in made)
+        patched.undo()
+        loop.until_state("live", 5)

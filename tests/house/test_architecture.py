@@ -24,12 +24,12 @@ ROOMS = {
     "engines": {"engines", "frames"},
     "vision": {"vision", "engines", "frames"},
     "bus": {"bus", "frames"},
-    "gateway": {"gateway", "bus"},
+    "gateway": {"gateway", "bus", "overlays"},
     "power": {"power", "simulate"},
     "governor": {"governor"},
     "tracking": {"tracking"},
     "accuracy_guard": {"accuracy_guard", "governor", "tracking"},
-    "simulate": {"simulate", "governor", "frames", "loop"},
+    "simulate": {"simulate", "governor", "frames", "loop", "engines"},  # the form of a device profile
     "replay": {"replay", "governor", "power"},  # the one energy meter
     "loop": {
         "loop", "frames", "engines", "vision", "bus", "power", "governor", "accuracy_guard", "simulate", "health",
@@ -48,6 +48,9 @@ DOORS = {
     "pynvml": ("edged/power/nvml.py",),
     "rich": ("edged/commands/", "edged/terminal.py"),
     "prometheus_client": ("edged/gateway/",),
+    "aiohttp": ("edged/gateway/web/",),
+    "nats": ("edged/gateway/nats.py",),
+    "paho": ("edged/gateway/broker.py", "edged/gateway/mqtt.py"),
     "matplotlib": ("edged/commands/plot.py",),
 }
 PURE = (

@@ -6,41 +6,39 @@ The tests of a machine build on one another, in the order they stand here: insta
 from __future__ import annotations
 
 import json
-import os
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.machine import Machine, copy_checkout
+from tests.support.lane import (
+    CONFIG,
+    INSTALL,
+    INSTALL_S,
+    MACHINES,
+    booted,
+    break_in,
+    drop_in,
+    eventually,
+    main_pid,
+    makes_results,
+    state,
+)
+from tests.support.machine import Machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-CACHE = Path(os.environ.get("EDGED_SYSTEMD_CACHE", Path.home() / ".cache/edged/systemd"))
 PASSWORD = "s3cret-p@ss"
-INSTALL = "cd /srv/edged && scripts/install --wheels /srv/wheels"
-INSTALL_S = 400.0
-EXPOSURE = 1.9
+EXPOSURE = 1.6
 FILES = "find / -xdev \\( -path /srv -o -path /tmp \\) -prune -o -print"
 
-CONFIG = """
-bundle = "/var/lib/edged/bundles/demo"
-[[camera]]
-name = "gate"
-source = "test://7?width=320&height=240&fps=10"
-"""
 YARD = '[[camera]]\nname = "yard"\nsource = "test://8?width=320&height=240&fps=5"\n'
 
 
-@pytest.fixture(scope="module", params=["jammy", "noble"])
+@pytest.fixture(scope="module", params=MACHINES)
 def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    root = CACHE / request.param
-    if os.geteuid() != 0 or not (CACHE / "key").exists():
-        pytest.skip("needs root and prepared machines: scripts/test-systemd")
-    source = copy_checkout(tmp_path_factory.mktemp("source"))
-    with Machine(root, CACHE / "wheels", source) as it:
+    with booted(request.param, tmp_path_factory.mktemp("source")) as it:
         yield it
 
 
@@ -51,37 +49,6 @@ def files(machine: Machine) -> set[str]:
         r"/var/(log|tmp|lib/systemd/(catalog|random-seed|timers|rfkill))|/etc/(passwd|group|shadow|gshadow|subuid|subgid)-$|.*/__pycache__|/var/lib/private|/etc/\.pwd\.lock"
     )
     return {path for path in found if not noise.match(path)}
-
-
-def eventually(what: Callable[[], object], timeout_s: float = 20.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
-
-
-def state(machine: Machine) -> dict[str, object]:
-    told: dict[str, object] = json.loads(machine.run("edged status --json"))
-    return told
-
-
-def main_pid(machine: Machine) -> str:
-    return machine.show("MainPID")["MainPID"]
-
-
-def break_in(machine: Machine) -> None:
-    """Lay the faults into the installed environment and start again."""
-    site = machine.run("echo /opt/edged/current/lib/python3*/site-packages").strip()
-    machine.run(
-        f"cp /srv/edged/tests/systemd/faults.py {site}/edged_faults.py;"
-        f"echo 'import edged_faults' >{site}/edged_faults.pth"
-    )
-    machine.run("systemctl reset-failed edged; systemctl restart edged")
-
-
-def drop_in(machine: Machine, text: str) -> None:
-    machine.write("/run/systemd/system/edged.service.d/test.conf", f"[Service]\n{text}\n")
-    machine.run("systemctl daemon-reload; systemctl reset-failed edged; systemctl restart edged")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +66,7 @@ def test_installed_it_runs(machine: Machine, before: tuple[set[str], str]) -> No
     assert shown["ActiveState"] == "active" and shown["SubState"] == "running" and shown["Type"] == "notify"
     assert shown["User"] == "edged" and shown["NRestarts"] == "0" and shown["UnitFileState"] == "enabled"
     assert "fp16, int8-sparse on cpu" in shown["StatusText"]
-    eventually(lambda: state(machine)["cameras"][0]["results"] > 5)  # type: ignore[index]
+    eventually(lambda: state(machine)["cameras"][0]["results"] > 5)
 
 
 def test_installed_again_nothing_changes(machine: Machine, before: tuple[set[str], str]) -> None:
@@ -126,12 +93,15 @@ def test_the_systems_own_opencv_tensorrt_and_numpy_stay(machine: Machine) -> Non
 
 
 def test_the_units_are_sound_and_little_exposed(machine: Machine) -> None:
-    for unit in ("edged.service", "edged-build.service", "edged-clocks.service", "edged-clocks.socket"):
+    for unit in (
+        "edged.service", "edged-gateway.service", "edged-build.service", "edged-clocks.service", "edged-clocks.socket",
+    ):  # fmt: skip
         done = machine.process(f"systemd-analyze verify --man=no /usr/local/lib/systemd/system/{unit}")
         assert done.returncode == 0 and not done.stderr, done.stderr
-    told = machine.run("systemd-analyze security --no-pager edged.service").splitlines()[-1]
-    found = re.search(r"edged\.service: (\d+\.\d+)", told)
-    assert found and float(found[1]) <= EXPOSURE, told
+    for unit in ("edged", "edged-gateway"):
+        verdict = machine.run(f"systemd-analyze security --no-pager {unit}.service").splitlines()[-1]
+        found = re.search(rf"{unit}\.service: (\d+\.\d+)", verdict)
+        assert found and float(found[1]) <= EXPOSURE, verdict
     # No TensorRT here: the build is skipped, and the daemon starts without it.
     assert machine.show("ConditionResult", "ActiveState", unit="edged-build")["ConditionResult"] == "no"
 
@@ -153,7 +123,7 @@ def test_a_good_reload_is_done_when_it_returns(machine: Machine) -> None:
     machine.run("chgrp edged /etc/edged/edged.d/10-yard.toml; chmod 640 /etc/edged/edged.d/10-yard.toml")
     machine.run("systemctl reload edged")
     assert any("camera yard: added" in row["MESSAGE"] for row in machine.journal("-u edged"))
-    eventually(lambda: [c["camera"] for c in state(machine)["cameras"]] == ["gate", "yard"])  # type: ignore[attr-defined]
+    eventually(lambda: [c["camera"] for c in state(machine)["cameras"]] == ["gate", "yard"])
     assert main_pid(machine) == pid and machine.show("ActiveState")["ActiveState"] == "active"
 
 
@@ -202,7 +172,7 @@ def test_a_password_is_handed_over_and_seen_nowhere(machine: Machine) -> None:
         source = 'source = "rtsp://admin@127.0.0.1:8554/cam"'
         machine.write("/etc/edged/edged.d/20-door.toml", f'[[camera]]\nname = "door"\n{source}\n')
         machine.run("chgrp -R edged /etc/edged/edged.d; systemctl restart edged")
-        eventually(lambda: state(machine)["cameras"][2]["results"] > 3)  # type: ignore[index]
+        eventually(lambda: state(machine)["cameras"][2]["results"] > 3)
         seen = machine.run(
             "edged check --print-effective; systemctl show edged; systemctl cat edged; edged status --json;"
             "edged why --json; edged credential list; ps axwwe;"
@@ -277,8 +247,7 @@ def test_the_sandbox_refuses_what_it_forbids_and_the_camera_still_gives_frames(m
             "read a sensor's place",
         )
     ), found
-    results = state(machine)["cameras"][0]["results"]  # type: ignore[index]
-    eventually(lambda: state(machine)["cameras"][0]["results"] > results)  # type: ignore[index]
+    makes_results(machine)
 
 
 _JTOP = (
@@ -290,14 +259,14 @@ _JTOP = (
 def test_a_stage_that_hangs_starves_the_watchdog_and_the_daemon_comes_back(machine: Machine) -> None:
     drop_in(machine, "WatchdogSec=3")
     pid = main_pid(machine)
-    eventually(lambda: state(machine)["cameras"][0]["results"] > 3)  # type: ignore[index]
+    eventually(lambda: state(machine)["cameras"][0]["results"] > 3)
     machine.run("systemctl kill -s USR1 --kill-who=main edged")
     machine.until(NRestarts="1", SubState="running")
     assert main_pid(machine) != pid
     told = "\n".join(str(row["MESSAGE"]) for row in machine.journal("-u edged"))
     assert "pipeline has work but made no progress" in told and "in engine_that_hangs" in told
     assert "Watchdog timeout" in told and "watchdog" in told
-    eventually(lambda: state(machine)["cameras"][0]["results"] > 3)  # type: ignore[index]
+    eventually(lambda: state(machine)["cameras"][0]["results"] > 3)
     assert machine.run("ls /dev/shm | wc -l").strip() != "0"
 
 
@@ -309,7 +278,7 @@ def test_memory_without_end_is_stopped_and_the_daemon_comes_back(machine: Machin
     assert main_pid(machine) != pid
     told = [str(row["MESSAGE"]) for row in machine.journal("-u edged")]
     assert any("status=9/KILL" in row for row in told), told[-10:]
-    eventually(lambda: state(machine)["cameras"][0]["results"] > 3)  # type: ignore[index]
+    eventually(lambda: state(machine)["cameras"][0]["results"] > 3)
     machine.run("rm -r /run/systemd/system/edged.service.d; systemctl daemon-reload; systemctl restart edged")
 
 
@@ -321,7 +290,7 @@ def test_it_starts_with_what_is_there(machine: Machine) -> None:
         "systemctl restart edged"
     )
     machine.until(SubState="running", NRestarts="0")
-    eventually(lambda: state(machine)["cameras"][0]["results"] > 3)  # type: ignore[index]
+    eventually(lambda: state(machine)["cameras"][0]["results"] > 3)
     rows = {row["MESSAGE"]: row for row in machine.journal("-u edged", "-p warning")}
     assert any("variant fp16 is refused" in text for text in rows)
     eventually(lambda: machine.journal("EDGED_CAMERA=gone", "-p warning"))

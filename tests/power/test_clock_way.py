@@ -110,7 +110,7 @@ def test_the_clock_is_profiled_lowered_followed_raised_and_restored(
         wait_for(lambda: board.now_s > settled_s + 4.0, 30)
         assert board.mean_w(settled_s) <= 1.05 * LOW_CAP_W
         lowered_mhz = helper.ceiling_mhz
-        assert daemon.camera("gate")["results"] > 20
+        wait_for(lambda: daemon.camera("gate")["results"] > 20, 20)
 
         assert daemon.ask("set", power_w=HIGH_CAP_W)["ok"]
         wait_for(lambda: helper.ceiling_mhz > lowered_mhz, 60)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,10 +12,10 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import nats
-import pytest
 from nats.js import JetStreamContext
 
 from tests.support.bus import free_port, wait_for
+from tests.support.programs import program
 
 T = TypeVar("T")
 
@@ -25,8 +24,7 @@ class NatsServer:
     """`with NatsServer(tmp_path) as server:`. Starts again with the same port and store."""
 
     def __init__(self, directory: Path, config: str = "") -> None:
-        if shutil.which("nats-server") is None:
-            pytest.skip("nats-server is not there: apt-get install nats-server")
+        self._program = program("nats-server", "nats-server")
         self.port, self.directory = free_port(), directory
         directory.mkdir(parents=True, exist_ok=True)
         self._config = directory / "nats.conf"
@@ -41,7 +39,7 @@ class NatsServer:
 
     def start(self) -> None:
         log = (self.directory / "nats.log").open("ab")
-        self._process = subprocess.Popen(["nats-server", "-c", str(self._config)], stdout=log, stderr=log)
+        self._process = subprocess.Popen([self._program, "-c", str(self._config)], stdout=log, stderr=log)
         log.close()
         wait_for(self._listens, 20)
 

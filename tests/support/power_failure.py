@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edged import files
+from edged import clock, files
 from edged.bus.curve import certificate, client_keys
 from edged.cli import main
 from edged.commands.credential import Store
@@ -26,6 +26,9 @@ from edged.engines.bundle import load_bundle, verify_file
 from edged.errors import UsageError
 from edged.governor.governor import Governor
 from edged.governor.messages import Tick
+from edged.power.energy_meter import HorizonUse
+from edged.power.energy_store import FILE as ENERGY_FILE
+from edged.power.energy_store import EnergyStore
 from edged.replay import log
 from edged.replay.recorder import PATTERN, Recorder
 from edged.replay.replayer import replay
@@ -221,11 +224,29 @@ def check_record(root: Path) -> None:
             assert outcome.difference is None, outcome.difference
 
 
+def use_energy(root: Path, *spent_j: float) -> None:
+    """Writes of a minute each; the horizon began now."""
+    store = EnergyStore(root)
+    assert store.load() is not None or not (root / ENERGY_FILE).exists()
+    for joules in spent_j:
+        store._write(HorizonUse(clock.mono_ns(), 3600.0, joules, 60.0))  # its thread's work, on this one
+
+
+def check_energy(root: Path) -> None:
+    """What was used is never forgotten: the figure before or one after, and the next start writes on."""
+    use = EnergyStore(root).load()
+    assert use is not None and use.spent_j in (100.0, 150.0, 200.0), use
+    use_energy(root, 250.0)
+    kept = EnergyStore(root).load()
+    assert kept is not None and kept.spent_j == 250.0
+
+
 SCENARIOS = {
     "credentials": Scenario(two_credentials, change_credentials, check_units),
     "keys": Scenario(configuration, change_keys, check_keys),
     "crash count": Scenario(lambda root: None, count_crashes, lambda root: Starts(root).relied_on(Config("x"))),
     "bundle": Scenario(demo_bundle, replace_bundle, check_bundle),
+    "energy": Scenario(lambda root: use_energy(root, 100.0), lambda root: use_energy(root, 150.0, 200.0), check_energy),
     "record": Scenario(lambda root: (root / "record").mkdir(), record, check_record),
 }
 

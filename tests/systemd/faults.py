@@ -1,7 +1,8 @@
 """Faults of the installed daemon, on signals: a test lays this file into its environment, with a .pth that imports it.
 
 USR1: the engine hangs in its next batch. USR2: memory grows without end. RTMIN: what the sandbox lets through is tried,
-and told on stderr as one line of JSON.
+and told on stderr as one line of JSON. RTMIN+1: the thread that serves requests has an exception with the next one.
+RTMIN+2: it ends with the next one.
 """
 
 from __future__ import annotations
@@ -30,6 +31,28 @@ def leak(*_: object) -> None:
     kept = []
     while True:
         kept.append(bytearray(b"x" * (16 << 20)))
+
+
+def fail(*_: object) -> None:
+    from edged.bus.control import ControlServer
+
+    served = ControlServer._serve_one
+
+    def fail_once(server: ControlServer) -> None:
+        ControlServer._serve_one = served  # type: ignore[method-assign]
+        raise ZeroDivisionError
+
+    ControlServer._serve_one = fail_once  # type: ignore[assignment, method-assign]
+
+
+def end(*_: object) -> None:
+    from edged.worker import Worker
+
+    def report_fails(worker: Worker, error: BaseException) -> None:
+        raise ZeroDivisionError
+
+    Worker._report = report_fails  # type: ignore[assignment, method-assign]
+    fail()
 
 
 def _write(path: str) -> Callable[[], object]:
@@ -93,5 +116,12 @@ def probe(*_: object) -> None:
     print("probe " + json.dumps(found), file=sys.stderr, flush=True)
 
 
-for number, fault in ((signal.SIGUSR1, hang), (signal.SIGUSR2, leak), (signal.SIGRTMIN, probe)):
+FAULTS = {
+    signal.SIGUSR1: hang,
+    signal.SIGUSR2: leak,
+    signal.SIGRTMIN: probe,
+    signal.SIGRTMIN + 1: fail,
+    signal.SIGRTMIN + 2: end,
+}
+for number, fault in FAULTS.items():
     signal.signal(number, fault)

@@ -18,15 +18,11 @@ from typing import Any, Final, cast
 import av
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from edged.bus.client import Client
-from edged.bus.schema import ClassMap, Result
-from edged.commands.demo.overlays import draw_class_map, draw_object
+from edged.bus.schema import Result
 from edged.errors import EdgedError
-
-Image = NDArray[np.uint8]
-Colour = tuple[int, int, int]
+from edged.overlays import Colour, Image, draw_result
 
 PICTURE = "edged-demo.png"
 CLIP = "edged-demo.mp4"
@@ -36,14 +32,10 @@ CLIP_TILE: Final = (640, 360)
 PICTURE_WIDTH: Final = 1920
 MAX_TILE_WIDTH: Final = 960
 TITLE_HEIGHT: Final = 64
+TITLE_LINE: Final = 27
 _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE: Final = (255, 255, 255)
 _DARK: Final = (38, 32, 28)
-# One BGR colour for each class, bright enough for dark text on it.
-CLASS_COLOURS: Final[tuple[Colour, ...]] = (
-    (80, 200, 255), (120, 230, 120), (255, 180, 90), (200, 150, 255), (90, 230, 230), (255, 220, 130), (150, 160, 255),
-    (190, 230, 160),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -147,29 +139,12 @@ def tile(shot: Shot | None, camera: str, size: tuple[int, int]) -> Image:
         return blank
     result = shot.result
     picture = cast(Image, cv2.resize(shot.pixels, size, interpolation=cv2.INTER_AREA))
-    scale_x, scale_y = size[0] / result.width, size[1] / result.height
-    if isinstance(result.class_map, ClassMap):
-        draw_class_map(picture, result.class_map, CLASS_COLOURS)
-    detections = result.detections if isinstance(result.detections, list) else []
-    for seen in sorted(detections, key=lambda detection: detection.score):  # the best on top
-        draw_object(picture, seen, (scale_x, scale_y), CLASS_COLOURS[seen.class_id % 8])
-        x0, y0, x1, y1 = (round(v * s) for v, s in zip(seen.box, (scale_x, scale_y) * 2, strict=True))
-        _box(picture, (x0, y0, x1, y1), f"{seen.label} {seen.score:.2f}", CLASS_COLOURS[seen.class_id % 8])
+    draw_result(picture, result, top=TITLE_LINE)
     late = "" if result.deadline_met else "  LATE"
     line = f"{result.camera}   {result.variant}   {result.age_ms:.1f} ms{late}   frame {result.frame}"
     cv2.rectangle(picture, (0, 0), (size[0], 26), _DARK, -1)
     _text(picture, line, (10, 18), 0.52, _WHITE)
     return picture
-
-
-def _box(picture: Image, box: tuple[int, int, int, int], label: str, colour: Colour) -> None:
-    x0, y0, x1, y1 = box
-    cv2.rectangle(picture, (x0, y0), (x1, y1), colour, 2)
-    (width, height), _ = cv2.getTextSize(label, _FONT, 0.42, 1)
-    left = min(max(0, x0 - 1), max(0, picture.shape[1] - width - 6))
-    top = y0 - height - 7 if y0 - height - 7 > 26 else y1  # never under the line at the top
-    cv2.rectangle(picture, (left, top), (left + width + 6, top + height + 7), colour, -1)
-    _text(picture, label, (left + 3, top + height + 3), 0.42, _DARK)
 
 
 def _compose(tiles: list[Image], panel: Sequence[str]) -> Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edged.bus.schema import ClassMap, Detection, Mask
-from edged.commands.demo.overlays import draw_class_map, draw_object
+from edged.overlays import draw_class_map, draw_object
 
 RED = (0, 0, 255)
 
