@@ -40,6 +40,8 @@ PACKAGE = Path(edged.__file__).parent
 WARM_S = 2.0
 START_S = 60.0
 STALL_S = 10.0
+LIVE_MS = 1000.0
+"""A peer whose results are older than that, in the median, falls behind its cameras: it is none of the best."""
 GST_PACKAGES = (
     "python3-gi gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-libav"
 )
@@ -276,7 +278,12 @@ def _judge(report: Report, rows: dict[tuple[str, int], list[Row]]) -> None:
         return [getattr(row, figure) for row in rows.get((name, count), [])]
 
     def best(count: int, figure: str, greatest: bool = False) -> list[float]:
-        found = [rounds(peer, count, figure) for peer in PEERS if (peer, count) in rows]
+        live = [
+            peer
+            for peer in PEERS
+            if (peer, count) in rows and statistics.median(row.age(0.5) for row in rows[peer, count]) <= LIVE_MS
+        ]
+        found = [rounds(peer, count, figure) for peer in live]
         return [max(values) if greatest else min(values) for values in zip(*found, strict=True)]
 
     def ratio(title: str, count: int, figure: str, target: float, greatest: bool = False) -> None:

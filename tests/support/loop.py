@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,14 +27,20 @@ def built(
     models: Mapping[str, bytes],
     limits: Limits | None = None,
     power: PowerConfig | None = None,
+    cameras: Sequence[CameraConfig] = (),
     load: bool = True,
     **around: Any,
 ) -> Iterator[Loop]:
-    """Everything but a running loop, on the CPU. `around` goes to Surroundings: a provider, a runtime, what is known of
-    the device. The sampler is not started. Without `load` only the first variant is loaded."""
+    """Everything but a running loop, on the CPU. `cameras` are configured, and not started. `around` goes to
+    Surroundings: a provider, a runtime, what is known of the device. The sampler is not started. Without `load` only
+    the first variant is loaded."""
     bundle = load_bundle(write_bundle(directory / "bundle", dict(models)))
     config = Config(
-        str(bundle.directory), limits or Limits(), power or PowerConfig(), engine=EngineConfig(device="cpu")
+        str(bundle.directory),
+        limits or Limits(),
+        power or PowerConfig(),
+        camera=list(cameras),
+        engine=EngineConfig(device="cpu"),
     )
     with contextlib.ExitStack() as stack:
         context = zmq.Context()
