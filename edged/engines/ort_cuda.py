@@ -91,14 +91,14 @@ def why_not() -> str | None:
         return f"this onnxruntime {ort.__version__} is built without CUDA"
     if (why := cuda.why_not()) is not None:
         return why
-    told = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stdout(told):  # it prints what it does not find
+        with contextlib.redirect_stdout(printed):  # it prints what it does not find
             if hasattr(ort, "preload_dlls"):  # from 1.21 on: NVIDIA's wheels, where they are installed
                 ort.preload_dlls()
         ort.OrtValue.ortvalue_from_shape_and_type([1], np.uint8, "cuda", 0)
     except Exception as error:  # the binding raises a dozen unrelated types
-        return f"CUDA does not start: {one_line(told.getvalue()) or first_line(error)}"
+        return f"CUDA does not start: {one_line(printed.getvalue()) or first_line(error)}"
     return None
 
 

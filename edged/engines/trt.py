@@ -149,7 +149,7 @@ class TrtEngine(GpuEngine):
     def __init__(
         self,
         engine: trt.ICudaEngine,
-        said: Any,
+        trt_log: Any,
         file: str,
         image: TensorSpec,
         outputs: tuple[TensorSpec, ...],
@@ -157,7 +157,7 @@ class TrtEngine(GpuEngine):
     ) -> None:
         super().__init__(image, outputs, memory)
         self.memory_bytes: int | None = engine.device_memory_size_v2
-        self._engine, self._log, self._file, self._plans = engine, said, file, memory
+        self._engine, self._log, self._file, self._plans = engine, trt_log, file, memory
         self._slots: dict[tuple[int, int], _Slot] = {}
 
     def submit(self, lane: int, batch: int) -> None:

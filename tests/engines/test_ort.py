@@ -158,12 +158,12 @@ def test_a_fixed_batch_of_one_is_fine_if_no_more_is_asked() -> None:
     assert engine.collect(0)["scores"].shape == (1, CLASSES, 4, 8)
 
 
-def test_a_side_left_open_is_told_by_the_engine() -> None:
+def test_a_side_left_open_is_reported_by_the_engine() -> None:
     open_side = ModelTensors(IMAGE, (TensorSpec("boxes", "float32", (4, -1, 8)),))
     assert load(center_model(), tensors=open_side).outputs == (TensorSpec("boxes", "float32", (4, 4, 8)),)
 
 
-def test_a_failure_at_run_time_is_told_in_one_line() -> None:
+def test_a_failure_at_run_time_is_reported_in_one_line() -> None:
     engine = load(center_model(spoil="gather"))
     engine.input_buffer(0).fill(255)
     with pytest.raises(EdgedError, match=r"ONNX Runtime: .*Gather") as caught:
@@ -194,7 +194,7 @@ def test_nothing_is_printed_by_the_library(capfd: pytest.CaptureFixture[str]) ->
         ("", "RuntimeError"),
     ],
 )
-def test_the_library_s_messages_are_told_without_its_source_places(text: str, told: str) -> None:
+def test_the_library_s_messages_are_reported_without_its_source_places(text: str, told: str) -> None:
     assert first_line(RuntimeError(text)) == told
 
 

@@ -174,7 +174,7 @@ def test_what_goes_wrong_is_one_sentence_and_costs_one_variant(
         pool.collect(0)
 
 
-def test_a_failure_at_run_time_names_the_variant_and_what_tensorrt_said(tmp_path: Path, gpu: HostGpu) -> None:
+def test_a_failure_at_run_time_names_the_variant_and_what_tensorrt_reported(tmp_path: Path, gpu: HostGpu) -> None:
     with open_pool(tmp_path / "b", gpu, {"a": PLAN, "b": PLAN}) as pool:
         engine = pool._engines["a"]
         assert isinstance(engine, TrtEngine)
