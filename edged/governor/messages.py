@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Bound = Literal["heat", "deadline", "load", "power", "energy", "accuracy", "pin", "none"]
-"""The constraint that decided: the temperature limit; the time a frame may take; the engine's capacity; the mean power;
-the energy that must last; the accuracy floor; an operator; or none, when the most accurate variant runs on all frames.
-"""
+"""The constraint that decided; none, when the most accurate variant runs on all frames."""
 
 Limit = Literal["heat", "deadline", "power", "energy", "accuracy", "frame_rate"]
 
 RELAX_ORDER: tuple[Limit, ...] = ("heat", "deadline", "power", "energy", "accuracy", "frame_rate")
-"""When not all limits can be held, later ones are relaxed first: frames are dropped first, then accuracy
-falls (below the floor only when no working variant reaches it), then energy, power and the deadline. Heat is relaxed
-only when no action avoids it. `Decision.relaxed` names what is relaxed now."""
+"""When not all limits can be held, later ones are relaxed first; accuracy falls below its floor only when no working
+variant reaches it, heat is relaxed only when no action avoids it."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,8 @@ class Variant:
     """What is known of a variant before it has run here.
 
     `latency_ms`: warm service time of a batch of 1, 2, ... at the highest clock. From a device profile, else empty:
-    `clock_factor` multiplies the latency at each clock; `active_w` is the power above idle while it runs there.
+    `clock_factor` multiplies the latency at each clock; `active_w` is the power above idle while it runs there. `away`:
+    why it is not loaded at the start, and how long a load takes; None: it is.
     """
 
     name: str
@@ -35,6 +33,7 @@ class Variant:
     latency_ms: tuple[float, ...]
     clock_factor: tuple[float, ...] = ()
     active_w: tuple[float, ...] = ()
+    away: str | None = None
 
 
 @dataclass(frozen=True)
@@ -177,6 +176,16 @@ class VariantLost:
 
 
 @dataclass(frozen=True)
+class Residency:
+    """A variant was let go, `away` says why and how long a load takes; or it is loaded (None), `latency_ms` as for
+    `Variant` where it was measured while it was warmed."""
+
+    variant: str
+    away: str | None
+    latency_ms: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Vetoed:
     """The accuracy guard forbids a variant on one camera or (None) on all, until `Unvetoed`."""
 
@@ -205,7 +214,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class ShadowDone:
-    """The accuracy guard ran frames again that had their result already: energy was spent, no frame was served."""
+    """The accuracy guard ran frames again: energy was spent, no frame was served."""
 
     variant: str
     batch: int
@@ -218,8 +227,9 @@ class Tick:
     """Twice a second, best while no frame waits: the governor plans, and publishes what ran if that has changed."""
 
 
-Change = BudgetChanged | ClockRange | Pinned | VariantLost | Vetoed | Unvetoed
-Observation = BatchDone | Skipped | Sensed | Workload | ShadowDone | Tick | Change
+Change = BudgetChanged | ClockRange | Pinned | VariantLost | Residency | Vetoed | Unvetoed
+"""Of what may run, or of a limit."""
+Observation = BatchDone | Skipped | Sensed | Workload | ShadowDone | Change | Tick
 
 
 # --- requests and answers ---------------------------------------------------------------------------------------------
@@ -293,11 +303,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Decision:
-    """What ran in the last second, and why. `variant`: the one that made most results (before the first: the one that
-    would run next); each Alternative has its share. `clock`: the ceiling requested, None where it is fixed.
-    `price_per_j`: accuracy-weighted frames that a joule must gain; 0 while energy is not limited. `frame_share`: share
-    of the offered frames that ran. `relaxed`: limits that are relaxed now. `unenforceable`: limits that are set but
-    cannot be held, a sentence each; they do not stop frames."""
+    """What ran in the last second, and why. `variant`: the one that made most results (before the first: that would run
+    next). `clock`: the ceiling requested, None where it is fixed. `price_per_j`: accuracy-weighted frames that a joule
+    must gain; 0 while energy is not limited. `frame_share`: of the offered frames. `relaxed`: limits that are relaxed
+    now. `unenforceable`: those that are set but cannot be held, a sentence each."""
 
     variant: str
     max_batch: int

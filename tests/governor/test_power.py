@@ -58,7 +58,7 @@ def test_a_unit_that_draws_more_than_its_profile_is_found_out_variant_by_variant
     assert told.background_w == pytest.approx(0.0, abs=0.25)
 
 
-def test_a_co_runner_is_told_apart_from_the_frames_within_seconds() -> None:
+def test_a_co_runner_is_distinguished_from_the_frames_within_seconds() -> None:
     told = lived(KNOWN, 60, (1.0, 1.0, 1.0))
     told = lived(KNOWN, 6, (1.0, 1.0, 1.0), 2.0, told)
     assert told.background_w == pytest.approx(2.0, abs=0.4)
@@ -77,7 +77,8 @@ def test_a_silent_meter_leaves_the_profile_and_in_doubt_the_worst_seen() -> None
     now_s = told.sensed_s
     silent = lived(KNOWN, 10, (1.0, 1.0, 1.0), 0.0, told, meter=False)
     assert silent.factor(0) == told.factor(0) and silent.valid_s == now_s
-    assert silent.stale_margin_w(now_s + 10) == pytest.approx(max(0.0, told.peak_w - told.background_w))
+    worst_w = max(0.0, told.peak_w - told.background_w)
+    assert silent.stale_margin_w(now_s + 10) == pytest.approx(worst_w + silent.background_error_w)
     assert not lived(KNOWN, 5, (1.0,), meter=False).metered
 
 
