@@ -19,7 +19,7 @@ from edged.forward_config import NatsConfig, WebhookConfig
 from edged.metrics_config import MetricsConfig, check_metrics
 from edged.mqtt_config import MqttConfig
 from edged.picture_view import Aspect, Crop, Rotation, check_view
-from edged.regions import CameraMotion, Line, ObjectFilter, Polygon, Zone, check_regions
+from edged.regions import CameraMotion, Line, ObjectFilter, Polygon, Tiles, Zone, check_regions
 from edged.schedule_config import ScheduleConfig, check_schedule
 from edged.server_url import check_server
 from edged.toml_file import read_toml
@@ -122,6 +122,8 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
     rotate: Rotation | None = None
     crop: Crop | None = None
     poll_s: Annotated[float, Meta(ge=0.1, le=3600, description="seconds, from 0.1 to 3600")] | None = None
+    tiles: Tiles | None = None
+    """how many overlapping tiles a frame is looked at in, time permitting"""
     track: bool = False
     """follow objects; zones and lines do so too"""
     zones: dict[Name, Zone] = {}
@@ -137,9 +139,17 @@ class CameraConfig(Struct, frozen=True, forbid_unknown_fields=True):
         """Whether its objects get identities."""
         return self.track or bool(self.zones) or bool(self.lines)
 
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Columns and rows of its tiles; None: frames are looked at as a whole."""
+        if self.tiles is None:
+            return None
+        columns, rows = self.tiles.split("x")
+        return int(columns), int(rows)
+
     def same_stream(self, other: CameraConfig) -> bool:
-        """Whether they differ in nothing but `fps` and `weight`, which a running camera takes."""
-        return msgspec.structs.replace(self, fps=other.fps, weight=other.weight) == other
+        """Whether they differ in nothing but `fps`, `weight` and `tiles`, which a running camera takes."""
+        return msgspec.structs.replace(self, fps=other.fps, weight=other.weight, tiles=other.tiles) == other
 
 
 class SnapshotConfig(Struct, frozen=True, forbid_unknown_fields=True):

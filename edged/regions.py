@@ -19,6 +19,11 @@ Polygon = Annotated[
     Meta(min_length=3, max_length=64, description="a list of 3 to 64 corners [x, y], in shares of the picture"),
 ]
 
+Tiles = Annotated[
+    str,
+    Meta(pattern=r"^([2-4]x[1-4]|1x[2-4])$", description='columns by rows in quotes, up to "4x4", such as "2x2"'),
+]
+
 
 class Zone(Struct, frozen=True, forbid_unknown_fields=True):
     """An area whose entries and exits are reported. For `attention_s` after an entry the camera's weight is multiplied
@@ -69,6 +74,31 @@ class HasRegions(Protocol):
     def mask(self) -> Sequence[Polygon]: ...
     @property
     def objects(self) -> Mapping[str, ObjectFilter]: ...
+
+
+class HasTiles(Protocol):
+    """A camera's table."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def grid(self) -> tuple[int, int] | None: ...
+
+
+def check_tiles(task: str, max_batch: int, cameras: Sequence[HasTiles]) -> None:
+    """UsageError for tiles that a bundle for `task`, with batches of at most `max_batch`, cannot look at."""
+    for camera in cameras:
+        if camera.grid is None:
+            continue
+        columns, rows = camera.grid
+        where = f'camera {camera.name}: tiles = "{columns}x{rows}"'
+        if task not in ("detect", "segment", "pose", "oriented"):
+            raise UsageError(f"{where} needs a bundle that finds objects, and this one is for {task}", "remove tiles")
+        if columns * rows > max_batch:
+            raise UsageError(
+                f"{where} makes batches of {columns * rows}, and the engines are loaded for {max_batch} at most",
+                "choose fewer tiles, or raise engine.max_batch, up to the bundle's own, and restart edged",
+            )
 
 
 def check_regions(camera: HasRegions, where: str) -> None:

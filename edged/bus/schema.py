@@ -138,8 +138,9 @@ class RingRef(Struct, frozen=True, gc=False):
 class Result(Header, frozen=True, kw_only=True):
     """`result/<camera>`: one inferred frame. Exactly one of `detections`, `classes`, `class_map` and `embedding` is
     there; an empty list means that nothing was seen. `variant` made this result; `escalated`: another had run before it
-    on the same frame and was in doubt. `energy_mj` is estimated, of all runs of this frame, above what the device draws
-    at rest. The publisher fills `age_ms` (capture to publish) and `deadline_met` as it sends."""
+    on the same frame and was in doubt. `tiles`: columns by rows of the tiles that it was looked at in, such as "2x2";
+    absent where the engine was given the frame as a whole. `energy_mj` is estimated, of all runs of this frame, above
+    what the device draws at rest. The publisher fills `age_ms` (capture to publish) and `deadline_met` as it sends."""
 
     camera: str
     frame: int
@@ -156,6 +157,7 @@ class Result(Header, frozen=True, kw_only=True):
     age_ms: float = 0.0
     deadline_met: bool = False
     escalated: bool = False
+    tiles: str | UnsetType = UNSET
     detections: list[Detection] | UnsetType = UNSET
     classes: list[ClassScore] | UnsetType = UNSET
     class_map: ClassMap | UnsetType = UNSET

@@ -36,6 +36,7 @@ from edged.loop.profile_schedule import ProfileSchedule
 from edged.loop.sensor_feed import battery_of
 from edged.power.host_paths import HERE
 from edged.power.provider import Sample
+from edged.regions import check_tiles
 from edged.terminal import console, progress
 from edged.vision.decoder import make_decoder
 
@@ -139,6 +140,10 @@ def _bundle(config: Config, mode: str | None) -> Generator[Finding, None, Device
         yield failed("engines", error)
         return None
     yield from (_variant(bundle, variant, device) for variant in variants)
+    try:
+        check_tiles(manifest.task, min(config.engine.max_batch, manifest.max_batch), config.camera)
+    except EdgedError as error:
+        yield failed("tiles", error)
     if config.power.provider != "simulated":
         yield _device_profile(known, config)
     return known

@@ -59,7 +59,7 @@ def _control(given: str | None, config: Config | None) -> str | None:
         return configured
     if not given.endswith(f"/{RESULTS}"):
         raise UsageError(
-            f"--endpoint {given} does not say where that daemon takes requests, which [web] token = true needs",
+            f"--endpoint {given} does not say where that daemon takes requests, which [web] and [mqtt] may send",
             "set bus.control in the configuration",
         )
     return given.removesuffix(RESULTS) + CONTROL

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -82,7 +82,7 @@ class CameraSession:
         """Take another rate and weight; the camera goes on."""
         if config.fps != self.config.fps:
             self._order(child_protocol.fps_packet(config.fps))
-            self.machine = replace(self.machine, slowest_ns=_slowest_ns(config))
+            self.machine = msgspec.structs.replace(self.machine, slowest_ns=_slowest_ns(config))
         self.config = config
 
     def stop(self) -> None:

@@ -14,9 +14,11 @@ How it moves:
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NoReturn
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 _S = 1_000_000_000
 OPEN_TIMEOUT_NS = 10 * _S  # from the start of the child to its first frame
@@ -41,60 +43,50 @@ def _impossible(value: NoReturn) -> NoReturn:
 # ---- events ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """The child opened the source; `period_ns` between two frames, 0 where nothing says so."""
 
     period_ns: int = 0
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """The child is connected and has no picture yet; why."""
 
     reason: str
 
 
-@dataclass(frozen=True)
-class FrameSeen:
+class FrameSeen(Struct, frozen=True):
     """A new picture came."""
 
 
-@dataclass(frozen=True)
-class FrozenSeen:
+class FrozenSeen(Struct, frozen=True):
     """A picture came, the same as before."""
 
 
-@dataclass(frozen=True)
-class CorruptSeen:
+class CorruptSeen(Struct, frozen=True):
     """A picture came, and it is damaged."""
 
 
-@dataclass(frozen=True)
-class Alive:
+class Alive(Struct, frozen=True):
     """No picture, and that is not the camera's fault: it was above its rate, or the child waits for us."""
 
 
-@dataclass(frozen=True)
-class ChildFailed:
+class ChildFailed(Struct, frozen=True):
     """The child says why it gives up; `final` when trying again cannot help."""
 
     reason: str
     final: bool = False
 
 
-@dataclass(frozen=True)
-class ChildGone:
+class ChildGone(Struct, frozen=True):
     """The child is gone without a message."""
 
 
-@dataclass(frozen=True)
-class EndOfFile:
+class EndOfFile(Struct, frozen=True):
     """The source has ended as it should."""
 
 
-@dataclass(frozen=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """Nothing but time."""
 
 
@@ -113,8 +105,7 @@ class Action(Enum):
 # ---- states ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Opening:
+class Opening(Struct, frozen=True):
     """A child is on its way to the first frame. Left for Live, BackingOff (failed, gone, until_ns), Ended, Refused."""
 
     since_ns: int
@@ -122,8 +113,7 @@ class Opening:
     reason: str = "opening"
 
 
-@dataclass(frozen=True)
-class Live:
+class Live(Struct, frozen=True):
     """Frames come. Left for Stalled (silent, frozen or damaged), BackingOff (failed, gone), Ended, Refused.
 
     `heard_ns` is the last sign of life; `frozen_ns` when the picture that still stands came a second time."""
@@ -133,8 +123,7 @@ class Live:
     frozen_ns: int | None = None
 
 
-@dataclass(frozen=True)
-class Stalled:
+class Stalled(Struct, frozen=True):
     """No new picture. Without a child (silence) left for Opening at `until_ns`; with one (frozen) also for Live."""
 
     since_ns: int
@@ -144,8 +133,7 @@ class Stalled:
     child: bool
 
 
-@dataclass(frozen=True)
-class BackingOff:
+class BackingOff(Struct, frozen=True):
     """No child. Left for Opening at `until_ns`."""
 
     since_ns: int
@@ -153,15 +141,13 @@ class BackingOff:
     reason: str
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """A file played to its end. Not left."""
 
     since_ns: int
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """A source this machine cannot open. Not left."""
 
     since_ns: int
@@ -171,8 +157,7 @@ class Refused:
 State = Opening | Live | Stalled | BackingOff | Ended | Refused
 
 
-@dataclass(frozen=True)
-class Camera:
+class Camera(Struct, frozen=True):
     """A camera's state and what it remembers from one state to the next. `failures` since it was last well."""
 
     name: str

@@ -23,6 +23,7 @@ How to use it, all from one thread::
 
 from __future__ import annotations
 
+import math
 import selectors
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,8 @@ class CameraStatus:
     last_frame_age_ms: float | None
     still_since_s: float | None
     """for so long nothing has moved, by the motion gate"""
+    tiles: int
+    """that a frame is looked at in, time permitting; 1 without"""
     stream: StreamFigures | None
 
 
@@ -233,6 +236,7 @@ class Cameras:
             reconnects=machine.reconnects,
             last_frame_age_ms=(now_ns - last.mono_capture_ns) / clock.NS_PER_MS if last else None,
             still_since_s=None if still_ns is None else (now_ns - still_ns) / clock.NS_PER_S,
+            tiles=math.prod(session.config.grid or (1,)),
             stream=session.stream_figures(),
         )
 

@@ -15,8 +15,7 @@ from edged.governor.estimators.latency import BIN, EXPLORE_AGAIN_S, LOW
 from edged.governor.messages import Cause, Choice, Waiting
 from edged.governor.state import State
 
-CHANGE_PRICE: Final = 0.0015
-"""Accuracy that a change of variant must gain: it keeps ties from alternating."""
+CHANGE_PRICE: Final = 0.0015  # accuracy that a change of variant must gain: it keeps ties from alternating
 EXPLORE: Final = 1.0
 EXPLORE_RUNS: Final = 3
 """A variant that has hardly run here is worth a few tries for the knowledge, even if its frame comes late."""

@@ -14,10 +14,8 @@ from edged.governor.messages import RELAX_ORDER, Alternative, Bound, Budget, Dec
 from edged.governor.profile import best_batch
 from edged.governor.state import UNKNOWN, State
 
-ALL: Final = 0.98
-"""Share of the results from which on a variant counts as the one that runs."""
-MAIN_LEAD: Final = 0.15
-"""By so much of the results another variant must lead before the Decision names it."""
+ALL: Final = 0.98  # share of the results from which on a variant counts as the one that runs
+MAIN_LEAD: Final = 0.15  # by so much of the results another variant must lead before the Decision names it
 SHARE_STEP: Final = 0.1
 RESTATE_S: Final = 5.0
 """A share that moved by SHARE_STEP is published at most this often; a new variant or limit at once."""
@@ -26,7 +24,7 @@ LIMITS: Final[dict[str, str]] = {"heat": "heat", "power": "the mean power", "ene
 
 
 class _Ran(NamedTuple):
-    """Of the last second: by variant the share of the results; results; frames dropped as late, to save."""
+    """Of the last second: by variant its share of the results; results; frames dropped as late, to save."""
 
     shares: tuple[float, ...]
     results: int
@@ -42,36 +40,24 @@ class _Ran(NamedTuple):
 def decide(state: State, now_s: float, changed: bool = False) -> Decision:
     """The Decision in force now: the same object as before while nothing is new. `changed`: the terms have changed, so
     that what ran before tells nothing."""
-    before, ran = state.decision, _ran(state)
+    before, ran, names = state.decision, _NOTHING if changed else _ran(state), state.tables.names
     main = _main(state, ran, before, now_s, changed)
-    bound = _bound(state, ran, main)
-    relaxed, clock = _relaxed(state, ran), None if state.device.fixed_clock else state.plan.clock
-    names = state.tables.names
-    new = changed or (names[main], bound, relaxed, clock) != (
-        before.variant,
-        before.bound,
-        before.relaxed,
-        before.clock,
-    )
-    unenforceable = _unenforceable(state)
-    if not new and unenforceable == before.unenforceable:
-        shares = {other.variant: other.share for other in before.alternatives}
-        moved = abs(ran.frame_share - before.frame_share) > SHARE_STEP or any(
-            abs(share - shares.get(name, 0.0)) > SHARE_STEP for name, share in zip(names, ran.shares, strict=True)
-        )
-        if not moved or now_s - state.decided_s < RESTATE_S or not ran.results:
-            return before
-    told = () if changed else ran.shares
+    bound, relaxed, unenforceable = _bound(state, ran, main), _relaxed(state, ran), _unenforceable(state)
+    clock = None if state.device.fixed_clock else state.plan.clock
+    terms = names[main], bound, relaxed, clock, unenforceable
+    same = terms == (before.variant, before.bound, before.relaxed, before.clock, before.unenforceable)
+    if same and not changed and not _moved(state, ran, now_s):
+        return before
     decision = Decision(
         variant=names[main],
         max_batch=best_batch(state.variants[main]),
         bound=bound,
-        reason=_reason(state, ran if not changed else _NOTHING, main, bound),
-        alternatives=tuple([_alternative(state, i, main, told) for i in range(len(names))]),
+        reason=_reason(state, ran, main, bound),
+        alternatives=tuple([_alternative(state, i, main, ran.shares) for i in range(len(names))]),
         pinned=state.pinned is not None,
         clock=clock,
         price_per_j=_round(state.price),
-        frame_share=1.0 if changed else ran.frame_share,
+        frame_share=ran.frame_share,
         relaxed=relaxed,
         numbers=numbers(state, now_s),
         unenforceable=unenforceable,
@@ -80,6 +66,16 @@ def decide(state: State, now_s: float, changed: bool = False) -> Decision:
         return before
     state.decided_s = now_s
     return decision
+
+
+def _moved(state: State, ran: _Ran, now_s: float) -> bool:
+    """Whether the shares differ enough from what was published, long enough ago."""
+    before = state.decision
+    if not ran.results or now_s - state.decided_s < RESTATE_S:
+        return False
+    shares = [other.share for other in before.alternatives]
+    moved = [abs(now - then) > SHARE_STEP for now, then in zip(ran.shares, shares, strict=True)]
+    return any(moved) or abs(ran.frame_share - before.frame_share) > SHARE_STEP
 
 
 _NOTHING: Final = _Ran((), 0, 0, 0)
@@ -146,11 +142,9 @@ def _misfit(state: State, i: int) -> tuple[Bound, str] | None:
         return "load", f"would keep the engine {busy:.0%} busy {load(state)}"
     if (watts := _power_w(state, i)) is not None:
         allowed = state.plan.allowed
-        limits: tuple[tuple[float, Bound], ...] = (
-            (allowed.heat_w, "heat"), (allowed.window_w, "power"),
-            (math.inf if allowed.safe and not state.plan.paced else allowed.energy_w, "energy"),
-        )  # fmt: skip
-        allowed_w, limit = min(limits, key=lambda x: x[0])
+        lasting_w = math.inf if allowed.safe and not state.plan.paced else allowed.energy_w
+        limits: dict[Bound, float] = {"heat": allowed.heat_w, "power": allowed.window_w, "energy": lasting_w}
+        limit, allowed_w = min(limits.items(), key=lambda item: item[1])
         if watts > allowed_w:
             most = f"allows {human(allowed_w)} W" if allowed_w > 0 else "allows nothing"
             return limit, f"would draw {human(watts)} W {load(state)}, {LIMITS[limit]} {most}"
@@ -189,9 +183,7 @@ def _floor_only(state: State, i: int) -> bool:
 
 def _relaxed(state: State, ran: _Ran) -> tuple[Limit, ...]:
     """What is relaxed now, in RELAX_ORDER."""
-    given: set[Limit] = set()
-    for name in state.unenforceable:
-        given.add(name)  # type: ignore[arg-type]
+    given: set[str] = set(state.unenforceable)
     if any(may and barred(state, i) is not None for i, may in enumerate(state.allowed)):
         given.add("accuracy")
     offered = ran.results + ran.late + ran.saved
@@ -204,21 +196,18 @@ def _relaxed(state: State, ran: _Ran) -> tuple[Limit, ...]:
 
 def _unenforceable(state: State) -> tuple[str, ...]:
     """The limits that are set and cannot be held, each with its reason."""
-    budget, found = state.budget, []
-    if not state.knows_power:
-        why = "cannot be held: the device has no power sensor and no profile"
-        if budget.power_w is not None:
-            found.append(f"power_w = {budget.power_w:g} {why}")
-        if budget.energy_wh is not None:
-            found.append(f"energy_wh = {budget.energy_wh:g} {why}")
-    if "power" in state.unenforceable:
-        found.append(f"power_w = {budget.power_w:g} cannot be held: the device draws more with no frame at all")
-    if "energy" in state.unenforceable:
-        found.append(f"energy_wh = {budget.energy_wh:g} cannot be held: the device draws more with no frame at all")
-    if budget.temperature_c is not None and not state.knows_heat:
-        found.append(f"temperature_c = {budget.temperature_c:g} cannot be held: no temperature has been read")
-    if "heat" in state.unenforceable:
-        found.append(f"temperature_c = {budget.temperature_c:g} cannot be held: the device is hotter when idle")
+    blind = None if state.knows_power else "the device has no power sensor and no profile"
+    unread = None if state.knows_heat else "no temperature has been read"
+    limits = (
+        ("power", "power_w", blind, "the device draws more with no frame at all"),
+        ("energy", "energy_wh", blind, "the device draws more with no frame at all"),
+        ("heat", "temperature_c", unread, "the device is hotter when idle"),
+    )
+    found = []
+    for name, key, unknown, exceeded in limits:
+        limit, why = getattr(state.budget, key), unknown or (exceeded if name in state.unenforceable else None)
+        if limit is not None and why is not None:
+            found.append(f"{key} = {limit:g} cannot be held: {why}")
     if state.store is not None and state.store.charge is None:
         found.append("the battery's budget cannot be held: its charge has not been read")
     return tuple(found)
@@ -240,16 +229,8 @@ def _alternative(state: State, i: int, main: int, shares: tuple[float, ...]) -> 
         verdict = f"fits on all frames with {human_ms(needs_ms)} of {deadline(state)}"
     made = f"made {share:.0%} of the results; " if share else "runs next; " if i == main and not shares else ""
     energy_j = round(state.joules(i, state.plan.clock), 5) if state.knows_power else None
-    return Alternative(
-        variant.name,
-        variant.accuracy,
-        None if needs_ms is None else round(needs_ms, 2),
-        fits,
-        made + verdict,
-        energy_j,
-        None if watts is None else round(watts, 2),
-        share,
-    )
+    needs_ms, watts = (None if x is None else round(x, 2) for x in (needs_ms, watts))
+    return Alternative(variant.name, variant.accuracy, needs_ms, fits, made + verdict, energy_j, watts, share)
 
 
 def _reason(state: State, ran: _Ran, main: int, bound: Bound) -> str:
@@ -342,12 +323,10 @@ def _watts(state: State, now_s: float) -> list[Number]:
 
 def _allowances(state: State) -> list[Number]:
     allowed = state.plan.allowed
-    named = (
-        ("allowed by the rolling mean", allowed.window_w),
-        ("allowed by heat", allowed.heat_w),
-        ("allowed by the energy that must last", allowed.energy_w),
-    )
-    found = [Number(name, _round(watts), "W") for name, watts in named if math.isfinite(watts)]
+    named = {
+        "the rolling mean": allowed.window_w, "heat": allowed.heat_w, "the energy that must last": allowed.energy_w
+    }  # fmt: skip
+    found = [Number(f"allowed by {name}", _round(watts), "W") for name, watts in named.items() if math.isfinite(watts)]
     if state.quota is not None and state.knows_power:
         left_wh = state.quota.left_j(state.power.history.drawn_j) / 3600
         found.append(Number("energy spent in this horizon", _round(state.quota.energy_j / 3600 - left_wh), "Wh"))

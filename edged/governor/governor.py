@@ -29,10 +29,8 @@ from edged.governor.profile import MAX_BATCH
 from edged.governor.state import UNKNOWN, Activity, State
 
 SCHEDULE_QUANTILE: Final = 0.9
-"""Of the service times given to the schedule: if a late frame costs as much as five good ones, a frame pays from 5 in 6
-on time."""
-FIRST_FPS: Final = 30.0
-"""Until the cameras are counted."""
+"""Of the service times given to the schedule."""
+FIRST_FPS: Final = 30.0  # until the cameras are counted
 FLOOR_HINT: Final = "lower [limits] min_accuracy, or add a more accurate variant to the bundle"
 MAX_W: Final = 1e4
 MAX_C: Final = 150.0
@@ -42,7 +40,7 @@ MAX_WEIGHT: Final = 1e4
 MAX_CAMERAS: Final = 256
 QUIET: Final = Choice(None, 0, "budget", 0.0, 0.0)
 IDLE_GUESS_W: Final = 5.0
-"""Assumed of a device that reports its temperature but not its power: then watts are only a measure of heat."""
+"""Assumed of a device that reports its temperature alone: then watts are only a measure of heat."""
 
 OnCall = Callable[[int, Request, Answer, "Governor"], None]
 """Called with (now_ns, request, answer, governor after it), in order, on the caller's thread. It must not raise."""
@@ -57,8 +55,8 @@ class Governor:
         device: Device | None = None,
         on_call: OnCall | None = None,
     ) -> None:
-        """The first decision, from the profile alone. Without a Device, budgets of power and energy are held from the
-        first reading of power on, that of heat from the first temperature, by assumed watts that are learnt.
+        """Without a Device, budgets of power and energy are held from the first reading of power on, that of heat from
+        the first temperature, by assumed watts that are learnt.
 
         Raises UsageError if no variant reaches min_accuracy, or for a device whose constants are not plausible."""
         if (why := refusal(variants, budget)) is not None:
@@ -101,9 +99,8 @@ class Governor:
     def observe(self, observation: Observation, now_ns: int) -> Decision:
         """The Decision in force after it, the very same object while nothing is new.
 
-        Raises EdgedError when the last variant is lost; UsageError for a pin on a variant that is not there and for a
-        budget that no variant can hold: then nothing has changed.
-        """
+        Raises EdgedError when the last variant is lost; UsageError, and nothing changed, for a pin on a variant that is
+        not there and for a budget that no variant can hold."""
         before = self.state.decision
         self.state.decision = decision = self._observe(observation, self.state.seconds(now_ns))
         if self._on_call is not None:
@@ -149,8 +146,8 @@ class Governor:
         return self.predict_ms(state.tables.names[min(able, key=lambda i: state.service_s(i, state.clock))])
 
     def least_ms(self) -> float:
-        """A service time that no frame undercuts on any variant that may run: the profile's, or less where this device
-        has proved quicker. However slow it seems now, a frame with more time left than this is not late yet."""
+        """A service time that no frame undercuts: the profile's, or less where this device has proved quicker. However
+        slow it seems now, a frame with more time left is not late yet."""
         nominal_s, clock, latency = self.state.tables.nominal_s, self.state.clock, self.state.latency
         known_s = [nominal_s[i][clock] * math.exp(min(0.0, latency.log_factor(i))) for i in self._able()]
         return 1000 * min(known_s, default=0.0)
@@ -166,8 +163,7 @@ class Governor:
         return self.state.tables.max_batch
 
     def energy_j(self, variant: str, batch: int) -> float | None:
-        """What a frame of such a batch costs above idle, as now estimated; None while nothing is known of the device's
-        power."""
+        """Estimated of a frame of such a batch, above idle; None while nothing is known of the device's power."""
         state, i = self.state, self.state.tables.index(variant)
         if i is None or batch < 1 or not state.knows_power:
             return None
@@ -304,8 +300,8 @@ class Governor:
         return explain.decide(state, now_s, changed=True)
 
     def _permit(self) -> None:
-        """What may run: the pinned variant; else what works, is not vetoed and reaches the floor; else the most
-        accurate one that works, not vetoed if there is one."""
+        """The pinned variant may run; else what works, is not vetoed and reaches the floor; else the most accurate one
+        that works, not vetoed if there is one."""
         state = self.state
         n = len(state.variants)
         able = [bool(state.variants[i].latency_ms) and explain.barred(state, i) is None for i in range(n)]

@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Bound = Literal["heat", "deadline", "load", "power", "energy", "accuracy", "pin", "none"]
-"""The constraint that decided: the temperature limit; the time a frame may take; the engine's capacity; the mean power;
-the energy that must last; the accuracy floor; an operator; or none, when the most accurate variant runs on all frames.
-"""
+"""The constraint that decided; none, when the most accurate variant runs on all frames."""
 
 Limit = Literal["heat", "deadline", "power", "energy", "accuracy", "frame_rate"]
 
 RELAX_ORDER: tuple[Limit, ...] = ("heat", "deadline", "power", "energy", "accuracy", "frame_rate")
-"""When not all limits can be held, later ones are relaxed first: frames are dropped first, then accuracy
-falls (below the floor only when no working variant reaches it), then energy, power and the deadline. Heat is relaxed
-only when no action avoids it. `Decision.relaxed` names what is relaxed now."""
+"""When not all limits can be held, later ones are relaxed first; accuracy falls below its floor only when no working
+variant reaches it, heat is relaxed only when no action avoids it."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +202,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class ShadowDone:
-    """The accuracy guard ran frames again that had their result already: energy was spent, no frame was served."""
+    """The accuracy guard ran frames again: energy was spent, no frame was served."""
 
     variant: str
     batch: int
@@ -293,11 +290,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Decision:
-    """What ran in the last second, and why. `variant`: the one that made most results (before the first: the one that
-    would run next); each Alternative has its share. `clock`: the ceiling requested, None where it is fixed.
-    `price_per_j`: accuracy-weighted frames that a joule must gain; 0 while energy is not limited. `frame_share`: share
-    of the offered frames that ran. `relaxed`: limits that are relaxed now. `unenforceable`: limits that are set but
-    cannot be held, a sentence each; they do not stop frames."""
+    """What ran in the last second, and why. `variant`: the one that made most results (before the first: that would run
+    next). `clock`: the ceiling requested, None where it is fixed. `price_per_j`: accuracy-weighted frames that a joule
+    must gain; 0 while energy is not limited. `frame_share`: of the offered frames. `relaxed`: limits that are relaxed
+    now. `unenforceable`: those that are set but cannot be held, a sentence each."""
 
     variant: str
     max_batch: int

@@ -14,22 +14,18 @@ from edged.governor.estimators.latency import plausible
 from edged.governor.messages import Device, Sensed, Variant
 
 MAX_BATCH: Final = 64
-BATCH_GAIN: Final = 0.95
-"""A larger batch is worthwhile if it takes at most this share of the time per frame."""
+BATCH_GAIN: Final = 0.95  # a larger batch is worthwhile if it takes at most this share of the time per frame
 MAX_W: Final = 1e4
 ASSUMED_ACTIVE_SHARE: Final = 1.0
-"""Assumed of an unknown device: an inference draws as much again as the device does at rest. Jetson modules at their
-middle power modes draw between half and three times that; a desktop CPU about as much."""
-QUIET_S: Final = 0.3
-"""Until the frames that are in the engine are through."""
+"""Assumed of an unknown device: an inference draws as much again as the device does at rest. Jetson modules draw
+between half and three times that; a desktop CPU about as much."""
+QUIET_S: Final = 0.3  # until the frames that are in the engine are through
 QUIET_MEANS: Final = 4.0
 """Averaging times of the sensor after which it shows what the device draws now: 2 % of a step are left."""
 QUIET_MOST_S: Final = 6.0
-QUIET_WAIT_S: Final = 1.0
-"""So long a quiet time waits for a reading; a silent sensor ends it."""
+QUIET_WAIT_S: Final = 1.0  # so long a quiet time waits for a reading; a silent sensor ends it
 ASSUMED_HEAT: Final = Device((0.0,))
-"""Assumed: a small module under its reference cooler. What is wrong with it the heat filter takes for warmer or cooler
-air, so the limit is approached with care and held by what is measured."""
+"""Assumed: a small module under its reference cooler. The heat filter takes its errors for warmer or cooler air."""
 
 
 def assumed(idle_w: float) -> Device:
@@ -46,9 +42,8 @@ def quiet_time(now_s: float, sample: Sensed) -> tuple[float, float]:
 
 def is_plausible(device: Device) -> bool:
     """Whether all its constants are numbers in a possible range, and it has at least one clock."""
-    positive = (
-        device.junction_j_per_c, device.sink_j_per_c, device.junction_sink_c_per_w, device.sink_air_c_per_w,
-    )  # fmt: skip
+    masses = device.junction_j_per_c, device.sink_j_per_c
+    positive = *masses, device.junction_sink_c_per_w, device.sink_air_c_per_w
     return (
         bool(device.idle_w)
         and all(0 <= w < MAX_W for w in device.idle_w)

@@ -22,8 +22,7 @@ from edged.governor.planner.pricing import Allowed, LongRun, Plan
 
 WARMEST_GUESS_C: Final = 50.0
 VARIANT_FACTOR_MOST: Final = 0.5
-"""So far (as a logarithm) energy is taken to follow the time of a variant that differs from its profile; a larger
-difference is rather the profile's latency alone."""
+"""So far (as a logarithm) the energy of a variant follows its time where that differs from the profile."""
 MAX_LAG_S: Final = 60.0
 WAIT_EWMA: Final = 0.05
 WAITING_EWMA: Final = 0.01
@@ -33,8 +32,7 @@ UNKNOWN: Final = Device((0.0,))
 
 @dataclass(slots=True)
 class Activity:
-    """What became of the frames since the last tick: by variant those that ran; dropped as late, for a
-    budget or a newer frame."""
+    """What became of the frames since the last tick: by variant those that ran; dropped as late; to save energy."""
 
     ran: list[int]
     late: int = 0
@@ -47,11 +45,10 @@ class State:
     `candidates`: of those, the ones that no other dominates; `camera_candidates`: the same for each camera with vetoes
     of its own. `clock`: what the device runs at, as far as is known; `clock_s`: when it was last changed from here;
     `highest`: up to which it may be chosen. `smooth_w`: the allowance of window and heat, smoothed, since jitter of a
-    budget costs accuracy; the third is the window's over the time for which a clock is chosen. `round_s`: time in which
-    every camera gives a frame, as planned with; `offered_s`: as offered now. `wait_ms`: mean age of a frame when its
-    service begins; `waiting_frames`: how many wait together. `unenforceable`: the limits that even no frames would
-    hold; `quiet_s`: from when to when no frame runs so that idle power can be measured, or ran for it once;
-    `exceeded_s`: since when one seems to join or to leave them. `activity`: of the last ticks, newest last.
+    budget costs accuracy. `round_s`: time in which every camera gives a frame, as planned with; `offered_s`: as offered
+    now. `wait_ms`: mean age of a frame when its service begins; `waiting_frames`: how many wait together. `quiet_s`:
+    from when to when no frame runs so that idle power can be measured. `unenforceable`: the limits that even no frames
+    would hold; `exceeded_s`: since when one seems to join or to leave them. `activity`: of the last ticks, newest last.
     """
 
     variants: tuple[Variant, ...]
@@ -87,7 +84,7 @@ class State:
     planned_s: float = -math.inf
     clock_s: float = -math.inf
     decided_s: float = 0.0
-    smooth_w: tuple[float | None, float | None, float | None] = (None, None, None)
+    smooth_w: tuple[float | None, float | None] = (None, None)
     wait_ms: float = 0.0
     waiting_frames: float = 1.0
     quiet_s: tuple[float, float] | None = None
@@ -126,8 +123,7 @@ class State:
 
     @property
     def frames_per_round(self) -> int:
-        """Frames that the plan takes as one: as many as usually wait together, as far as a batch goes; one where no
-        batch pays."""
+        """Frames that the plan takes as one: as many as usually wait together; one where no batch pays."""
         most = min(self.cameras, self.tables.max_batch) if self.tables.batched else 1
         return min(most, max(1, round(self.waiting_frames)))
 
@@ -143,7 +139,7 @@ class State:
     @property
     def profiled(self) -> bool:
         """The watts were measured on this device before."""
-        return self.device is not UNKNOWN and self.device != UNKNOWN and not self.device.assumed
+        return self.device != UNKNOWN and not self.device.assumed
 
     @property
     def knows_power(self) -> bool:
@@ -248,22 +244,16 @@ class State:
         if (budget.deadline_ms, budget.deadline_quantile) != (before.deadline_ms, before.deadline_quantile):
             self.feedback.reset_lateness()
         if budget != before:
-            self.smooth_w = (None, None, None)
+            self.smooth_w = (None, None)
             self._forget_unenforceable(budget)
         self.variants, self.budget, self.cameras, self.planned_s = variants, budget, cameras, -math.inf
 
     def _forget_unenforceable(self, budget: Budget) -> None:
         """Of the limits that could not be held, those that change in `budget` are judged again."""
-        before = self.budget
-        limits = {
-            "power": (before.power_w, budget.power_w),
-            "energy": (before.energy_wh, budget.energy_wh),
-            "heat": (before.temperature_c, budget.temperature_c),
-        }
-        changed = {name for name, (old, new) in limits.items() if old != new}
-        self.unenforceable = tuple([name for name in self.unenforceable if name not in changed])
-        for name in changed:
-            self.exceeded_s.pop(name, None)
+        keys = {"power": "power_w", "energy": "energy_wh", "heat": "temperature_c"}
+        same = [name for name, key in keys.items() if getattr(self.budget, key) == getattr(budget, key)]
+        self.unenforceable = tuple([name for name in self.unenforceable if name in same])
+        self.exceeded_s = {name: since_s for name, since_s in self.exceeded_s.items() if name in same}
 
     def metered(self, device: Device, now_s: float, quiet: bool = False) -> None:
         """The first reading of a device without a profile: `device`, assumed, replaces the unknown one. `quiet`: no
@@ -288,8 +278,8 @@ class State:
         self.clock, self.planned_s = min(self.clock, self.highest), -math.inf
 
     def permit(self, allowed: Sequence[bool]) -> None:
-        """`allowed`: by variant, whether it may run. On a camera whose vetoes leave none of them, the most accurate one
-        that works and is not vetoed runs instead."""
+        """`allowed`: by variant. On a camera whose vetoes leave none of them, the most accurate one that works and is
+        not vetoed runs instead."""
         self.allowed = tuple(allowed)
         self.candidates = self._undominated(self.allowed)
         self.camera_candidates = {}

@@ -7,7 +7,9 @@ Nothing runs yet: the caller starts the sampler and runs the engine loop.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import math
 import selectors
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -50,6 +52,7 @@ from edged.power.host_paths import HERE, HostPaths
 from edged.power.simulated import SimulatedProvider
 from edged.power.telemetry import Provider, Sampler, open_provider
 from edged.profiles import Profile
+from edged.regions import check_tiles
 from edged.vision.decoder import make_decoder
 from edged.vision.letterbox import open_letterboxer
 from edged.worker import Worker
@@ -149,9 +152,9 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     schedule = Scheduler()
     executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
     dispatcher = Dispatcher(schedule, governor.governor, pool.max_batch, executor.dropped)
-    parts = Parts(
-        selector, calls, cameras, schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter, beats
-    )
+    work = schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter, beats
+    check = functools.partial(check_tiles, manifest.task, pool.max_batch)
+    parts = Parts(selector, calls, cameras, *work, check)
     engine_loop = EngineLoop(parts)
     engine_loop.put_in_force(layers)
     limits = LimitControl(layers, engine_loop.put_in_force)
@@ -180,7 +183,11 @@ def _snapshots(
 def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:
     """The engines, warm; those that cannot run here are published with their reasons. A batch never has two frames of a
     camera, so with fewer cameras larger ones need neither time to warm up nor memory."""
-    max_batch = min(config.engine.max_batch, len(config.camera) or config.engine.max_batch)
+    pictures = [
+        len(config.camera) or config.engine.max_batch,
+        *(math.prod(camera.grid or ()) for camera in config.camera),
+    ]
+    max_batch = min(config.engine.max_batch, max(pictures))
     if around.runtime is not None:
         pool = Pool(bundle, around.runtime, max_batch)
     else:

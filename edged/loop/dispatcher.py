@@ -7,7 +7,7 @@ dropped. The engine loop and the arena use the same object.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from edged.clock import NS_PER_MS, NS_PER_S
 from edged.frames.frame import DropCause, Frame
@@ -18,12 +18,24 @@ from edged.governor.messages import Waiting
 SLACK_MS: Final = 0.5
 """Kept free before each deadline: publishing and the wake-up of this thread."""
 NO_TIME: Final = (0.0,)
+TILE_WEIGHT: Final = 0.5
+"""of each tile but the first, beside a frame's: it adds detail to what the frame as a whole would have shown, so where
+energy is short tiles go before frames do"""
 
 OnDrop = Callable[[Frame, DropCause], None]
 
 
+class Chosen(NamedTuple):
+    """A batch: its frames, or with `grid` (columns, rows) the tiles of its only frame."""
+
+    frames: Sequence[Frame]
+    variant: str
+    grid: tuple[int, int] | None = None
+
+
 class Dispatcher:
-    """`weights`: by camera, 1 on average."""
+    """`weights`: by camera, 1 on average. `grids`: columns and rows of the tiles of the cameras that have them, at most
+    `max_batch` together."""
 
     def __init__(self, schedule: Scheduler, governor: Governor, max_batch: int, on_drop: OnDrop) -> None:
         self._schedule = schedule
@@ -33,14 +45,15 @@ class Dispatcher:
         self._last: str | None = None
         self._served_ns: dict[str, int] = {}
         self.weights: dict[str, float] = {}
+        self.grids: dict[str, tuple[int, int]] = {}
 
-    def next(
-        self, now_ns: int, free_ns: int, probing: bool, clock: int | None = None
-    ) -> tuple[Sequence[Frame], str] | None:
-        """The next batch and its variant; None if nothing is left waiting. `free_ns`: when the engine can begin.
+    def next(self, now_ns: int, free_ns: int, probing: bool, clock: int | None = None) -> Chosen | None:
+        """The next batch; None if nothing is left waiting. `free_ns`: when the engine can begin.
         `probing`: the next frame runs regardless of its predicted time. `clock`: the GPU's, where it is controlled."""
         governor = self._governor
         while frames := self._due(free_ns, probing):
+            if (tiled := self._in_tiles(frames, now_ns, free_ns, clock)) is not None:
+                return tiled
             owed = self._owed(frames, now_ns)
             if len(frames) > 1:  # what is dropped to save energy is what counts least
                 frames = sorted(frames, key=lambda frame: (frame.camera not in owed, -self._weight(frame)))
@@ -66,12 +79,34 @@ class Dispatcher:
         """The camera was removed."""
         self._served_ns.pop(camera, None)
 
-    def _take(self, frames: Sequence[Frame], count: int, variant: str, now_ns: int) -> tuple[Sequence[Frame], str]:
+    def _in_tiles(self, frames: Sequence[Frame], now_ns: int, free_ns: int, clock: int | None) -> Chosen | None:
+        """The first frame in tiles, which are frames to the governor; None if its camera has none, or if the governor
+        would not run the last of them when the others are done: then there is time, or energy, for the whole only."""
+        camera, weight = frames[0].camera, self._weight(frames[0])
+        if (grid := self.grids.get(camera)) is None:
+            return None
+        count, age_ms = grid[0] * grid[1], (free_ns - frames[0].mono_capture_ns) / NS_PER_MS
+        weights = (weight, *(TILE_WEIGHT * weight,) * (count - 1))
+        choice = self._governor.choose(Waiting(count, age_ms, weights, (camera,) * count, self._last, clock), now_ns)
+        if choice.variant is not None and choice.frames < count:
+            before_ms = self._predict_ms(choice.variant, count - 1)
+            last = Waiting(1, age_ms + before_ms, weights[-1:], (camera,), choice.variant, clock)
+            choice = self._governor.choose(last, now_ns)
+        if choice.variant is None:
+            return None
+        return self._take(frames, 1, choice.variant, now_ns)._replace(grid=grid)
+
+    def _predict_ms(self, variant: str, frames: int) -> float:
+        """Of so many frames at once; of more than is known for, as if the largest batch took as long for each."""
+        times_ms = self._governor.predict_ms(variant) or NO_TIME
+        return times_ms[min(frames, len(times_ms)) - 1] * max(1.0, frames / len(times_ms))
+
+    def _take(self, frames: Sequence[Frame], count: int, variant: str, now_ns: int) -> Chosen:
         self._schedule.hand_back(frames[count:])
         self._last = variant
         for frame in frames[:count]:
             self._served_ns[frame.camera] = now_ns
-        return frames[:count], variant
+        return Chosen(frames[:count], variant)
 
     def _due(self, free_ns: int, probing: bool) -> Sequence[Frame]:
         governor = self._governor

@@ -11,6 +11,7 @@ Other threads reach it only through `LoopCalls`, which run between two batches.
 from __future__ import annotations
 
 import selectors
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,7 +45,8 @@ OVERDUE_NS: Final = NS_PER_S // 4
 
 @dataclass(frozen=True)
 class Parts:
-    """What the engine loop joins; `selector` has the cameras' sockets and the wake-up of `calls`."""
+    """What the engine loop joins; `selector` has the cameras' sockets and the wake-up of `calls`. `check_cameras`:
+    UsageError for what the engines cannot do."""
 
     selector: selectors.BaseSelector
     calls: LoopCalls
@@ -59,6 +61,7 @@ class Parts:
     gates: MotionGates
     reporter: StatusReporter
     heartbeats: Heartbeats
+    check_cameras: Callable[[Sequence[CameraConfig]], None]
 
 
 class EngineLoop:
@@ -76,6 +79,7 @@ class EngineLoop:
         self._gates = parts.gates
         self._reporter = parts.reporter
         self._heartbeats = parts.heartbeats
+        self._check_cameras = parts.check_cameras
         self._configured_weights: dict[str, float] = {}
         self._weights: dict[str, float] = {}
         self._stopping = False
@@ -84,6 +88,7 @@ class EngineLoop:
         """Take these cameras. UsageError, and nothing changed, if it cannot."""
         now_ns = clock.mono_ns()
         check_sources(cameras)
+        self._check_cameras(cameras)
         while self._executor.busy:  # a camera may go, and its ring with it
             self._executor.finish()
         self._cameras.configure(cameras, now_ns)
@@ -92,6 +97,7 @@ class EngineLoop:
             self._schedule.forget(removed)
             self._dispatcher.forget(removed)
         self._configured_weights = {camera.name: camera.weight for camera in cameras}
+        self._dispatcher.grids = {camera.name: camera.grid for camera in cameras if camera.grid is not None}
         self._tracks.configure(cameras)
         self._gates.configured()
         self._weigh()
@@ -148,7 +154,7 @@ class EngineLoop:
             completed = self._executor.finish()
             if completed is not None:
                 self._gates.results(completed.frames, completed.objects)
-                self._shadow.after(*completed, self._executor.deadline_ms, self._quiet)
+                self._shadow.after(*completed[:5], self._executor.deadline_ms, self._quiet)
         self._do_due_work(clock.mono_ns())
 
     def _quiet(self) -> bool:
@@ -188,7 +194,7 @@ class EngineLoop:
         gpu_clock = self._governor.gpu_clock.clock
         chosen = self._dispatcher.next(now_ns, self._executor.free_ns(now_ns), probing, gpu_clock)
         if chosen is not None:
-            self._executor.start(*chosen, now_ns)
+            self._executor.start(chosen, now_ns)
 
     def _do_due_work(self, now_ns: int) -> None:
         """What is due by the clock: the sensors, the reports, the plan."""

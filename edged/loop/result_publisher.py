@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from msgspec import UNSET
+
 from edged import clock
 from edged.bus import schema
 from edged.bus.publisher import Publisher
@@ -32,10 +34,11 @@ class BatchMeta(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What the engine saw in one frame, and how long decoding took."""
+    """What the engine saw in one frame, and how long decoding took. `tiles`: columns by rows; None: in the whole."""
 
     objects: Predictions
     post_ms: float
+    tiles: str | None = None
 
 
 class ResultPublisher:
@@ -86,6 +89,7 @@ class ResultPublisher:
                 width=frame.width,
                 height=frame.height,
                 ring=schema.RingRef(self._ring_name(frame.camera), frame.slot, frame.seq),
+                tiles=decoded.tiles or UNSET,
                 **fields,
             )
         )

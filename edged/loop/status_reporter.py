@@ -92,7 +92,8 @@ class StatusReporter:
         self._begun_ns = clock.mono_ns()
         self._results = {variant.name: 0 for variant in sources.pool.variants}
         self._latencies = {variant.name: deque[float](maxlen=LATENCIES) for variant in sources.pool.variants}
-        self._counted = (self._begun_ns, 0)  # when, frames offered: as of the last workload
+        self._counted: tuple[int, dict[str, int]] = (self._begun_ns, {})
+        """when, and by camera the frames offered: as of the last workload"""
         self._sample: Sample | None = None
         self._alarms = Alarms()
         self._changed: dict[str, None] = {}
@@ -127,16 +128,14 @@ class StatusReporter:
             self._changed.clear()
 
     def workload(self, now_ns: int) -> Workload:
-        """What the cameras offered since the last call."""
+        """What the cameras offered since the last call. A camera whose frames are looked at in N tiles is N cameras."""
         statuses = [self._cameras.status(name, now_ns) for name in self._cameras.names()]
-        offered = sum(s.captured - sum(s.drops.get(cause, 0) for cause in _UNOFFERED) for s in statuses)
-        self._limit_monitor.update_counters(offered, sum(s.drops.get("budget", 0) for s in statuses))
-        then_ns, offered_then = self._counted
-        self._counted = (now_ns, offered)
+        offered = {s.camera: s.captured - sum(s.drops.get(cause, 0) for cause in _UNOFFERED) for s in statuses}
+        self._limit_monitor.update_counters(sum(offered.values()), sum(s.drops.get("budget", 0) for s in statuses))
+        (then_ns, before), self._counted = self._counted, (now_ns, offered)
+        frames = sum(s.tiles * (offered[s.camera] - before.get(s.camera, 0)) for s in statuses)
         seconds = max(now_ns - then_ns, 1) / NS_PER_S
-        # a camera that was removed takes its counts with it
-        frames_per_s = max(0, offered - offered_then) / seconds
-        return Workload(sum(s.state == "live" for s in statuses), frames_per_s)
+        return Workload(sum(s.tiles for s in statuses if s.state == "live"), frames / seconds)
 
     def publish(self, now_ns: int) -> None:
         """Once a second: cameras that give no frames, the device, the complete state."""
@@ -191,7 +190,7 @@ class StatusReporter:
         """Inside `state` its number is that of the last one sent, so that a late reader knows where it joined."""
         seq = self._publisher.last_seq(f"status/{status.camera}")
         fields, now_s = asdict(status), clock.wall_ns() / NS_PER_S
-        still_s = fields.pop("still_since_s")
+        still_s, _ = fields.pop("still_since_s"), fields.pop("tiles")
         fields["still_since"] = None if still_s is None else now_s - still_s
         fields["gate"] = self._gates.report(
             status.camera, status.captured, status.drops.get("still", 0), clock.mono_ns()

@@ -10,7 +10,10 @@ from collections import deque
 from dataclasses import replace
 from typing import Final
 
+import msgspec
+
 from edged.clock import NS_PER_S
+from edged.engines.device_profile import VERSION, DeviceProfile, ProfiledRun, Thermal
 from edged.frames.frame import DropCause, Frame, PixelFormat
 from edged.frames.schedule import Scheduler
 from edged.governor.governor import Governor, OnCall
@@ -21,7 +24,6 @@ from edged.governor.messages import (
     Budget,
     BudgetChanged,
     ClockRange,
-    Device,
     Observation,
     Sensed,
     Skipped,
@@ -31,6 +33,7 @@ from edged.governor.messages import (
     Vetoed,
     Workload,
 )
+from edged.loop.device_info import from_profile
 from edged.loop.dispatcher import Dispatcher
 from edged.simulate.arena import Action, Arrival, Moment, NominalProfile, Outcome
 from edged.simulate.device import Reading
@@ -45,36 +48,56 @@ DEFAULT_LIMITS: Final = Budget(deadline_ms=1000.0, deadline_quantile=0.99, min_a
 TIME_CAUSES: Final[frozenset[DropCause]] = frozenset({"late", "overload", "torn"})
 
 
-def variants(nominal: NominalProfile) -> list[Variant]:
-    """The device's engines as a bundle with a device profile describes them."""
-    found = []
-    for i, name in enumerate(ENGINES):
-        if not nominal.available[i]:
-            continue
-        top = float(nominal.latency_s[i, -1]) * 1000
-        found.append(
-            Variant(
-                name,
-                ACCURACY[i] - TYPICAL * ACCURACY_SLOPE[i],
-                tuple(top * k**nominal.table.batch_power for k in range(1, nominal.cameras + 1)),
-                tuple(float(x) / float(nominal.latency_s[i, -1]) for x in nominal.latency_s[i]),
-                tuple(float(x) for x in nominal.active_w[i]),
-            )
+def warm_variants(nominal: NominalProfile) -> list[Variant]:
+    """The device's engines as a daemon without a profile knows them: the bundle's accuracies, the warm latencies."""
+    return [
+        Variant(
+            name,
+            ACCURACY[i] - TYPICAL * ACCURACY_SLOPE[i],
+            tuple(_batch_s(nominal, i, k) * 1000 for k in range(1, nominal.cameras + 1)),
         )
-    return found
+        for i, name in enumerate(ENGINES)
+        if nominal.available[i]
+    ]
 
 
-def device(nominal: NominalProfile) -> Device:
-    table = nominal.table
-    return Device(
-        tuple(float(x) for x in nominal.idle_w),
-        True,
-        LEAKAGE_W_PER_C,
+def device_profile(nominal: NominalProfile) -> bytes:
+    """The file that `edged-calibrate profile` writes for this device, with every clock and a soak."""
+    table, clocks = nominal.table, range(nominal.clocks)
+    runs = [
+        _run(name, k, clock, _batch_s(nominal, i, k, clock), float(nominal.active_w[i, clock]))
+        for i, name in enumerate(ENGINES)
+        if nominal.available[i]
+        for k in range(1, nominal.cameras + 1)
+        for clock in clocks
+    ]
+    thermal = Thermal(
         table.junction_j_per_c,
         table.sink_j_per_c,
         table.junction_sink_c_per_w,
         table.sink_air_c_per_w,
+        LEAKAGE_W_PER_C,
     )
+    return msgspec.json.encode(
+        DeviceProfile(
+            VERSION,
+            "simulated",
+            "tensorrt",
+            runs,
+            clocks_mhz=list(table.clocks_mhz),
+            idle_w=[float(w) for w in nominal.idle_w],
+            thermal=thermal,
+        )
+    )
+
+
+def _run(name: str, batch: int, clock: int, batch_s: float, active_w: float) -> ProfiledRun:
+    ms = batch_s * 1000
+    return ProfiledRun(name, "0" * 64, batch, clock, ms, ms, ms, 1, active_w * batch_s / batch)
+
+
+def _batch_s(nominal: NominalProfile, engine: int, batch: int, clock: int = -1) -> float:
+    return float(nominal.latency_s[engine, clock] * batch**nominal.table.batch_power)
 
 
 class GovernorPolicy:
@@ -93,9 +116,9 @@ class GovernorPolicy:
 
     def start(self, nominal: NominalProfile) -> None:
         self.nominal = nominal
-        known = variants(nominal)
-        if not self._profiled:
-            known = [replace(v, clock_factor=(), active_w=()) for v in known]
+        known, device = tuple(warm_variants(nominal)), None
+        if self._profiled:
+            known, device = from_profile(known, msgspec.json.decode(device_profile(nominal), type=DeviceProfile))
         battery = None
         if nominal.capacity_wh is not None:
             battery = BatteryBudget(nominal.duration_s, tuple(float(x) for x in nominal.forecast_w))
@@ -107,7 +130,7 @@ class GovernorPolicy:
             temperature_c=nominal.limit_c,
             battery=battery,
         )
-        self.governor = Governor(known, self.budget, 0, device(nominal) if self._profiled else None, self._on_call)
+        self.governor = Governor(known, self.budget, 0, device, self._on_call)
         self._observe(Workload(nominal.cameras, nominal.fps * nominal.cameras), 0.0)
         if self._profiled and not self._fixed_clock:
             self._observe(ClockRange(nominal.clocks - 1), 0.0)
@@ -182,8 +205,7 @@ class GovernorPolicy:
         self._report_drops(at_s)
         if chosen is None:
             return Action(clock)
-        frames, variant = chosen
-        return Action(clock, ENGINES.index(variant), tuple([frame.frame for frame in frames]))
+        return Action(clock, ENGINES.index(chosen.variant), tuple([frame.frame for frame in chosen.frames]))
 
     def done(self, outcome: Outcome) -> None:
         service_s = outcome.end_s - outcome.begin_s

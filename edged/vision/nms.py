@@ -16,6 +16,7 @@ from edged.vision.letterbox import Letterbox
 from edged.vision.results import Detections, Floats, Indices
 
 _BLOCK = 64  # candidates that NMS compares with each other at once: 64 x 64 fits the cache
+_LATER = np.triu(np.ones((_BLOCK, _BLOCK), bool), 1)  # row i, column j: j comes after i
 
 Overlap = Callable[[Indices, Indices], NDArray[np.bool_]]
 """(a, b) -> (len(a), len(b)): whether each of the candidates `a` suppresses each of `b`."""
@@ -70,7 +71,7 @@ def greedy(count: int, overlap: Overlap, limit: int) -> Indices:
             block = block[~overlap(block, kept).any(axis=1)]
         if block.size > 1:
             # row i, column j: i suppresses j, should i itself be kept
-            hits = np.triu(overlap(block, block), 1)
+            hits = overlap(block, block) & _LATER[: block.size, : block.size]
             if hits.any():
                 keep = np.ones(block.size, bool)
                 for i in range(block.size):

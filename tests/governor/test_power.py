@@ -77,7 +77,8 @@ def test_a_silent_meter_leaves_the_profile_and_in_doubt_the_worst_seen() -> None
     now_s = told.sensed_s
     silent = lived(KNOWN, 10, (1.0, 1.0, 1.0), 0.0, told, meter=False)
     assert silent.factor(0) == told.factor(0) and silent.valid_s == now_s
-    assert silent.stale_margin_w(now_s + 10) == pytest.approx(max(0.0, told.peak_w - told.background_w))
+    worst_w = max(0.0, told.peak_w - told.background_w)
+    assert silent.stale_margin_w(now_s + 10) == pytest.approx(worst_w + silent.background_error_w)
     assert not lived(KNOWN, 5, (1.0,), meter=False).metered
 
 

@@ -29,7 +29,7 @@ ROOMS = {
     "governor": {"governor"},
     "tracking": {"tracking"},
     "accuracy_guard": {"accuracy_guard", "governor", "tracking"},
-    "simulate": {"simulate", "governor", "frames", "loop"},
+    "simulate": {"simulate", "governor", "frames", "loop", "engines"},  # the form of a device profile
     "replay": {"replay", "governor", "power"},  # the one energy meter
     "loop": {
         "loop", "frames", "engines", "vision", "bus", "power", "governor", "accuracy_guard", "simulate", "health",

@@ -14,6 +14,7 @@ from edged.client import Client
 from edged.clock import NS_PER_MS
 from edged.config import CameraConfig, Limits
 from edged.engines.pool import Pool
+from edged.errors import UsageError
 from edged.governor.messages import BatchDone, Observation
 from edged.loop.batch_executor import Batch
 from edged.loop.build import Loop
@@ -99,3 +100,33 @@ def test_the_engine_is_free_after_what_is_in_flight(tmp_path: Path) -> None:
         assert executor.free_ns(now_ns + NS_PER_MS) == now_ns + 7 * NS_PER_MS
         assert executor.free_ns(now_ns + 9 * NS_PER_MS) == now_ns + 9 * NS_PER_MS
         executor._in_flight.clear()
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("size", ["width=128&height=64", "width=130&height=70"])
+def test_a_frame_in_tiles_gives_one_result(tmp_path: Path, lanes: int, size: str) -> None:
+    device = FakeDevice({"fine": 0.01, "fast": 0.002}, {"fine": 1.0, "fast": 1.0})
+    around: dict[str, Any] = {} if lanes == 1 else {"runtime": HostGpuRuntime()}
+    gate = CameraConfig(name="gate", source=f"test://5?{size}&fps=20", tiles="2x2")
+    with built(tmp_path, MODELS, PATIENT, provider=device, device_info=device.known, **around) as loop:
+        loop.governor.pin("fast", clock.mono_ns())
+        with served(loop.publisher), running(loop, [gate, YARD]):
+            results = [result for result in results_of(loop, 60) if result.camera == "gate"]
+        status = loop.cameras.status("gate", 0)
+        assert status.captured == status.results + sum(status.drops.values())
+    in_tiles = [result for result in results if result.tiles == "2x2"]
+    assert in_tiles and all(result.batch == 4 for result in in_tiles)
+    assert len({result.frame for result in results}) == len(results), "each frame once"
+    width, height = in_tiles[0].width, in_tiles[0].height
+    for result in in_tiles:
+        assert isinstance(result.detections, list)
+        for seen in result.detections:
+            x0, y0, x1, y1 = seen.box
+            assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
+    assert all(isinstance(result.tiles, str) or result.batch < 4 for result in results)
+
+
+def test_what_the_engines_cannot_look_at_in_tiles_is_refused(tmp_path: Path) -> None:
+    gate = CameraConfig(name="gate", source="test://5", tiles="3x2")
+    with built(tmp_path, MODELS, PATIENT) as loop, pytest.raises(UsageError, match=r'tiles = "3x2" makes batches of 6'):
+        loop.engine_loop.configure([gate])

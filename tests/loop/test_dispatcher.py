@@ -39,6 +39,9 @@ class ScriptedGovernor:
     def schedule_ms(self) -> tuple[float, ...]:
         return (5.0, 5.5, 6.0, 6.5)
 
+    def predict_ms(self, variant: str) -> tuple[float, ...]:
+        return (10.0, 20.0) if variant == "fine" else (5.0, 10.0)
+
     def least_ms(self) -> float:
         return 3.0
 
@@ -46,7 +49,8 @@ class ScriptedGovernor:
         return "fine"
 
     def choose(self, waiting: Waiting, now_ns: int) -> Choice:
-        assert list(waiting.weights) == [WEIGHTS[name] for name in waiting.cameras]
+        if len(set(waiting.cameras)) == len(waiting.cameras) > 1:
+            assert list(waiting.weights) == [WEIGHTS[name] for name in waiting.cameras]
         self.asked.append(waiting)
         return self.answer(waiting)
 
@@ -144,3 +148,44 @@ def test_the_variant_that_ran_last_and_the_clock_are_named() -> None:
     desk.dispatcher.next(0, 0, False, 2)
     desk.dispatcher.next(0, 0, False, 1)
     assert [(w.last, w.clock) for w in desk.governor.asked] == [(None, 2), ("fast", 1)]
+
+
+class TiledDesk(Desk):
+    """The camera "heavy" alone, its frames looked at in 2x2 tiles."""
+
+    def offer(self, at_ns: int = 0) -> None:
+        self.dispatcher.grids = {"heavy": (2, 2)}
+        self.schedule.offer(frame("heavy"), at_ns + 100 * MS, WEIGHTS["heavy"])
+
+
+def test_tiles_are_frames_to_the_governor() -> None:
+    desk = TiledDesk(lambda waiting: take("fine", 4))
+    chosen = desk.dispatcher.next(0, 0, False)
+    assert chosen is not None and chosen.grid == (2, 2) and names(chosen.frames) == ["heavy"]
+    (asked,) = desk.governor.asked
+    assert (asked.frames, asked.cameras) == (4, ("heavy",) * 4)
+    assert asked.weights == (1.5, 0.75, 0.75, 0.75), "each adds detail to a frame: half as much as one"
+
+
+def test_tiles_one_after_another_run_if_the_last_would() -> None:
+    """On a CPU a batch gains nothing: the governor's answer is one frame at a time."""
+    desk = TiledDesk(lambda waiting: take("fine" if waiting.frames > 1 else "fast", 1))
+    chosen = desk.dispatcher.next(0, 0, False)
+    assert chosen is not None and (chosen.variant, chosen.grid) == ("fast", (2, 2)), "what the last one needs"
+    last = desk.governor.asked[1]
+    assert (last.frames, last.weights) == (1, (0.75,))
+    assert last.age_ms == 30.0, "when the three before it are done"
+
+
+def test_without_time_for_the_last_tile_the_whole_frame_is_taken() -> None:
+    desk = TiledDesk(lambda waiting: take("fine", 1) if waiting.age_ms < 20 else take(None, cause="late"))
+    chosen = desk.dispatcher.next(0, 0, False)
+    assert chosen is not None and (chosen.variant, chosen.grid) == ("fine", None)
+    assert [waiting.frames for waiting in desk.governor.asked] == [4, 1, 1]
+    assert desk.dropped == []
+
+
+def test_without_energy_for_tiles_the_whole_frame_is_asked_for() -> None:
+    desk = TiledDesk(lambda waiting: take(None, cause="budget") if waiting.frames > 1 else take("fast", 1))
+    chosen = desk.dispatcher.next(0, 0, False)
+    assert chosen is not None and (chosen.variant, chosen.grid) == ("fast", None)

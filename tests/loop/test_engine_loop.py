@@ -30,6 +30,16 @@ def results(house: Loop, camera: str = "gate") -> int:
     return house.calls.call(lambda: house.cameras.status(camera, 0)).results
 
 
+@pytest.mark.parametrize(("names", "largest"), [((), 4), (("gate",), 1), (("gate", "door"), 2)])
+def test_engines_are_made_ready_for_one_frame_of_each_camera(
+    tmp_path: Path, names: tuple[str, ...], largest: int
+) -> None:
+    cameras = [CameraConfig(name=name, source=GATE.source) for name in names]
+    with built(tmp_path, MODELS, cameras=cameras) as house:
+        assert house.pool.max_batch == largest
+        assert {len(variant.latency_ms) for variant in house.pool.variants} == {largest}
+
+
 def test_a_frame_torn_while_it_was_read_is_never_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill = Letterboxer.fill
     slow = [True]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,13 +24,18 @@ def built(
     models: Mapping[str, bytes],
     limits: Limits | None = None,
     power: PowerConfig | None = None,
+    cameras: Sequence[CameraConfig] = (),
     **around: Any,
 ) -> Iterator[Loop]:
-    """Everything but a running loop, on the CPU. `around` goes to Surroundings: a provider, a runtime, what is known of
-    the device. The sampler is not started."""
+    """Everything but a running loop, on the CPU. `cameras` are configured, and not started. `around` goes to
+    Surroundings: a provider, a runtime, what is known of the device. The sampler is not started."""
     bundle = load_bundle(write_bundle(directory / "bundle", dict(models)))
     config = Config(
-        str(bundle.directory), limits or Limits(), power or PowerConfig(), engine=EngineConfig(device="cpu")
+        str(bundle.directory),
+        limits or Limits(),
+        power or PowerConfig(),
+        camera=list(cameras),
+        engine=EngineConfig(device="cpu"),
     )
     with contextlib.ExitStack() as stack:
         context = zmq.Context()

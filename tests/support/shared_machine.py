@@ -19,7 +19,7 @@ from edged.frames.frame import DropCause, Frame, PixelFormat
 from edged.frames.schedule import Scheduler
 from edged.governor.messages import BatchDone, Variant, Workload
 from edged.loop.device_info import DeviceInfo
-from edged.loop.dispatcher import Dispatcher
+from edged.loop.dispatcher import Chosen, Dispatcher
 from edged.loop.governor_client import GovernorClient
 
 DECODED_NS = 2 * NS_PER_MS
@@ -101,10 +101,10 @@ class SharedMachine:
             probing = self.now_ns - self._ran_ns > NS_PER_S // 4
             chosen = self._chooser.next(self.now_ns, self.now_ns, probing)
         else:
-            chosen = self._schedule.next_batch(self.now_ns, (), 1, 0.0)[0], self.alone
+            chosen = Chosen(self._schedule.next_batch(self.now_ns, (), 1, 0.0)[0], self.alone)
         if chosen is None:
             return
-        frames, variant = chosen
+        frames, variant, _ = chosen
         begun_ns = self.now_ns
         self.now_ns += sum(self._service_ns(variant) for _ in frames)
         self._ran_ns = self.now_ns

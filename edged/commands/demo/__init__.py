@@ -36,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--out {out} is not a directory", "create it, or choose another")
     bundle = load_bundle(arguments.bundle or Path(edged.__file__).parent / "bundles" / "demo")
     with _interrupted_by_sigterm(), Fixture(arguments.cameras, bundle.directory) as fixture:
+        if fixture.page is not None:
+            print(f"In a browser, as soon as it runs: {fixture.page}", file=sys.stderr, flush=True)
         with progress("rendering the cameras' video and starting the daemon"):
             fixture.prepare()
             fixture.start()

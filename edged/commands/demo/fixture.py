@@ -1,16 +1,19 @@
 """The demo's environment: a private directory, rendered cameras, and a real daemon as a child process.
 
 The cameras are rendered scenes of the `test` source, whose objects are known in every frame, and a video file that is
-encoded at start from another such scene. The daemon is `edged run` with a private runtime directory.
+encoded at start from another such scene. The daemon is `edged run` with a private runtime directory; where the extra
+`gateway` is installed, `edged gateway` shows its page beside it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -35,7 +38,7 @@ FIRST_DEADLINE_MS: Final = 1000.0
 """Until the script sets one that fits this machine, so that nothing is late while the cameras open."""
 STOP_S: Final = 10.0
 LOG_TAIL_BYTES: Final = 2000
-_DAEMON: Final = (
+_EDGED: Final = (
     "import signal, sys; from edged.cli import main; from edged.frames.prctl import die_with_parent; "
     "die_with_parent(signal.SIGTERM); sys.exit(main())"
 )
@@ -57,6 +60,9 @@ class DemoCamera:
         return Scene(self.seed, WIDTH, HEIGHT, FPS, RUN_S, self.pause_s)
 
 
+GATEWAY_NEEDS: Final = ("aiohttp", "prometheus_client")
+
+
 CAMERAS: Final = (
     DemoCamera("belt-1", "test", 1),
     DemoCamera("video", "file", VIDEO_SEED),
@@ -73,6 +79,13 @@ class Fixture:
         with _reporting_full_disk("temporary files"):
             self._directory = Path(tempfile.mkdtemp(prefix="edged-demo-"))
         self._process: subprocess.Popen[bytes] | None = None
+        self._gateway: subprocess.Popen[bytes] | None = None
+        self._page_port = _free_port() if all(map(importlib.util.find_spec, GATEWAY_NEEDS)) else None
+
+    @property
+    def page(self) -> str | None:
+        """Where to look with a browser; None without the extra `gateway`."""
+        return None if self._page_port is None else f"http://127.0.0.1:{self._page_port}/"
 
     @property
     def results(self) -> str:
@@ -97,7 +110,9 @@ class Fixture:
         if any(camera.kind == "file" for camera in self.cameras):
             encode_scene(video, VIDEO_SEED, VIDEO_FRAMES)
         lines = [f'bundle = "{self._bundle}"', "[limits]", f"deadline_ms = {FIRST_DEADLINE_MS:g}"]
-        lines += ["[motion]", 'gate = "on"']
+        lines += ["[motion]", 'gate = "on"', "[metrics]", 'textfile = "demo.prom"']
+        if self._page_port is not None:
+            lines += ["[web]", f'listen = "127.0.0.1:{self._page_port}"']
         for camera in self.cameras:
             scene = (
                 f"test://{camera.seed}?width={WIDTH}&height={HEIGHT}&fps={FPS}&run_s={RUN_S}&pause_s={camera.pause_s}"
@@ -109,10 +124,16 @@ class Fixture:
             file.write_text("\n".join(lines) + "\n")
 
     def start(self) -> None:
-        """Start the daemon in its own session: Ctrl-C reaches the demo alone, which then stops the daemon."""
-        with (self._directory / "daemon.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _DAEMON, "run", "-c", str(self._directory / "demo.toml")],
+        """Start the daemon and the gateway, each in its own session: Ctrl-C reaches the demo alone, which then stops
+        them."""
+        self._process = self._start("run", "daemon.log")
+        if self._page_port is not None:
+            self._gateway = self._start("gateway", "gateway.log")
+
+    def _start(self, command: str, log_name: str) -> subprocess.Popen[bytes]:
+        with (self._directory / log_name).open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-c", _EDGED, command, "-c", str(self._directory / "demo.toml")],
                 env={**os.environ, "RUNTIME_DIRECTORY": str(self._directory)},
                 cwd=self._directory,  # Python imports from the current directory first: a private one
                 stdin=subprocess.DEVNULL,
@@ -129,14 +150,20 @@ class Fixture:
             raise EdgedError(f"the daemon ended with code {code}", f"the end of its log:\n{tail}")
 
     def _stop(self) -> None:
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()  # its cameras die with it
-            self._process.wait(STOP_S)
+        running = [one for one in (self._gateway, self._process) if one is not None and one.poll() is None]
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        for process in running:
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()  # a daemon's cameras die with it
+                process.wait(STOP_S)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

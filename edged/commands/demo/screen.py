@@ -39,6 +39,7 @@ class View:
     state: State | None
     decision: Decision | None
     lost: int
+    page: str | None
 
 
 class Screen(Protocol):
@@ -113,6 +114,7 @@ class LiveScreen:
 def picture_of(view: View, out: Console) -> Group:
     """The live screen's contents for the width of `out`; about 24 lines of 80 columns."""
     head = f"edged demo   act {view.act.number} of 3: {view.act.name}   {view.now_s:.0f} of {view.seconds:.0f} s"
+    head += f"   {view.page}" if view.page else ""
     decision = view.decision.reason if view.decision else "waiting for the first decision"
     lost = f"   {view.lost} messages lost on the way to this screen" if view.lost else ""
     return Group(

@@ -108,7 +108,9 @@ class Subscriber:
 
     def _view(self, now_s: float) -> View:
         lost = sum(self._client.gaps.values())
-        return View(now_s, self._seconds, self._script.act, self._stats, self._state, self._decision, lost)
+        return View(
+            now_s, self._seconds, self._script.act, self._stats, self._state, self._decision, lost, self._fixture.page
+        )
 
     def _panel(self) -> list[str]:
         act, decision = self._script.act, self._decision

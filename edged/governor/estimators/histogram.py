@@ -1,8 +1,8 @@
 """A histogram that forgets: samples in, quantiles and shares out. Pure; it changes in place.
 
-Instead of shrinking all counts by a factor, each new sample weighs more by it. The cumulated shares, which quantiles
-are read from, are updated every few samples only: that is the expensive part. A tail that is gone is forgotten sooner
-than its counts fade: what n samples in a row did not show is rarer than 3 / n (the rule of three, 95 % sure).
+Instead of shrinking all counts by a factor, each new sample weighs more by it. The cumulated shares are updated every
+few samples only. A tail that is gone is forgotten sooner than its counts fade: what n samples in a row did not show is
+rarer than 3 / n (the rule of three, 95 % sure).
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ RESCALE_AT: Final = 1e9
 @dataclass(slots=True)
 class Histogram:
     """Decaying counts over bins of `step` from `low`; a sample outside counts at the edge. `memory`: in samples.
-    `below`: share of all samples up to the end of each bin, empty while there are none. `last_in`: how many samples
-    there were when one last fell into each bin."""
+    `below`: share of all samples up to the end of each bin. `last_in`: `added` when one last fell into each bin."""
 
     low: float
     step: float

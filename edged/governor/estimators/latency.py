@@ -1,10 +1,9 @@
 """How long a batch takes here and now, as a distribution: measured service times in, P(done within) out. Pure.
 
-Equation L1: ln(measured / profile) = device_factor + variant_factor + noise. `device_factor` is what slows all variants
-alike (a co-runner, memory traffic), `variant_factor` how one differs from its profile. One Kalman filter over both, so
-that a measurement of one variant informs the others. A lone outlier is a spike and moves little; two in a row are a
-new regime, and so are residuals that stay on one side. The noise goes to a decaying histogram and probabilities are
-read from its quantiles: no bell curve is assumed. Times are seconds from the start. It changes in place.
+Equation L1: ln(measured / profile) = device_factor + variant_factor + noise; one Kalman filter over both factors, so
+that a measurement of one variant informs the others. A lone outlier is a spike and moves little; two in a row are a new
+regime, and so are residuals that stay on one side. The noise goes to a decaying histogram: probabilities are read from
+it. Times are seconds from the start. It changes in place.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from edged.governor.estimators.histogram import Histogram
 LOW: Final = -0.5
 BIN: Final = 0.02
 BINS: Final = 160
-MEMORY: Final = 530.0
-"""Batches that the noise remembers."""
+MEMORY: Final = 530.0  # batches that the noise remembers
 NOISE_VAR: Final = 0.0015
 NOISE_VAR_MAX: Final = 0.02
 """Variance of ln(measured / expected) of one batch: 4 % on a device of its own, to 14 % on a busy machine."""
@@ -29,19 +27,15 @@ VARIANT_VAR: Final = 0.02
 DEVICE_DRIFT_PER_S: Final = 0.0005
 DEVICE_DRIFT_MAX: Final = 0.05
 DEVICE_VAR_MAX: Final = 0.25
-OUTLIER: Final = 9.0
-"""Squared standard deviations beyond which a residual is an outlier."""
+OUTLIER: Final = 9.0  # squared standard deviations beyond which a residual is an outlier
 OUTLIERS_KEPT: Final = 8
 """So many outliers in a row are kept until it is known whether they were noise or another regime."""
-COLD_S: Final = 2.0
-"""An engine that has not run for so long is slower once: its batch tells little of how slow it is."""
+COLD_S: Final = 2.0  # an engine that has not run for so long is slower once: its batch tells little of how slow it is
 RESIDUAL_EWMA: Final = 0.4
 ONE_SIDED: Final = 1.5
-"""Standard deviations of the smoothed residual beyond which the device factor is opened again. Without it the filter
-would have to follow every batch's noise to be quick."""
+"""Standard deviations of the smoothed residual beyond which the device factor is opened again."""
 UNSEEN_S: Final = 1.5
-UNSEEN_FADE_S: Final = 12.0
-"""A device that nothing ran on for UNSEEN_S is believed ever less slowed."""
+UNSEEN_FADE_S: Final = 12.0  # a device that nothing ran on for UNSEEN_S is believed ever less slowed
 VARIANT_FADE_S: Final = 1200.0
 """A variant's own factor fades while it does not run: one that was judged slow in bad times is retried later."""
 EXPLORE_AGAIN_S: Final = 300.0
@@ -53,8 +47,7 @@ PRIOR: Final = ((-2, 4.0), (-1, 12.0), (0, 20.0), (1, 12.0), (2, 4.0), (10, 0.15
 @dataclass(slots=True)
 class Latency:
     """`mean` and `cov`: of [device_factor, variant_factor by variant]. `outliers`: the last, in a row, as variant and
-    ln(measured / profile). `seen_s`: when anything ran last, `ran_s` each variant (negative before), `runs` how often.
-    `residual_ewma`: the smoothed residual."""
+    ln(measured / profile). `seen_s`: when anything ran last, `ran_s` each variant (before: < 0), `runs` how often."""
 
     mean: list[float]
     cov: list[list[float]]
@@ -81,7 +74,7 @@ class Latency:
         return math.sqrt(max(0.0, self.cov[0][0] + self.cov[j][j] + 2 * self.cov[0][j]))
 
     def learn(self, variant: int, log_ratio: float, now_s: float) -> None:
-        """After a batch that took exp(log_ratio) times what the profile says. `log_ratio` is finite."""
+        """After a batch that took exp(log_ratio) times what the profile says."""
         cov, mean, j = self.cov, self.mean, 1 + variant
         first = cov[0]
         drift = min(DEVICE_DRIFT_MAX, DEVICE_DRIFT_PER_S * max(0.0, now_s - self.learnt_s))

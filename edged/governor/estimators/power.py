@@ -2,9 +2,8 @@
 
 Equation P1: sensed power = idle(clock) + leakage(T) + background + sum over variants of energy_factor * busy power,
 through the sensor's lag and averaging; a Kalman filter over [background, energy factors]. What ran between two readings
-is kept in short bins, so that a meter that answers once a second is compared with what it averaged over. A step in the
-residual opens `background`: another load has come. Without a profile the factors start wide and bound to each other:
-what one variant draws tells of the rest. It changes in place.
+is kept in short bins, for meters that answer once a second. A step in the residual opens `background`: another load has
+come. Without a profile the factors start wide and bound to each other. It changes in place.
 """
 
 from __future__ import annotations
@@ -30,36 +29,29 @@ ASSUMED_COMMON_VAR: Final = 1.0
 ASSUMED_VAR: Final = 0.3
 ASSUMED_RANGE: Final = (0.02, 30.0)
 """Where the watts of a variant are a guess: most of its error is common to all, and everything is possible."""
-LEARNT_SHARE: Final = 0.3
-"""A guess whose error has become smaller than this share of it has been learnt."""
+LEARNT_SHARE: Final = 0.3  # a guess whose error has become smaller than this share of it has been learnt
 NOISE_SHARE: Final = 0.02
 ESTIMATED_NOISE_SHARE: Final = 0.10
 NOISE_VAR: Final = 0.03
-STEP: Final = 9.0
-"""Squared standard deviations beyond which a residual is a step of another load."""
-STALL_ENERGY: Final = 0.6
-"""Share of a batch's energy that does not grow when contention stretches it."""
+STEP: Final = 9.0  # squared standard deviations beyond which a residual is a step of another load
+STALL_ENERGY: Final = 0.6  # share of a batch's energy that does not grow when contention stretches it
 PEAK_FADE_W_PER_S: Final = 0.004
 METER_NOISE_OVER_S: Final = 60.0
-METER_NOISE_FIRST: Final = 0.01
-"""What `meter_noise` starts from: readings that are 0.2 W off, four a second."""
+METER_NOISE_FIRST: Final = 0.01  # what `meter_noise` starts from: readings that are 0.2 W off, four a second
 STALE_AFTER_S: Final = 1.0
 STALE_OVER_S: Final = 4.0
 BIN_S: Final = 0.2
-TIMING_S: Final = BIN_S
-"""The moments at which frames ran and a reading was taken are known to this."""
-BINS: Final = 50
-"""So many at most: while no reading comes, the last takes in all that runs."""
+TIMING_S: Final = BIN_S  # the moments at which frames ran and a reading was taken are known to this
+BINS: Final = 50  # so many at most: while no reading comes, the last takes in all that runs
 
 
 @dataclass(slots=True)
 class Power:
     """`mean`, `cov`: of [background, energy factor by variant]; `most_var`: what the variances may grow to.
-    `pending_j`: nominal joules by variant run since the last reading, by bin. `lagged`: what the sensor has not
-    shown yet; `busy_w`, `base_w`: what it shows. `valid_s`: the last reading that had power. `peak_w`: recent peak
-    of the background, for times without readings. `meter_noise`: squared joules a second by which readings and
-    model differ. `metered`: a reading of power was ever seen. `guessed`: 1 for each factor that is a guess.
-    `newest_w`: nominal watts by variant that the sensor's average begins to take in now."""
+    `pending_j`: nominal joules by variant run since the last reading, by bin. `lagged`: what the sensor has not shown
+    yet; `busy_w`, `base_w`: what it shows; `newest_w`: what its average begins to take in now. `valid_s`: the last
+    reading that had power. `peak_w`: recent peak of the background. `meter_noise`: squared joules a second by which
+    readings and model differ. `metered`: power was ever read. `guessed`: 1 for each factor that is a guess."""
 
     mean: Array
     cov: Array
@@ -91,7 +83,7 @@ class Power:
         return math.sqrt(max(0.0, float(self.cov[0, 0])))
 
     def doubt_j(self, window_s: float) -> float:
-        """How far the history may be off over a window: what differs from reading to reading is the meter's noise."""
+        """How far the history may be off over a window for the meter's noise."""
         return math.sqrt(self.meter_noise * window_s)
 
     def factor(self, variant: int) -> float:
@@ -106,9 +98,12 @@ class Power:
         return self.error(variant) < LEARNT_SHARE * max(LEARNT_SHARE, self.factor(variant))
 
     def stale_margin_w(self, now_s: float) -> float:
-        """What to add to the background for not having seen the device for a while: up to its recent peak."""
+        """What to add to the background for not having seen the device for a while: up to its recent peak, and how far
+        that may be off."""
+        if not self.metered:
+            return 0.0
         stale = min(1.0, max(0.0, now_s - self.valid_s - STALE_AFTER_S) / STALE_OVER_S)
-        return max(0.0, self.peak_w - self.background_w) * stale
+        return (max(0.0, self.peak_w - self.background_w) + self.background_error_w) * stale
 
     def ran(self, variant: int, nominal_j: float, now_s: float) -> None:
         k = min(BINS - 1, max(0, int((now_s - self.sensed_s) / BIN_S)))
@@ -120,8 +115,7 @@ class Power:
     def sensed(
         self, tables: Tables, clock: int, junction_c: float, power_w: float | None, now_s: float, estimated: bool
     ) -> float:
-        """After a sample at a later time than the last (`power_w` None: the sensor is silent). `estimated`: no meter
-        measured it. Returns the mean power since the last sample, by the model."""
+        """After a sample (`power_w` None: the sensor is silent). The mean power since the last one, by the model."""
         elapsed_s = now_s - self.sensed_s
         history = self.predicted(tables, clock, junction_c, now_s)
         modelled_w = (history.drawn_j - self.history.drawn_j) / elapsed_s
@@ -139,8 +133,7 @@ class Power:
         return modelled_w
 
     def predicted(self, tables: Tables, clock: int, junction_c: float, now_s: float) -> PowerHistory:
-        """The history up to now, by the model: what ran since the last sample was drawn whether a meter shows it or
-        not. A copy; the filter is not changed."""
+        """A copy of the history, up to now by the model."""
         elapsed_s, history = now_s - self.sensed_s, self.history.copy()
         if elapsed_s <= 0:
             return history
@@ -150,8 +143,7 @@ class Power:
         return history
 
     def _binned(self, elapsed_s: float, now_s: float) -> list[tuple[float, float, Array]]:
-        """The time since the last sample in the bins of `pending_j`: (its end, its length, nominal watts by variant).
-        The last takes the rest of the time, and all that ran in it."""
+        """The time since the last sample in bins: (end, length, nominal watts by variant); the last takes the rest."""
         count = min(BINS, max(1, round(elapsed_s / BIN_S)))
         joules = np.zeros((count, len(self.busy_w)))
         for k, there in enumerate(self.pending_j):
@@ -178,8 +170,7 @@ class Power:
 
     def _learn(self, power_w: float, elapsed_s: float, now_s: float, estimated: bool) -> None:
         unseen_s = 0.0 if estimated else min(now_s - self.valid_s, elapsed_s + STALE_AFTER_S)
-        # what the meter saw beyond the model: with it the history is the meter's own sum, so a load counts from when it
-        # came, however slowly it was recognised
+        # with what the meter saw beyond the model the history is the meter's own sum
         beyond_j = (power_w - self.base_w - self.background_w - float(self.mean[1:] @ self.busy_w)) * unseen_s
         before = self.mean
         self.mean, self.cov = self._corrected(power_w, elapsed_s, estimated)
@@ -196,8 +187,7 @@ class Power:
         return float(unshown_j @ change)
 
     def _timing_error_w(self) -> float:
-        """How far what is shown may be off while it changes, since moments are known to TIMING_S only. Counts for
-        guessed factors: what they learn from one reading is much."""
+        """How far what is shown may be off while it changes. For guessed factors, which learn much from one reading."""
         moving = np.abs(self.newest_w - self.busy_w) * self.guessed
         return min(1.0, TIMING_S / self.mean_s) * float(moving @ self.mean[1:])
 
@@ -236,20 +226,8 @@ def start(tables: Tables, clock: int, window_s: int, quiet: bool = False) -> Pow
     most_var = np.concatenate([[background_max], np.where(guessed, ASSUMED_COMMON_VAR + ASSUMED_VAR, FACTOR_VAR_MAX)])
     low = np.where(guessed, ASSUMED_RANGE[0], FACTOR_RANGE[0])
     high = np.where(guessed, ASSUMED_RANGE[1], FACTOR_RANGE[1])
-    return Power(
-        np.concatenate([[0.0], np.ones(n)]),
-        cov,
-        most_var,
-        low,
-        high,
-        [],
-        np.zeros(n),
-        idle_w,
-        power_history.start(float(tables.idle_w[0]), window_s),
-        [],
-        guessed,
-        np.zeros(n),
-    )
+    history, mean = power_history.start(float(tables.idle_w[0]), window_s), np.concatenate([[0.0], np.ones(n)])
+    return Power(mean, cov, most_var, low, high, [], np.zeros(n), idle_w, history, [], guessed, np.zeros(n))
 
 
 def base_power_w(tables: Tables, clock: int, junction_c: float) -> float:

@@ -1,9 +1,8 @@
 """How much power the temperature limit allows: sensed temperatures and powers in, watts for now out. Pure.
 
 Two heat nodes and the air, as the profile has them (equation T1); a Kalman filter over the three temperatures. The
-air's estimate absorbs the errors of the profile: a dusty sink or a failed fan looks like hotter air. Allowed is
-the power that keeps the junction below the limit at horizons from seconds to minutes, so the limit is approached and
-never reached.
+air's estimate absorbs the errors of the profile: a failed fan is hotter air. Allowed is the power that keeps the
+junction below the limit at horizons from seconds to minutes.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ STEP_S: Final = 0.5
 HORIZONS_S: Final = (4, 10, 20, 40, 80, 160)
 SENSOR_VAR: Final = 0.15
 DRIFT_PER_S: Final = (0.01, 0.001, 0.05)
-"""Variance by which [junction, sink, air] deviate from the model. The air deviates most: a fan that fails or recovers
-shows there within a minute or two, instead of as a sink that is warmer than it could be."""
+"""Variance by which [junction, sink, air] deviate from the model; a fan that fails shows in the air."""
 MARGIN_C: Final = 0.2
 FIRST_SINK_C: Final = -4.0
 FIRST_AIR_C: Final = 27.0
@@ -63,13 +61,9 @@ def start() -> Heat:
 def model(device: Device) -> HeatModel:
     cj, cs = device.junction_j_per_c, device.sink_j_per_c
     rjs, rsa = device.junction_sink_c_per_w, device.sink_air_c_per_w
-    flow = np.array(
-        [
-            [-1 / (cj * rjs), 1 / (cj * rjs), 0],
-            [1 / (cs * rjs), -1 / (cs * rjs) - 1 / (cs * rsa), 1 / (cs * rsa)],
-            [0, 0, 0],
-        ]
-    )
+    junction = [-1 / (cj * rjs), 1 / (cj * rjs), 0]
+    sink = [1 / (cs * rjs), -1 / (cs * rjs) - 1 / (cs * rsa), 1 / (cs * rsa)]
+    flow = np.array([junction, sink, [0, 0, 0]])
     carry, integral, fine_s = np.eye(3), np.zeros((3, 3)), STEP_S / 50
     for _ in range(50):
         integral = integral + carry * fine_s

@@ -1,9 +1,8 @@
 """How much power the battery allows: its gauge, the harvest and a forecast in, watts out. Pure; it changes in place.
 
 The mean power is a taut string (equation B1) between "never empty", under a pessimistic forecast, and "never
-overflowing": what would overflow is better spent. The forecast is scaled by what was harvested against what was
-forecast. `safe` says that idling from soon on would still be survived, so that the cheapest service may continue; only
-when it would not are frames dropped.
+overflowing". The forecast is scaled by what was harvested against what was forecast. `safe`: idling from soon on would
+still be survived, so the cheapest service may continue; only when it would not are frames dropped.
 """
 
 from __future__ import annotations
@@ -20,10 +19,8 @@ from edged.governor.planner.options import Array
 RESERVE: Final = 0.012
 FULL: Final = 0.985
 STEP_S: Final = 10.0
-STEPS: Final = 720
-"""The time ahead is divided into steps of STEP_S, or into so many for a long one."""
-NOW_FADE_S: Final = 90.0
-"""How long the present harvest is believed over the forecast."""
+STEPS: Final = 720  # the time ahead is divided into steps of STEP_S, or into so many for a long one
+NOW_FADE_S: Final = 90.0  # how long the present harvest is believed over the forecast
 PART_ERROR: Final = 0.35
 """Share by which one value of a forecast is usually wrong, on its own; BIAS: by which all of them are together."""
 BIAS: Final = 0.06
@@ -37,8 +34,7 @@ PESSIMISM: Final = 1.3
 SAFE_PESSIMISM: Final = 0.3
 PLAN_EVERY_S: Final = 3.0
 LONG_S: Final = 240.0
-REST_S: Final = 150.0
-"""Another load comes and goes: its mean over so long is what the time ahead will have of it."""
+REST_S: Final = 150.0  # another load comes and goes: its mean over so long is what the time ahead will have of it
 
 
 @dataclass(slots=True)

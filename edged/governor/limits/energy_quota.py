@@ -1,8 +1,7 @@
 """The energy of a horizon: so many watt-hours in every so many hours. Pure; it changes in place.
 
-What is spent is the energy meter's count (`EnergyUse`), which survives a restart; without a meter, the power model's.
-What is left is spread evenly over the time that is left (equation Q1); when all is spent, frames wait for the next
-horizon.
+What is spent is the energy meter's count (`EnergyUse`); without a meter, the power model's. What is left is spread
+evenly over the time that is left (equation Q1); when all is spent, frames wait for the next horizon.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from edged.governor.messages import Budget, EnergyUse
 
 RESERVE: Final = 0.005
 """Share of a horizon's energy kept back, for what the model may have wrong since the last reading."""
-LAST_S: Final = 20.0
-"""What is left is never spread over less: the end of a horizon is no time for a burst."""
+LAST_S: Final = 20.0  # what is left is never spread over less: the end of a horizon is no time for a burst
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Feedback on what was spent and what came late, against what the plan allows. Pure; it changes in place.
 
-The plan's price is a forecast. Integral action on it (equation F1) makes the mean consumption meet the target. A late
-frame costs more than its accuracy once more are late than the deadline's quantile allows (equation F2).
+Integral action on the plan's price (equation F1) makes the mean consumption meet the target. A late frame costs more
+than its accuracy once more are late than the deadline's quantile allows (equation F2).
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ LATE_FULL: Final = 0.35
 LATE_PRICE_MAX: Final = 4.0
 LATE_SLOPE: Final = 3.0
 LATE_LEAST_FRAMES: Final = 1500.0
-LATE_MEMORY: Final = 20_000.0
-"""Frames after which lateness is forgotten: some minutes."""
+LATE_MEMORY: Final = 20_000.0  # frames after which lateness is forgotten: some minutes
 
 
 @dataclass(slots=True)

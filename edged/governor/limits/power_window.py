@@ -1,8 +1,8 @@
 """How much power the rolling window allows now: joules drawn and caps in force in, watts out. Pure.
 
-Equation W1: allowed is the largest power for which no window that ends within the next window's length overshoots:
-held all that time, or held for the next SOON of the window and followed by what the device usually draws, so that what
-a quiet time saved is spent in a burst. After a step down of the cap its window has one length of grace.
+Equation W1: the largest power for which no window that ends within the next window's length overshoots: held all that
+time, or for the next SOON of the window and followed by what the device usually draws, so that what a quiet time saved
+is spent in a burst. After a step down of the cap its window has one length of grace.
 """
 
 from __future__ import annotations
@@ -15,20 +15,18 @@ import numpy as np
 
 from edged.governor.estimators.power_history import PowerHistory
 
-DOUBT_MOST: Final = 0.03
-"""Share of a window that is kept back at most, however noisy the meter."""
+DOUBT_MOST: Final = 0.03  # share of a window that is kept back at most, however noisy the meter
 SOON: Final = 0.2
 SOON_LEAST_S: Final = 4.0
 """Share of the window's length for which the present demand is expected to last, and the least."""
-BURST: Final = 1.35
-"""At most this multiple of the cap, however much was saved."""
+BURST: Final = 1.35  # at most this multiple of the cap, however much was saved
 STEP_GUARD: Final = 0.005
 """Share of the cap kept back while a window still holds seconds of another cap, or of before the first."""
 LEAST_S: Final = 0.25
 NEAR_S: Final = 2
 NEAR_SLACK_S: Final = 0.07
 """Windows that end within NEAR_S seconds may overshoot by what the cap gives in this time, times the root of the
-window's seconds: they differ by what runs in them, and if each were held to the joule, all would stay below the cap."""
+window's seconds: if each were held to the joule, all would stay below the cap."""
 
 
 @dataclass(frozen=True)

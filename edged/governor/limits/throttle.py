@@ -1,7 +1,7 @@
 """What the device may draw while it throttles itself, and for a while afterwards: its report in, watts out. Pure.
 
-A device that throttles is too hot or short of current by its own measure, with any limits. What it draws above
-idle is cut at once, and again while that does not help; then it grows back slowly, so that it throttles seldom.
+What a device that throttles draws above idle is cut at once, and again while that does not help; then it grows back
+slowly, so that it throttles seldom.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-STEP: Final = 0.8
-"""Share of what was drawn above rest that is allowed after each cut."""
-AGAIN_S: Final = 10.0
-"""A lower draw takes so long to show in a junction."""
+STEP: Final = 0.8  # share of what was drawn above rest that is allowed after each cut
+AGAIN_S: Final = 10.0  # a lower draw takes so long to show in a junction
 LEAST: Final = 0.2
-"""Of the first draw above rest: below it the cause is another load or a stuck sensor, which no dropped frame helps."""
+"""Of the first draw above rest: below it no dropped frame helps."""
 REGROW_PER_S: Final = 0.006
-FORGOTTEN: Final = 1.3
-"""Of the first draw above rest: once so much is allowed again, nothing is held back any more."""
+FORGOTTEN: Final = 1.3  # of the first draw above rest: once so much is allowed again, nothing is held back any more
 
 
 @dataclass(frozen=True)

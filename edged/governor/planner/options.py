@@ -18,8 +18,7 @@ from edged.governor.profile import ASSUMED_ACTIVE_SHARE, best_batch
 
 Array = NDArray[np.float64]
 
-PLACEHOLDER_MS: Final = 1000.0
-"""Latency of a variant of which nothing is known; it may not run until something is."""
+PLACEHOLDER_MS: Final = 1000.0  # latency of a variant of which nothing is known; it may not run until something is
 UNKNOWN_ACCURACY: Final = 0.0
 
 
@@ -34,11 +33,11 @@ class Option(NamedTuple):
 
 @dataclass(frozen=True)
 class Tables:
-    """Arrays and tuples go by variant, then by clock. `nominal_j`: of a single frame above idle. `assumed`: by variant,
-    whether its watts are a guess. `times`: by variant, service time of a batch of 1, 2, ... as a multiple of a single
-    frame's. `offers`: by the number of frames that wait (from 0), the options there are then, grouped by variant.
-    `dominated_by`: by variant, those that are at least as good in accuracy, time and energy, and better in one.
-    `batched`: some variant gains by batches. `max_batch`: the largest worthwhile one."""
+    """By variant, then by clock. `nominal_j`: of a single frame above idle. `assumed`: whether the watts are a guess.
+    `times`: service time of a batch of 1, 2, ... as a multiple of a single frame's. `offers`: by the number of frames
+    that wait (from 0), the options there are then, grouped by variant. `dominated_by`: those that are at least as good
+    in accuracy, time and energy, and better in one. `batched`: some variant gains by batches. `max_batch`: the largest
+    worthwhile one."""
 
     names: tuple[str, ...]
     accuracy: tuple[float, ...]

@@ -1,14 +1,14 @@
 """The price of a joule and the clock: estimates and what the budgets allow in, the plan out. Pure.
 
-Prices are Lagrange multipliers (shadow prices) of the limits. The short-term limits (rolling window, heat) are held as
-power: the price is that at which consumption meets what they allow (equation R1). The price of energy that must last
-(battery, quota) is averaged over minutes: the price is held, not the power, while the load fluctuates (equation R2).
+Prices are Lagrange multipliers of the limits. The short-term ones (rolling window, heat) are held as power: the price
+is that at which consumption meets what they allow (equation R1). The price of energy that must last (battery, quota) is
+averaged over minutes: the price is held, not the power, while the load fluctuates (equation R2).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,11 +18,8 @@ from edged.governor.planner.options import Array
 from edged.governor.planner.value_iteration import Values, crossing
 
 CLOCK_HOLD_S: Final = 4.0
-CLOCK_STALL_S: Final = 0.06
-"""What a change of the GPU's clock costs."""
-CLOCK_PAYBACK_S: Final = 6.0
-CLOCK_GAIN: Final = 0.02
-"""A clock is left for one that gains this share of the best value, and the stall of the change within the payback."""
+CLOCK_STALL_S: Final = 0.06  # what a change of the GPU's clock costs
+CHANGE_MARGIN: Final = 2.0  # what a change must have earned, as a multiple of what the frames of its stall are worth
 LONG_RUN_S: Final = 150.0
 SAVING_MOST: Final = 0.7
 SAVING_S: Final = 80.0
@@ -33,9 +30,8 @@ HOPELESS_W: Final = 0.05
 
 @dataclass(frozen=True)
 class Allowed:
-    """Watts of the whole device that each budget allows now; infinite where there is none. `safe`: the battery lasts
-    with the cheapest variant on all frames. `cap_w`, `window_s`: the rolling mean's limit and its length. `steady_w`:
-    `window_w`; for a short window over the time in which a change of clock must pay for itself, since it swings."""
+    """Watts of the whole device that each budget allows now. `safe`: the battery lasts with the cheapest variant on all
+    frames. `cap_w`, `window_s`: the rolling mean's limit and its length."""
 
     window_w: float = math.inf
     heat_w: float = math.inf
@@ -43,7 +39,6 @@ class Allowed:
     safe: bool = True
     cap_w: float = math.inf
     window_s: float = 0.0
-    steady_w: float = math.inf
 
     @property
     def short_w(self) -> float:
@@ -72,10 +67,12 @@ class Plan:
 @dataclass(frozen=True)
 class LongRun:
     """Of the recent past, by price; None before the first plan. `dual`: the dual function of the energy that must last.
-    `earned`: reward per second, by clock and price."""
+    `earned`: reward per second, by clock and price. `regret`: by clock, what it would have earned beyond the one in
+    force since the last change."""
 
     dual: Array | None = None
     earned: Array | None = None
+    regret: Array | None = None
 
 
 class Clocks(NamedTuple):
@@ -94,15 +91,23 @@ class Clocks(NamedTuple):
 
 
 def plan(
-    values: Values, allowed: Allowed, before: LongRun, clocks: Clocks, period_s: float, elapsed_s: float,
-    service_price: float, correction: float,
-) -> tuple[Plan, LongRun]:  # fmt: skip
+    values: Values,
+    allowed: Allowed,
+    before: LongRun,
+    clocks: Clocks,
+    period_s: float,
+    elapsed_s: float,
+    service_price: float,
+    correction: float,
+) -> tuple[Plan, LongRun]:
     """`elapsed_s`: since `before`. `service_price`: what a joule is worth to the cheapest service."""
     prices, reward, base_w = values.prices, values.average_reward, clocks.base_w
     middle = 0.5 * (prices[1:] + prices[:-1])
     long_run = _long_run(before, reward / period_s, prices, clocks, elapsed_s)
+    assert long_run.regret is not None
     lasting = _lasting_price(long_run, prices, middle, allowed, clocks, service_price)
-    clock = _clock(values, allowed, lasting, period_s, clocks)
+    clock, regret = _clock(values, allowed, lasting, long_run.regret, period_s, elapsed_s, clocks)
+    long_run = replace(long_run, regret=regret)
     target_j = max(0.0, float(allowed.short_w - base_w[clock])) * period_s
     short = crossing(-np.diff(reward[clock]) / np.diff(prices), middle, target_j)
     paced = short <= lasting
@@ -125,7 +130,8 @@ def _long_run(before: LongRun, earned_now: Array, prices: Array, clocks: Clocks,
     dual_now = _dual(earned_now, prices, clocks)
     dual = dual_now if before.dual is None else before.dual + gain * (dual_now - before.dual)
     earned = earned_now if before.earned is None else before.earned + gain * (earned_now - before.earned)
-    return LongRun(dual, earned)
+    regret = np.zeros(len(clocks.base_w)) if before.regret is None else before.regret
+    return LongRun(dual, earned, regret)
 
 
 def _lasting_price(
@@ -149,16 +155,23 @@ def _dual(earned: Array, prices: Array, clocks: Clocks) -> Array:
     return np.asarray((earned - prices[None, :] * clocks.base_w[:, None])[clocks.reachable].max(0))
 
 
-def _clock(values: Values, allowed: Allowed, lasting: float, period_s: float, clocks: Clocks) -> int:
+def _clock(
+    values: Values, allowed: Allowed, lasting: float, regret: Array, period_s: float, elapsed_s: float, clocks: Clocks
+) -> tuple[int, Array]:
+    """A clock is left once what another would have earned beyond it pays for the change: the rule of ski rental, which
+    costs a small multiple of the best choice with hindsight, however long a demand lasts. Also returns that sum."""
     clock, base_w, reward = clocks.clock, clocks.base_w, values.average_reward
-    if not clocks.may_switch or clocks.fixed:
-        return clock
-    worth = _clock_values(values, base_w, min(allowed.steady_w, allowed.heat_w), lasting, period_s)
-    best = int(worth.argmax())
-    most = max(0.05, float(reward.max()))
-    cost = most * CLOCK_GAIN + (most + clocks.stall_price) * CLOCK_STALL_S / CLOCK_PAYBACK_S
-    hopeless = allowed.short_w - base_w[clock] < 2 * HOPELESS_W
-    return best if best != clock and (worth[best] - worth[clock] > cost or hopeless) else clock
+    if clocks.fixed:
+        return clock, regret
+    worth = _clock_values(values, base_w, allowed.short_w, lasting, period_s)
+    regret = np.maximum(0.0, regret + (worth - worth[clock]) * elapsed_s / period_s)
+    best = int(regret.argmax())
+    cost = CHANGE_MARGIN * (max(0.05, float(reward.max())) + clocks.stall_price) * CLOCK_STALL_S / period_s
+    if allowed.short_w - base_w[clock] < 2 * HOPELESS_W:
+        best, cost = int(worth.argmax()), 0.0
+    if not clocks.may_switch or best == clock or regret[best] <= cost:
+        return clock, regret
+    return best, np.zeros(len(worth))
 
 
 def _clock_values(values: Values, base_w: Array, short_w: float, lasting: float, period_s: float) -> Array:

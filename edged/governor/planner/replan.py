@@ -1,8 +1,8 @@
 """The slow path, twice a second: estimates and budgets in, a plan out: the price of a joule, the clock. Pure.
 
-Some milliseconds. What each budget allows comes from its own module in `limits`; what a backlog and a joule are worth
-from `value_iteration`; `pricing` puts them together. A limit that even no frames would hold is unenforceable: it is
-reported, and does not count.
+Some milliseconds. `limits` say what each budget allows, `value_iteration` what a backlog and a joule are worth,
+`pricing` puts them together. A limit that even no frames would hold is unenforceable: it is reported, and does not
+count.
 """
 
 from __future__ import annotations
@@ -22,17 +22,13 @@ from edged.governor.planner.pricing import Allowed, Clocks
 from edged.governor.state import State
 
 REPLAN_S: Final = 0.5
-SEEN_S: Final = 1.5
-"""What was saved is spent ahead only while the last observation is so recent."""
+SEEN_S: Final = 1.5  # what was saved is spent ahead only while the last observation is so recent
 HEAT_SMOOTHING: Final = 0.06
 WINDOW_SMOOTHING: Final = 0.25
 ROUND_SMOOTHING: Final = 0.3
-LEAST_W: Final = 0.1
-"""No device idles at less, whatever its meter says."""
-UNENFORCEABLE: Final = 1.02
-"""Idle power as a share of a limit above which even no frames hold it."""
-UNENFORCEABLE_C: Final = 2.0
-"""The same: degrees by which idling alone exceeds the temperature limit."""
+LEAST_W: Final = 0.1  # no device idles at less, whatever its meter says
+UNENFORCEABLE: Final = 1.02  # idle power as a share of a limit above which even no frames hold it
+UNENFORCEABLE_C: Final = 2.0  # the same: degrees by which idling alone exceeds the temperature limit
 QUIET_SHARE: Final = 0.05
 """Share of the time in which frames may run, as the sensor shows it, for its reading to be that of an idle device."""
 CERTAIN_S: Final = {"power": 8.0, "energy": 8.0, "heat": 20.0}
@@ -56,19 +52,11 @@ def replan(state: State, now_s: float) -> None:
     # the requested clock counts as the clock: until a batch has run at it there is no other report of it
     clock = state.clock if fixed else min(state.plan.clock, highest)
     allowed = _allowed(state, options, base_w, now_s)
-    terms = value_iteration.Terms(
-        state.budget.deadline_ms / 1000,
-        state.period_s,
-        state.late_price,
-        np.array([state.drop_penalty(price) for price in state.values.prices]),
-        options,
-        costs,
-    )
+    deadline_s, penalty = state.budget.deadline_ms / 1000, [state.drop_penalty(price) for price in state.values.prices]
+    terms = value_iteration.Terms(deadline_s, state.period_s, state.late_price, np.array(penalty), options, costs)
     state.values = values = value_iteration.iterate(state.values, state.tables, state.latency, terms)
-    service_price = max(
-        state.tables.accuracy[o.variant] * o.frames / max(1e-9, float(costs[state.idle_clock, i]))
-        for i, o in enumerate(options)
-    )
+    served = np.array([state.tables.accuracy[o.variant] * o.frames for o in options])
+    service_price = float((served / np.maximum(1e-9, costs[state.idle_clock])).max())
     reach = np.minimum(np.arange(state.tables.clocks), highest)  # a clock above is like the highest there is
     within = replace(values, relative_value=values.relative_value[reach], average_reward=values.average_reward[reach])
     may_switch = not fixed and now_s - state.clock_s >= pricing.CLOCK_HOLD_S
@@ -120,10 +108,8 @@ def _unenforceable(state: State, now_s: float) -> tuple[str, ...]:
     budget, clock = state.budget, state.idle_clock
     idle_w = base_power_w(state.tables, clock, state.junction_c)
     idle_w += state.power.background_w - 2 * state.power.background_error_w
-    limits_w = {
-        "power": budget.power_w,
-        "energy": None if budget.energy_wh is None else budget.energy_wh / budget.energy_horizon_h,
-    }
+    mean_w = None if budget.energy_wh is None else budget.energy_wh / budget.energy_horizon_h
+    limits_w = {"power": budget.power_w, "energy": mean_w}
     over = {name for name, watts in limits_w.items() if watts is not None and idle_w > UNENFORCEABLE * watts}
     # without a profile what frames draw and what the device draws anyway are told apart only once frames have stopped
     busy = float((state.power.busy_w / np.maximum(1e-9, state.tables.active_w[:, clock])).sum())
@@ -150,11 +136,9 @@ def _allowed(state: State, options: tuple[Option, ...], base_w: Array, now_s: fl
     if math.isfinite(state.throttle.allowed_w):
         heat_w = min(heat_w, state.throttle.held_w(float(base_w[state.clock])))
     energy_w, safe = _energy_w(state, options, now_s)
-    allowed = Allowed(window_w, heat_w, energy_w, safe)
     if not math.isfinite(window_w) or state.budget.power_w is None:
-        return allowed
-    steady_w = window_w if state.smooth_w[2] is None else state.smooth_w[2]
-    return replace(allowed, cap_w=state.budget.power_w, window_s=state.budget.power_window_s, steady_w=steady_w)
+        return Allowed(window_w, heat_w, energy_w, safe)
+    return Allowed(window_w, heat_w, energy_w, safe, state.budget.power_w, state.budget.power_window_s)
 
 
 def _window_w(state: State, now_s: float) -> float:
@@ -167,12 +151,9 @@ def _window_w(state: State, now_s: float) -> float:
     mean_w = power.history.mean_w + 0.5 * power.background_error_w if seen else math.inf
     history = power.predicted(state.tables, state.clock, state.junction_c, now_s)
     window_w = power_window.allowed_w(history, caps, mean_w, now_s, power.doubt_j(window_s))
-    before, heat_before, steady_before = state.smooth_w
+    before, heat_before = state.smooth_w
     smooth_w = window_w if before is None else before + WINDOW_SMOOTHING * (window_w - before)
-    # what a short window allows has passed before a change of clock has paid for itself
-    steady = REPLAN_S / pricing.CLOCK_PAYBACK_S if window_s < pricing.CLOCK_PAYBACK_S else 1.0
-    steady_w = window_w if steady_before is None else steady_before + steady * (window_w - steady_before)
-    state.smooth_w = smooth_w, heat_before, steady_w
+    state.smooth_w = smooth_w, heat_before
     return min(smooth_w, window_w + 0.03 * cap_w) if window_w > 0.9 * smooth_w else window_w
 
 
@@ -182,9 +163,9 @@ def _heat_w(state: State) -> float:
     heat_w = thermal.allowed_w(state.heat, state.heat_model, state.budget.temperature_c)
     if not math.isfinite(heat_w):
         return heat_w
-    window_before, before, steady_w = state.smooth_w
+    window_before, before = state.smooth_w
     smooth_w = heat_w if before is None else before + HEAT_SMOOTHING * (heat_w - before)
-    state.smooth_w = window_before, smooth_w, steady_w
+    state.smooth_w = window_before, smooth_w
     return min(smooth_w, heat_w + 0.4)
 
 

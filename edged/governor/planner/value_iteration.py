@@ -1,10 +1,11 @@
 """What a backlog and a joule are worth: the dynamic programme of the slow path. Pure.
 
-For each clock and each price of a joule on a grid, relative value iteration over the backlog w, the age of the oldest
-frame when the engine can begin (warm-started from the last time, a few sweeps each). Equation V1:
+For each clock and each price of a joule on a grid, relative value iteration over the backlog w (warm-started, a few
+sweeps each). Equation V1:
   H(w) + g = max over options of [frames * (P(on time) * accuracy - late_price * P(late)) - price * joules
              + H(w + service - period)], against dropping: H(w - period) - drop_penalty * frames.
-g is the average reward per period, H the relative value: what the backlog takes from the frames to come.
+w: the age of the oldest frame when the engine can begin. g: the average reward per period. H: the relative value, what
+the backlog takes from the frames to come.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from edged.governor.planner.options import Array, Option, Tables
 GRID: Final = 22
 PRICES: Final = 16
 SWEEPS: Final = 4
-ROUND_UP: Final = 1.01
-"""Service times are taken a little long: noise is skew."""
+ROUND_UP: Final = 1.01  # service times are taken a little long: noise is skew
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,15 @@ def iterate(values: Values, tables: Tables, latency: Latency, terms: Terms) -> V
     penalty = terms.drop_penalty * frames.max()
     value, reward = np.empty_like(values.relative_value), np.empty_like(values.average_reward)
     for clock in range(tables.clocks):
-        cost = prices[:, None] * terms.joules[clock][None, :]
-        value[clock], reward[clock] = _sweep(
-            values.relative_value[clock], earned[clock], cost, after[clock], dropped, penalty
-        )
+        cost, before = prices[:, None] * terms.joules[clock][None, :], values.relative_value[clock]
+        value[clock], reward[clock] = _sweep(before, earned[clock], cost, after[clock], dropped, penalty)
     return Values(prices, w, value, reward)
 
 
 def _sweep(
     value: Array, earned: Array, cost: Array, after: Array, dropped: Array, penalty: Array
 ) -> tuple[Array, Array]:
-    """A few sweeps at one clock: value price x backlog, earned backlog x option, cost price x option, penalty by
-    price."""
+    """A few sweeps at one clock: value price x backlog, earned backlog x option, cost price x option."""
     low, part = _split(after)
     flat_low, flat_part = low.reshape(-1), part.reshape(-1)
     drop_low, drop_part = _split(dropped)
