@@ -77,7 +77,7 @@ def test_the_last_state_adds_up_and_nothing_is_left_behind(bundle: Path, tmp_pat
 
 
 def test_an_operator_sets_pins_and_asks_why(daemon: RunningDaemon) -> None:
-    assert daemon.ask("pin", variant="fast") == {"ok": True, "pinned": "fast"}
+    assert daemon.ask("pin", variant="fast") == {"ok": True, "pinned": "fast", "loading": False}
     with daemon.client("result") as client:
         wait_for(lambda: isinstance(m := client.receive(1.0), Result) and m.variant == "fast")
     assert daemon.ask("why", n=1)["decisions"][-1]["pinned"] is True
