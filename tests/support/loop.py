@@ -12,7 +12,7 @@ from uuid import uuid4
 import zmq
 
 from edged.bus.publisher import Publisher
-from edged.config import CameraConfig, Config, EngineConfig, Limits, PowerConfig
+from edged.config import CameraConfig, Config, EngineConfig, Limits, MotionConfig, PowerConfig
 from edged.engines.bundle import load_bundle
 from edged.loop.build import Loop, Surroundings, build_loop
 from tests.support.models import write_bundle
@@ -25,6 +25,7 @@ def built(
     limits: Limits | None = None,
     power: PowerConfig | None = None,
     cameras: Sequence[CameraConfig] = (),
+    motion: MotionConfig | None = None,
     **around: Any,
 ) -> Iterator[Loop]:
     """Everything but a running loop, on the CPU. `cameras` are configured, and not started. `around` goes to
@@ -35,6 +36,7 @@ def built(
         limits or Limits(),
         power or PowerConfig(),
         camera=list(cameras),
+        motion=motion or MotionConfig(),
         engine=EngineConfig(device="cpu"),
     )
     with contextlib.ExitStack() as stack:
