@@ -33,6 +33,7 @@ from edged.loop.limit_monitor import LimitMonitor
 from edged.loop.messages import log_camera
 from edged.loop.motion_gates import MotionGates
 from edged.loop.shadow_runner import ShadowRunner
+from edged.loop.variant_residency import VariantResidency
 from edged.power.telemetry import Sample, Sampler
 from edged.power.throttle import Alarms
 
@@ -70,6 +71,7 @@ class Sources:
     shadow: ShadowRunner
     gates: MotionGates
     heartbeats: Heartbeats
+    residency: VariantResidency
     outside: Outside
 
 
@@ -101,6 +103,7 @@ class StatusReporter:
         self._shadow = sources.shadow
         self._gates = sources.gates
         self._heartbeats = sources.heartbeats
+        self._residency = sources.residency
         self._outside = sources.outside
         self._limits = Limits()
         self._profile: str | None = None
@@ -181,12 +184,13 @@ class StatusReporter:
             telemetry=self._telemetry,
             healthy=health.healthy,
             stages=health.stages,
-            budgets=self._limit_monitor.states(now_ns),
+            budgets=[*self._limit_monitor.states(now_ns), self._residency.budget()],
             guard=self._shadow.report(now_ns),
             clock=self._governor.gpu_clock.report,
             mode=self._outside.mode(),
             recording=self._outside.recording(),
             schedule=self._outside.schedule(),
+            memory=self._residency.report(),
         )
         self._state = self._publisher.publish(state)
 
@@ -231,7 +235,8 @@ class StatusReporter:
         values = asdict(sample)
         del values["mono_ns"], values["power_lag_s"], values["power_mean_s"]
         values |= {"missing": list(sample.missing), "battery": sample.battery and schema.Battery(**values["battery"])}
-        self._telemetry = self._publisher.publish(schema.Telemetry(**values))
+        loaded = {v.name: _rounded(v.memory_mb) for v in self._pool.variants if v.resident}
+        self._telemetry = self._publisher.publish(schema.Telemetry(**values, variants_mb=loaded))
 
     def _variants(self) -> list[schema.VariantState]:
         return [
@@ -244,6 +249,13 @@ class StatusReporter:
                 refused=variant.refused,
                 results=self._results[variant.name],
                 latency_p50_ms=statistics.median(times) if (times := self._latencies[variant.name]) else None,
+                resident=variant.resident,
+                memory_mb=_rounded(variant.memory_mb),
+                load_s=None if variant.load_s is None else round(variant.load_s, 3),
             )
             for variant in self._pool.variants
         ]
+
+
+def _rounded(mb: float | None) -> float | None:
+    return None if mb is None else round(mb, 1)

@@ -12,6 +12,7 @@ NAMES = {
     "pipeline": "the daemon against a bare single-thread loop: CPU per frame, frames per second, age",
     "switch": "10,000 switches of the variant under load: drops, memory, cost",
     "wire": "publish to receive in another process, against bare pyzmq",
+    "memory": "what the variants of a bundle take together, against the largest one alone",
     "cameras": "memory and CPU per camera, from 1 to 16",
     "peers": "beside OpenCV reader threads, a PyAV loop and GStreamer: age from the camera's socket, CPU, memory",
     "gpu": "on a GPU: frame in the ring to result on the host, the preprocessing kernel, the host's share",

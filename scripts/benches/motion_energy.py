@@ -28,7 +28,7 @@ FPS, RUN_S, PAUSE_S = 10.0, 5.0, 8.0
 WIDTH, HEIGHT = 640, 360
 SEEDS: Final = {"cam-1": 1, "cam-2": 2}
 SOURCE: Final = f"test://{{}}?width={WIDTH}&height={HEIGHT}&fps={FPS:g}&run_s={RUN_S:g}&pause_s={PAUSE_S:g}"
-SHARE: Final = 0.12
+SHARE: Final = 0.25
 """of the watts above idle that all frames take without a limit: too little for all frames on any variant"""
 HELD: Final = 1.03
 """of the limit: a horizon of a minute or two is not hit to the joule"""

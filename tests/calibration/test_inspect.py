@@ -52,7 +52,7 @@ def test_what_tells_nothing_is_none(text: str) -> None:
     assert read_layers(text) is None
 
 
-def test_a_plan_that_is_not_what_it_is_called_is_told_plainly() -> None:
+def test_a_plan_that_is_not_what_it_is_called_is_reported_plainly() -> None:
     assert complaint("int8-sparse", "int8", True, Layers(30, 30, 25, 12)) is None
     assert complaint("fp16", "fp16", False, Layers(30, 0, 0, 0)) is None
     said = complaint("int8-sparse", "int8", True, Layers(30, 0, 25, 0))

@@ -166,7 +166,7 @@ def test_the_log_has_priorities_only_in_the_journal(tmp_path: Path) -> None:
     os.close(writing)
 
 
-def test_a_bundle_that_is_not_there_is_said_without_a_traceback(tmp_path: Path) -> None:
+def test_a_bundle_that_is_not_there_is_reported_without_a_traceback(tmp_path: Path) -> None:
     config = tmp_path / "e.toml"
     config.write_text('bundle = "nowhere"\n[[camera]]\nname = "gate"\nsource = "test://1"\n')
     begun = time.monotonic()

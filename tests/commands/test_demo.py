@@ -253,7 +253,7 @@ def test_the_picture_has_a_row_for_each_variant(tmp_path: Path) -> None:
     assert picture is not None and picture.shape == (64 + 2 * 540, 1920, 3)
 
 
-def test_a_full_disk_is_told_and_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_half_of_a_file(tmp_path: Path) -> None:
     for name in ("clip", "picture", "video"):
         (tmp_path / name).symlink_to("/dev/full")
     gallery = Gallery(["gate"])

@@ -120,8 +120,8 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
         with gateway(tmp_path, f'listen = "127.0.0.1:{port}"') as process:
             assert process.wait(100) == 1
             assert process.stderr is not None
-            told = process.stderr.read()
-    assert f"cannot listen on 127.0.0.1:{port}" in told and "Traceback" not in told
+            reported = process.stderr.read()
+    assert f"cannot listen on 127.0.0.1:{port}" in reported and "Traceback" not in reported
 
 
 def test_metrics_prints_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,7 @@ def test_a_unit_that_draws_more_than_its_profile_is_found_out_variant_by_variant
     assert told.background_w == pytest.approx(0.0, abs=0.25)
 
 
-def test_a_co_runner_is_told_apart_from_the_frames_within_seconds() -> None:
+def test_a_co_runner_is_distinguished_from_the_frames_within_seconds() -> None:
     told = lived(KNOWN, 60, (1.0, 1.0, 1.0))
     told = lived(KNOWN, 6, (1.0, 1.0, 1.0), 2.0, told)
     assert told.background_w == pytest.approx(2.0, abs=0.4)

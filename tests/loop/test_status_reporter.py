@@ -65,7 +65,7 @@ def test_the_state_holds_the_limits_the_variants_and_the_cameras(tmp_path: Path)
         assert state.healthy
 
 
-def test_a_stuck_loop_is_told_by_the_housekeeping(tmp_path: Path) -> None:
+def test_a_stuck_loop_is_reported_by_the_housekeeping(tmp_path: Path) -> None:
     with built(tmp_path, ONE) as house:
         now_ns = clock.mono_ns()
         house.reporter.publish(now_ns)
@@ -87,5 +87,5 @@ def test_every_sample_is_published_once_and_a_stale_one_says_so(tmp_path: Path) 
         house.reporter.housekeep(now_ns + 60 * NS_PER_S)
         assert house.publisher.last_seq("telemetry") == 2
         house.reporter.publish(now_ns)
-        told = house.reporter.state.telemetry if house.reporter.state else None
-        assert told is not None and any("last reading 60 s ago" in why for why in told.missing)
+        reported = house.reporter.state.telemetry if house.reporter.state else None
+        assert reported is not None and any("last reading 60 s ago" in why for why in reported.missing)
