@@ -77,7 +77,7 @@ class Handlers:
         add("/healthz", self._health)
         add("/metrics", self._metrics)
         add(r"/camera/{name:[a-z0-9_-]+}.jpg", self._views.one)
-        add(r"/camera/{name:[a-z0-9_-]+}.mjpg", self._views.stream)
+        app.router.add_get(r"/camera/{name:[a-z0-9_-]+}.mjpg", self._views.stream, allow_head=False)
         app.router.add_post("/login", self._login)
         app.router.add_post("/control", self._change)
         return app
