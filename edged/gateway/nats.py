@@ -54,8 +54,9 @@ class _Error(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    """A stream's, of which only the error matters."""
+    """A stream's: the one that has the message, or why none has it."""
 
+    stream: str = ""
     error: _Error | None = None
 
 
@@ -167,7 +168,8 @@ class Nats(Forwarder):
                 self._answers[number] = f'{{"error": {{"err_code": {TOO_LARGE}}}}}'.encode()
                 continue
             self._on_way[number] = clock.mono_ns()
-            headers = {Header.MSG_ID.value: item.id, Header.EXPECTED_STREAM.value: self._config.stream}
+            # No Nats-Expected-Stream: it is kept with the message, and a stream that sources from this one refuses it.
+            headers = {Header.MSG_ID.value: item.id}
             await client.publish(self._subject(item.topic), item.payload, f"{self._inbox}.{number}", headers)
 
     async def _note_answer(self, message: Msg) -> None:
@@ -182,6 +184,9 @@ class Nats(Forwarder):
         for number, data in self._answers.items():
             self._on_way.pop(number, None)
             answer = msgspec.json.decode(data, type=_Answer)
+            if answer.error is None and answer.stream != self._config.stream:
+                problem = f"the stream {answer.stream} takes them"
+                continue
             if answer.error is None:
                 self.sent += 1
             elif answer.error.err_code == TOO_LARGE:

@@ -151,11 +151,11 @@ def test_a_wrong_password_is_reported_once_and_the_right_one_heals(
 @pytest.mark.parametrize(
     "answer",
     [
-        b"HTTP/1.1 400 Bad Request\r\n\r\n",
-        b"\x20\xff\xff\xff\x7f" + bytes(100),
-        b"\x20\x02\x00\x99",
-        b"\xf0\x00" * 50,
-        b"",
+        pytest.param(b"HTTP/1.1 400 Bad Request\r\n\r\n", id="HTTP"),
+        pytest.param(b"\x20\xff\xff\xff\x7f" + bytes(100), id="256 MB to come"),
+        pytest.param(b"\x20\x02\x00\x99", id="a short CONNACK"),
+        pytest.param(b"\xf0\x00" * 50, id="packets of no type"),
+        pytest.param(b"", id="nothing"),
     ],
 )
 def test_what_is_no_broker_is_reported_and_left_and_tried_again(
