@@ -142,9 +142,11 @@ class Forwarder(Part):
         yield from destination_families(self._name, self.link, self.sent, lost)
         labels = [self._name]
         yield from gauge(
-            "edged_gateway_spool_messages", "Messages that wait for their acknowledgement.", "destination",
+            "edged_gateway_spool_messages",
+            "Messages that wait for their acknowledgement.",
+            "destination",
             [(labels, self.spool.messages)],
-        )  # fmt: skip
+        )
         yield from gauge("edged_gateway_spool_bytes", "Of the disk.", "destination", [(labels, self.spool.used_bytes)])
 
     def __enter__(self) -> Forwarder:
@@ -176,13 +178,17 @@ def destination_families(name: str, link: Link, sent: int, lost: Mapping[str, in
         "edged_gateway_connected", "1 while the destination is reached.", "destination", [([name], link.connected)]
     )
     yield from counter(
-        "edged_gateway_sent_messages", "Messages that the destination has acknowledged.", "destination",
+        "edged_gateway_sent_messages",
+        "Messages that the destination has acknowledged.",
+        "destination",
         [([name], sent)],
-    )  # fmt: skip
+    )
     yield from counter(
-        "edged_gateway_unsent_messages", "Messages that the destination will not get, by cause.", "destination cause",
+        "edged_gateway_unsent_messages",
+        "Messages that the destination will not get, by cause.",
+        "destination cause",
         [([name, cause], count) for cause, count in lost.items()],
-    )  # fmt: skip
+    )
 
 
 def tls_context(ca: str | None) -> ssl.SSLContext:

@@ -94,8 +94,12 @@ def test_the_systems_own_opencv_tensorrt_and_numpy_stay(machine: Machine) -> Non
 
 def test_the_units_are_sound_and_little_exposed(machine: Machine) -> None:
     for unit in (
-        "edged.service", "edged-gateway.service", "edged-build.service", "edged-clocks.service", "edged-clocks.socket",
-    ):  # fmt: skip
+        "edged.service",
+        "edged-gateway.service",
+        "edged-build.service",
+        "edged-clocks.service",
+        "edged-clocks.socket",
+    ):
         done = machine.process(f"systemd-analyze verify --man=no /usr/local/lib/systemd/system/{unit}")
         assert done.returncode == 0 and not done.stderr, done.stderr
     for unit in ("edged", "edged-gateway"):
