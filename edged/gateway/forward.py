@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import ssl
 import threading
@@ -156,6 +157,19 @@ class Forwarder(Part):
         if self._worker.stop(STOP_S):
             self.store()
             self.spool.close()
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a connection failed, in words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted, {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS fails, {error.reason or error}"
+    if isinstance(error, TimeoutError):
+        return "it gives no answer"
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def destination_families(name: str, link: Link, sent: int, lost: Mapping[str, int]) -> Iterator[Metric]:
