@@ -90,9 +90,13 @@ class VariantLoader:
         self._files[spec.name] = file
         accuracy = file.accuracy.get(self._bundle.manifest.metric)
         return replace(
-            variant, accuracy=accuracy, runtime=runtime.name, file=file.path, sha256=file.sha256,
+            variant,
+            accuracy=accuracy,
+            runtime=runtime.name,
+            file=file.path,
+            sha256=file.sha256,
             file_mb=file.bytes / 1e6,
-        )  # fmt: skip
+        )
 
     def load(self, name: str, memory: HostMemory) -> Loaded:
         """Its verified file as an engine on `memory`, not warm yet. EdgedError for whatever is wrong with it."""

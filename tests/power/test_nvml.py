@@ -165,6 +165,8 @@ def test_a_driver_that_is_not_here_is_a_sentence_and_auto_reads_the_host(fake: F
     assert PowerConfig(provider="nvml").provider == "nvml"
 
 
-def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_driver_or_the_package_it_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml, "pynvml", None)
+    assert nvml.why_not() == "the NVIDIA driver is not here (libnvidia-ml.so.1)"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert nvml.why_not() == "its Python package is not installed: pip install 'edged[cuda]'"
