@@ -173,7 +173,7 @@ def _add_secret_commands(add: _Add) -> None:
             verb.add_argument(
                 "name",
                 metavar="NAME",
-                help="camera.NAME, the name in password_credential, or gateway.web, the token of [web]",
+                help="camera.NAME, the name in password_credential, or gateway.web, .mqtt, .nats, .webhook",
             )
 
     key = add("key", "make, list and revoke the keys of clients on the network", "edged key new dashboard --out /tmp")
@@ -266,7 +266,9 @@ def _add_gateway_commands(add: _Add) -> None:
     top = add("top", "show the daemon on one screen, drawn again each second", "edged top")
     _add_endpoint(top)
 
-    gateway = add("gateway", "offer metrics and a page, until SIGTERM or Ctrl-C", "edged gateway -c my.toml")
+    gateway = add(
+        "gateway", "pass on what the daemon reports: metrics, a page, MQTT, NATS, a webhook", "edged gateway -c my.toml"
+    )
     _add_config(gateway)
     _add_endpoint(gateway)
 

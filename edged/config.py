@@ -50,6 +50,7 @@ EnergyHorizonH = Annotated[float, Meta(ge=1e-4, le=24 * 366, description="hours,
 TemperatureC = Annotated[float, Meta(ge=1, le=120, description="degrees Celsius, from 1 to 120")]
 ModeName = Annotated[str, Meta(min_length=1, max_length=64, description="the name of a power mode")]
 MinFps = Annotated[float, Meta(ge=0, le=60, description="frames per second, from 0 to 60")]
+MemoryMb = Annotated[float, Meta(ge=1, le=1e7, description="megabytes, from 1 to 10000000")]
 CameraFps = Annotated[float, Meta(ge=0.001, le=1000, description="frames per second, from 0.001 to 1000")]
 CameraWeight = Annotated[float, Meta(ge=0.001, le=1000, description="a number from 0.001 to 1000")]
 MinAccuracy = Annotated[float, Meta(ge=0, le=1, description="a fraction from 0 to 1")]
@@ -58,7 +59,7 @@ MinAccuracy = Annotated[float, Meta(ge=0, le=1, description="a fraction from 0 t
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """The contract. `deadline_ms` counts from capture to publish; `min_accuracy` is in the bundle's metric, 0..1.
 
-    Power, energy and temperature are absent (None) unless set.
+    Power, energy, temperature and memory are absent (None) unless set.
     """
 
     deadline_ms: DeadlineMs = 50.0
@@ -71,6 +72,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     min_accuracy: MinAccuracy = 0.0
     min_fps: MinFps = 0.2
     """frames per second that each camera gets whatever power, energy or heat say; 0: none"""
+    memory_mb: MemoryMb | None = None
+    """of the daemon's process and its engines; decides which variants are loaded"""
 
 
 class PowerConfig(Struct, frozen=True, forbid_unknown_fields=True):

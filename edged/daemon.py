@@ -8,7 +8,6 @@ on the main thread, `control`, `housekeeping` and `power.telemetry`; one child p
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import gc
 import hashlib
@@ -35,6 +34,7 @@ from edged.config import Config
 from edged.crash_guard import state_directory
 from edged.engines.bundle import load_bundle
 from edged.engines.manifest import Manifest
+from edged.engines.process_memory import give_back_freed
 from edged.errors import EdgedError
 from edged.frames.cameras import check_sources
 from edged.health import Health, Notifier
@@ -85,8 +85,7 @@ class Daemon:
             gc.collect()
             gc.freeze()  # what was loaded stays: a collection that walks it all would cost a frame its deadline
             gc.set_threshold(*COLLECT_AFTER)
-            with contextlib.suppress(AttributeError):  # glibc keeps what loading left free: more than a model
-                ctypes.CDLL(None).malloc_trim(0)
+            give_back_freed()
             with self._signals(loop):
                 summary = _summary(self._config, loop)
                 log.info("ready: %s", summary)

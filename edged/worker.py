@@ -1,7 +1,7 @@
 """A thread that continues after an exception: a function in, called turn after turn until it is stopped.
 
 A request, file or message that makes the code fail costs its own turn, and never those after it. The traceback is in
-the journal once for each place it comes from, then a count. `Heartbeats.watch` sees a thread that ended all the same.
+the journal once for each place it comes from, then a count. `Heartbeats.watch` sees a thread that ended nevertheless.
 """
 
 from __future__ import annotations

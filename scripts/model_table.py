@@ -49,13 +49,13 @@ def _tried(path: Path) -> list[str]:
     width, height = input_size(model)
     frames = open_frames(PICTURES, Path(), InputSpec(IMAGE, width, height), 16)
     feeds: list[Feed] = list(Feeds(frames, model.graph.input[0].name, guessed.normalisation, fixed_batch(model) or 8))
-    told = [f"{width}x{height}", f"{task_of(output)}, {output.__struct_config__.tag}"]
+    cells = [f"{width}x{height}", f"{task_of(output)}, {output.__struct_config__.tag}"]
     _, report = halve_checked(model, feeds, matching(model, []))
     table = ranges(calibrate(model, feeds), "max")
     errors = measure_errors(model, quantize(model, table, "x86"), feeds[:2])
-    told += [f"{min(report.sqnr_db.values()):.0f}", f"{min(errors.outputs.values()):.0f}"]
+    cells += [f"{min(report.sqnr_db.values()):.0f}", f"{min(errors.outputs.values()):.0f}"]
     batch = "taken" if fixed_batch(model) is None else "taken, one picture at a time"
-    return [*told, batch]
+    return [*cells, batch]
 
 
 if __name__ == "__main__":

@@ -34,11 +34,11 @@ def _model(first: Manifest, second: Manifest) -> Iterator[Difference]:
             yield from _unlike(f"{key}.{name}", before.get(name), after.get(name))
     if first.labels != second.labels:
         gone, new = (set(a.labels) - set(b.labels) for a, b in ((first, second), (second, first)))
-        told = [
+        names_or_counts = [
             ", ".join(sorted(names)) or f"{count} labels"
             for names, count in ((gone, len(first.labels)), (new, len(second.labels)))
         ]
-        yield Difference("labels", told[0], told[1])
+        yield Difference("labels", names_or_counts[0], names_or_counts[1])
 
 
 def _files(first: Manifest, second: Manifest) -> Iterator[Difference]:

@@ -115,7 +115,7 @@ def _show(done: list[BuiltVariant]) -> None:
         counts = ["unknown"] * 4
         if layers is not None:
             found = (layers.weighted, layers.int8, layers.sparse_used, layers.sparse_eligible)
-            counts = ["not told" if count is None else str(count) for count in found]
+            counts = ["not reported" if count is None else str(count) for count in found]
         cells = [] if file is None else [*counts, f"{file.bytes / 2**20:.1f}"]
         rows.append((variant.name, _OUTCOMES[variant.outcome], *cells, *[""] * (5 - len(cells))))
     out.print(table(("variant", "", ">layers", ">in INT8", ">sparse", ">could be", ">MiB"), rows))

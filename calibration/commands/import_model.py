@@ -28,7 +28,7 @@ from edged_calibration.graph.entry import Entry, find_entry
 from edged_calibration.graph.index import session
 from edged_calibration.graph.model_file import Wanted, check_model, input_size, read_model
 from edged_calibration.recipe.frames import open_frames
-from edged_calibration.recipe.guess import Seen, guess, labels_of, metadata_of
+from edged_calibration.recipe.guess import ExportedModel, guess, labels_of, metadata_of
 from edged_calibration.recipe.input_normalisation import IMAGE, Normalisation, to_bgr
 from edged_calibration.recipe.preparation import Preparation, guess_preparation
 from edged_calibration.recipe.resolve import Probe, resolve
@@ -64,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         write_atomic(target, _recipe(path, target, guessed, arguments.frames, arguments.validation))
     output = guessed.output
     if arguments.json:
-        told = {"recipe": str(target), "task": task_of(output), "output": msgspec.to_builtins(output)}
-        print_json({**told, "reason": guessed.reason})
+        summary = {"recipe": str(target), "task": task_of(output), "output": msgspec.to_builtins(output)}
+        print_json({**summary, "reason": guessed.reason})
     else:
         out = console()
         out.print(f"{path}: {task_of(output)}; {guessed.reason}", markup=False)
@@ -81,7 +81,7 @@ def guess_model(path: Path, size: tuple[int, int] | None, frames: str | None) ->
     width, height, size_reason = _size(entry, metadata, size, raw)
     model = check_model(raw, str(path), Wanted(width, height))
     probe = _probe(model, _UNIT, None)
-    found = guess(Seen(probe, width, height, metadata))
+    found = guess(ExportedModel(probe, width, height, metadata))
     if found is None:
         shapes = ", ".join(f"{name} {list(value.shape[1:])}" for name, value in probe.items())
         raise UsageError(

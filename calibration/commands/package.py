@@ -31,8 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
             manifest = package(work, directory)
         verdicts = work.verdicts
     if arguments.json:
-        told = {"bundle": str(directory), "report": str(report) if report else None, "verdicts": verdicts}
-        print_json(told)
+        summary = {"bundle": str(directory), "report": str(report) if report else None, "verdicts": verdicts}
+        print_json(summary)
     else:
         _show(manifest, directory, report)
     return 0

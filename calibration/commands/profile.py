@@ -117,6 +117,8 @@ def _show(found: DeviceProfile) -> None:
     meter = f"power by {found.power_provider}{', estimated' if found.estimated else ''}"
     out.print(f"{found.device}, {found.runtime}{mode}; {meter}")
     out.print(table(("variant", ">clock", ">batch", ">p50", ">p90", ">p99", ">energy a frame", ">runs"), rows))
+    if found.memory_mb:
+        out.print("memory: " + ", ".join(f"{name} {mb:.1f} MB" for name, mb in found.memory_mb.items()))
     if not found.idle_w:
         out.print("no power meter here: energy is unknown, and the governor works without it")
     if (heat := found.thermal) is not None:

@@ -39,8 +39,8 @@ def _methods(work: Job, sparse: bool) -> dict[str, str]:
 def _show(name: str, methods: dict[str, str], errors: Errors) -> None:
     out = console()
     answers = ", ".join(f"{output} {ratio:.1f} dB" for output, ratio in errors.outputs.items())
-    told = ", ".join(f"{method} for {target}" for target, method in methods.items())
-    out.print(f"{name}: ranges by {told}; answers against float: {answers}")
+    sources = ", ".join(f"{method} for {target}" for target, method in methods.items())
+    out.print(f"{name}: ranges by {sources}; answers against float: {answers}")
     out.print(f"the layers with the largest error, of {len(errors.layers)}:")
     rows = [(error.node, error.op, f"{error.sqnr_db:.1f} dB") for error in errors.layers[:_SHOWN]]
     out.print(table(("layer", "operator", ">signal to noise"), rows))

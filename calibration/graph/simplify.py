@@ -29,7 +29,7 @@ def simplified(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.Model
 
 
 def lift_constants(model: onnx.ModelProto) -> None:
-    """Constant nodes as initializers, in place; initializers that are listed as inputs are inputs no more."""
+    """Constant nodes as initializers, in place; initializers that are listed as inputs are no longer inputs."""
     graph = model.graph
     known = {tensor.name: tensor for tensor in graph.initializer}
     kept = []

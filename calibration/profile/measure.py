@@ -127,6 +127,7 @@ def measure(
             estimated=meter.estimated,
             power_provider=provider.name,
             thermal=thermal,
+            memory_mb={v.name: round(v.memory_mb, 1) for v in pool.variants if v.memory_mb is not None},
         )
 
 

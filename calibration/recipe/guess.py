@@ -37,7 +37,7 @@ _MOST_BINS: Final = 33
 
 
 @dataclass(frozen=True)
-class Seen:
+class ExportedModel:
     """What a guess is made from: outputs by name, [pictures, ...], the input's size, what the exporter wrote down."""
 
     probe: Probe
@@ -72,19 +72,19 @@ def labels_of(metadata: Mapping[str, str]) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list | tuple) else []
 
 
-def guess(seen: Seen) -> Found | None:
+def guess(exported: ExportedModel) -> Found | None:
     """The first guess that fits; None if nothing does."""
     for rule in _RULES:
-        found = rule(seen)
+        found = rule(exported)
         if found is not None:
             return found
     return None
 
 
-def _ultralytics(seen: Seen) -> Found | None:
-    task = seen.metadata.get("task", "")
-    rows = sorted(seen.of_rank(3), key=lambda name: -seen.probe[name].size)
-    flat = list(seen.of_rank(2))
+def _ultralytics(exported: ExportedModel) -> Found | None:
+    task = exported.metadata.get("task", "")
+    rows = sorted(exported.of_rank(3), key=lambda name: -exported.probe[name].size)
+    flat = list(exported.of_rank(2))
     if task == "classify" and flat:
         return ClassifyDecoder(flat[0]), "its metadata says classify"
     if task not in ("detect", "segment", "pose", "obb") or not rows:
@@ -92,7 +92,7 @@ def _ultralytics(seen: Seen) -> Found | None:
     more: dict[str, Any] = {}
     if task == "pose":
         try:
-            count, values = ast.literal_eval(seen.metadata.get("kpt_shape", "[17, 3]"))
+            count, values = ast.literal_eval(exported.metadata.get("kpt_shape", "[17, 3]"))
             more = {"keypoints": int(count), "keypoint_values": 2 if int(values) == 2 else 3}
         except (ValueError, SyntaxError, TypeError):
             more = {"keypoints": 17}
@@ -101,8 +101,8 @@ def _ultralytics(seen: Seen) -> Found | None:
     return YoloDecoder(rows[0], **more), f"its metadata says {task}"
 
 
-def _yunet(seen: Seen) -> Found | None:
-    groups = {key: _by_stride(seen, key) for key in ("cls", "obj", "bbox", "kps")}
+def _yunet(exported: ExportedModel) -> Found | None:
+    groups = {key: _by_stride(exported, key) for key in ("cls", "obj", "bbox", "kps")}
     if not all(groups.values()) or len({len(names) for names in groups.values()}) > 1:
         return None
     scores, objectness, boxes, points = (list(found.values()) for found in groups.values())
@@ -110,59 +110,61 @@ def _yunet(seen: Seen) -> Found | None:
     return decoder, "outputs cls, obj, bbox and kps for each stride: YuNet"
 
 
-def _by_stride(seen: Seen, prefix: str) -> dict[int, str]:
+def _by_stride(exported: ExportedModel, prefix: str) -> dict[int, str]:
     found = {}
-    for name in seen.of_rank(3):
+    for name in exported.of_rank(3):
         head, _, tail = name.rpartition("_")
         if head == prefix and tail.isdecimal():
             found[int(tail)] = name
     return dict(sorted(found.items()))
 
 
-def _scrfd(seen: Seen) -> Found | None:
+def _scrfd(exported: ExportedModel) -> Found | None:
     groups: dict[int, list[str]] = {1: [], 4: [], 10: []}
-    for name, value in seen.of_rank(3).items():
+    for name, value in exported.of_rank(3).items():
         if value.shape[2] not in groups:
             return None
         groups[value.shape[2]].append(name)
     for names in groups.values():
-        names.sort(key=lambda name: -seen.probe[name].shape[1])
+        names.sort(key=lambda name: -exported.probe[name].shape[1])
     scores, boxes, points = groups.values()
     if len(scores) < 2 or len(scores) != len(boxes) or len(points) not in (0, len(scores)):
         return None
     strides = (8, 16, 32, 64, 128)[: len(scores)]
-    anchors, rest = divmod(seen.probe[scores[0]].shape[1], seen.cells((8,)))
-    if rest or any(seen.probe[n].shape[1] != anchors * seen.cells((s,)) for n, s in zip(scores, strides, strict=True)):
+    anchors, rest = divmod(exported.probe[scores[0]].shape[1], exported.cells((8,)))
+    if rest or any(
+        exported.probe[n].shape[1] != anchors * exported.cells((s,)) for n, s in zip(scores, strides, strict=True)
+    ):
         return None
     return ScrfdDecoder(scores, boxes, points, strides, anchors), "scores, boxes and points for each stride: SCRFD"
 
 
-def _maps(seen: Seen) -> Found | None:
-    maps = seen.of_rank(4)
+def _maps(exported: ExportedModel) -> Found | None:
+    maps = exported.of_rank(4)
     sides = {value.shape[2:] for value in maps.values()}
     by_channels: dict[int, list[str]] = {}
     for name, value in maps.items():
         by_channels.setdefault(value.shape[1], []).append(name)
     if len(maps) == 4 and len(sides) == 1 and {k: len(v) for k, v in by_channels.items()} == {1: 1, 2: 2, 10: 1}:
         scale, offset = sorted(by_channels[2], key=lambda name: "off" in name.lower())
-        stride = seen.height // sides.pop()[0]
+        stride = exported.height // sides.pop()[0]
         return CenterFaceDecoder(by_channels[1][0], scale, offset, by_channels[10][0], stride), "four maps: CenterFace"
-    if len(maps) == 2 and len(sides) == 1 and len(seen.probe) == 2 and len(by_channels.get(4, [])) == 1:
+    if len(maps) == 2 and len(sides) == 1 and len(exported.probe) == 2 and len(by_channels.get(4, [])) == 1:
         (scores,) = (name for name in maps if name != by_channels[4][0])
-        return CenterDecoder(scores, by_channels[4][0], seen.height // sides.pop()[0]), "a heat map and distances"
+        return CenterDecoder(scores, by_channels[4][0], exported.height // sides.pop()[0]), "a heat map and distances"
     return None
 
 
-def _distributions(seen: Seen) -> Found | None:
+def _distributions(exported: ExportedModel) -> Found | None:
     """Raw heads with distributions: two tensors a stride, or one a stride with both."""
-    maps, rows = seen.of_rank(4), seen.of_rank(3)
-    if len(maps) == len(seen.probe) and len(maps) >= 2 and len({value.shape[1] for value in maps.values()}) == 1:
-        names = sorted(maps, key=lambda name: -seen.probe[name].shape[2])
-        strides = tuple(seen.height // seen.probe[name].shape[2] for name in names)
-        if seen.probe[names[0]].shape[1] > 64:
+    maps, rows = exported.of_rank(4), exported.of_rank(3)
+    if len(maps) == len(exported.probe) and len(maps) >= 2 and len({value.shape[1] for value in maps.values()}) == 1:
+        names = sorted(maps, key=lambda name: -exported.probe[name].shape[2])
+        strides = tuple(exported.height // exported.probe[name].shape[2] for name in names)
+        if exported.probe[names[0]].shape[1] > 64:
             reason = "one map a stride with 64 values before the classes: the raw head of YOLOv8"
             return DflDecoder(names, names, strides, 16, "maps", True, 0.5, "sigmoid"), reason
-    if len(rows) != len(seen.probe) or len(rows) < 4 or len(rows) % 2:
+    if len(rows) != len(exported.probe) or len(rows) < 4 or len(rows) % 2:
         return None
     widths = sorted({value.shape[2] for value in rows.values()})
     sides = next((w for w in reversed(widths) if w % 4 == 0 and 8 <= w <= 4 * _MOST_BINS), 0)
@@ -176,32 +178,32 @@ def _distributions(seen: Seen) -> Found | None:
     return DflDecoder(scores, boxes, strides, sides // 4), "scores and distances for each stride: PicoDet"
 
 
-def _rows_of_a_grid(seen: Seen) -> Found | None:
+def _rows_of_a_grid(exported: ExportedModel) -> Found | None:
     """One tensor of raw candidates: YOLOX, NanoDet."""
-    if len(seen.probe) != 1 or len(seen.of_rank(3)) != 1:
+    if len(exported.probe) != 1 or len(exported.of_rank(3)) != 1:
         return None
-    ((name, value),) = seen.probe.items()
+    ((name, value),) = exported.probe.items()
     count, width = value.shape[1:]
     first = value[..., :4]
     probable = first.min() >= -0.01 and first.max() <= 1.01
-    near = np.abs(first[..., :2]).max() < min(seen.width, seen.height) / 8
-    if count == seen.cells(STRIDES) and width > 5 and near and not probable:
+    near = np.abs(first[..., :2]).max() < min(exported.width, exported.height) / 8
+    if count == exported.cells(STRIDES) and width > 5 and near and not probable:
         return YoloxDecoder(name), "raw candidates of strides 8, 16 and 32: YOLOX"
     for strides in (STRIDES, (*STRIDES, 64)):
-        if count == seen.cells(strides) and width > 32 and first.min() >= -0.01 and first.max() <= 1.01:
+        if count == exported.cells(strides) and width > 32 and first.min() >= -0.01 and first.max() <= 1.01:
             return DflDecoder([name], [name], strides, 8, center=0.0), "class scores before 4 x 8 values: NanoDet-Plus"
     return None
 
 
-def _pairs(seen: Seen) -> Found | None:
-    rows = seen.of_rank(3)
+def _pairs(exported: ExportedModel) -> Found | None:
+    rows = exported.of_rank(3)
     boxes = [name for name, value in rows.items() if 4 in value.shape[1:]]
-    if len(rows) == 2 and len(boxes) == 1 and len(seen.probe) == 2:
+    if len(rows) == 2 and len(boxes) == 1 and len(exported.probe) == 2:
         (scores,) = (name for name in rows if name not in boxes)
-        detr = seen.probe[scores].shape[1] <= 1000
+        detr = exported.probe[scores].shape[1] <= 1000
         reason = "scores and boxes of few candidates: DETR family, no NMS" if detr else "scores and boxes: SSD"
         return BoxesDecoder(scores, boxes[0], iou_threshold=1.0 if detr else 0.5), reason
-    flat = seen.of_rank(2)
+    flat = exported.of_rank(2)
     if len(rows) == 1 and len(boxes) == 1 and 1 <= len(flat) <= 3:
         count = rows[boxes[0]].shape[1]
         flat = {name: value for name, value in flat.items() if value.shape[1] == count}
@@ -212,17 +214,17 @@ def _pairs(seen: Seen) -> Found | None:
     return None
 
 
-def _single(seen: Seen) -> Found | None:
-    if len(seen.probe) > 2:
+def _single(exported: ExportedModel) -> Found | None:
+    if len(exported.probe) > 2:
         return None
-    rows = list(seen.of_rank(3))
-    if len(rows) == 1 and seen.probe[rows[0]].dtype == np.float32 and max(seen.probe[rows[0]].shape[1:]) >= 16:
-        value = seen.probe[rows[0]]
+    rows = list(exported.of_rank(3))
+    if len(rows) == 1 and exported.probe[rows[0]].dtype == np.float32 and max(exported.probe[rows[0]].shape[1:]) >= 16:
+        value = exported.probe[rows[0]]
         if min(value.shape[1:]) >= 5 and not (value == np.rint(value)).all():
             return YoloDecoder(rows[0]), "one tensor of candidates: YOLO"
-    if len(seen.probe) != 1:
+    if len(exported.probe) != 1:
         return None
-    ((name, value),) = seen.probe.items()
+    ((name, value),) = exported.probe.items()
     if value.ndim == 3 and (value == np.rint(value)).all():
         return SemanticDecoder(name, True), "a whole number for each cell: a class map"
     if value.ndim == 4 and value.shape[1] > 1 and value.shape[2] > 1:
@@ -236,6 +238,6 @@ def _single(seen: Seen) -> Found | None:
     return None
 
 
-_RULES: Final[tuple[Callable[[Seen], Found | None], ...]] = (
+_RULES: Final[tuple[Callable[[ExportedModel], Found | None], ...]] = (
     _ultralytics, _yunet, _scrfd, _maps, _distributions, _rows_of_a_grid, _pairs, _single,
 )  # fmt: skip

@@ -53,7 +53,7 @@ class BuiltVariant:
 
 
 class Watcher(Protocol):
-    """Who is told how far a build is."""
+    """Where a build reports its progress."""
 
     def waits(self, pid: str) -> None:
         """That process builds the bundle already: nothing begins before it ends."""
@@ -180,9 +180,9 @@ class _Job:
             return plan, warnings, inspect(plan)
 
         plan, warnings, layers = within(self.limit_s, build, cancelled)
-        said = complaint(variant.name, variant.precision, variant.sparse, layers)
+        problem = complaint(variant.name, variant.precision, variant.sparse, layers)
         file = _keep(self.bundle.directory, variant.name, source, plan, self.place, self.max_batch, layers)
-        return file, (*warnings, *([said] if said else []))
+        return file, (*warnings, *([problem] if problem else []))
 
 
 def within(limit_s: float, work: Callable[[], T], cancelled: threading.Event, grace_s: float = GRACE_S) -> T:

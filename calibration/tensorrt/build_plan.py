@@ -3,7 +3,7 @@
 In: the graph's bytes, the input, the largest batch, the kept times of kernels. Out: the plan's bytes, with warnings.
 
 Strongly typed: the graph says which type each tensor has. TensorRT 10.3 may refuse that for INT8: then, on versions
-that still have the flags, the same graph is built weakly typed, which is said.
+that still have the flags, the same graph is built weakly typed, with a warning.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ def build_plan(
     model: bytes, spec: InputSpec, max_batch: int, cache: Path, advance: Advance
 ) -> tuple[bytes, tuple[str, ...]]:
     """(the plan, warnings). EdgedError with TensorRT's last lines if neither way of building works."""
-    said = engine_room.new_logger()
+    trt_log = engine_room.new_logger()
     try:
-        builder = trt.Builder(said)
+        builder = trt.Builder(trt_log)
     except TypeError as error:  # what the binding makes of a null pointer
-        raise EdgedError(f"TensorRT's builder does not start: {said.report()}", "see edged doctor") from error
-    plan = _build(builder, said, model, spec, max_batch, cache, advance, weakly=False)
+        raise EdgedError(f"TensorRT's builder does not start: {trt_log.report()}", "see edged doctor") from error
+    plan = _build(builder, trt_log, model, spec, max_batch, cache, advance, weakly=False)
     if plan is not None:
         return plan, ()
-    first = said.report()
+    first = trt_log.report()
     flags = trt.BuilderFlag
     if not (hasattr(flags, "INT8") and hasattr(flags, "FP16")):
         raise EdgedError(f"TensorRT cannot build it: {first}", "see the layers named; edged-calibrate sensitivity")
-    said.clear()
-    plan = _build(builder, said, model, spec, max_batch, cache, advance, weakly=True)
+    trt_log.clear()
+    plan = _build(builder, trt_log, model, spec, max_batch, cache, advance, weakly=True)
     if plan is None:
-        raise EdgedError(f"TensorRT cannot build it, strongly typed ({first}) or weakly: {said.report()}")
+        raise EdgedError(f"TensorRT cannot build it, strongly typed ({first}) or weakly: {trt_log.report()}")
     return plan, (f"built weakly typed, since this TensorRT refuses it strongly typed: {first}",)
 
 
 def _build(
     builder: trt.Builder,
-    said: Any,
+    trt_log: Any,
     model: bytes,
     spec: InputSpec,
     max_batch: int,
@@ -70,11 +70,11 @@ def _build(
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()
     if network is None or config is None or profile is None:
-        raise EdgedError(f"TensorRT's builder gives nothing to build with: {said.report()}")
-    parser = trt.OnnxParser(network, said)
+        raise EdgedError(f"TensorRT's builder gives nothing to build with: {trt_log.report()}")
+    parser = trt.OnnxParser(network, trt_log)
     if not parser.parse(model):
-        told = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
-        raise EdgedError(f"TensorRT cannot read the graph: {told or said.report()}")
+        problems = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        raise EdgedError(f"TensorRT cannot read the graph: {problems or trt_log.report()}")
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)  # off by default: without it no kernel is sparse
     if weakly:
@@ -87,7 +87,7 @@ def _build(
     side = (spec.height, spec.width, 3) if spec.layout == "NHWC" else (3, spec.height, spec.width)
     profile.set_shape(spec.name, (1, *side), (1, *side), (max_batch, *side))
     if config.add_optimization_profile(profile) < 0:
-        raise EdgedError(f"TensorRT does not take batches of 1 to {max_batch} of {spec.name}: {said.report()}")
+        raise EdgedError(f"TensorRT does not take batches of 1 to {max_batch} of {spec.name}: {trt_log.report()}")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         return None
@@ -113,11 +113,11 @@ def _set_timings(config: trt.IBuilderConfig, cache: Path) -> None:
 
 def inspect(plan: bytes) -> Layers | None:
     """What its layers really are. EdgedError if the plan that was just built does not load."""
-    said = engine_room.new_logger()
-    runtime = trt.Runtime(said)
+    trt_log = engine_room.new_logger()
+    runtime = trt.Runtime(trt_log)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise EdgedError(f"the plan that was built does not load: {said.report()}")
+        raise EdgedError(f"the plan that was built does not load: {trt_log.report()}")
     inspector = engine.create_engine_inspector()
     if inspector is None:
         return None

@@ -23,10 +23,10 @@ _POLL_S: Final = 0.2
 
 @contextlib.contextmanager
 def only_build(directory: Path, waits: Callable[[str], None], wait_s: float = WAIT_S) -> Iterator[None]:
-    """Hold the bundle's lock. `waits` is told once, with the process that has it. EdgedError if that does not end."""
+    """Hold the bundle's lock. `waits` is called once, with the process that has it. EdgedError if that does not end."""
     path = directory / LOCK_NAME
     until_ns = clock.mono_ns() + int(wait_s * clock.NS_PER_S)
-    told = False
+    reported = False
     while True:
         try:
             descriptor = files.lock(path, 0o644)
@@ -36,9 +36,9 @@ def only_build(directory: Path, waits: Callable[[str], None], wait_s: float = WA
         except OSError as error:
             text = f"{path} cannot be locked: {error.strerror}"
             raise EdgedError(text, "build as the user who owns the bundle; is the file system full?") from error
-        if not told:
+        if not reported:
             waits(holder)
-            told = True
+            reported = True
         if clock.mono_ns() >= until_ns:
             raise EdgedError(
                 f"another build of {directory} (pid {holder}) has not ended in {wait_s / 60:.0f} min",

@@ -67,9 +67,9 @@ class Standing:
 
 @dataclass
 class _Camera:
-    stretch: StratifiedSampler
+    sampler: StratifiedSampler
     drift: InputDrift = field(default_factory=InputDrift)
-    evidence: dict[str, SequentialTest] = field(default_factory=dict)
+    tests: dict[str, SequentialTest] = field(default_factory=dict)
     vetoed: set[str] = field(default_factory=set)
 
 
@@ -105,12 +105,12 @@ class Guard:
     def drawn(self, camera: str, variant: str, scarce: bool) -> bool:
         """Whether this frame, which ran on `variant`, is to run a second time. Told of every frame, in order."""
         known = self._cameras.get(camera)
-        return known is not None and known.stretch.drawn(self._share(known, variant, scarce))
+        return known is not None and known.sampler.drawn(self._share(known, variant, scarce))
 
     def spaced(self, camera: str, now_ns: int) -> bool:
-        """Whether another score of this camera may come now: more often, the error of the looks is no longer what it is
-        said to be."""
-        last = max((e.scores[-1][0] for e in self._cameras[camera].evidence.values() if len(e)), default=None)
+        """Whether another score of this camera may come now: more often, the stated error of the looks no longer
+        holds."""
+        last = max((e.scores[-1][0] for e in self._cameras[camera].tests.values() if len(e)), default=None)
         return last is None or now_ns - last >= MIN_SPACING_NS
 
     def plan(self, camera: str, ran: str, usable: Collection[str]) -> tuple[str, ...]:
@@ -130,14 +130,14 @@ class Guard:
         known, gate = self._cameras.get(comparison.camera), self._gates.get(comparison.variant)
         if known is None or gate is None or comparison.agreement is None or not 0 <= comparison.agreement <= 1:
             return ()
-        evidence = known.evidence.get(comparison.variant, SequentialTest()).add(comparison.agreement, now_ns)
-        known.evidence[comparison.variant] = evidence
+        test = known.tests.get(comparison.variant, SequentialTest()).add(comparison.agreement, now_ns)
+        known.tests[comparison.variant] = test
         if comparison.variant in known.vetoed:
-            return self._lifted(known, comparison, evidence, gate)
-        if (proof := evidence.below(gate)) is None:
+            return self._lifted(known, comparison, test, gate)
+        if (proof := test.below(gate)) is None:
             return ()
         known.vetoed.add(comparison.variant)
-        known.evidence[comparison.variant] = SequentialTest()
+        known.tests[comparison.variant] = SequentialTest()
         why = f"it agrees with {self.reference} by {_text(proof)}; the gate is {gate:.2f}"
         return (Vetoed(comparison.variant, why, comparison.camera), *self._on_most(comparison.variant, why))
 
@@ -156,7 +156,7 @@ class Guard:
             Standing(
                 name,
                 variant,
-                known.evidence.get(variant, SequentialTest()).recent(now_ns).interval(),
+                known.tests.get(variant, SequentialTest()).recent(now_ns).interval(),
                 gate,
                 variant in known.vetoed or variant in self._everywhere,
             )
@@ -168,20 +168,18 @@ class Guard:
         return {name: known.drift for name, known in self._cameras.items()}
 
     def _share(self, known: _Camera, variant: str, scarce: bool) -> float:
-        evidence = known.evidence.get(variant)
-        thin = variant in self._gates and (evidence is None or len(evidence) < KNOWN)
+        test = known.tests.get(variant)
+        thin = variant in self._gates and (test is None or len(test) < KNOWN)
         close = thin or known.drift.drifted or known.vetoed or self._everywhere
         return (CLOSE_SHARE if close else SHARE) * (SCARCE_FACTOR if scarce else 1.0)
 
     def _least_known(self, known: _Camera, variants: Sequence[str]) -> tuple[str, ...]:
-        ranked = sorted(variants, key=lambda name: (len(known.evidence.get(name, SequentialTest())), name))
+        ranked = sorted(variants, key=lambda name: (len(known.tests.get(name, SequentialTest())), name))
         return tuple(ranked[:1])
 
-    def _lifted(
-        self, known: _Camera, comparison: Compared, evidence: SequentialTest, gate: float
-    ) -> tuple[Change, ...]:
+    def _lifted(self, known: _Camera, comparison: Compared, test: SequentialTest, gate: float) -> tuple[Change, ...]:
         level = gate + MARGIN * (1 - gate)
-        if (proof := evidence.above(level, RETURN_ERROR)) is None:
+        if (proof := test.above(level, RETURN_ERROR)) is None:
             return ()
         known.vetoed.discard(comparison.variant)
         why = f"it agrees with {self.reference} by {_text(proof)}; it had to prove {level:.2f}"
@@ -192,7 +190,7 @@ class Guard:
         itself."""
         failing = sum(variant in known.vetoed for known in self._cameras.values())
         judged = sum(
-            variant in known.vetoed or len(known.evidence.get(variant, SequentialTest())) >= JUDGED
+            variant in known.vetoed or len(known.tests.get(variant, SequentialTest())) >= JUDGED
             for known in self._cameras.values()
         )
         fails = 0 < failing == len(self._cameras) or (failing >= 2 and 2 * failing > judged)

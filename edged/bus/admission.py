@@ -68,8 +68,14 @@ class Admission:
             self._socket.close(linger=0)
 
     def _turn(self) -> None:
-        if self._socket.poll(POLL_MS):
-            self._socket.send_multipart(self._answer(self._socket.recv_multipart()))
+        if not self._socket.poll(POLL_MS):
+            return
+        request = self._socket.recv_multipart()
+        answer = [b"1.0", request[1], b"500", b"", b"", b""]  # after an exception too: REP takes no request before
+        try:
+            answer = self._answer(request)
+        finally:
+            self._socket.send_multipart(answer)
 
     def _answer(self, request: list[bytes]) -> list[bytes]:
         """Version, id, domain, address, routing id, mechanism, key -> version, id, status, text, user, -."""

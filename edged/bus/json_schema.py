@@ -22,6 +22,7 @@ def json_schema() -> dict[str, Any]:
         schema.Alternative, schema.Escalation,
         schema.Number, schema.VariantState, schema.BudgetState, schema.Agreement, schema.InputDrift, schema.Guard,
         schema.ClockControl, schema.ProfileMode, schema.Recording, schema.ScheduleState, schema.Battery, schema.Stream,
+        schema.Memory,
     ]  # fmt: skip
     kinds = {kind.__name__: kind for kind in [*MESSAGE_TYPES.values(), *parts]}
     _, components = msgspec.json.schema_components(MESSAGE_TYPES.values(), ref_template="#/$defs/{name}")

@@ -41,6 +41,8 @@ class LimitsReply(Struct, frozen=True, kw_only=True):
 class PinReply(Struct, frozen=True, kw_only=True):
     ok: bool = True
     pinned: str | None
+    loading: bool = False
+    """it is loaded first, and pinned then"""
 
 
 class TriggerReply(Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from edged.config import (
     DeadlineQuantile,
     EnergyHorizonH,
     EnergyWh,
+    MemoryMb,
     MinAccuracy,
     MinFps,
     ModeName,
@@ -57,6 +58,7 @@ class Set(Struct, frozen=True, forbid_unknown_fields=True, tag="set", tag_field=
     temperature_c: TemperatureC | UnsetType | None = UNSET
     min_accuracy: MinAccuracy | UnsetType = UNSET
     min_fps: MinFps | UnsetType = UNSET
+    memory_mb: MemoryMb | UnsetType | None = UNSET
     cameras: dict[str, CameraSettings] | UnsetType = UNSET
 
     def changes(self) -> dict[str, float | None]:

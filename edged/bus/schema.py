@@ -16,8 +16,10 @@ from edged.bus.state_parts import (
     Battery,
     BudgetState,
     ClockControl,
+    Escalation,
     Guard,
     InputDrift,
+    Memory,
     ProfileMode,
     Recording,
     ScheduleState,
@@ -29,8 +31,10 @@ __all__ = [  # the parts of a state, for readers of this module
     "Battery",
     "BudgetState",
     "ClockControl",
+    "Escalation",
     "Guard",
     "InputDrift",
+    "Memory",
     "ProfileMode",
     "Recording",
     "ScheduleState",
@@ -255,13 +259,6 @@ class Alternative(Struct, frozen=True):
     power_w: float | None = None
 
 
-class Escalation(Struct, frozen=True):
-    """A frame whose best score is below `confidence` is run again on `variant` when deadline and budgets allow it."""
-
-    variant: str
-    confidence: float
-
-
 class Number(Struct, frozen=True):
     """One number that a decision was made of; `error` is its standard error, `age_s` how old it is, null where that has
     no meaning. `assumed`: a guess that nothing measured has replaced yet."""
@@ -336,6 +333,8 @@ class Telemetry(Header, frozen=True, kw_only=True):
     """Why a value is null, one sentence each."""
     battery: Battery | None = None
     """null where the device has none, or one that does not report its charge"""
+    variants_mb: dict[str, float | None] = {}
+    """what each variant that is loaded takes, beside what all share"""
 
 
 class State(Header, frozen=True, kw_only=True):
@@ -364,6 +363,7 @@ class State(Header, frozen=True, kw_only=True):
     schedule: ScheduleState | None = None
     run: str | None = None
     """names this run of the daemon, so that run, topic and `seq` together name a message for good"""
+    memory: Memory | None = None
 
 
 Message = Result | Status | Track | Decision | Event | Telemetry | State

@@ -6,7 +6,9 @@ from msgspec import Struct
 
 
 class VariantState(Struct, frozen=True):
-    """A variant of the bundle as loaded here; `refused` is the reason if it is not."""
+    """A variant of the bundle as it is here; `refused` is the reason why it never runs. `resident`: it is loaded and
+    can run now. `memory_mb`: what it takes while it is, beside what all share; `load_s`: how long its last load took;
+    null before the first."""
 
     name: str
     precision: str
@@ -16,6 +18,31 @@ class VariantState(Struct, frozen=True):
     refused: str | None
     results: int
     latency_p50_ms: float | None
+    resident: bool = True
+    memory_mb: float | None = None
+    load_s: float | None = None
+
+
+class Memory(Struct, frozen=True):
+    """What the daemon holds, in MB: `held_mb`, its process and engines, counts against `memory_mb`; `shared_mb` of it
+    is what all variants share. `available_mb`: what can be had before the kernel kills, in the machine or in the
+    service's control group; `stalled_percent`: of the last 10 s in which all tasks waited for memory. `loading`: the
+    variant that is being loaded. `problem`: why the limit cannot be held, or a pin waits. Null is not known, or
+    none."""
+
+    held_mb: float | None
+    shared_mb: float
+    available_mb: float | None
+    stalled_percent: float | None
+    loading: str | None
+    problem: str | None
+
+
+class Escalation(Struct, frozen=True):
+    """A frame whose best score is below `confidence` is run again on `variant` when deadline and budgets allow it."""
+
+    variant: str
+    confidence: float
 
 
 class BudgetState(Struct, frozen=True):
@@ -60,7 +87,8 @@ class InputDrift(Struct, frozen=True):
 
 class Guard(Struct, frozen=True):
     """The accuracy guard since the start. `reference` is null if it does not run here: nothing is guarded then.
-    `shadow_share` is of the frames inferred; `passed_over` counts runs that were due and not made, by cause."""
+    `paused`: why it does not run now, though it could. `shadow_share` is of the frames inferred; `passed_over` counts
+    runs that were due and not made, by cause."""
 
     reference: str | None
     shadow_runs: int
@@ -69,6 +97,7 @@ class Guard(Struct, frozen=True):
     passed_over: dict[str, int]
     agreement: list[Agreement]
     drift: list[InputDrift]
+    paused: str | None = None
 
 
 class ClockControl(Struct, frozen=True):

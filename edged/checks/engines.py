@@ -19,7 +19,8 @@ from edged.config import EngineConfig
 from edged.engines import ort_cuda, trt
 from edged.engines.bundle import Bundle
 from edged.engines.device_profile import Conditions, load_profile, measure_hint
-from edged.engines.pool import NothingRunsError, Pool, PoolVariant
+from edged.engines.loading import PoolVariant
+from edged.engines.pool import NothingRunsError, Pool
 from edged.errors import EdgedError
 from edged.frames.frame import PixelFormat
 from edged.synthetic.scene import Scene

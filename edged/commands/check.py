@@ -26,7 +26,10 @@ from edged.config import Config, Limits, default_path, load
 from edged.config_schema import json_schema
 from edged.config_text import effective_toml
 from edged.engines.bundle import Bundle, load_bundle
-from edged.engines.pool import Pool, PoolVariant
+from edged.engines.loading import PoolVariant
+from edged.engines.pool import Pool
+from edged.engines.process_memory import held_bytes
+from edged.engines.residency import LOAD_COPIES
 from edged.errors import EdgedError
 from edged.governor.governor import Governor
 from edged.governor.messages import BudgetChanged, Sensed, Workload
@@ -132,7 +135,7 @@ def _bundle(config: Config, mode: str | None) -> Generator[Finding, None, Device
     yield Finding("ok", "bundle", f"{bundle.directory}: {about}")
     try:
         with progress("loading and warming the engines"), Pool.open(bundle, config.engine) as pool:
-            variants, device = pool.variants, pool.device
+            variants, device, shared_mb = pool.variants, pool.device, pool.shared_mb
             known = read_device_info(pool, bundle, mode_in_force(mode, HERE.tools), config.engine.threads)
             if config.power.provider == "simulated":
                 known = as_simulated(known, pool, config.power.simulated_device)
@@ -140,6 +143,7 @@ def _bundle(config: Config, mode: str | None) -> Generator[Finding, None, Device
         yield failed("engines", error)
         return None
     yield from (_variant(bundle, variant, device) for variant in variants)
+    yield _memory(config.limits, variants, shared_mb)
     try:
         check_tiles(manifest.task, min(config.engine.max_batch, manifest.max_batch), config.camera)
     except EdgedError as error:
@@ -214,6 +218,22 @@ def _variant(bundle: Bundle, variant: PoolVariant, device: str) -> Finding:
         f"{variant.file}: digest right, {spec.precision}{' 2:4 sparse' if spec.sparse else ''} on {variant.runtime} "
         f"{device}, warm {variant.latency_ms[0]:.1f} ms{batches}, {accuracy}",
     )
+
+
+def _memory(limits: Limits, variants: tuple[PoolVariant, ...], shared_mb: float) -> Finding:
+    """What all variants take, against `memory_mb`; here the rest of the daemon is what this process holds."""
+    taken = {variant.name: variant.memory_mb for variant in variants if variant.resident}
+    known_mb = sum(mb for mb in taken.values() if mb is not None)
+    each = ", ".join(f"{name} {'unknown' if mb is None else f'{mb:.1f} MB'}" for name, mb in taken.items())
+    text = f"{each}; shared by all {shared_mb:.1f} MB"
+    held, largest_mb = held_bytes(), max((v.file_mb or 0.0 for v in variants if v.resident), default=0.0)
+    if limits.memory_mb is None or held is None:
+        return Finding("ok", "memory", text)
+    need_mb = known_mb + LOAD_COPIES * largest_mb + held / 1e6
+    if need_mb <= limits.memory_mb:
+        return Finding("ok", "memory", text)
+    text = f"{text}; to load all takes about {need_mb:.0f} MB, memory_mb is {limits.memory_mb:g}"
+    return Finding("warning", "memory", text, "edged loads what is needed most; raise memory_mb to have all")
 
 
 def _show(out: Console, finding: Finding) -> None:

@@ -25,7 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
         case "pin":
             variant = None if arguments.variant == "none" else arguments.variant
             reply = ask(arguments, "pin", variant=variant)
-            lines = [f"{variant} is pinned" if variant else "the governor chooses again"]
+            state = "is loaded first, and pinned then" if reply.get("loading") else "is pinned"
+            lines = [f"{variant} {state}" if variant else "the governor chooses again"]
         case "trigger":
             reply = ask(arguments, "trigger", camera=arguments.camera)
             lines = [f"the motion gate of camera {arguments.camera} is open for 10 s"]

@@ -38,7 +38,9 @@ def agreements(out: Console, guard: Guard) -> Table | None:
 
 def sentences(guard: Guard) -> Iterator[tuple[str, str]]:
     """(name, sentence): what the guard did, and each camera whose pictures are unlike the calibration's."""
-    if guard.reference is None:
+    if guard.paused is not None:
+        yield "guard", f"paused: {guard.paused}, so there is nothing to compare with; see memory"
+    elif guard.reference is None:
         yield "guard", "off: the reference variant does not run here, so there is nothing to compare with"
     else:
         share = "none of the frames" if not guard.shadow_share else f"{guard.shadow_share:.1%} of the frames"

@@ -23,12 +23,14 @@ from edged.bus.schema import (
     ClockControl,
     Decision,
     Gate,
+    Memory,
     ProfileMode,
     Recording,
     ScheduleState,
     State,
     Status,
     Telemetry,
+    VariantState,
 )
 from edged.commands import guard_view
 from edged.commands.daemon_requests import ask
@@ -125,6 +127,8 @@ def _device(state: State) -> Iterator[tuple[str, Text]]:
         yield name, Text(sentence)
     for reason in state.telemetry.missing if state.telemetry else ():
         yield "", Text(printable(reason), style="dim")
+    if state.memory is not None:
+        yield "memory", Text(memory_line(state.memory))
 
 
 def _decision(decision: Decision) -> Iterator[tuple[str, str]]:
@@ -206,14 +210,47 @@ def _variants(out: Console, state: State) -> Table:
             number(variant.accuracy, 3),
             "not run yet" if variant.latency_p50_ms is None else f"{variant.latency_p50_ms:.1f} ms",
             str(variant.results),
+            _memory_of(variant),
             variant.runtime or "-",
             Text(variant.refused or "-", style="red" if variant.refused else ""),
         )
         for variant in state.variants
     ]
-    columns = "variant", "precision", "sparse", f">{state.metric}", ">p50 per frame", ">results", "runtime", "refused"
+    columns = (
+        "variant",
+        "precision",
+        "sparse",
+        f">{state.metric}",
+        ">p50 per frame",
+        ">results",
+        ">memory",
+        "runtime",
+        "refused",
+    )
     expendable = "runtime", "sparse", "precision", "results"
     return fitting_table(out, columns, rows, wraps={"refused": 14}, expendable=expendable)
+
+
+def _memory_of(variant: VariantState) -> str:
+    """What it takes while it is loaded."""
+    taken = number(variant.memory_mb, 1, " MB")
+    if variant.resident or variant.refused is not None:
+        return taken
+    return "not loaded" if variant.memory_mb is None else f"not loaded ({taken})"
+
+
+def memory_line(memory: Memory) -> str:
+    parts = [
+        f"the daemon holds {number(memory.held_mb, 0, ' MB')}, {memory.shared_mb:.1f} MB of it shared by all variants",
+        f"{number(memory.available_mb, 0, ' MB')} can be had",
+    ]
+    if memory.stalled_percent:
+        parts.append(f"tasks waited for memory in {memory.stalled_percent:.0f} % of the last 10 s")
+    if memory.loading is not None:
+        parts.append(f"{memory.loading} is being loaded")
+    if memory.problem is not None:
+        parts.append(memory.problem)
+    return "; ".join(parts)
 
 
 def _budgets(out: Console, state: State) -> Table:

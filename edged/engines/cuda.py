@@ -324,5 +324,5 @@ def _said(status: Any) -> str:
     return f"{text.decode() if text else 'an error'} ({int(status)})"
 
 
-def _one_line(said: object) -> str:
-    return (str(said).strip("\0 \n").splitlines() or [type(said).__name__])[0][:300]
+def _one_line(value: object) -> str:
+    return (str(value).strip("\0 \n").splitlines() or [type(value).__name__])[0][:300]

@@ -82,6 +82,8 @@ class DeviceProfile(Struct, frozen=True, forbid_unknown_fields=True):
     estimated: bool = False
     power_provider: str | None = None
     thermal: Thermal | None = None
+    memory_mb: dict[Name, NotNegative] = {}
+    """what each variant takes while it is loaded, beside what all share"""
 
     @property
     def conditions(self) -> Conditions:

@@ -90,6 +90,11 @@ class HostMemory:
             self._outputs[key] = self._allocate((self.max_batch, *spec.shape), spec.dtype)
         return self._outputs[key]
 
+    @property
+    def held_bytes(self) -> int:
+        """What the engines share."""
+        return sum(held.nbytes for held in (*self._inputs, *self._outputs.values()))
+
     def close(self) -> None:
         """After the engines. Plain memory frees itself."""
 
@@ -113,7 +118,11 @@ class Engine(Protocol):
 
     @property
     def memory_bytes(self) -> int | None:
-        """Memory this engine holds beyond its file, where the runtime tells; None where it does not."""
+        """What loading it took and `close` returns, without what engines share; None where that is not known."""
+        ...
+
+    def bind(self, memory: HostMemory) -> None:
+        """Work on this memory from now on, which is like that it was loaded with. Nothing may be in flight."""
         ...
 
     def input_buffer(self, lane: int) -> NDArray[np.uint8]:
@@ -158,6 +167,11 @@ class Runtime(Protocol):
 
     @property
     def lanes(self) -> int: ...
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether an engine can be loaded, warmed and closed on another thread while others run."""
+        ...
 
     def refuses(self, file: EngineFile, max_batch: int) -> str | None:
         """Why it cannot take this file, by what the manifest says of it; None if it can."""

@@ -45,6 +45,11 @@ class GpuMemory(HostMemory):
             self._device_outputs[key] = self.gpu.device(self.output(lane, spec).nbytes)
         return self._device_outputs[key]
 
+    @property
+    def held_bytes(self) -> int:
+        """Each input and output lies on both sides."""
+        return 2 * super().held_bytes
+
     def fill(self, lane: int, batch: int) -> None:
         """The lane's input, in stream order: the pictures put since the last time; else it stays what it was, for a
         second run of the same batch. A lane that never got pictures is filled from the host's buffer."""
@@ -94,6 +99,10 @@ class GpuEngine:
         self._begun = [self._gpu.event() for _ in range(LANES)]
         self._done = [self._gpu.event() for _ in range(LANES)]
         self._in_flight: list[Outputs | None] = [None] * LANES
+
+    def bind(self, memory: HostMemory) -> None:
+        """It is made on the memory that it stays on: its graphs hold the addresses."""
+        assert memory is self._memory
 
     def input_buffer(self, lane: int) -> NDArray[np.uint8]:
         return self._memory.input(lane)

@@ -21,7 +21,8 @@ from edged import clock
 from edged.engines.device_profile import device_name
 from edged.engines.engine import HostMemory, ModelTensors, Outputs, TensorSpec
 from edged.engines.manifest import EngineFile, InputSpec
-from edged.engines.onnx_file import check_self_contained
+from edged.engines.onnx_file import check_self_contained, without_weights
+from edged.engines.process_memory import give_back_freed, own_bytes
 from edged.errors import EdgedError, UsageError
 
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int8)": "int8"}
@@ -31,6 +32,7 @@ FATAL: Final = 4
 """ONNX Runtime's log level: its errors arrive as exceptions, which edged reports once."""
 _WHERE_IT_FAILED = re.compile(r"(\[ONNXRuntimeError\] : \d+ : \w+ : )?(/\S+:\d+ .*?\) )?")
 _CUDA_FAILURE = re.compile(r"CUDA failure \d+: [^;\n]*[^;\s]")
+_WEIGHTS: Final = "weights"
 EXPORT: Final = "export the model again as the manifest declares it, or fix the manifest"
 
 
@@ -40,6 +42,7 @@ class OrtRuntime:
     name: Literal["onnxruntime"] = "onnxruntime"
     device: Literal["cpu"] = "cpu"
     lanes = 1
+    concurrent = True
 
     def __init__(self, threads: int) -> None:
         ort.disable_telemetry_events()  # what runs on a mast reports to its owner alone
@@ -61,18 +64,19 @@ class OrtRuntime:
 
     def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> OrtEngine:
         check_self_contained(content, file)
-        options = session_options(self._threads)
-        # A pattern is a block of its own for each batch size, which saves no time; the arena serves all from one place.
-        options.enable_mem_pattern = False
+        give_back_freed()
+        before = own_bytes()
         try:
-            session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+            session = open_session(content, session_options(self._threads), ["CPUExecutionProvider"])
         except Exception as error:  # the binding raises a dozen unrelated types
             raise EdgedError(f"{file}: ONNX Runtime refuses it on cpu: {first_line(error)}", EXPORT) from error
-        forget_file(session)
+        give_back_freed()
+        after = own_bytes()
+        held = None if before is None or after is None else max(0, after - before)
         check_declared(session, file, tensors, memory.max_batch)
-        outputs = probe(session, file, tensors, None)
+        outputs = probe(session, file, tensors, memory.max_batch)
         try:
-            return OrtEngine(session, tensors.image, outputs, memory)
+            return OrtEngine(session, tensors.image, outputs, memory, held)
         except Exception as error:  # the binding raises a dozen unrelated types
             hint = "lower [engine] max_batch, or choose a smaller model"
             raise EdgedError(f"{file}: no memory on cpu for its batches: {first_line(error)}", hint) from error
@@ -90,6 +94,8 @@ def session_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # One block a run and batch size, which a shared arena cannot reuse for others: 6 MB more for the demo, no faster.
+    options.enable_mem_pattern = False
     # A spinning pool burns ten times the CPU of the inference itself, and every resident variant has a pool.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.use_env_allocators", "1")
@@ -109,19 +115,28 @@ class OrtEngine:
     """One session with a binding per batch size, all over the same host memory."""
 
     lanes = 1
-    memory_bytes: int | None = None  # ONNX Runtime does not tell
 
     def __init__(
-        self, session: ort.InferenceSession, image: TensorSpec, outputs: tuple[TensorSpec, ...], memory: HostMemory
+        self,
+        session: ort.InferenceSession,
+        image: TensorSpec,
+        outputs: tuple[TensorSpec, ...],
+        memory: HostMemory,
+        memory_bytes: int | None = None,
     ) -> None:
+        """`memory_bytes`: by how much the process grew when the session was made; ONNX Runtime does not report it."""
+        self.memory_bytes = memory_bytes
         self.inputs = (image,)
         self.outputs = outputs
         self.max_batch = memory.max_batch
         self._session = session
-        self._memory = memory
-        self._bound = [self._bind(batch) for batch in range(1, self.max_batch + 1)]
         self._done: Outputs | None = None
         self._took_ms = 0.0
+        self.bind(memory)
+
+    def bind(self, memory: HostMemory) -> None:
+        self._memory = memory
+        self._bound = [self._bind(batch) for batch in range(1, self.max_batch + 1)]
 
     def input_buffer(self, lane: int) -> NDArray[np.uint8]:
         return self._memory.input(lane)
@@ -160,9 +175,18 @@ class OrtEngine:
         return _Bound(binding, MappingProxyType(outputs))
 
 
-def forget_file(session: Any) -> None:
-    """Let go of the file's bytes, which the session keeps for a fall-back that is switched off."""
-    session._model_bytes = None
+def open_session(content: bytes, options: ort.SessionOptions, providers: list[Any]) -> ort.InferenceSession:
+    """A session of a file that is complete in itself. It holds nothing of `content`.
+
+    ONNX Runtime reads a graph with Python's lock held, some 5 ms for a megabyte, and copies the weights on the way. So
+    where it can, from 1.23 on, it gets the graph without them and takes them from `content` later, without the lock."""
+    if hasattr(options, "add_external_initializers_from_files_in_memory"):
+        options.add_external_initializers_from_files_in_memory([_WEIGHTS], [content], [len(content)])
+        content = without_weights(content, _WEIGHTS)
+    session = ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
+    # Python's session keeps the graph's bytes, for a fall-back to another provider that edged never makes
+    vars(session).pop("_model_bytes", None)
+    return session
 
 
 @functools.cache
@@ -208,25 +232,28 @@ def _check_node(node: Any, file: str, role: str, spec: TensorSpec, dtypes: tuple
         )
 
 
-def probe(session: ort.InferenceSession, file: str, tensors: ModelTensors, options: Any) -> tuple[TensorSpec, ...]:
-    """One run of one frame: the actual outputs, since the declared ones may differ. Their memory follows from it."""
+def probe(
+    session: ort.InferenceSession, file: str, tensors: ModelTensors, batch: int, options: Any = None
+) -> tuple[TensorSpec, ...]:
+    """One run: the actual outputs, since the declared ones may differ. Their memory follows from it. `batch`: the
+    largest, so that the arena grows once, to what all others fit into."""
     names = [spec.name for spec in tensors.outputs]
-    picture = np.zeros((1, *tensors.image.shape), tensors.image.dtype)
+    pictures = np.zeros((batch, *tensors.image.shape), tensors.image.dtype)
     try:
-        arrays = session.run(names, {tensors.image.name: picture}, options)
+        arrays = session.run(names, {tensors.image.name: pictures}, options)
     except Exception as error:  # the binding raises a dozen unrelated types
         raise EdgedError(f"{file}: ONNX Runtime cannot run it: {first_line(error)}", EXPORT) from error
     found = []
     for spec, array in zip(tensors.outputs, arrays, strict=True):
-        expected = (1, *spec.shape)
+        expected = (batch, *spec.shape)
         if array.ndim != len(expected) or any(
             want not in (-1, have) for have, want in zip(array.shape, expected, strict=True)
         ):
             raise EdgedError(
                 f"{file}: output {spec.name} comes out as {_shape(array.shape)}; expected {_shape(expected)}", EXPORT
             )
-        if array.nbytes > _MAX_OUTPUT_BYTES:
-            raise EdgedError(f"{file}: output {spec.name} has {array.nbytes} bytes a frame", "choose a smaller model")
+        if (frame_bytes := array.nbytes // batch) > _MAX_OUTPUT_BYTES:
+            raise EdgedError(f"{file}: output {spec.name} has {frame_bytes} bytes a frame", "choose a smaller model")
         found.append(TensorSpec(spec.name, array.dtype.name, array.shape[1:]))
     return tuple(found)
 

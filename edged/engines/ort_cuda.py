@@ -22,7 +22,7 @@ from edged.engines.engine import HostMemory, ModelTensors, Outputs, TensorSpec
 from edged.engines.gpu_memory import LANES, GpuEngine, GpuMemory
 from edged.engines.manifest import EngineFile, InputSpec
 from edged.engines.onnx_file import check_self_contained
-from edged.engines.ort import EXPORT, FATAL, check_declared, first_line, forget_file, one_line, probe, session_options
+from edged.engines.ort import EXPORT, FATAL, check_declared, first_line, one_line, open_session, probe, session_options
 from edged.engines.scaler import Target
 from edged.errors import EdgedError
 
@@ -35,6 +35,7 @@ class OrtCudaRuntime:
     name: Literal["onnxruntime"] = "onnxruntime"
     device: Literal["cuda"] = "cuda"
     lanes = LANES
+    concurrent = False
 
     def __init__(self, threads: int) -> None:
         """Ask `why_not` first."""
@@ -52,11 +53,13 @@ class OrtCudaRuntime:
     def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> OrtCudaEngine:
         assert isinstance(memory, GpuMemory), "memory() made it"
         check_self_contained(content, file)
+        free = self._gpu.free_bytes()
         session = self._session(content, file)
         check_declared(session, file, tensors, memory.max_batch)
-        outputs = probe(session, file, tensors, _run_options(graph=-1))  # captured by nobody
+        outputs = probe(session, file, tensors, memory.max_batch, _run_options(graph=-1))  # captured by nobody
         try:
-            return OrtCudaEngine(session, tensors.image, outputs, memory)
+            held = max(0, free - self._gpu.free_bytes())
+            return OrtCudaEngine(session, tensors.image, outputs, memory, held)
         except CudaError as error:
             raise EdgedError(f"{file}: no memory on cuda for its batches: {error.message}", error.hint) from error
 
@@ -73,13 +76,12 @@ class OrtCudaRuntime:
         }
         hint = 'set [engine] device = "cpu" to run it there; or ' + EXPORT
         try:
-            session = ort.InferenceSession(content, options, providers=[(_PROVIDER, settings)], enable_fallback=0)
+            session = open_session(content, options, [(_PROVIDER, settings)])
         except Exception as error:  # the binding raises a dozen unrelated types
             why = f"ONNX Runtime refuses it on cuda: {first_line(error)}"
             if "graph capture feature" in str(error):  # so nothing falls back to the CPU unseen
                 why = "not every node of it can compute on CUDA"
             raise EdgedError(f"{file}: {why}", hint) from error
-        forget_file(session)
         if _PROVIDER not in session.get_providers():
             raise EdgedError(f"{file}: ONNX Runtime did not take it to CUDA", 'set [engine] device = "cpu"')
         return session
@@ -91,14 +93,14 @@ def why_not() -> str | None:
         return f"this onnxruntime {ort.__version__} is built without CUDA"
     if (why := cuda.why_not()) is not None:
         return why
-    told = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stdout(told):  # it prints what it does not find
+        with contextlib.redirect_stdout(printed):  # it prints what it does not find
             if hasattr(ort, "preload_dlls"):  # from 1.21 on: NVIDIA's wheels, where they are installed
                 ort.preload_dlls()
         ort.OrtValue.ortvalue_from_shape_and_type([1], np.uint8, "cuda", 0)
     except Exception as error:  # the binding raises a dozen unrelated types
-        return f"CUDA does not start: {one_line(told.getvalue()) or first_line(error)}"
+        return f"CUDA does not start: {one_line(printed.getvalue()) or first_line(error)}"
     return None
 
 
@@ -115,12 +117,17 @@ class _Bound:
 class OrtCudaEngine(GpuEngine):
     """One session with a binding and a graph per lane and batch size."""
 
-    memory_bytes: int | None = None  # ONNX Runtime does not tell
-
     def __init__(
-        self, session: ort.InferenceSession, image: TensorSpec, outputs: tuple[TensorSpec, ...], memory: GpuMemory
+        self,
+        session: ort.InferenceSession,
+        image: TensorSpec,
+        outputs: tuple[TensorSpec, ...],
+        memory: GpuMemory,
+        memory_bytes: int | None = None,
     ) -> None:
+        """`memory_bytes`: what the GPU had less of once the session was made and had run a frame."""
         super().__init__(image, outputs, memory)
+        self.memory_bytes = memory_bytes
         self._session = session
         self._bound = [[self._bind(lane, batch) for batch in range(1, self.max_batch + 1)] for lane in range(LANES)]
 

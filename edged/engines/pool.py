@@ -1,16 +1,15 @@
-"""All variants of a bundle, resident and warm; the choice takes effect between two batches.
+"""The variants of a bundle that are loaded and warm; the choice takes effect between two batches.
 
 In: a verified bundle. Out: the input memory to fill, and the outputs of the variant that was selected when the batch
-was submitted. Every engine is loaded, checked and warmed in `open` and freed in `close`; in between nothing is created
-or freed, so a switch is the change of one reference. All calls come from the engine loop's thread.
+was submitted. A switch between resident variants creates and frees nothing: it is the change of one reference. What
+is resident changes by `adopt` and `let_go` alone. All calls come from the engine loop's thread, except for `load`.
 """
 
 from __future__ import annotations
 
 import logging
-import platform
-import statistics
-from dataclasses import dataclass, replace
+from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -19,19 +18,14 @@ from numpy.typing import NDArray
 
 from edged import clock
 from edged.config import EngineConfig
-from edged.engines.bundle import Bundle, model_tensors, select_file, verify_file
+from edged.engines.bundle import Bundle
 from edged.engines.engine import Engine, HostMemory, Outputs, Runtime
-from edged.engines.manifest import VariantSpec
+from edged.engines.loading import Loaded, PoolVariant, VariantLoader, exhaust, warm
 from edged.engines.runtimes import runtimes
 from edged.engines.scaler import Scaler
 from edged.errors import EdgedError, UsageError
 
 log = logging.getLogger(__name__)
-
-_WARM_RUNS = 2  # the first runs touch the memory, grow the arenas and capture the CUDA graphs
-_TIMED_RUNS = 7
-_TIMED_AT_LEAST = 3
-_TIMED_BUDGET_MS = 100.0  # per batch size, so that a large model does not take minutes to start
 
 
 class VariantError(EdgedError):
@@ -41,26 +35,6 @@ class VariantError(EdgedError):
         super().__init__(f"variant {variant} failed: {why}", "the daemon goes on with the other variants of the bundle")
         self.variant = variant
         self.why = why
-
-
-@dataclass(frozen=True)
-class PoolVariant:
-    """A variant as loaded here. `accuracy` is that of the very file chosen, in the bundle's metric; None is unmeasured.
-
-    `latency_ms[i]` is the warm median of submit + collect with a batch of i + 1. `refused` is the reason why it cannot
-    be selected, or None; then `latency_ms` may be empty and `accuracy`, `file`, `sha256`, `runtime` unknown.
-    """
-
-    name: str
-    precision: str
-    sparse: bool
-    accuracy: float | None = None
-    latency_ms: tuple[float, ...] = ()
-    runtime: str | None = None
-    file: str | None = None
-    refused: str | None = None
-    sha256: str | None = None
-    """of `file`"""
 
 
 class NothingRunsError(UsageError):
@@ -77,24 +51,21 @@ class NothingRunsError(UsageError):
 class Pool:
     """Resident engines behind one pair of calls: fill `input_buffer(lane)`, `submit`, `collect`."""
 
-    def __init__(self, bundle: Bundle, runtime: Runtime, max_batch: int) -> None:
-        """Load and warm every variant that can be. NothingRunsError if none can; see `open` for the ordinary way in."""
+    def __init__(self, bundle: Bundle, runtime: Runtime, max_batch: int, one_of_accuracy: float | None = None) -> None:
+        """Load and warm every variant that can be, or, with `one_of_accuracy`, one variant, of at least that accuracy
+        if there is one. NothingRunsError if none can; see `open` for the ordinary way in."""
         self.max_batch = min(max_batch, bundle.manifest.max_batch)
         self.device = runtime.device
         self.machine = runtime.machine
+        self.concurrent = runtime.concurrent
         self._runtime = runtime
-        self._tensors = model_tensors(bundle.manifest)
-        self._memory = runtime.memory(bundle.manifest.input, self._tensors.image, self.max_batch)
+        self._loader = VariantLoader(bundle, runtime, self.max_batch)
+        self._memory = self._loader.memory()
         self._engines: dict[str, Engine] = {}
-        self._variants: dict[str, PoolVariant] = {}
+        self._variants = {spec.name: self._loader.describe(spec) for spec in bundle.manifest.variants}
         self._in_flight: list[str | None] = [None] * runtime.lanes
         self._took_ms = [0.0] * runtime.lanes
-        self._memory.blank(bundle.manifest.input.pad)
-        # All are loaded before the first runs: only then is it known how much memory they can share.
-        for spec in bundle.manifest.variants:
-            self._variants[spec.name] = self._load(bundle, spec)
-        for name, engine in list(self._engines.items()):
-            self._warm(name, engine)
+        self._load_all() if one_of_accuracy is None else self._load_one(one_of_accuracy)
         if not self._engines:
             self.close()
             raise NothingRunsError(bundle.directory, self.variants)
@@ -102,15 +73,16 @@ class Pool:
         self._active = reference if reference in self._engines else next(iter(self._engines))
 
     @classmethod
-    def open(cls, bundle: Bundle, config: EngineConfig) -> Pool:
-        """All variants of the bundle on the configured device, warm. A variant that cannot run is refused with its
-        reason in `variants`; EdgedError if none can. `auto` goes on to the next runtime if none of them runs on one."""
+    def open(cls, bundle: Bundle, config: EngineConfig, one_of_accuracy: float | None = None) -> Pool:
+        """The variants of the bundle on the configured device, warm: all, or one as for the constructor. A variant that
+        cannot run is refused with its reason in `variants`; EdgedError if none can. `auto` goes on to the next runtime
+        if none of them runs on one."""
         failed: EdgedError | None = None
         for runtime in runtimes(config, bundle.manifest):
             if failed is not None:
                 log.warning("next is %s, since: %s", runtime.device, failed.message)
             try:
-                return cls(bundle, runtime, config.max_batch)
+                return cls(bundle, runtime, config.max_batch, one_of_accuracy)
             except EdgedError as error:
                 # A GPU that is there may still compute nothing: cuDNN missing, too old a chip, no room left.
                 failed = error
@@ -195,26 +167,79 @@ class Pool:
             self.submit(lane, 1, variant)
             return self.collect(lane)
 
+    # ---- what is resident ------------------------------------------------------------------------------------------
+
+    @property
+    def resident(self) -> list[str]:
+        """What can run now."""
+        return [variant.name for variant in self._variants.values() if variant.refused is None and variant.resident]
+
+    @property
+    def shared_mb(self) -> float:
+        """What all variants share: the inputs and outputs, and on TensorRT the memory that they compute in."""
+        return self._memory.held_bytes / 1e6
+
+    def load(self, name: str) -> Loaded:
+        """An engine of a variant that is not resident, for `adopt`; from any one thread. It is warm where the runtime
+        is `concurrent`. EdgedError if it cannot be had."""
+        return self._loader.load_beside(name) if self.concurrent else self._loader.load(name, self._memory)
+
+    def warm(self, loaded: Loaded) -> Generator[None, None, tuple[float, ...]]:
+        """Single runs, while nothing is in flight, until it is warm; returns its latencies."""
+        return warm(loaded.engine, self.max_batch)
+
+    def adopt(self, loaded: Loaded, latency_ms: tuple[float, ...]) -> PoolVariant:
+        """A warm engine is resident from now on."""
+        engine, name = loaded.engine, loaded.name
+        engine.bind(self._memory)
+        self._engines[name] = engine
+        held = engine.memory_bytes
+        self._variants[name] = replace(
+            self._variants[name],
+            latency_ms=latency_ms,
+            memory_mb=None if held is None else held / 1e6,
+            load_s=(clock.mono_ns() - loaded.begun_ns) / clock.NS_PER_S,
+            resident=True,
+        )
+        return self._variants[name]
+
+    def let_go(self, name: str) -> Engine | None:
+        """A variant is not resident any more: its engine, to be closed. None, and nothing changed, while a batch of it
+        is in flight. EdgedError for the last one."""
+        others = [other for other in self.resident if other != name]
+        if not others:
+            raise EdgedError(f"{name} is the only variant that is loaded")
+        if name in self._in_flight:
+            return None
+        self._variants[name] = replace(self._variants[name], resident=False)
+        if self._active == name:
+            self._active = self._fastest(others)
+        return self._engines.pop(name)
+
+    def refuse(self, name: str, why: str) -> None:
+        """A variant that is not resident cannot be loaded."""
+        self._variants[name] = replace(self._variants[name], refused=why)
+
     def retire(self, name: str, why: str) -> str:
         """Never run `name` again; returns what is active now. A retired active variant is replaced by the fastest one
         left, until the governor decides. EdgedError if none is left. Its memory is freed in `close`, not here."""
-        self._variants[name] = replace(self._variants[name], refused=why)
-        usable = self._usable()
+        self.refuse(name, why)
+        usable = self.resident
         if not usable:
             raise EdgedError(
                 f"no variant is left to run: {name}, the last one, failed: {why}",
                 "restart edged; `edged check` tries all",
             )
         if self._active == name:
-            self._active = min(usable, key=lambda other: self._variants[other].latency_ms[0])
+            self._active = self._fastest(usable)
         return self._active
 
     def close(self) -> None:
         """Free every engine. Only when the engine loop has ended."""
         for engine in self._engines.values():
-            _free(engine)
+            free(engine)
         self._engines.clear()
-        _free(self._memory)
+        free(self._memory)
 
     def __enter__(self) -> Pool:
         return self
@@ -226,67 +251,56 @@ class Pool:
 
     def _known_usable(self, name: str) -> str:
         known = self._variants.get(name)
-        if known is None or known.refused is not None:
-            why = f"is refused: {known.refused}" if known else "is not in the bundle"
-            raise UsageError(f"variant {name!r} {why}", f"select one of: {', '.join(self._usable())}")
+        if known is None or known.refused is not None or not known.resident:
+            why = "is not in the bundle"
+            if known is not None:
+                why = "is not loaded" if known.refused is None else f"is refused: {known.refused}"
+            raise UsageError(f"variant {name!r} {why}", f"select one of: {', '.join(self.resident)}")
         return name
 
-    def _usable(self) -> list[str]:
-        return [variant.name for variant in self._variants.values() if variant.refused is None]
+    def _fastest(self, names: list[str]) -> str:
+        return min(names, key=lambda name: self._variants[name].latency_ms[0])
 
-    def _load(self, bundle: Bundle, spec: VariantSpec) -> PoolVariant:
-        """Load one variant; whatever is wrong with it is a reason to refuse it, not to stop."""
-        variant = PoolVariant(spec.name, spec.precision, spec.sparse)
-        runtime = self._runtime
+    def _load_all(self) -> None:
+        """All are loaded before the first runs: only then is it known how much memory they can share."""
+        loaded = [self._first_load(name) for name in self._variants]
+        for one in loaded:
+            if one is not None:
+                self._first_warm(one)
+
+    def _load_one(self, least_accuracy: float) -> None:
+        """The smallest file first: of one model it is the quickest as a rule, and always takes the least memory."""
+
+        def order(variant: PoolVariant) -> tuple[bool, float]:
+            return (variant.accuracy or 0.0) < least_accuracy, variant.file_mb or 0.0
+
+        for name in [variant.name for variant in sorted(self._variants.values(), key=order)]:
+            one = self._first_load(name)
+            if one is not None and self._first_warm(one):
+                return
+
+    def _first_load(self, name: str) -> Loaded | None:
+        """Whatever is wrong with a variant is a reason to refuse it, not to stop."""
+        if self._variants[name].refused is not None:
+            return None
         try:
-            file = select_file(
-                spec, runtime.name, platform.machine(), lambda file: runtime.refuses(file, self.max_batch)
-            )
-            accuracy = file.accuracy.get(bundle.manifest.metric)
-            variant = replace(variant, accuracy=accuracy, runtime=runtime.name, file=file.path, sha256=file.sha256)
-            content = verify_file(bundle, file)
-            self._engines[spec.name] = runtime.load(content, file.path, self._tensors, self._memory)
+            return self._loader.load(name, self._memory)
         except EdgedError as error:
-            return replace(variant, refused=error.message)
-        return variant
+            self.refuse(name, error.message)
+            return None
 
-    def _warm(self, name: str, engine: Engine) -> None:
-        """Run every batch size on every lane; a variant that fails is refused."""
+    def _first_warm(self, loaded: Loaded) -> bool:
         try:
-            latency_ms = tuple(_warm(engine, lane=0, batch=batch) for batch in range(1, self.max_batch + 1))
-            for lane in range(1, self.lanes):
-                for batch in range(1, self.max_batch + 1):
-                    _run(engine, lane, batch)
+            self.adopt(loaded, exhaust(self.warm(loaded)))
         except EdgedError as error:
-            _free(engine)
-            del self._engines[name]
-            self._variants[name] = replace(self._variants[name], refused=error.message)
-            return
-        self._variants[name] = replace(self._variants[name], latency_ms=latency_ms)
+            free(loaded.engine)
+            self.refuse(loaded.name, error.message)
+            return False
+        return True
 
 
-def _warm(engine: Engine, lane: int, batch: int) -> float:
-    """Run a batch size until it is warm; its median time in ms. EdgedError if the engine fails or gives nonsense."""
-    for _ in range(_WARM_RUNS):
-        outputs = _run(engine, lane, batch)
-    for name, array in outputs.items():
-        if not np.isfinite(array).all():
-            raise EdgedError(f"output {name} is not finite for a plain grey picture: the engine is broken")
-    times_ms: list[float] = []
-    while len(times_ms) < _TIMED_AT_LEAST or (len(times_ms) < _TIMED_RUNS and sum(times_ms) < _TIMED_BUDGET_MS):
-        start_ns = clock.mono_ns()
-        _run(engine, lane, batch)
-        times_ms.append((clock.mono_ns() - start_ns) / clock.NS_PER_MS)
-    return statistics.median(times_ms)
-
-
-def _free(held: Engine | HostMemory) -> None:
+def free(held: Engine | HostMemory) -> None:
     try:
         held.close()
     except EdgedError as error:  # a GPU in a fault frees nothing any more: the end of the process does
         log.warning("not freed: %s", error.message)
-
-
-def _run(engine: Engine, lane: int, batch: int) -> Outputs:
-    engine.submit(lane, batch)
-    return engine.collect(lane)

@@ -1,9 +1,10 @@
 """TensorRT: plans built on this very device, each batch size of each lane a context and a CUDA graph.
 
 In: the verified bytes of a plan. Out: an Engine over the GPU memory that all variants share: inputs, outputs, and the
-activation memory too, since one stream orders all work and no two of them ever run at once. Loading and freeing happen
-at the start and the end alone: the destructors of TensorRT hold Python's lock for as long as they take. Every call's
-answer is checked, and TensorRT's last lines are part of the error. All calls come from one thread.
+activation memory too, since one stream orders all work and no two of them ever run at once. `load` may be called beside
+batches that run; everything else comes from the engine loop's thread. TensorRT's destructors hold Python's lock for as
+long as they take, so that freeing is never on the way of a frame. Every call's answer is checked, and TensorRT's last
+lines are part of the error.
 
 Only names that exist from 10.3 to 11.4 are used, so one code path serves them all; a test type-checks it against each.
 """
@@ -65,6 +66,7 @@ class TrtRuntime:
     name: Literal["tensorrt"] = "tensorrt"
     device: Literal["tensorrt"] = "tensorrt"
     lanes = LANES
+    concurrent = False
 
     def __init__(self, gpu: Gpu | None = None) -> None:
         """Ask `why_not` first. EdgedError, and the GPU closed, if TensorRT does not start."""
@@ -104,7 +106,7 @@ class TrtRuntime:
         outputs = _check_tensors(engine, file, tensors)
         try:
             memory.reserve(engine.device_memory_size_v2)
-            return TrtEngine(engine, self._log, file, tensors.image, outputs, memory)
+            return TrtEngine(engine, self._log, file, tensors.image, outputs, memory, len(content))
         except CudaError as error:
             raise EdgedError(f"{file}: no memory for what it computes in: {error.message}", error.hint) from error
 
@@ -116,25 +118,30 @@ class PlanMemory(GpuMemory):
         super().__init__(gpu, target, lanes, max_batch, image)
         self._scratch = (0, 0)
         self._in_use = False
+        self._outgrown = 0
 
     def reserve(self, size: int) -> None:
-        """At least so much. CudaError if there is none, and then it stays what it was. EdgedError if it is in use
-        already: all plans are loaded before the first runs."""
+        """At least so much. CudaError if there is none, and then it stays what it was. What is in use already stays
+        where it is, since graphs hold its address; the plans loaded from now on take the larger one."""
         address, held = self._scratch
         size = max(size, cuda.ALIGNMENT)
         if size <= held:
             return
-        if self._in_use:
-            raise EdgedError("a plan that needs more memory was loaded after others ran")
-        if held:
+        if held and not self._in_use:
             self._scratch = (0, 0)
             self.gpu.give_back(address)
         try:
             self._scratch = (self.gpu.device(size), size)
         except CudaError:
-            if held:
+            if held and not self._in_use:
                 self._scratch = (self.gpu.device(held), held)
             raise
+        self._outgrown += held if self._in_use else 0
+        self._in_use = False
+
+    @property
+    def held_bytes(self) -> int:
+        return super().held_bytes + self._scratch[1] + self._outgrown
 
     @property
     def scratch(self) -> tuple[int, int]:
@@ -149,15 +156,18 @@ class TrtEngine(GpuEngine):
     def __init__(
         self,
         engine: trt.ICudaEngine,
-        said: Any,
+        trt_log: Any,
         file: str,
         image: TensorSpec,
         outputs: tuple[TensorSpec, ...],
         memory: PlanMemory,
+        plan_bytes: int,
     ) -> None:
+        """`plan_bytes`: weights and kernels, which lie on the GPU as they lie in the file."""
         super().__init__(image, outputs, memory)
-        self.memory_bytes: int | None = engine.device_memory_size_v2
-        self._engine, self._log, self._file, self._plans = engine, said, file, memory
+        self.memory_bytes: int | None = plan_bytes
+        self._scratch: tuple[int, int] | None = None
+        self._engine, self._log, self._file, self._plans = engine, trt_log, file, memory
         self._slots: dict[tuple[int, int], _Slot] = {}
 
     def submit(self, lane: int, batch: int) -> None:
@@ -183,7 +193,8 @@ class TrtEngine(GpuEngine):
         context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is None:
             raise self._failed("cannot make a context")
-        context.set_device_memory(*self._plans.scratch)
+        self._scratch = self._scratch or self._plans.scratch
+        context.set_device_memory(*self._scratch)
         (image,) = self.inputs
         if not context.set_input_shape(image.name, (batch, *image.shape)):
             raise self._failed(f"does not take a batch of {batch}")

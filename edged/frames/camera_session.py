@@ -28,6 +28,7 @@ from edged.frames.ring_names import hold
 
 _MAX_AHEAD_NS: Final = clock.NS_PER_S  # of now, for a capture time on this machine's clock
 _KEEP_FRAMES: Final = 4  # of a new ring, before the ring before it is let go
+NEVER_NS: Final = 1 << 62
 _GARBAGE: Final = life.ChildFailed("the capture process left garbage in its ring")
 
 
@@ -43,7 +44,10 @@ class Hooks:
 
 
 class CameraSession:
-    """One camera. `apply` is the only way its state changes."""
+    """One camera. `apply` is the only way its state changes; `wake_ns` is when it is to get a tick at the latest."""
+
+    machine: life.Camera
+    wake_ns: int
 
     def __init__(self, config: CameraConfig, hooks: Hooks, now_ns: int) -> None:
         self.config = config
@@ -61,22 +65,19 @@ class CameraSession:
         """while the camera gives only frames in which nothing moves: since when"""
         self._gate = False
         self._awaited: int | None = None  # the frame of an unpaced source that was handed on and not taken yet
-        self.machine, actions = life.start(config.name, now_ns, _slowest_ns(config))
-        self._carry_out(actions, now_ns)
+        self._enter(life.start(config.name, now_ns, _slowest_ns(config)), now_ns)
 
     # ---- its life ------------------------------------------------------------------------------------------------
 
     def apply(self, event: life.Event, now_ns: int) -> None:
         """Advance the state machine and do what it says."""
-        self.machine, actions = life.step(self.machine, event, now_ns)
-        self._carry_out(actions, now_ns)
+        self._enter(life.step(self.machine, event, now_ns), now_ns)
 
     def restart(self, config: CameraConfig, now_ns: int) -> None:
         """Start again with another configuration; the counts go on."""
         self.config = config
         self.stop()
-        self.machine, actions = life.start(config.name, now_ns, _slowest_ns(config))
-        self._carry_out(actions, now_ns)
+        self._enter(life.start(config.name, now_ns, _slowest_ns(config)), now_ns)
 
     def tune(self, config: CameraConfig) -> None:
         """Take another rate and weight; the camera goes on."""
@@ -92,7 +93,10 @@ class CameraSession:
             self.child = None
         self._retire()
 
-    def _carry_out(self, actions: tuple[life.Action, ...], now_ns: int) -> None:
+    def _enter(self, step: life.Step, now_ns: int) -> None:
+        self.machine, actions = step
+        wake_ns = self.machine.wake_ns()
+        self.wake_ns = NEVER_NS if wake_ns is None else wake_ns
         for action in actions:
             if action is life.Action.KILL:
                 self.stop()
@@ -157,9 +161,7 @@ class CameraSession:
             self.apply(life.Alive(), now_ns)
 
     def tick(self, now_ns: int) -> None:
-        wake_ns = self.machine.wake_ns()
-        if wake_ns is None or now_ns < wake_ns:
-            return
+        """To be called from `wake_ns` on."""
         self.look(now_ns)  # what it counted without a notification may show that it is well
         self.apply(life.Tick(), now_ns)
 

@@ -38,7 +38,7 @@ from edged.config import CameraConfig
 from edged.credentials import credentials_directory
 from edged.errors import EdgedError, UsageError, encodable
 from edged.frames import camera_state as life
-from edged.frames.camera_session import CameraSession, Hooks
+from edged.frames.camera_session import NEVER_NS, CameraSession, Hooks
 from edged.frames.child import Child
 from edged.frames.child_protocol import StartRequest
 from edged.frames.forkserver import ForkServer
@@ -60,7 +60,6 @@ _STATES: Final[dict[type[life.State], StateName]] = {
 }
 _CLOSE_MS: Final = 900
 _MAX_DYING: Final = 2  # killed processes of one camera that have not ended: more would only pile up
-NEVER_NS: Final = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -165,14 +164,14 @@ class Cameras:
     def tick(self, now_ns: int) -> None:
         """Advance the state machines: spawn, kill, notice silence. Cheap; call it once a turn."""
         for session in self._sessions.values():
-            session.tick(now_ns)
+            if now_ns >= session.wake_ns:
+                session.tick(now_ns)
         if self._dying:
             self._dying = [child for child in self._dying if not child.wait(0)]
 
     def next_wake_ns(self) -> int:
         """The time (mono_ns) at which `tick` must be called at the latest; far away when nothing is due by itself."""
-        wakes = (session.machine.wake_ns() for session in self._sessions.values())
-        return min((wake_ns for wake_ns in wakes if wake_ns is not None), default=NEVER_NS)
+        return min([session.wake_ns for session in self._sessions.values()], default=NEVER_NS)
 
     def fresh(self) -> list[Frame]:
         """The newest unseen frame of each camera that has one. Frames in between are counted `superseded`."""

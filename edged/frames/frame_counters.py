@@ -6,24 +6,24 @@ captured = results + sum(drops) + frames handed on and not yet counted, at any t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from edged.frames.frame import DROP_CAUSES, DropCause
 from edged.frames.ring import GarbageError
 
 _MAX_AT_ONCE: Final = 1_000_000  # frames between two looks; more is garbage
+_NOT_WRITTEN: Final[tuple[DropCause, ...]] = ("rate", "corrupt", "frozen", "still")
+"""Why a child leaves a frame out of its ring, in the order of its counters."""
 
 
-@dataclass(frozen=True)
-class Moved:
-    """What has happened since the last look."""
+class Moved(NamedTuple):
+    """How many frames of each kind there were since the last look."""
 
-    frames: bool
-    frozen: bool
-    rate: bool
-    corrupt: bool
-    still: bool
+    frames: int
+    rate: int
+    corrupt: int
+    frozen: int
+    still: int
 
 
 class FrameCounters:
@@ -34,7 +34,7 @@ class FrameCounters:
         self.results = 0
         self.drops: dict[DropCause, int] = dict.fromkeys(DROP_CAUSES, 0)
         self.number = self.handed = 0
-        self._rate = self._corrupt = self._frozen = self._still = 0
+        self._not_written: tuple[int, ...] = (0,) * len(_NOT_WRITTEN)
 
     @property
     def unseen(self) -> bool:
@@ -43,27 +43,17 @@ class FrameCounters:
 
     def new_ring(self) -> None:
         """A new ring counts from zero, but for its frame numbers."""
-        self._rate = self._corrupt = self._frozen = self._still = 0
+        self._not_written = (0,) * len(_NOT_WRITTEN)
 
     def look(self, number: int, rate: int, corrupt: int, frozen: int, still: int) -> Moved:
         """Take in a ring's counters. Raises GarbageError and changes nothing if they cannot be."""
-        before = (self.number, self._rate, self._corrupt, self._frozen, self._still)
-        now = (number, rate, corrupt, frozen, still)
-        if not all(0 <= new - old <= _MAX_AT_ONCE for old, new in zip(before, now, strict=True)):
-            raise GarbageError(f"counters went from {before} to {now}")
-        causes: tuple[tuple[DropCause, int], ...] = (
-            ("rate", rate - self._rate), ("corrupt", corrupt - self._corrupt), ("frozen", frozen - self._frozen),
-            ("still", still - self._still),
-        )  # fmt: skip
-        moved = Moved(
-            number > self.number,
-            frozen > self._frozen,
-            rate > self._rate,
-            corrupt > self._corrupt,
-            still > self._still,
-        )
-        self.number, self._rate, self._corrupt, self._frozen, self._still = now
-        for cause, n in causes:
+        now = (rate, corrupt, frozen, still)
+        moved = Moved(number - self.number, *[new - old for new, old in zip(now, self._not_written, strict=True)])
+        if min(moved) < 0 or max(moved) > _MAX_AT_ONCE:
+            before = (self.number, *self._not_written)
+            raise GarbageError(f"counters went from {before} to {(number, *now)}")
+        self.number, self._not_written = number, now
+        for cause, n in zip(_NOT_WRITTEN, moved[1:], strict=True):
             self.captured += n
             self.drops[cause] += n
         return moved

@@ -17,7 +17,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edged.credentials import find_credential
-from edged.gateway.forward import Link, tls_context
+from edged.gateway.forward import Link, reason_of, tls_context
 from edged.mqtt_config import MQTT_CREDENTIAL, MqttConfig
 from edged.server_url import Server
 from edged.worker import Worker
@@ -111,7 +111,7 @@ class Broker:
 
     def _on_connect_fail(self, client: paho.Client, data: object) -> None:
         error = sys.exc_info()[1]  # paho calls this while it handles the error
-        self.link.down(f"it is not reached, {getattr(error, 'strerror', None) or error}")
+        self.link.down("it is not reached" if error is None else reason_of(error))
 
     def _on_connect(
         self, client: paho.Client, data: object, flags: paho.ConnectFlags, code: ReasonCode, more: Properties | None

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import re
 from typing import Final, NoReturn
 
@@ -26,7 +25,7 @@ from nats.js.errors import APIError, NotFoundError
 from edged import clock
 from edged.credentials import find_credential
 from edged.forward_config import NATS_CREDENTIAL, NatsConfig
-from edged.gateway.forward import Forwarder, tls_context
+from edged.gateway.forward import Forwarder, reason_of, tls_context
 from edged.gateway.spool import Spooled
 from edged.server_url import Server
 
@@ -54,8 +53,9 @@ class _Error(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    """A stream's, of which only the error matters."""
+    """A stream's: the one that has the message, or why none has it."""
 
+    stream: str = ""
     error: _Error | None = None
 
 
@@ -97,6 +97,8 @@ class Nats(Forwarder):
             await self._pump(client)
         except (OSError, asyncio.TimeoutError, nats.errors.Error, APIError, _LostError) as error:
             pause_s = self.link.down(self._error or _words(error))
+        except (ValueError, KeyError, TypeError) as error:  # what a server sends is not trusted
+            pause_s = self.link.down(f"it sends what is no answer of JetStream ({type(error).__name__})")
         finally:
             self._on_way.clear()
             self._answers.clear()
@@ -167,7 +169,8 @@ class Nats(Forwarder):
                 self._answers[number] = f'{{"error": {{"err_code": {TOO_LARGE}}}}}'.encode()
                 continue
             self._on_way[number] = clock.mono_ns()
-            headers = {Header.MSG_ID.value: item.id, Header.EXPECTED_STREAM.value: self._config.stream}
+            # No Nats-Expected-Stream: it is kept with the message, and a stream that sources from this one refuses it.
+            headers = {Header.MSG_ID.value: item.id}
             await client.publish(self._subject(item.topic), item.payload, f"{self._inbox}.{number}", headers)
 
     async def _note_answer(self, message: Msg) -> None:
@@ -182,6 +185,9 @@ class Nats(Forwarder):
         for number, data in self._answers.items():
             self._on_way.pop(number, None)
             answer = msgspec.json.decode(data, type=_Answer)
+            if answer.error is None and answer.stream != self._config.stream:
+                problem = f"the stream {answer.stream} takes them"
+                continue
             if answer.error is None:
                 self.sent += 1
             elif answer.error.err_code == TOO_LARGE:
@@ -209,11 +215,9 @@ def _words(error: Exception) -> str:
     """What went wrong, for a person."""
     if "authorization" in str(error).lower():  # an error of its own in some states of the client, and not in others
         return f"user or password is wrong: sudo edged credential set {NATS_CREDENTIAL}"
-    if isinstance(error, asyncio.TimeoutError):
+    if isinstance(error, asyncio.TimeoutError):  # TimeoutError from Python 3.11 on
         return "it gives no answer"
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno).lower()
-    return str(error).removeprefix("nats: ") or type(error).__name__
+    return reason_of(error).removeprefix("nats: ")
 
 
 async def _close(client: Client) -> None:

@@ -1,8 +1,8 @@
 """What one destination has not acknowledged yet, on disk, oldest first: messages in, the same messages out.
 
-An SQLite file, so it survives a kill at any moment; what a power failure takes are the last seconds. It is bounded in
-bytes: the oldest messages make room, and are counted. While the disk refuses to write, new messages wait in memory.
-Payloads are compressed, since JSON's keys repeat: the same room holds twice as much, and flash wears half as fast.
+An SQLite file: what has been there for a second survives a kill at any moment, and all but the last seconds a power
+failure. It is bounded in bytes: the oldest messages make room, and are counted. While the disk refuses to write, new
+messages wait in memory. Payloads are compressed, since JSON's keys repeat: the same room holds twice as much.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from edged import clock
 from edged.errors import EdgedError
 
 BYTES_IN_MEMORY: Final = 4 << 20
-"""While nothing can be written."""
-RETRY_S: Final = 1.0
+"""While nothing can be written, or before it is."""
+HOLD_S: Final = 1.0
+"""In memory first: what is acknowledged at once is never written, and flash is spared."""
+FORGET_S: Final = 1.0
 JOURNAL_BYTES: Final = 4 << 20
 _OVERHEAD: Final = 100
 """Bytes of a message in memory beside its payload, about."""
@@ -63,8 +65,8 @@ class Spool:
         self.messages = self.used_bytes = 0
         self._memory: deque[_Row] = deque()
         self._memory_bytes = 0
-        self._done: set[int] = set()  # delivered, and the disk refuses to forget them
-        self._failing, self._retry_ns = False, 0
+        self._done: set[int] = set()  # delivered, and on the disk still
+        self._failing, self._write_ns, self._forget_ns = False, 0, 0
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._base = self._open()
@@ -78,11 +80,18 @@ class Spool:
 
     def append(self, items: Iterable[Item]) -> None:
         """Keep them behind all others. Never fails; see `dropped`."""
+        now_ns = clock.mono_ns()
+        if not self._memory:
+            self._write_ns = now_ns + int(HOLD_S * clock.NS_PER_S)
         for item in items:
             self._last += 1
             self._memory.append(_Row(self._last, item.topic, item.id, zlib.compress(item.payload, 1)))
             self._memory_bytes += _size(self._memory[-1])
-        if self._memory and not (self._failing and clock.mono_ns() < self._retry_ns):
+        full = self._used() + self._memory_bytes > self._max_bytes
+        if self._done and (full or now_ns >= self._forget_ns):
+            self._forget()
+        much = self._memory_bytes > BYTES_IN_MEMORY and not self._failing
+        if self._memory and (much or now_ns >= self._write_ns):
             self._write()
         while self._memory_bytes > BYTES_IN_MEMORY:
             self._memory_bytes -= _size(self._memory.popleft())
@@ -100,27 +109,32 @@ class Spool:
         return [Spooled(row.number, Item(row.topic, row.id, zlib.decompress(row.packed))) for row in rows[:count]]
 
     def remove(self, numbers: Iterable[int]) -> None:
-        """Forget items that are delivered, or can never be."""
+        """Forget items that are delivered, or can never be; on the disk with an `append` after FORGET_S."""
         self._done.update(numbers)
         if self._memory:
             kept = [row for row in self._memory if row.number not in self._done]
             self._done -= {row.number for row in self._memory}
             self._memory, self._memory_bytes = deque(kept), sum(map(_size, kept))
-        if self._done:
-            try:
-                with self._base:
-                    deleted = self._base.executemany(
-                        "DELETE FROM message WHERE number = ?", [(number,) for number in self._done]
-                    ).rowcount
-            except sqlite3.Error as error:
-                self._report(error)
-            else:
-                self._stored -= deleted
-                self._done.clear()
         self._measure()
 
     def close(self) -> None:
+        if self._memory:
+            self._write()
+        self._forget()
         self._base.close()
+
+    def _forget(self) -> None:
+        self._forget_ns = clock.mono_ns() + int(FORGET_S * clock.NS_PER_S)
+        try:
+            with self._base:
+                deleted = self._base.executemany(
+                    "DELETE FROM message WHERE number = ?", [(number,) for number in self._done]
+                ).rowcount
+        except sqlite3.Error as error:
+            self._report(error)
+        else:
+            self._stored -= max(0, deleted)  # -1 of no numbers
+            self._done.clear()
 
     def _write(self) -> None:
         """Move what is in memory to the disk, and the oldest out if it is too much."""
@@ -145,13 +159,13 @@ class Spool:
             self._failing = False
 
     def _report(self, error: sqlite3.Error) -> None:
-        self._retry_ns = clock.mono_ns() + int(RETRY_S * clock.NS_PER_S)
+        self._write_ns = clock.mono_ns() + int(HOLD_S * clock.NS_PER_S)
         if not self._failing:
             log.error("cannot write the spool %s: %s; new messages wait in memory", self._path, error)
             self._failing = True
 
     def _measure(self) -> None:
-        self.messages = self._stored + len(self._memory) - len(self._done)
+        self.messages = max(0, self._stored + len(self._memory) - len(self._done))
         self.used_bytes = self._used() + self._memory_bytes
 
     def _used(self) -> int:

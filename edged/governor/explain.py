@@ -111,13 +111,22 @@ def barred_by_floor(accuracy: float | None, budget: Budget) -> str | None:
     return f"its accuracy {known}, min_accuracy is {budget.min_accuracy:g}"
 
 
-def barred(state: State, i: int) -> str | None:
-    """Why a variant may not run, or None."""
+def unable(state: State, i: int) -> str | None:
+    """Why a variant cannot run whatever the limits are, or None."""
     if (lost := state.lost[i]) is not None:
         return f"it stopped working: {lost}"
-    if (veto := state.vetoed[i]) is not None:
-        return f"it is vetoed: {veto}"
-    return barred_by_floor(state.variants[i].accuracy, state.budget)
+    veto = state.vetoed[i]
+    return state.away[i] if veto is None else f"it is vetoed: {veto}"
+
+
+def barred(state: State, i: int) -> str | None:
+    """Why a variant may not run, or None."""
+    return unable(state, i) or barred_by_floor(state.variants[i].accuracy, state.budget)
+
+
+def would_fit(state: State, i: int) -> bool:
+    """Whether it could run on all frames within the limits, were it loaded and allowed."""
+    return _misfit(state, i) is None
 
 
 def predicted_ms(state: State, i: int) -> float | None:
@@ -178,7 +187,7 @@ def _bound(state: State, ran: _Ran, main: int) -> Bound:
 
 
 def _floor_only(state: State, i: int) -> bool:
-    return state.lost[i] is None and state.vetoed[i] is None and barred(state, i) is not None
+    return unable(state, i) is None and barred(state, i) is not None
 
 
 def _relaxed(state: State, ran: _Ran) -> tuple[Limit, ...]:

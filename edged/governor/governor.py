@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from edged.errors import EdgedError, UsageError
@@ -217,6 +216,9 @@ class Governor:
                 state.feedback.reset_lateness()
             case messages.VariantLost(variant, why):
                 return self._lose(variant, why, now_s)
+            case messages.Residency(variant, away, latency_ms):
+                if (i := state.tables.index(variant)) is not None:
+                    state.moved(i, away, latency_ms, now_s)
             case _:
                 return self._veto(change, now_s)
         return self._new_terms(now_s)
@@ -229,9 +231,7 @@ class Governor:
             state.clock = done.clock
         if not state.variants[i].latency_ms:  # nothing was known of it until it ran here, pinned
             one = done.service_ms / done.batch / math.exp(state.latency.log_factor(i))
-            known = list(state.variants)
-            known[i] = replace(known[i], latency_ms=tuple([one * k for k in range(1, done.batch + 1)]))
-            state.adapt(known, state.budget, state.cameras, now_s)
+            state.first_latency(i, tuple([one * k for k in range(1, done.batch + 1)]), now_s)
             self._permit()
         wait_ms = done.wait_ms if 0 <= done.wait_ms < MAX_MS else state.wait_ms
         state.ran(i, done.batch, done.service_ms / 1000, wait_ms, min(max(0, done.late), done.batch), now_s)
@@ -310,7 +310,7 @@ class Governor:
         if state.pinned is not None:
             able = [i == state.pinned for i in range(n)]
         elif not any(able):
-            working = [i for i in range(n) if state.lost[i] is None]
+            working = [i for i in range(n) if state.works(i)] or [i for i in range(n) if state.lost[i] is None]
             stand_in = next((i for i in working if state.vetoed[i] is None), working[0])
             able = [i == stand_in for i in range(n)]
         state.permit(able)
@@ -320,9 +320,8 @@ class Governor:
         names = ", ".join(v.name for v, why in zip(state.variants, state.lost, strict=True) if why is None)
         if i is None:
             raise UsageError(f"there is no variant {variant!r} to pin", f"choose one of: {names}")
-        for why, text in ((state.lost[i], "it stopped working"), (state.vetoed[i], "it is vetoed")):
-            if why is not None:
-                raise UsageError(f"{variant} cannot be pinned: {text}: {why}", f"choose one of: {names}")
+        if (why := explain.unable(state, i)) is not None:
+            raise UsageError(f"{variant} cannot be pinned: {why}", f"choose one of: {names}")
         _check_floor(state.variants[i], state.budget)
         return i
 

@@ -24,7 +24,8 @@ class Variant:
     """What is known of a variant before it has run here.
 
     `latency_ms`: warm service time of a batch of 1, 2, ... at the highest clock. From a device profile, else empty:
-    `clock_factor` multiplies the latency at each clock; `active_w` is the power above idle while it runs there.
+    `clock_factor` multiplies the latency at each clock; `active_w` is the power above idle while it runs there. `away`:
+    why it is not loaded at the start, and how long a load takes; None: it is.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Variant:
     latency_ms: tuple[float, ...]
     clock_factor: tuple[float, ...] = ()
     active_w: tuple[float, ...] = ()
+    away: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,12 @@ class Sensed:
 
 @dataclass(frozen=True)
 class Workload:
-    """Once a second: how many cameras are live, and the frames per second of all together."""
+    """Once a second: how many cameras are live, and the frames per second of all together. `still`: by camera with a
+    motion gate, the share of its frames in that second that it left out; for people."""
 
     cameras: int
     frames_per_s: float
+    still: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,16 @@ class VariantLost:
 
     variant: str
     why: str
+
+
+@dataclass(frozen=True)
+class Residency:
+    """A variant was let go, `away` says why and how long a load takes; or it is loaded (None), `latency_ms` as for
+    `Variant` where it was measured while it was warmed."""
+
+    variant: str
+    away: str | None
+    latency_ms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -215,8 +229,9 @@ class Tick:
     """Twice a second, best while no frame waits: the governor plans, and publishes what ran if that has changed."""
 
 
-Change = BudgetChanged | ClockRange | Pinned | VariantLost | Vetoed | Unvetoed
-Observation = BatchDone | Skipped | Sensed | Workload | ShadowDone | Tick | Change
+Change = BudgetChanged | ClockRange | Pinned | VariantLost | Residency | Vetoed | Unvetoed
+"""Of what may run, or of a limit."""
+Observation = BatchDone | Skipped | Sensed | Workload | ShadowDone | Change | Tick
 
 
 # --- requests and answers ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from edged.governor.estimators import latency, power, thermal
+from edged.governor.estimators.latency import plausible
 from edged.governor.limits import battery, energy_quota, power_window
 from edged.governor.limits.lateness import Feedback
 from edged.governor.limits.throttle import UNTHROTTLED, Throttle
@@ -19,6 +20,7 @@ from edged.governor.messages import Budget, Decision, Device, Sensed, Variant
 from edged.governor.planner import value_iteration
 from edged.governor.planner.options import Tables, tables
 from edged.governor.planner.pricing import Allowed, LongRun, Plan
+from edged.governor.profile import MAX_BATCH
 
 WARMEST_GUESS_C: Final = 50.0
 VARIANT_FACTOR_MOST: Final = 0.5
@@ -41,14 +43,15 @@ class Activity:
 
 @dataclass(slots=True)
 class State:
-    """`lost`, `vetoed`: why a variant may not run. `camera_vetoes`: (camera, variant, why). `allowed`: what may run;
-    `candidates`: of those, the ones that no other dominates; `camera_candidates`: the same for each camera with vetoes
-    of its own. `clock`: what the device runs at, as far as is known; `clock_s`: when it was last changed from here;
-    `highest`: up to which it may be chosen. `smooth_w`: the allowance of window and heat, smoothed, since jitter of a
-    budget costs accuracy. `round_s`: time in which every camera gives a frame, as planned with; `offered_s`: as offered
-    now. `wait_ms`: mean age of a frame when its service begins; `waiting_frames`: how many wait together. `quiet_s`:
-    from when to when no frame runs so that idle power can be measured. `unenforceable`: the limits that even no frames
-    would hold; `exceeded_s`: since when one seems to join or to leave them. `activity`: of the last ticks, newest last.
+    """`lost`, `vetoed`, `away`: why a variant may not run. `camera_vetoes`: (camera, variant, why). `allowed`: what may
+    run; `candidates`: of those, the ones that no other dominates; `camera_candidates`: the same for each camera with
+    vetoes of its own. `clock`: what the device runs at, as far as is known; `clock_s`: when it was last changed from
+    here; `highest`: up to which it may be chosen. `smooth_w`: the allowance of window and heat, smoothed, since jitter
+    of a budget costs accuracy. `round_s`: time in which every camera gives a frame, as planned with; `offered_s`: as
+    offered now. `wait_ms`: mean age of a frame when its service begins; `waiting_frames`: how many wait together.
+    `quiet_s`: from when to when no frame runs so that idle power can be measured. `unenforceable`: the limits that even
+    no frames would hold; `exceeded_s`: since when one seems to join or to leave them. `activity`: of the last ticks,
+    newest last.
     """
 
     variants: tuple[Variant, ...]
@@ -72,6 +75,7 @@ class State:
     highest: int
     lost: list[str | None]
     vetoed: list[str | None]
+    away: list[str | None]
     allowed: tuple[bool, ...]
     candidates: tuple[bool, ...]
     activity: list[Activity]
@@ -152,6 +156,10 @@ class State:
     def is_quiet(self, now_s: float) -> bool:
         """No frame runs now, so that idle power can be measured."""
         return self.quiet_s is not None and now_s < self.quiet_s[1]
+
+    def works(self, variant: int) -> bool:
+        """It can run now, whether it may or not."""
+        return self.lost[variant] is None and self.away[variant] is None
 
     def service_s(self, variant: int, clock: int) -> float:
         """How long a single frame takes, as estimated now, noise apart."""
@@ -248,6 +256,19 @@ class State:
             self._forget_unenforceable(budget)
         self.variants, self.budget, self.cameras, self.planned_s = variants, budget, cameras, -math.inf
 
+    def first_latency(self, variant: int, latency_ms: tuple[float, ...], now_s: float) -> None:
+        """Of a variant of which nothing was known, by batch size from 1."""
+        known = list(self.variants)
+        known[variant] = replace(known[variant], latency_ms=plausible(latency_ms, MAX_BATCH))
+        self.adapt(known, self.budget, self.cameras, now_s)
+
+    def moved(self, variant: int, away: str | None, latency_ms: tuple[float, ...], now_s: float) -> None:
+        """It was let go for the reason `away`, which ends a pin, or is loaded (None)."""
+        self.away[variant] = away
+        self.pinned = None if away is not None and self.pinned == variant else self.pinned
+        if latency_ms and not self.variants[variant].latency_ms:
+            self.first_latency(variant, latency_ms, now_s)
+
     def _forget_unenforceable(self, budget: Budget) -> None:
         """Of the limits that could not be held, those that change in `budget` are judged again."""
         keys = {"power": "power_w", "energy": "energy_wh", "heat": "temperature_c"}
@@ -287,7 +308,7 @@ class State:
             barred = {i for name, i, _ in self.camera_vetoes if name == camera}
             here = tuple([may and i not in barred for i, may in enumerate(self.allowed)])
             if not any(here):
-                working = [i for i, why in enumerate(self.lost) if why is None]
+                working = [i for i in range(len(self.lost)) if self.works(i)] or [self.allowed.index(True)]
                 unvetoed = [i for i in working if self.vetoed[i] is None and i not in barred]
                 here = tuple([i == (unvetoed or working)[0] for i in range(len(self.allowed))])
             self.camera_candidates[camera] = self._undominated(here)
@@ -341,6 +362,7 @@ def start(
         highest=clock,
         lost=[None] * n,
         vetoed=[None] * n,
+        away=[v.away for v in variants],
         allowed=(True,) * n,
         candidates=(True,) * n,
         activity=[Activity([0] * n), Activity([0] * n)],

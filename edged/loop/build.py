@@ -46,9 +46,11 @@ from edged.loop.sensor_feed import SensorFeed
 from edged.loop.shadow_runner import ShadowRunner
 from edged.loop.snapshots import Snapshots, SnapshotWriter
 from edged.loop.status_reporter import Outside, Sources, StatusReporter
+from edged.loop.variant_residency import VariantResidency
 from edged.power.clocks import ClockActuator
 from edged.power.energy_meter import HorizonUse
 from edged.power.host_paths import HERE, HostPaths
+from edged.power.memory import MemoryReader
 from edged.power.simulated import SimulatedProvider
 from edged.power.telemetry import Provider, Sampler, open_provider
 from edged.profiles import Profile
@@ -101,6 +103,7 @@ class Loop:
     reporter: StatusReporter
     heartbeats: Heartbeats
     engine_loop: EngineLoop
+    residency: VariantResidency
     device_info: DeviceInfo
 
 
@@ -145,22 +148,30 @@ def build_loop(stack: contextlib.ExitStack, config: Config, bundle: Bundle, arou
     on_battery = config.power.battery_last_h is not None
     gate = "on" if config.motion.gate == "auto" and on_battery else config.motion.gate
     gates = MotionGates(cameras, publisher, governor, gate)
-    sources = Sources(manifest, cameras, pool, governor, sampler, monitor, shadow, gates, beats, around.outside)
+    reader = MemoryReader(around.machine.root)
+    residency = VariantResidency(pool, governor, publisher, reader, manifest.reference, calls.wake)
+    residency.worker.start()
+    stack.callback(residency.close)
+    beats.watch(residency.worker)
+    sources = Sources(
+        manifest, cameras, pool, governor, sampler, monitor, shadow, gates, beats, residency, around.outside
+    )
     reporter = StatusReporter(sources, publisher)
     tracks = ObjectTracks(publisher, manifest.labels, _snapshots(stack, config, cameras, publisher, beats))
     result_publisher = ResultPublisher(publisher, decode, manifest.labels, cameras.ring_name, tracks)
     schedule = Scheduler()
     executor = BatchExecutor(cameras, pool, letterboxer, result_publisher, governor, reporter)
     dispatcher = Dispatcher(schedule, governor.governor, pool.max_batch, executor.dropped)
-    work = schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter, beats
+    work = schedule, dispatcher, executor, governor, feed, shadow, tracks, gates, reporter, residency, beats
     check = functools.partial(check_tiles, manifest.task, pool.max_batch)
     parts = Parts(selector, calls, cameras, *work, check)
     engine_loop = EngineLoop(parts)
     engine_loop.put_in_force(layers)
     limits = LimitControl(layers, engine_loop.put_in_force)
     return Loop(
-        publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, beats, engine_loop, known
-    )
+        publisher, pool, sampler, calls, cameras, governor, limits, monitor, feed, reporter, beats, engine_loop,
+        residency, known,
+    )  # fmt: skip
 
 
 def _snapshots(
@@ -181,17 +192,20 @@ def _snapshots(
 
 
 def _open_pool(config: Config, bundle: Bundle, around: Surroundings) -> Pool:
-    """The engines, warm; those that cannot run here are published with their reasons. A batch never has two frames of a
-    camera, so with fewer cameras larger ones need neither time to warm up nor memory."""
+    """One engine, warm, so that the first result does not wait for all; variants that cannot run here are published
+    with their reasons. A batch never has two frames of a camera, so with fewer cameras larger ones need neither time to
+    warm up nor memory."""
+    limits = LimitLayers(config.limits, around.profile).in_force
     pictures = [
         len(config.camera) or config.engine.max_batch,
         *(math.prod(camera.grid or ()) for camera in config.camera),
     ]
     max_batch = min(config.engine.max_batch, max(pictures))
     if around.runtime is not None:
-        pool = Pool(bundle, around.runtime, max_batch)
+        pool = Pool(bundle, around.runtime, max_batch, limits.min_accuracy)
     else:
-        pool = Pool.open(bundle, msgspec.structs.replace(config.engine, max_batch=max_batch))
+        engine = msgspec.structs.replace(config.engine, max_batch=max_batch)
+        pool = Pool.open(bundle, engine, limits.min_accuracy)
     for variant in pool.variants:
         if variant.refused is not None:
             text = f"variant {variant.name} is refused: {variant.refused}"

@@ -126,4 +126,8 @@ def as_simulated(known: DeviceInfo, pool: Pool, device: str) -> DeviceInfo:
 
 def warm_variants(pool: Pool) -> tuple[Variant, ...]:
     """Those that can run, with the latencies measured as they were warmed."""
-    return tuple(Variant(v.name, v.accuracy, v.latency_ms) for v in pool.variants if v.refused is None)
+    return tuple(
+        Variant(v.name, v.accuracy, v.latency_ms, away=None if v.resident else "it is not loaded yet")
+        for v in pool.variants
+        if v.refused is None
+    )

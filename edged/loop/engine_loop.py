@@ -33,6 +33,7 @@ from edged.loop.object_tracks import ObjectTracks, weights
 from edged.loop.sensor_feed import SensorFeed
 from edged.loop.shadow_runner import ShadowRunner
 from edged.loop.status_reporter import StatusReporter
+from edged.loop.variant_residency import VariantResidency
 
 STAGE: Final = "pipeline"
 LONGEST_WAIT_NS: Final = NS_PER_S // 2
@@ -60,6 +61,7 @@ class Parts:
     tracks: ObjectTracks
     gates: MotionGates
     reporter: StatusReporter
+    residency: VariantResidency
     heartbeats: Heartbeats
     check_cameras: Callable[[Sequence[CameraConfig]], None]
 
@@ -78,6 +80,7 @@ class EngineLoop:
         self._tracks = parts.tracks
         self._gates = parts.gates
         self._reporter = parts.reporter
+        self._residency = parts.residency
         self._heartbeats = parts.heartbeats
         self._check_cameras = parts.check_cameras
         self._configured_weights: dict[str, float] = {}
@@ -121,6 +124,7 @@ class EngineLoop:
         limits = layers.in_force
         self._governor.set_limits(limits, clock.mono_ns())
         self._executor.deadline_ms = limits.deadline_ms
+        self._residency.limit_mb = limits.memory_mb
         self._gates.put_in_force(limits)
         self._reporter.limits_changed(limits, layers.profile_name)
 
@@ -166,7 +170,7 @@ class EngineLoop:
         timeout_s = 0.0
         if not len(self._schedule) and not self._executor.busy:
             now_ns = clock.mono_ns()
-            due_ns = min(self._reporter.due_ns, self._governor.due_ns, self._sensor_feed.due_ns)
+            due_ns = min(self._reporter.due_ns, self._governor.due_ns, self._sensor_feed.due_ns, self._residency.due_ns)
             wake_ns = min(self._cameras.next_wake_ns(), due_ns, now_ns + LONGEST_WAIT_NS)
             timeout_s = max(0, wake_ns - now_ns) / NS_PER_S
             self._heartbeats.idle(STAGE)
@@ -206,6 +210,8 @@ class EngineLoop:
         if now_ns >= self._reporter.due_ns:
             self._governor.observe(self._reporter.workload(now_ns), now_ns)
             self._reporter.publish(now_ns)
+        if now_ns >= self._residency.due_ns:
+            self._residency.look(now_ns, idle=not self._executor.busy)
         late_ns = now_ns - self._governor.due_ns
         if late_ns >= 0 and (late_ns > OVERDUE_NS or not (len(self._schedule) or self._executor.busy)):
             self._governor.tick(now_ns)

@@ -19,6 +19,7 @@ from edged.config import Limits, PowerConfig
 from edged.engines.pool import Pool, VariantError
 from edged.errors import EdgedError
 from edged.frames.frame import DropCause
+from edged.governor import explain
 from edged.governor.governor import Governor, OnCall
 from edged.governor.messages import (
     BatteryBudget,
@@ -152,6 +153,15 @@ class GovernorClient:
         """UsageError if no variant could hold these limits. Nothing changes."""
         self.governor.check(budget_of(limits, self._battery))
 
+    def would_run(self, variant: str) -> tuple[str | None, bool]:
+        """Of a variant, loaded or not: why it may not run, or None; and whether it could run on all frames."""
+        state = self.governor.state
+        i = state.tables.index(variant)
+        if i is None or state.lost[i] is not None:
+            return "it does not work here", False
+        floor = explain.barred_by_floor(state.variants[i].accuracy, state.budget)
+        return state.vetoed[i] or floor, explain.would_fit(state, i)
+
     def pin(self, variant: str | None, now_ns: int) -> None:
         """UsageError for a variant that is not there."""
         self.observe(Pinned(variant), now_ns)
@@ -181,7 +191,7 @@ class GovernorClient:
             self._event("engine_failed", error)
         if failures < RETIRE_AFTER:
             return
-        if sum(variant.refused is None for variant in self._pool.variants) > 1:
+        if len(self._pool.resident) > 1:
             self._pool.retire(error.variant, error.why)
             self._event("engine_refused", error)
             self.observe(VariantLost(error.variant, error.why), now_ns)

@@ -71,9 +71,9 @@ class RequestHandler:
             case Set():
                 return self._set(request)
             case Pin():
-                loop.calls.call(lambda: loop.governor.pin(request.variant, clock.mono_ns()))
+                pinned = loop.calls.call(lambda: loop.residency.pin(request.variant, clock.mono_ns()))
                 log.info("pinned: %s", request.variant or "nothing, the governor chooses")
-                return PinReply(pinned=request.variant)
+                return PinReply(pinned=request.variant, loading=not pinned)
             case Trigger():
                 loop.calls.call(lambda: loop.engine_loop.trigger(request.camera))
                 return TriggerReply(camera=request.camera)

@@ -73,7 +73,7 @@ class ShadowRunner:
         self._due: set[str] = set()
         self._measure_due_ns: dict[str, int] = {}
         self._lead_ms = 0.0
-        self._took_ms = {variant.name: variant.latency_ms[0] for variant in pool.variants if variant.latency_ms}
+        self._took_ms: dict[str, float] = {}
         self._failures: Counter[str] = Counter()
         self._passed_over: Counter[str] = Counter()
         self._frames = self._runs = 0
@@ -115,8 +115,11 @@ class ShadowRunner:
 
     def report(self, now_ns: int) -> schema.Guard:
         reference, drifts = self._guard.reference, self._guard.drifts()
+        usable = self._usable()
+        away = any(v.name == reference and v.refused is None and not v.resident for v in self._pool.variants)
         return schema.Guard(
-            reference=reference if reference in self._usable() else None,
+            reference=reference if reference in usable else None,
+            paused=f"the reference {reference} is not loaded" if away else None,
             shadow_runs=self._runs,
             shadow_share=self._runs / self._frames if self._frames else None,
             shadow_ms=round(self._spent_ms, 3),
@@ -142,7 +145,7 @@ class ShadowRunner:
         return [
             variant.name
             for variant in self._pool.variants
-            if variant.refused is None and self._failures[variant.name] < LEAVE_ALONE_AFTER
+            if variant.refused is None and variant.resident and self._failures[variant.name] < LEAVE_ALONE_AFTER
         ]
 
     # ---- the run -------------------------------------------------------------------------------------------------
@@ -153,6 +156,9 @@ class ShadowRunner:
         if not names:
             self._due.discard(frame.camera)
             return
+        for variant in self._pool.variants:
+            if variant.latency_ms:
+                self._took_ms.setdefault(variant.name, variant.latency_ms[0])
         if sum([CAUTION * self._took_ms[name] for name in names]) > self._room_ms(ran, deadline_ms):
             for name in names:  # else one slow run would be the last
                 self._took_ms[name] *= FADE

@@ -13,7 +13,7 @@ import statistics
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -33,6 +33,7 @@ from edged.loop.limit_monitor import LimitMonitor
 from edged.loop.messages import log_camera
 from edged.loop.motion_gates import MotionGates
 from edged.loop.shadow_runner import ShadowRunner
+from edged.loop.variant_residency import VariantResidency
 from edged.power.telemetry import Sample, Sampler
 from edged.power.throttle import Alarms
 
@@ -70,7 +71,24 @@ class Sources:
     shadow: ShadowRunner
     gates: MotionGates
     heartbeats: Heartbeats
+    residency: VariantResidency
     outside: Outside
+
+
+class _Counted(NamedTuple):
+    """Of a camera's frames."""
+
+    captured: int
+    offered: int
+    still: int
+
+    def since(self, before: _Counted) -> _Counted:
+        return _Counted(*(now - then for now, then in zip(self, before, strict=True)))
+
+
+def _counted(status: CameraStatus) -> _Counted:
+    unoffered = sum(status.drops.get(cause, 0) for cause in _UNOFFERED)
+    return _Counted(status.captured, status.captured - unoffered, status.drops.get("still", 0))
 
 
 class StatusReporter:
@@ -85,6 +103,7 @@ class StatusReporter:
         self._shadow = sources.shadow
         self._gates = sources.gates
         self._heartbeats = sources.heartbeats
+        self._residency = sources.residency
         self._outside = sources.outside
         self._limits = Limits()
         self._profile: str | None = None
@@ -92,8 +111,8 @@ class StatusReporter:
         self._begun_ns = clock.mono_ns()
         self._results = {variant.name: 0 for variant in sources.pool.variants}
         self._latencies = {variant.name: deque[float](maxlen=LATENCIES) for variant in sources.pool.variants}
-        self._counted: tuple[int, dict[str, int]] = (self._begun_ns, {})
-        """when, and by camera the frames offered: as of the last workload"""
+        self._counted: tuple[int, dict[str, _Counted]] = (self._begun_ns, {})
+        """when, and by camera: as of the last workload"""
         self._sample: Sample | None = None
         self._alarms = Alarms()
         self._changed: dict[str, None] = {}
@@ -130,12 +149,17 @@ class StatusReporter:
     def workload(self, now_ns: int) -> Workload:
         """What the cameras offered since the last call. A camera whose frames are looked at in N tiles is N cameras."""
         statuses = [self._cameras.status(name, now_ns) for name in self._cameras.names()]
-        offered = {s.camera: s.captured - sum(s.drops.get(cause, 0) for cause in _UNOFFERED) for s in statuses}
-        self._limit_monitor.update_counters(sum(offered.values()), sum(s.drops.get("budget", 0) for s in statuses))
-        (then_ns, before), self._counted = self._counted, (now_ns, offered)
-        frames = sum(s.tiles * (offered[s.camera] - before.get(s.camera, 0)) for s in statuses)
+        counted = {s.camera: _counted(s) for s in statuses}
+        offered = sum(one.offered for one in counted.values())
+        self._limit_monitor.update_counters(offered, sum(s.drops.get("budget", 0) for s in statuses))
+        (then_ns, before), self._counted = self._counted, (now_ns, counted)
+        new = {name: one.since(before.get(name, _Counted(0, 0, 0))) for name, one in counted.items()}
+        # a camera that was removed takes its counts with it
+        frames = sum(s.tiles * max(0, new[s.camera].offered) for s in statuses)
         seconds = max(now_ns - then_ns, 1) / NS_PER_S
-        return Workload(sum(s.tiles for s in statuses if s.state == "live"), frames / seconds)
+        gated = new if self._gates.on else {}
+        still = tuple((name, min(1.0, one.still / one.captured)) for name, one in gated.items() if one.captured > 0)
+        return Workload(sum(s.tiles for s in statuses if s.state == "live"), frames / seconds, still)
 
     def publish(self, now_ns: int) -> None:
         """Once a second: cameras that give no frames, the device, the complete state."""
@@ -160,12 +184,13 @@ class StatusReporter:
             telemetry=self._telemetry,
             healthy=health.healthy,
             stages=health.stages,
-            budgets=self._limit_monitor.states(now_ns),
+            budgets=[*self._limit_monitor.states(now_ns), self._residency.budget()],
             guard=self._shadow.report(now_ns),
             clock=self._governor.gpu_clock.report,
             mode=self._outside.mode(),
             recording=self._outside.recording(),
             schedule=self._outside.schedule(),
+            memory=self._residency.report(),
         )
         self._state = self._publisher.publish(state)
 
@@ -210,7 +235,8 @@ class StatusReporter:
         values = asdict(sample)
         del values["mono_ns"], values["power_lag_s"], values["power_mean_s"]
         values |= {"missing": list(sample.missing), "battery": sample.battery and schema.Battery(**values["battery"])}
-        self._telemetry = self._publisher.publish(schema.Telemetry(**values))
+        loaded = {v.name: _rounded(v.memory_mb) for v in self._pool.variants if v.resident}
+        self._telemetry = self._publisher.publish(schema.Telemetry(**values, variants_mb=loaded))
 
     def _variants(self) -> list[schema.VariantState]:
         return [
@@ -223,6 +249,13 @@ class StatusReporter:
                 refused=variant.refused,
                 results=self._results[variant.name],
                 latency_p50_ms=statistics.median(times) if (times := self._latencies[variant.name]) else None,
+                resident=variant.resident,
+                memory_mb=_rounded(variant.memory_mb),
+                load_s=None if variant.load_s is None else round(variant.load_s, 3),
             )
             for variant in self._pool.variants
         ]
+
+
+def _rounded(mb: float | None) -> float | None:
+    return None if mb is None else round(mb, 1)

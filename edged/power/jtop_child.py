@@ -53,7 +53,7 @@ class Session:
             self._patience_s = max(PATIENCE_S, PATIENCE_INTERVALS * self._jtop.interval)
 
     def run(self) -> None:
-        """Readings until there are no more, which is an EdgedError."""
+        """Readings until they end, which is an EdgedError."""
         before = None
         threading.Thread(target=self._apply_requests, daemon=True).start()
         while self._jtop.ok():

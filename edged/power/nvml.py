@@ -7,6 +7,8 @@ Jetson is read through its own files instead. Runs on the sampler's thread.
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -19,8 +21,9 @@ from edged.power.stuck_sensors import Load, stuck_temperatures
 from edged.power.temperatures import NO_TEMPERATURES, hottest
 
 try:
+    ctypes.CDLL("libnvidia-ml.so.1")  # without the driver its package would take 3 MB for nothing
     import pynvml
-except ImportError:  # why_not() says so
+except (ImportError, OSError):  # why_not() says so
     pynvml = None
 
 RAIL: Final = "gpu"
@@ -41,7 +44,9 @@ _SLOWDOWNS: Final = {
 def why_not() -> str | None:
     """What keeps NVML from working here, or None."""
     if pynvml is None:
-        return "its Python package is not installed: pip install 'edged[cuda]'"
+        if importlib.util.find_spec("pynvml") is None:
+            return "its Python package is not installed: pip install 'edged[cuda]'"
+        return "the NVIDIA driver is not here (libnvidia-ml.so.1)"
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:

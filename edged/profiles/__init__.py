@@ -24,7 +24,7 @@ from edged.toml_file import read_toml
 from edged.validate import convert
 
 SHIPPED: Final = Path(__file__).parent
-LIFTABLE: Final = ("power_w", "energy_wh", "temperature_c")
+LIFTABLE: Final = ("power_w", "energy_wh", "temperature_c", "memory_mb")
 """Limits that may be absent."""
 
 

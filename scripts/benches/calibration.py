@@ -106,8 +106,8 @@ def _demo(report: Report, rounds: int) -> None:
     inputs = Inputs(load_recipe(ROOT / "calibration" / "recipes" / "demo.toml"))
     entry = select_file(bundle.variant("int8-sparse"), "onnxruntime", platform.machine())
     metric = bundle.manifest.metric
-    told = bundle.manifest.provenance["float"].split(", ")
-    whole = next(float(text.split()[1]) for text in told if text.split()[0] == metric)
+    floats = bundle.manifest.provenance["float"].split(", ")
+    whole = next(float(text.split()[1]) for text in floats if text.split()[0] == metric)
     drop = (whole - entry.accuracy[metric]) * 100
     report.figures.append(Figure("demo int8-sparse below float", drop, "points", MAX_POINTS))
     float_file = on_pictures(inputs.model, inputs.normalisation, "cast")

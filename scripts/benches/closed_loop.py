@@ -4,7 +4,7 @@ One daemon; governed, pinned to the best variant and pinned to the fastest take 
 then under `stress-ng --cpu N` (or as many busy Python processes where it is not installed). A fixed variant runs flat
 out: under a deadline so long that no frame is given up for it. The deadline all are judged by is taken from what this
 machine shows first: just above what the fastest variant needs under the load. A frame is on time if its result came
-within it; those dropped as late count as missed. What a fixed variant fails in is told: the best one in the
+within it; those dropped as late count as missed. What a fixed variant fails in is reported: the best one in the
 deadline, the fastest in accuracy, which it gives away while the machine is quiet too.
 """
 
@@ -76,22 +76,22 @@ def measure(
         best, fastest = variants[0].name, variants[-1].name
         deadline_ms = _deadline(daemon, report, best, fastest, phase)
         names = {"governed": None, f"{best} alone": best, f"{fastest} alone": fastest}
-        stories = {name: _story(name, variants, deadline_ms) for name in names}
+        records = {name: _record(name, variants, deadline_ms) for name in names}
         loaded: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
         turns = [(name, pin) for _ in range(rounds) for name, pin in names.items()]
         for name, pin in track(turns, console=Console(stderr=True), description="governed and pinned", transient=True):
             daemon.ask("set", deadline_ms=deadline_ms if pin is None else FLAT_OUT_MS)
             daemon.ask("pin", variant=pin)
             time.sleep(SETTLE_S)
-            _watch(daemon, stories[name], phase)
-            begun_s = stories[name].end_s
+            _watch(daemon, records[name], phase)
+            begun_s = records[name].end_s
             with load():
-                _watch(daemon, stories[name], phase)
-            loaded[name].append((begun_s, stories[name].end_s))
-    _judge(report, list(stories.values()), best, fastest)
+                _watch(daemon, records[name], phase)
+            loaded[name].append((begun_s, records[name].end_s))
+    _judge(report, list(records.values()), best, fastest)
     report.notes["load average at the end"] = [round(x, 1) for x in os.getloadavg()]
     if plot:
-        _draw(plot, list(stories.values()), list(loaded.values()), deadline_ms)
+        _draw(plot, list(records.values()), list(loaded.values()), deadline_ms)
         report.notes["plot"] = plot
     return report
 
@@ -116,14 +116,14 @@ def load() -> Iterator[None]:
 
 
 def _variants(daemon: RunningDaemon) -> list[Variant]:
-    told = daemon.ask("snapshot")["state"]["variants"]
-    return [Variant(v["name"], v["accuracy"], ()) for v in told if v["refused"] is None]
+    variants = daemon.ask("snapshot")["state"]["variants"]
+    return [Variant(v["name"], v["accuracy"], ()) for v in variants if v["refused"] is None]
 
 
-def _story(name: str, variants: list[Variant], deadline_ms: float) -> RunSummary:
-    story = RunSummary(name, begun_ns=0, variants=tuple(variants))
-    story.budgets.append((0.0, Budget(deadline_ms, QUANTILE, 0.0)))
-    return story
+def _record(name: str, variants: list[Variant], deadline_ms: float) -> RunSummary:
+    record = RunSummary(name, begun_ns=0, variants=tuple(variants))
+    record.budgets.append((0.0, Budget(deadline_ms, QUANTILE, 0.0)))
+    return record
 
 
 def _deadline(daemon: RunningDaemon, report: Report, best: str, fastest: str, phase: float) -> float:
@@ -142,7 +142,7 @@ def _deadline(daemon: RunningDaemon, report: Report, best: str, fastest: str, ph
     late = float(np.mean(np.array(seen[f"{best} loaded"]) > deadline_ms))
     report.notes[f"{best} late under the load at that deadline"] = round(late, 3)
     if quantiles[f"{best} quiet"] > deadline_ms or late < 2 * (1 - QUANTILE):
-        report.notes["beware"] = "on this machine, as it is now, the load does not tell the variants apart"
+        report.notes["warning"] = "on this machine, as it is now, the load does not tell the variants apart"
     return deadline_ms
 
 
@@ -162,16 +162,16 @@ def _results(daemon: RunningDaemon, seconds: float) -> Iterator[tuple[float, Res
                 yield at_s, message
 
 
-def _watch(daemon: RunningDaemon, story: RunSummary, seconds: float) -> None:
-    """A phase, appended to its story."""
-    from_s, missed = story.end_s, _missed(daemon)
-    deadline_ms = story.budgets[0][1].deadline_ms
+def _watch(daemon: RunningDaemon, record: RunSummary, seconds: float) -> None:
+    """A phase, appended to its record."""
+    from_s, missed = record.end_s, _missed(daemon)
+    deadline_ms = record.budgets[0][1].deadline_ms
     for at_s, result in _results(daemon, seconds):
         late = int(result.age_ms > deadline_ms)
-        story.runs.append(Ran(from_s + at_s, result.variant, 1, result.age_ms, late))
-    story.end_s = from_s + seconds
+        record.runs.append(Ran(from_s + at_s, result.variant, 1, result.age_ms, late))
+    record.end_s = from_s + seconds
     if gone := _missed(daemon) - missed:
-        story.given_up.append(GivenUp(from_s + seconds / 2, gone, True))
+        record.given_up.append(GivenUp(from_s + seconds / 2, gone, True))
 
 
 def _missed(daemon: RunningDaemon) -> int:
@@ -179,22 +179,22 @@ def _missed(daemon: RunningDaemon) -> int:
     return sum(drops.get(cause, 0) for cause in MISSED)
 
 
-def _judge(report: Report, stories: list[RunSummary], best: str, fastest: str) -> None:
+def _judge(report: Report, records: list[RunSummary], best: str, fastest: str) -> None:
     on_time: list[float] = []
-    for story in stories:
-        told = story.summary()
-        timely = sum(run.frames - run.late for run in story.runs)
-        on_time.append(timely / max(1, told.results + told.dropped_late))
-        report.notes[story.name] = {
-            "results": told.results,
-            "dropped as late": told.dropped_late,
+    for record in records:
+        summary = record.summary()
+        timely = sum(run.frames - run.late for run in record.runs)
+        on_time.append(timely / max(1, summary.results + summary.dropped_late))
+        report.notes[record.name] = {
+            "results": summary.results,
+            "dropped as late": summary.dropped_late,
             "on time": round(on_time[-1], 4),
-            "accuracy": None if told.accuracy is None else round(told.accuracy, 4),
-            "shares": {name: round(share, 3) for name, share in told.shares.items()},
-            "changes": told.switches,
+            "accuracy": None if summary.accuracy is None else round(summary.accuracy, 4),
+            "shares": {name: round(share, 3) for name, share in summary.shares.items()},
+            "changes": summary.switches,
         }
-    known: dict[str, Any] = {v.name: v.accuracy for v in stories[0].variants}
-    reached = stories[0].summary().accuracy or 0.0
+    known: dict[str, Any] = {v.name: v.accuracy for v in records[0].variants}
+    reached = records[0].summary().accuracy or 0.0
     kept = (reached - known[fastest]) / max(1e-9, known[best] - known[fastest])
     report.figures += [
         Figure("governed: frames on time", on_time[0], "", QUANTILE, "at least"),
@@ -203,10 +203,10 @@ def _judge(report: Report, stories: list[RunSummary], best: str, fastest: str) -
     ]
 
 
-def _draw(path: str, stories: list[RunSummary], loaded: list[list[tuple[float, float]]], deadline_ms: float) -> None:
+def _draw(path: str, records: list[RunSummary], loaded: list[list[tuple[float, float]]], deadline_ms: float) -> None:
     title = f"A co-running load comes and goes; {QUANTILE:.0%} of the frames are due within {deadline_ms:g} ms"
-    figure = draw(title, stories)
-    columns = len(stories)
+    figure = draw(title, records)
+    columns = len(records)
     for n, axes in enumerate(figure.axes):
         for begin_s, end_s in loaded[n % columns]:
             axes.axvspan(begin_s, end_s, color="#c8372d", alpha=0.07, lw=0, zorder=0)

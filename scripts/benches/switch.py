@@ -49,7 +49,7 @@ def under_load(report: Report, switches: int) -> None:
             before, begun = proc.pss_mb(daemon.pid), time.monotonic()
             pin(daemon, switches, a, b)
             after, seconds = proc.pss_mb(daemon.pid), time.monotonic() - begun
-            time.sleep(1.5)  # the counts are told once a second
+            time.sleep(1.5)  # the counts are published once a second
             results_after, drops_after = daemon.counted()
             decisions = daemon.ask("why", n=1000)["decisions"]
     dropped = sum(drops_after.values()) - sum(drops.values())

@@ -1,8 +1,8 @@
 """Publish to receive in another process: edged's publisher and typed client against bare pyzmq with the same payload.
 
-The bare side packs and unpacks the same payload with the same library, and nothing else. A third side, told without a
-target, sends bytes packed beforehand and does not unpack them: the way of ZeroMQ alone. The sides run at the same time,
-message by message in turn, so that they meet the same noise.
+The bare side packs and unpacks the same payload with the same library, and nothing else. A third side, reported without
+a target, sends bytes packed beforehand and does not unpack them: the way of ZeroMQ alone. The sides run at the same
+time, message by message in turn, so that they meet the same noise.
 """
 
 from __future__ import annotations

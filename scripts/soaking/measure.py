@@ -14,9 +14,9 @@ WARM_UP_S = 600.0
 """Caches, the recorder's ring and the estimators fill up; of a short run half is warm-up."""
 SLOPE_MB_PER_H = 0.5
 SLOPE_FROM_S = 3600.0
-GROWTH_MB = 3.0
-"""A run of less than an hour cannot show such a slope: the last thousand decisions, kept for `edged why`, are still
-filling up. Its memory may grow by this much after the warm-up."""
+GROWTH_MB = 1.5
+"""A run of less than an hour cannot show such a slope: its memory may grow by this much after the warm-up, in which the
+last decisions and what the C library keeps free are still filling up."""
 GAP_S = 5.0
 STOP_S = 15.0
 
@@ -25,6 +25,7 @@ STOP_S = 15.0
 class Sample:
     at_s: float
     rss_mb: float
+    """without the frame rings, which come and go with their cameras"""
     children_mb: float
     descriptors: int
     threads: int
@@ -93,7 +94,7 @@ def _slope(hours: Sequence[float], values: Sequence[float]) -> tuple[float, floa
 def _rss_mb(pid: int) -> float:
     try:
         words = Path(f"/proc/{pid}/status").read_text().split()
-        return int(words[words.index("VmRSS:") + 1]) / 1024
+        return (int(words[words.index("RssAnon:") + 1]) + int(words[words.index("RssFile:") + 1])) / 1024
     except (OSError, ValueError):
         return 0.0  # it has ended
 

@@ -201,16 +201,16 @@ def test_it_samples_more_while_it_knows_little_and_less_while_energy_is_scarce()
     assert share(watch, "int8-sparse") == pytest.approx(CLOSE_SHARE, rel=0.05)
 
 
-def test_a_drift_is_told_once_and_so_is_its_end() -> None:
+def test_a_drift_is_reported_once_and_so_is_its_end() -> None:
     watch = Watch()
-    told = []
+    reported = []
     for look in (
         [ImageStats(100, 20, 50, 150)] * 60 + [ImageStats(8, 2, 4, 12)] * 300 + [ImageStats(100, 20, 50, 150)] * 300
     ):
         drift = watch.guard.measured("gate", look)
-        told += [drift] if drift is not None else []
-    assert [drift.drifted for drift in told] == [True, False]
-    assert "narrower" in told[0].reason
+        reported += [drift] if drift is not None else []
+    assert [drift.drifted for drift in reported] == [True, False]
+    assert "narrower" in reported[0].reason
     assert watch.guard.measured("nobody", ImageStats(8, 2, 4, 12)) is None
 
 

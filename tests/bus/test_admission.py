@@ -9,6 +9,7 @@ import pytest
 
 from edged import clock
 from edged.bus import connections
+from edged.bus.admission import Admission
 from edged.bus.publisher import Publisher
 from edged.bus.subscriptions import Peer
 from tests.support import messages
@@ -63,3 +64,17 @@ def test_when_the_time_is_over_a_program_is_served_again(
         wait_for(lambda: "was cut off" in caplog.text)
         with subscribed(endpoint_in(tmp_path), b"state") as again:
             wait_for(lambda: again.poll(10), 10)
+
+
+def test_an_exception_costs_one_newcomer_and_not_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: list[bool] = []
+
+    def fail(self: Admission, request: list[bytes]) -> list[bytes]:
+        failed.append(True)
+        raise ZeroDivisionError
+
+    with publishing(endpoint_in(tmp_path)):
+        with monkeypatch.context() as patched:
+            patched.setattr(Admission, "_answer", fail)
+            assert not is_let_in(tmp_path / "results.ipc") and failed
+        wait_for(lambda: is_let_in(tmp_path / "results.ipc"))

@@ -172,7 +172,7 @@ def test_nv12_becomes_bgr() -> None:
     assert np.abs(picture.astype(int) - 128).max() <= 1
 
 
-def test_an_endpoint_that_cannot_be_is_said() -> None:
+def test_an_endpoint_that_cannot_be_is_reported() -> None:
     with pytest.raises(EdgedError, match="cannot connect to nonsense"):
         Client("nonsense")
 

@@ -101,7 +101,7 @@ def test_a_fault_of_the_handler_is_a_refusal_and_the_next_request_is_served(endp
         ({"op": 3}, "has no `op`", "snapshot"),
         ({"op": "snapshoot"}, "there is no operation 'snapshoot'", "did you mean snapshot?"),
         ({"op": "snapshot", "x": 1}, "request snapshot: x is not a known key", ""),
-        ({"op": "set"}, "names no limit", "deadline_ms"),
+        ({"op": "set"}, "changes nothing", "deadline_ms"),
         ({"op": "set", "powr_w": 3}, "powr_w is not a known key", "did you mean power_w?"),
         ({"op": "set", "power_w": -1}, "power_w is -1, expected watts, from 0.001", "power_w"),
         ({"op": "set", "power_w": float("nan")}, "power_w must be a finite number", ""),
@@ -160,14 +160,14 @@ def test_every_message_gets_exactly_one_reply(endpoint: str, payload: bytes) -> 
         assert isinstance(ask_raw(socket, payload)["ok"], bool)
 
 
-def test_no_daemon_is_said_at_the_deadline(tmp_path: Path) -> None:
+def test_no_daemon_is_reported_at_the_deadline(tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(EdgedError, match=r"no daemon answers at ipc://.*: is edged running\? \(start it with"):
         request("snapshot", f"ipc://{tmp_path}/none.ipc", timeout_s=0.2)
     assert 0.15 < time.monotonic() - start < 2 * PATIENCE
 
 
-def test_a_daemon_that_is_there_and_does_not_answer_is_said_as_such(tmp_path: Path) -> None:
+def test_a_daemon_that_is_there_and_does_not_answer_is_reported_as_such(tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/x.ipc"
     with zmq.Context() as context, context.socket(zmq.ROUTER) as deaf:
         deaf.linger = 0
@@ -177,7 +177,7 @@ def test_a_daemon_that_is_there_and_does_not_answer_is_said_as_such(tmp_path: Pa
 
 
 @pytest.mark.parametrize("answer", [b"\xc1", msgpack.packb([1]), msgpack.packb({"yes": 1})])
-def test_something_else_that_answers_is_said(tmp_path: Path, answer: bytes) -> None:
+def test_something_else_that_answers_is_reported(tmp_path: Path, answer: bytes) -> None:
     endpoint = f"ipc://{tmp_path}/x.ipc"
     with zmq.Context() as context, context.socket(zmq.ROUTER) as other:
         other.linger = 0

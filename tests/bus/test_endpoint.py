@@ -47,7 +47,7 @@ def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     assert victim.read_text() == "precious"
 
 
-def test_a_port_in_use_and_an_address_that_is_not_ours_are_said(tmp_path: Path) -> None:
+def test_a_port_in_use_and_an_address_that_is_not_ours_are_reported(tmp_path: Path) -> None:
     zmq.auth.create_certificates(tmp_path, "edged")
     (tmp_path / "clients").mkdir()
     port = free_port()
@@ -65,7 +65,7 @@ def test_a_port_in_use_and_an_address_that_is_not_ours_are_said(tmp_path: Path) 
             admission.close()
 
 
-def test_keys_that_cannot_be_used_are_said(tmp_path: Path) -> None:
+def test_keys_that_cannot_be_used_are_reported(tmp_path: Path) -> None:
     zmq.auth.create_certificates(tmp_path, "edged")
     with pytest.raises(UsageError, match="holds no secret key"):
         ServerKeys(tmp_path / "edged.key", tmp_path)

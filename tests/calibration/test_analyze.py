@@ -29,7 +29,7 @@ def layer(analysis: Analysis, node: str) -> LayerFacts:
     return next(layer for layer in analysis.layers if layer.node == node)
 
 
-def test_depthwise_and_stem_layers_are_told_apart(mobile: Analysis) -> None:
+def test_depthwise_and_stem_layers_are_distinguished(mobile: Analysis) -> None:
     stem, depthwise, wide = (layer(mobile, n) for n in ("stem", "s1b0.depthwise", "last"))
     assert stem.sparsity == "forbidden" and "3 input channels" in stem.sparsity_reason
     assert depthwise.depthwise and depthwise.sparsity == "forbidden" and "depthwise" in depthwise.sparsity_reason

@@ -127,15 +127,15 @@ def test_a_run_that_was_killed_leaves_no_half_step_to_the_next(tmp_path: Path) -
         assert not list(kept.glob("*.partial"))
 
 
-def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-        with StepCache(tmp_path) as cache, pytest.raises(EdgedError, match="no space left") as told:
+        with StepCache(tmp_path) as cache, pytest.raises(EdgedError, match="no space left") as reported:
             cache.step("one", silent, make_much)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    assert "make room" in told.value.hint
+    assert "make room" in reported.value.hint
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]

@@ -74,8 +74,8 @@ def test_values_that_are_not_finite_are_refused_by_name(
 
 
 def test_every_tensor_asked_for_has_a_range(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
-    told: list[tuple[int, int]] = []
-    found = ranges(collect(network, feeds, ["pixels", "b", "i"], lambda done, total: told.append((done, total))))
+    reported: list[tuple[int, int]] = []
+    found = ranges(collect(network, feeds, ["pixels", "b", "i"], lambda done, total: reported.append((done, total))))
     assert found.keys() == {"pixels", "b", "i"}
     assert found["b"].low == 0 and found["pixels"].low < 0
-    assert told == [(n, 4) for n in range(1, 5)]
+    assert reported == [(n, 4) for n in range(1, 5)]

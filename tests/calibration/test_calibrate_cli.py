@@ -44,9 +44,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
     """Exit code and what was said; never a traceback."""
     code = main([str(argument) for argument in arguments])
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    return code, said
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return code, message
 
 
 # ---- whole runs
@@ -144,8 +144,8 @@ def test_steps_work_alone_on_a_bare_model(tmp_path: Path, capsys: pytest.Capture
 def test_black_frames_lead_to_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = recipe(tmp_path)
     pictures(tmp_path / "calibration", 70, brightness=0)
-    code, said = refused(capsys, "all", file, "--out", tmp_path / "bundle")
-    assert code == 2 and "only 1 of 70 calibration pictures differ" in said
+    code, message = refused(capsys, "all", file, "--out", tmp_path / "bundle")
+    assert code == 2 and "only 1 of 70 calibration pictures differ" in message
     assert not (tmp_path / "bundle").exists()
 
 
@@ -156,10 +156,10 @@ def test_frames_of_the_night_are_refused_by_the_gate_with_layers_to_look_at(
     text = RECIPE.replace("mean = [120.0, 118.0, 110.0]", "mean = [0.0, 0.0, 0.0]")  # a dark picture is near zero
     file = recipe(tmp_path, text)
     pictures(tmp_path / "calibration", 70, seed=1, brightness=0.12)
-    code, said = refused(capsys, "all", file, "--out", tmp_path / "bundle")
+    code, message = refused(capsys, "all", file, "--out", tmp_path / "bundle")
     assert code == 1
-    assert "look like the calibration set" in said
-    assert "the bundle is refused" in said and "agreement drops by" in said and "look at the layers" in said
+    assert "look like the calibration set" in message
+    assert "the bundle is refused" in message and "agreement drops by" in message and "look at the layers" in message
     assert not (tmp_path / "bundle").exists() and (tmp_path / "bundle.html").exists()
 
 
@@ -167,7 +167,7 @@ def test_frames_of_the_night_are_refused_by_the_gate_with_layers_to_look_at(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ((), "COMMAND"),
         (("analyse",), "invalid choice"),
@@ -182,13 +182,13 @@ def test_frames_of_the_night_are_refused_by_the_gate_with_layers_to_look_at(
         (("quantize", "m.onnx", "--mean", "1,2"), "neither one number nor three"),
     ],
 )
-def test_wrong_usage_is_told(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str) -> None:
-    code, told = refused(capsys, *arguments)
-    assert code == 2 and said in told and "hint:" in told
+def test_wrong_usage_is_reported(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str) -> None:
+    code, reported = refused(capsys, *arguments)
+    assert code == 2 and message in reported and "hint:" in reported
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda folder: (folder / "model.onnx").write_bytes(b"no model"), "is not an ONNX model"),
         (lambda folder: (folder / "model.onnx").unlink(), "cannot be read"),
@@ -210,13 +210,13 @@ def test_wrong_usage_is_told(capsys: pytest.CaptureFixture[str], arguments: tupl
     ],
     ids=["no model", "model missing", "unknown key", "no pictures", "no picture", "no tensor", "labels", "node"],
 )
-def test_wrong_input_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Callable[[Path], object], said: str
+def test_wrong_input_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Callable[[Path], object], message: str
 ) -> None:
     file = recipe(tmp_path, calibration=20, validation=20)
     change(tmp_path)
-    code, told = refused(capsys, "all", file, "--out", tmp_path / "bundle")
-    assert code == 2 and said in told and "hint:" in told
+    code, reported = refused(capsys, "all", file, "--out", tmp_path / "bundle")
+    assert code == 2 and message in reported and "hint:" in reported
     assert not (tmp_path / "bundle").exists()
 
 
@@ -272,11 +272,11 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, number: signal.
     with started(file, out) as run:
         wait_for_a_step(work)  # to evaluate 1000 pictures takes a second or more
         run.send_signal(number)
-        _, said = run.communicate(timeout=100)
-    assert run.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), said
-    assert b"Traceback" not in said and not out.exists()
+        _, message = run.communicate(timeout=100)
+    assert run.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), message
+    assert b"Traceback" not in message and not out.exists()
     if number != signal.SIGKILL:
-        assert b"continues after the last finished step" in said
+        assert b"continues after the last finished step" in message
         assert not list(work.glob("*.partial"))
     done = {path: path.stat().st_mtime_ns for path in work.iterdir() if path.is_dir() and path.suffix != ".partial"}
     with started(file, out) as again:
@@ -326,9 +326,9 @@ def test_an_interrupt_is_never_lost(tmp_path: Path, number: signal.Signals, libr
     with started_with_sigint("as_installed", paths=f"{tmp_path}:{ROOT}") as run:
         assert run.stdout is not None and run.stdout.readline() == b"ready\n"
         run.send_signal(number)
-        _, said = run.communicate(timeout=100)
-    assert run.returncode == 130 and b"interrupted" in said and b"Traceback" not in said
-    assert (b"clean" in said) == (library == CLEANS_UP)
+        _, message = run.communicate(timeout=100)
+    assert run.returncode == 130 and b"interrupted" in message and b"Traceback" not in message
+    assert (b"clean" in message) == (library == CLEANS_UP)
 
 
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
@@ -340,9 +340,9 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(tmp_
 
     command = [sys.executable, "-B", "-m", "edged_calibration", "all", str(file), "--out", str(out)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, preexec_fn=small_files, timeout=100)
-    said = run.stderr.decode()
-    assert run.returncode == 1 and "no space left" in said and "hint: make room" in said
-    assert "Traceback" not in said and not out.exists()
+    message = run.stderr.decode()
+    assert run.returncode == 1 and "no space left" in message and "hint: make room" in message
+    assert "Traceback" not in message and not out.exists()
     assert not list((tmp_path / "bundle.work").glob("*.partial"))
     assert main(["all", str(file), "--out", str(out)]) == 0
     assert load_bundle(out).manifest.input.width == SIDE

@@ -19,7 +19,7 @@ def test_a_bundle_does_not_differ_from_itself() -> None:
     assert differences(shipped(), shipped()) == []
 
 
-def test_what_changed_is_told_with_points() -> None:
+def test_what_changed_is_reported_with_points() -> None:
     first = shipped()
     file = next(file for file in first.variants[1].files if file.arch == "x86_64")
     changed = structs.replace(file, sha256="0" * 64, bytes=1, accuracy={"map50_95": file.accuracy["map50_95"] - 0.02})

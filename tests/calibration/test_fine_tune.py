@@ -89,7 +89,7 @@ def test_what_does_not_get_better_is_left_alone(network: onnx.ModelProto, feeds:
     assert tuned.SerializeToString() == copy_of(pruned).SerializeToString()
 
 
-def test_unknown_operators_and_too_few_frames_are_said(
+def test_unknown_operators_and_too_few_frames_are_reported(
     network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]
 ) -> None:
     model = copy_of(network)

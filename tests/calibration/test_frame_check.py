@@ -24,11 +24,11 @@ def opened(base: Path, name: str) -> Frames:
 def test_good_sets_raise_no_warning(tmp_path: Path) -> None:
     pictures(tmp_path / "a", 80, seed=1)
     pictures(tmp_path / "b", 40, seed=2)
-    told: list[int] = []
-    report = check_frames(opened(tmp_path, "a"), opened(tmp_path, "b"), lambda done, total: told.append(done))
+    reported: list[int] = []
+    report = check_frames(opened(tmp_path, "a"), opened(tmp_path, "b"), lambda done, total: reported.append(done))
     assert (report.calibration, report.distinct, report.validation, report.shared) == (80, 80, 40, 0)
     assert report.coverage > 0.9 and not report.warnings
-    assert told[-1] == 120 and told == sorted(told)
+    assert reported[-1] == 120 and reported == sorted(reported)
 
 
 def test_pictures_that_are_all_alike_are_refused(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_arrays_have_the_size_of_the_model(tmp_path: Path) -> None:
         open_frames("c.npy", tmp_path, SPEC, 100)
 
 
-def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_used_is_reported(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("x")
@@ -102,7 +102,7 @@ def test_a_picture_that_is_none_or_far_too_small_is_named(tmp_path: Path) -> Non
         open_frames("small", tmp_path, SPEC, 100).read(0)
 
 
-def test_an_unreadable_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = pictures(tmp_path / "a", 1)
 
     def refuse(self: Path, pattern: str) -> None:

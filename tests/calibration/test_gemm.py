@@ -43,7 +43,7 @@ def test_published_architectures_have_their_published_cost() -> None:
     assert total / 1e6 == pytest.approx(301, rel=0.01)
 
 
-def test_an_unknown_picture_size_is_said(network: onnx.ModelProto) -> None:
+def test_an_unknown_picture_size_is_reported(network: onnx.ModelProto) -> None:
     model = copy_of(network)
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
     with pytest.raises(UsageError, match="is unknown"):

@@ -62,7 +62,7 @@ def test_unsigned_around_128_becomes_signed(trained: onnx.ModelProto, feeds: lis
     np.testing.assert_allclose(run(imported, feeds), run(trained, feeds), atol=1e-5)
 
 
-def test_what_cannot_be_mended_exactly_is_told(trained: onnx.ModelProto) -> None:
+def test_what_cannot_be_repaired_exactly_is_reported(trained: onnx.ModelProto) -> None:
     model = copy_of(trained)
     for tensor in model.graph.initializer:
         if tensor.name == "e_zero":

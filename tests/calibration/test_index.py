@@ -23,7 +23,7 @@ def test_index_knows_producers_consumers_and_constants(network: onnx.ModelProto)
     assert attribute(graph.producers["f"], "group", 1) == 1
 
 
-def test_floats_are_told_from_shapes(network: onnx.ModelProto) -> None:
+def test_floats_are_distinguished_from_shapes(network: onnx.ModelProto) -> None:
     model = copy_of(network)
     model.graph.node.append(onnx.helper.make_node("Shape", ["a"], ["shape"]))
     graph = Graph(model)

@@ -49,7 +49,7 @@ def test_coco_boxes_become_corners_and_classes_by_name(tmp_path: Path) -> None:
         ({"images": None}, "not a COCO file"),
     ],
 )
-def test_coco_that_does_not_fit_is_told(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_coco_that_does_not_fit_is_reported(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         from_coco(coco(tmp_path, **changes), NAMES, LABELS)
 
@@ -69,7 +69,7 @@ def test_csv_takes_names_and_numbers(tmp_path: Path) -> None:
         ("a.png,dog\n", r"nothing of 1 of 2 pictures, sub/b\.png"),
     ],
 )
-def test_csv_that_does_not_fit_is_told(tmp_path: Path, text: str, message: str) -> None:
+def test_csv_that_does_not_fit_is_reported(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "labels.csv"
     file.write_text(text)
     with pytest.raises(UsageError, match=message):
@@ -82,7 +82,7 @@ def test_folders_are_classes() -> None:
         from_folders(["horse/1.png"], LABELS)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         from_coco(tmp_path / "none.json", NAMES, LABELS)
     with pytest.raises(UsageError, match="cannot be read"):

@@ -37,7 +37,7 @@ def test_a_model_does_not_differ_from_itself(network: onnx.ModelProto, feeds: li
     assert measure_errors(network, network, feeds).outputs == {"out": 200}
 
 
-def test_the_output_is_told_in_decibels(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
+def test_the_output_is_reported_in_decibels(network: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
     quantised = quantize(network, ranges(calibrate(network, feeds)), "x86")
     errors = measure_errors(network, quantised, feeds)
     assert errors.outputs == {"out": next(error.sqnr_db for error in errors.layers if error.tensor == "out")}

@@ -74,11 +74,11 @@ def test_a_build_that_does_not_end_is_named_when_time_is_up(tmp_path: Path) -> N
     first = hold(tmp_path)
     with ended(first):
         assert line(first) == "holds"
-        told: list[str] = []
+        reported: list[str] = []
         late = pytest.raises(EdgedError, match=f"pid {first.pid}.* has not ended in")
-        with late as caught, only_build(tmp_path, told.append, wait_s=0.5):
+        with late as caught, only_build(tmp_path, reported.append, wait_s=0.5):
             pytest.fail("two at once")
-        assert told == [str(first.pid)] and "end that one" in caught.value.hint
+        assert reported == [str(first.pid)] and "end that one" in caught.value.hint
 
 
 def test_what_a_killed_build_left_is_taken_over(tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ for _ in range(40):
     command = [sys.executable, "-c", build_in_turn, str(tmp_path / "b"), str(tmp_path)]
     builds = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     with ended(*builds):
-        told = [build.communicate(timeout=60)[1] for build in builds]
-    assert told == [""] * 4 and [build.returncode for build in builds] == [0] * 4
+        reported = [build.communicate(timeout=60)[1] for build in builds]
+    assert reported == [""] * 4 and [build.returncode for build in builds] == [0] * 4
 
 
 def test_a_lock_that_cannot_be_had_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,10 +44,10 @@ def test_a_file_on_pictures_answers_as_the_model_on_planes(frames: Frames) -> No
 
 
 def test_labels_give_top_1_and_top_5(frames: Frames, tmp_path: Path) -> None:
-    said = reference_answers(on_planes(classifier(), TASK, NORMALISATION), frames, TASK)
+    message = reference_answers(on_planes(classifier(), TASK, NORMALISATION), frames, TASK)
     names = [frames.read(number).name for number in range(len(frames))]
     rows = []
-    for number, (name, answer) in enumerate(zip(names, said, strict=True)):
+    for number, (name, answer) in enumerate(zip(names, message, strict=True)):
         assert isinstance(answer, np.ndarray)
         rows.append(f"{name},{answer[0] if number % 4 else answer[3]}")  # right in three of four, among five in all
     (tmp_path / "labels.csv").write_text("\n".join(rows))

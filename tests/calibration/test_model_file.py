@@ -133,7 +133,7 @@ def test_weights_elsewhere_on_the_machine_are_not_read(tmp_path: Path) -> None:
         load_model(path)
 
 
-def test_what_is_no_model_is_told(tmp_path: Path) -> None:
+def test_what_is_no_model_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         load_model(tmp_path / "none.onnx")
     with pytest.raises(UsageError, match="cannot be read"):
@@ -148,7 +148,7 @@ def test_any_bytes_are_a_model_or_a_sentence(tmp_path_factory: pytest.TempPathFa
         load_model(file)
 
 
-def test_a_model_cut_short_is_told(tmp_path: Path) -> None:
+def test_a_model_cut_short_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "cut.onnx"
     file.write_bytes(classifier().SerializeToString()[:-2000])
     with pytest.raises(UsageError):

@@ -79,7 +79,7 @@ def test_two_variants_of_one_name_are_refused(tmp_path: Path) -> None:
         load_recipe(written(tmp_path, GOOD + '[[variant]]\nname = "fp16"\nprecision = "fp32"\n'))
 
 
-def test_what_is_not_there_or_not_toml_is_told(tmp_path: Path) -> None:
+def test_what_is_not_there_or_not_toml_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no such file"):
         load_recipe(tmp_path / "none.toml")
     with pytest.raises(UsageError, match="is not valid TOML"):

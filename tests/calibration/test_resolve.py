@@ -54,7 +54,7 @@ def test_columns_and_rows(classes: int, named: bool) -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 3, 80])
-def test_objectness_is_told_from_a_class_without_a_label(classes: int) -> None:
+def test_objectness_is_distinguished_from_a_class_without_a_label(classes: int) -> None:
     assert yolo(rows(classes, objectness=True), classes).objectness
     more_classes = rows(classes + 1)
     more_classes[:, 3::7, 5] = 0.9  # each class alone
@@ -84,7 +84,7 @@ def test_an_angle_lies_outside_of_probabilities() -> None:
     assert not yolo(rows(4).transpose(0, 2, 1), 3).oriented
 
 
-def test_shares_of_the_sides_are_told_from_pixels() -> None:
+def test_shares_of_the_sides_are_distinguished_from_pixels() -> None:
     """As Ultralytics exports RT-DETR: 300 queries, centre and size as shares, class probabilities; no NMS is meant."""
     queries = rows(3, count=300)
     assert not yolo(queries, 3).unit and yolo(queries, 3).iou_threshold == 0.7

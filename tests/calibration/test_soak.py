@@ -104,8 +104,8 @@ def test_a_soak_loads_and_then_rests(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(clock, "mono_ns", lambda: now_ns[0])
     monkeypatch.setattr(clock, "sleep_s", sleep)
-    told: list[Any] = []
-    points = soak(work, PowerMeter(Device()), 100.0, lambda done, total: told.append((done, total)))
+    reported: list[Any] = []
+    points = soak(work, PowerMeter(Device()), 100.0, lambda done, total: reported.append((done, total)))
     assert len(points) == 100 and sum(point.loaded for point in points) == 60
     assert all(point.power_w == pytest.approx(6.0) and point.temperature_c == 50.0 for point in points)
-    assert worked[-1] <= 60 * clock.NS_PER_S and told[-1] == (100, 100)
+    assert worked[-1] <= 60 * clock.NS_PER_S and reported[-1] == (100, 100)

@@ -36,7 +36,7 @@ def test_a_seed_is_a_model() -> None:
     assert first == again != other
 
 
-def test_what_is_not_there_is_said() -> None:
+def test_what_is_not_there_is_reported() -> None:
     with pytest.raises(UsageError, match="no generated model 'vgg'"):
         zoo.build("vgg", 224)
     with pytest.raises(UsageError, match="size 100"):

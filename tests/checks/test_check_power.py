@@ -19,7 +19,7 @@ from tests.support.jetson_tree import JetsonTree
 from tests.support.jtop_service import JtopService
 
 
-def told(
+def reported(
     root: Path, config: PowerConfig, tree: JetsonTree | None = None, mode: str | None = None
 ) -> dict[str, list[Finding]]:
     """By subject. Nothing of this machine itself is asked."""
@@ -33,7 +33,7 @@ def told(
 def test_a_jetson_is_read_directly_and_what_it_reads_is_named(tmp_path: Path) -> None:
     tree = JetsonTree(tmp_path, "agx_orin")
     (tmp_path / "sys/class/hwmon/hwmon2").unlink()  # the over-current counters
-    found = told(tmp_path, PowerConfig(jtop_socket=f"{tmp_path}/none"), tree)
+    found = reported(tmp_path, PowerConfig(jtop_socket=f"{tmp_path}/none"), tree)
     first, *warnings = found["power"]
     assert first.level == "ok" and first.text == (
         "provider sysfs, this is a Jetson AGX Orin: power 7.0 W (estimated), temperature 48.1 C, GPU 42 %, "
@@ -50,18 +50,18 @@ def test_the_mode_of_the_profile_to_start_with_is_looked_up(tmp_path: Path) -> N
     tree, config = JetsonTree(tmp_path), PowerConfig(jtop_socket=f"{tmp_path}/none")
     levels = {}
     for mode in ("15W", "7w", "51W"):
-        (finding,) = told(tmp_path, config, tree, mode)["power modes"]
+        (finding,) = reported(tmp_path, config, tree, mode)["power modes"]
         levels[mode] = finding.level, finding.text.rpartition("; ")[2], finding.fix
     assert levels["15W"][0] == "ok"
     assert levels["7w"][:2] == ("warning", "the profile's mode 7W needs a reboot, which edged never does")
     assert levels["7w"][2].startswith("sudo nvpmodel -m 3 ")
     assert levels["51W"][:2] == ("warning", "the profile's mode 51W is not one of them")
-    (finding,) = told(tmp_path / "elsewhere", config, None, "15W")["power modes"]
+    (finding,) = reported(tmp_path / "elsewhere", config, None, "15W")["power modes"]
     assert finding.level == "warning" and "this is no Jetson" in finding.text
 
 
 def test_the_clock_is_tried_where_it_is_wanted(tmp_path: Path) -> None:
-    (clock,) = told(tmp_path, PowerConfig(clock_control=True))["GPU clock"]
+    (clock,) = reported(tmp_path, PowerConfig(clock_control=True))["GPU clock"]
     assert clock.level == "warning" and clock.text == f"there is no clock helper: {tmp_path / 'clocks.sock'} is missing"
     assert clock.fix == "sudo systemctl enable --now edged-clocks.socket"
 
@@ -75,20 +75,20 @@ def test_a_clock_helper_that_is_there_tells_its_table(tmp_path: Path, monkeypatc
         helper = clock_helper.Helper(listener, ceiling, frozenset({os.getuid()}))
         thread = threading.Thread(target=helper.run)
         thread.start()
-        (clock,) = told(tmp_path, PowerConfig(clock_control=True))["GPU clock"]
+        (clock,) = reported(tmp_path, PowerConfig(clock_control=True))["GPU clock"]
         thread.join(20)
     assert clock.level == "ok" and clock.text.startswith("8 ceilings from 306 to 1020 MHz through ")
 
 
 def test_an_unknown_module_and_a_bare_machine(tmp_path: Path) -> None:
-    found = told(tmp_path, PowerConfig())
+    found = reported(tmp_path, PowerConfig())
     assert found["power"][0].text.startswith(
         "provider host, this is no Jetson: nothing is known; unknown here: power, "
     )
     assert "power modes" not in found
     tree = JetsonTree(tmp_path)
     (tree.root / "proc/device-tree/compatible").write_text("nvidia,p9999-0000\0nvidia,tegra999\0")
-    found = told(tmp_path, PowerConfig(jtop_socket=f"{tmp_path}/none"), tree)
+    found = reported(tmp_path, PowerConfig(jtop_socket=f"{tmp_path}/none"), tree)
     assert "this is a nvidia,p9999-0000" in found["power"][0].text
     fixes = {finding.text: finding.fix for finding in found["power"]}
     no_total = "no total power: nvidia,p9999-0000 is not a module whose rails edged knows"
@@ -108,7 +108,7 @@ def test_a_counter_that_only_root_may_read_has_its_command(tmp_path: Path, monke
         return opened(path, *rest)
 
     monkeypatch.setattr(os, "open", guarded)
-    fixes = {finding.text: finding.fix for finding in told(tmp_path, PowerConfig())["power"]}
+    fixes = {finding.text: finding.fix for finding in reported(tmp_path, PowerConfig())["power"]}
     fix = fixes["/sys/class/powercap/intel-rapl:0/energy_uj may not be read by this user"]
     assert fix.startswith("sudo chgrp edged /sys/class/powercap/intel-rapl:*/energy_uj && sudo chmod 440 ")
 
@@ -119,7 +119,7 @@ def test_jtop_is_named_when_it_answers(tmp_path: Path) -> None:
     service = JtopService(tmp_path)
     service.start()
     try:
-        found = told(tmp_path, PowerConfig(provider="jtop", jtop_socket=str(service.socket)), tree)
+        found = reported(tmp_path, PowerConfig(provider="jtop", jtop_socket=str(service.socket)), tree)
     finally:
         service.stop()
     assert found["power"][0].text.startswith("provider jtop, as configured: power 7.0 W, temperature 48.1 C, ")

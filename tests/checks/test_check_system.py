@@ -27,15 +27,15 @@ def config(source: str = "test://1", **more: object) -> Config:
     return Config(bundle="/nowhere", camera=[camera])
 
 
-def found(root: Path, told: Config | None = None) -> list[Finding]:
-    return list(try_system(root / "my.toml", told or config(), root))
+def found(root: Path, reported: Config | None = None) -> list[Finding]:
+    return list(try_system(root / "my.toml", reported or config(), root))
 
 
-def test_where_nothing_is_wrong_nothing_is_said(tmp_path: Path) -> None:
+def test_where_nothing_is_wrong_nothing_is_reported(tmp_path: Path) -> None:
     assert found(tmp_path) == []
 
 
-def test_a_user_without_a_password_is_told_how_to_give_one(tmp_path: Path) -> None:
+def test_a_user_without_a_password_is_shown_how_to_give_one(tmp_path: Path) -> None:
     (finding,) = found(tmp_path, config("rtsp://admin@10.0.0.5/x"))
     assert finding.level == "warning" and finding.subject == "camera gate"
     assert finding.fix == "sudo edged credential set camera.gate"
@@ -61,7 +61,7 @@ def test_a_gpu_that_is_not_for_this_user_names_the_group(tmp_path: Path, monkeyp
     assert finding.fix == f"sudo usermod -aG {(tmp_path / 'dev/nvmap').group()} $USER, and log in again"
 
 
-def test_jetpacks_tensorrt_is_seen_or_its_absence_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jetpacks_tensorrt_is_seen_or_its_absence_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/nv_tegra_release").touch()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

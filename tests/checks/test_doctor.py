@@ -64,9 +64,9 @@ def outcomes(findings: list[Finding]) -> dict[str, str]:
 
 def test_it_says_exactly_what_could_not_be_tested_and_what_is_missing_for_it(bundle: Path) -> None:
     found = list(command.examine(bundle, HOST, 2))
-    told = outcomes(found)
-    assert told["machine"] == told["fp16 on cpu"] == told["int8 on cpu"] == "ok"
-    assert told["gpu"] == told["engines on cuda"] == told["engines on tensorrt"] == "untested"
+    reported = outcomes(found)
+    assert reported["machine"] == reported["fp16 on cpu"] == reported["int8 on cpu"] == "ok"
+    assert reported["gpu"] == reported["engines on cuda"] == reported["engines on tensorrt"] == "untested"
     texts = {finding.subject: finding.text for finding in found}
     assert "driver" in texts["gpu"] and "TensorRT's Python package is not here" in texts["engines on tensorrt"]
     last = found[-1]
@@ -93,18 +93,18 @@ def test_the_report_is_json_and_exit_0_where_nothing_failed(
 def test_a_damaged_variant_fails_and_the_rest_is_tested(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (bundle / "int8.onnx").write_bytes(center_model(3.0))
     assert command.run(arguments(bundle)) == 1
-    told = capsys.readouterr().out
-    assert "failed    int8 on cpu: " in told and "SHA-256" in told and "ok        fp16 on cpu: runs" in told
+    reported = capsys.readouterr().out
+    assert "failed    int8 on cpu: " in reported and "SHA-256" in reported and "ok        fp16 on cpu: runs" in reported
 
 
 def test_a_bundle_of_which_nothing_runs_names_each_variant(bundle: Path) -> None:
     for path in bundle.glob("*.onnx"):
         path.write_bytes(b"damaged")
-    told = outcomes(list(engines(load_bundle(bundle), 2)))
-    assert told["fp16 on cpu"] == told["int8 on cpu"] == "failed"
+    reported = outcomes(list(engines(load_bundle(bundle), 2)))
+    assert reported["fp16 on cpu"] == reported["int8 on cpu"] == "failed"
 
 
-def test_no_bundle_is_a_failure_and_the_machine_is_told_all_the_same(tmp_path: Path) -> None:
+def test_no_bundle_is_a_failure_and_the_machine_is_reported_all_the_same(tmp_path: Path) -> None:
     found = list(command.examine(tmp_path / "none", HOST, 2))
     assert outcomes(found)["bundle"] == "failed" and outcomes(found)["machine"] == "ok"
     assert found[-1].subject == "open questions"

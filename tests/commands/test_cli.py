@@ -132,7 +132,7 @@ def test_only_declared_libraries_are_imported() -> None:
     # The system's: GStreamer's binding, refused with the fix where it is missing; systemd's, done without.
     system = {"gi", "systemd"}
     # What a GPU brings or needs, jtop and extras: their rooms say what is missing, and are done without.
-    optional = {"tensorrt", "cuda", "pynvml", "jtop", "matplotlib", "prometheus_client"}
+    optional = {"tensorrt", "cuda", "pynvml", "jtop", "matplotlib", "prometheus_client", "aiohttp", "paho", "nats"}
     for path in Path(edged.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -166,7 +166,7 @@ def test_the_log_has_priorities_only_in_the_journal(tmp_path: Path) -> None:
     os.close(writing)
 
 
-def test_a_bundle_that_is_not_there_is_said_without_a_traceback(tmp_path: Path) -> None:
+def test_a_bundle_that_is_not_there_is_reported_without_a_traceback(tmp_path: Path) -> None:
     config = tmp_path / "e.toml"
     config.write_text('bundle = "nowhere"\n[[camera]]\nname = "gate"\nsource = "test://1"\n')
     begun = time.monotonic()

@@ -155,7 +155,7 @@ def test_status_on_a_narrow_terminal_keeps_the_reasons(width: int) -> None:
 
 
 def test_status_tells_what_ran_and_whether_it_is_recorded() -> None:
-    def told(recording: Recording | None) -> str:
+    def reported(recording: Recording | None) -> str:
         before = messages.state()
         faster = msgspec.structs.replace(before.variants[0], name="int8", results=0)
         before = msgspec.structs.replace(before, variants=[*before.variants, faster])
@@ -164,9 +164,9 @@ def test_status_tells_what_ran_and_whether_it_is_recorded() -> None:
         show(console, msgspec.structs.replace(before, variants=more, recording=recording), before)
         return " ".join(console.export_text().split())
 
-    assert "ran fp32 25%, int8 75% of the last 4 results" in told(None) and "recording" not in told(None)
-    assert "recording /var/x, 3.2 MB, 7 records lost to a slow disk" in told(Recording("/var/x", 3.21, 7, None))
-    assert "recording stopped: cannot write to /var/x: No space" in told(
+    assert "ran fp32 25%, int8 75% of the last 4 results" in reported(None) and "recording" not in reported(None)
+    assert "recording /var/x, 3.2 MB, 7 records lost to a slow disk" in reported(Recording("/var/x", 3.21, 7, None))
+    assert "recording stopped: cannot write to /var/x: No space" in reported(
         Recording("/var/x", 1, 0, "cannot write to /var/x: No space")
     )
 

@@ -76,7 +76,7 @@ def test_what_is_no_password_is_refused(places: Path, monkeypatch: pytest.Monkey
     assert not (places / "credentials").exists()
 
 
-def test_who_may_not_is_told_how(tmp_path: Path) -> None:
+def test_who_may_not_is_shown_how(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EdgedError, match="cannot write") as caught:
         Store(tmp_path / "file/credentials", tmp_path / "c.conf").put("camera.gate", "x")

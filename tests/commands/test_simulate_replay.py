@@ -17,7 +17,7 @@ from edged.cli import main
 from edged.commands.simulate import SHIPPED
 from edged.errors import UsageError
 from edged.replay import record
-from edged.simulate import scenario_file as told
+from edged.simulate import scenario_file as reported
 from edged.simulate.scenario import Truth
 from edged.simulate.tables import NAMES
 from edged.toml_file import read_toml
@@ -52,10 +52,33 @@ def told_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, 
     return loaded
 
 
+def test_what_motion_gates_leave_out_is_simulated_shown_and_replayed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = '\nstill = { k = "steps", t = [30], v = [0.9, 0.0] }'
+    (tmp_path / "gated.toml").write_text(SHORT + still)
+    log, plot = str(tmp_path / "x.log"), str(tmp_path / "x.png")
+    gated = told_json(capsys, "simulate", "--scenario", str(tmp_path / "gated.toml"), "--record", log, "--plot", plot)
+    (tmp_path / "plain.toml").write_text(SHORT)
+    plain = told_json(capsys, "simulate", "--scenario", str(tmp_path / "plain.toml"))
+    assert gated["runs"][0]["still"] == {"camera-0": pytest.approx(0.7, abs=0.05)} and not plain["runs"][0]["still"]
+    assert 0.2 < gated["runs"][0]["offered"] / plain["runs"][0]["offered"] < 0.45
+    assert Path(plot).stat().st_size > 10_000
+    code, out, _ = run(capsys, "replay", log)
+    assert code == 0 and "the same, byte for byte" in out
+    assert re.search(r"left out as still, camera-0 +6\d|left out as still, camera-0 +7\d", out)
+
+
+def test_a_still_share_is_a_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "odd.toml").write_text(SHORT + "\nstill = 1.5")
+    code, _, err = run(capsys, "simulate", "--scenario", str(tmp_path / "odd.toml"))
+    assert code == 2 and "still" in err and "Traceback" not in err
+
+
 def test_every_shipped_scenario_can_run_on_every_device() -> None:
     for path in sorted(SHIPPED.glob("*.toml")):
         for device in NAMES:
-            made = Truth({**told.scenario(read_toml(path), device, path.stem), "T": 20}, 1)
+            made = Truth({**reported.scenario(read_toml(path), device, path.stem), "T": 20}, 1)
             assert made.scenario["about"] and len(made.tick) > 10
 
 
@@ -169,7 +192,7 @@ def test_a_log_that_was_changed_is_named_and_the_exit_code_says_so(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         (("simulate",), "which scenario"),
         (("simulate", "--scenario", "nigt"), "no scenario 'nigt'"),
@@ -185,15 +208,15 @@ def test_a_log_that_was_changed_is_named_and_the_exit_code_says_so(
         (("replay", "/usr"), "holds no log of edged"),
     ],
 )
-def test_a_mistake_is_told_with_its_remedy(
-    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+def test_a_mistake_is_reported_with_its_remedy(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], reported: str
 ) -> None:
     code, out, err = run(capsys, *arguments)
-    assert code == 2 and told in err and "hint:" in err and not out
+    assert code == 2 and reported in err and "hint:" in err and not out
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         ("T = 5", "T is 5, expected seconds"),
         ("fps = 0", "fps is not between 1e-06 and 1000"),
@@ -218,12 +241,14 @@ def test_a_mistake_is_told_with_its_remedy(
         ("bat = { wh = 3 }", "bat.wh is not a known key"),
     ],
 )
-def test_a_wrong_scenario_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str, told: str) -> None:
+def test_a_wrong_scenario_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str, reported: str
+) -> None:
     named = {part.split(" ")[0] for part in line.splitlines()}
     kept = [text for text in SHORT.splitlines() if text.split(" ")[0] not in named]
     (tmp_path / "bad.toml").write_text("\n".join([*kept, line]))
     code, _, err = run(capsys, "simulate", "--scenario", str(tmp_path / "bad.toml"))
-    assert code == 2 and told in err
+    assert code == 2 and reported in err
 
 
 def test_a_scenario_in_json_may_be_anything(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -250,7 +275,7 @@ SHAPES = st.one_of(
 @given(st.dictionaries(st.sampled_from(["amb", "rsa", "co", "gcont", "sun", "diff", "cap", "fps"]), SHAPES, min_size=1))
 def test_any_shape_is_refused_with_a_sentence_or_stays_in_its_bounds(shapes: dict[str, object]) -> None:
     try:
-        made = Truth(told.scenario({"T": 10, "D": 60, "cap": 8, "fps": 5, **shapes}, "orin-nano", "any"), 1)
+        made = Truth(reported.scenario({"T": 10, "D": 60, "cap": 8, "fps": 5, **shapes}, "orin-nano", "any"), 1)
     except UsageError as error:
         assert error.message and error.hint
         return

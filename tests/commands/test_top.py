@@ -107,7 +107,7 @@ def test_control_characters_of_a_camera_do_not_reach_the_terminal() -> None:
     assert "\x1b[2J" not in "\n".join(drawn(viewed(msgspec.structs.replace(base, cameras=[evil])), 160))
 
 
-def test_a_daemon_that_is_silent_is_said() -> None:
+def test_a_daemon_that_is_silent_is_reported() -> None:
     assert "no daemon answers at ipc:///x" in drawn(View("ipc:///x"))[0]
     view = viewed(state())
     view.silent = True

@@ -152,7 +152,7 @@ def test_an_error_names_the_drop_in_it_comes_from(file: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_one_sentence(file: Path, text: str | bytes, parts: list[str]) -> None:
+def test_what_is_wrong_is_reported_in_one_sentence(file: Path, text: str | bytes, parts: list[str]) -> None:
     message = refusal(file, text)
     assert message.startswith(str(file))
     assert "\n" not in message
@@ -167,7 +167,7 @@ def test_no_message_holds_a_password(file: Path) -> None:
     assert "s3cret" not in refusal(file, table + "name = 'a'\nsource = 'rtsp://u:s3cret@host/" + "x" * 2000 + "'")
 
 
-def test_what_cannot_be_read_is_said(file: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_reported(file: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no such file"):
         load(tmp_path / "none.toml")
     with pytest.raises(UsageError, match="Is a directory"):

@@ -33,6 +33,21 @@ def test_every_pattern_is_an_ecma_regular_expression() -> None:
     assert found and all(re.compile(pattern) and not re.search(r"\\[AZz]|\(\?P", pattern) for pattern in found)
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js, whose regular expressions are ECMA's")
+def test_the_patterns_mean_the_same_in_ecma() -> None:
+    texts = ["gate", "gate\n", "Gate 1", "", "camera.gate", "22:00", "24:00", "/run/x", "none", "a" * 33, "é"]
+    found = patterns(json_schema())
+    script = (
+        "const [patterns, texts] = JSON.parse(process.argv[1]);"
+        "console.log(JSON.stringify(patterns.map(one => texts.map(text => RegExp(one, 'u').test(text)))))"
+    )
+    done = subprocess.run(
+        ["node", "-e", script, json.dumps([found, texts])], capture_output=True, text=True, timeout=100, check=True
+    )
+    own = [[re.search(re.sub(r"\$$", r"\\Z", pattern), text) is not None for text in texts] for pattern in found]
+    assert json.loads(done.stdout) == own and any(map(any, own))
+
+
 def test_toml_has_no_null() -> None:
     assert "null" not in json.dumps(json_schema())
 

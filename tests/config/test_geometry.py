@@ -54,7 +54,7 @@ def test_segments_meet(c: tuple[float, float], d: tuple[float, float], meet: boo
 
 
 @pytest.mark.parametrize(
-    "polygon, said",
+    "polygon, message",
     [
         (SQUARE[:2], "2 corners"),
         ([(0, 0), (1, 1), (1, 0), (0, 1)], "crosses itself between corners 1 and 3"),
@@ -63,8 +63,8 @@ def test_segments_meet(c: tuple[float, float], d: tuple[float, float], meet: boo
         ([(0, 0), (0.005, 0), (0.005, 0.005)], "covers 1.3e-05"),
     ],
 )
-def test_what_is_no_area(polygon: list[tuple[float, float]], said: str) -> None:
-    assert said in str(problem(polygon))
+def test_what_is_no_area(polygon: list[tuple[float, float]], message: str) -> None:
+    assert message in str(problem(polygon))
 
 
 def test_an_area_has_no_problem() -> None:

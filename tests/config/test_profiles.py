@@ -45,7 +45,7 @@ def test_ones_own_comes_before_the_shipped_one(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ('description = "x"\n[limits]\npower_wt = 3\n', r"limits.power_wt is not a known key.*power_w"),
         ('description = "x"\n[limits]\npower_w = -3\n', r"limits.power_w is -3, expected watts"),
@@ -58,9 +58,9 @@ def test_ones_own_comes_before_the_shipped_one(config: Path) -> None:
         ("description = \n", r"is not valid TOML"),
     ],
 )
-def test_a_wrong_one_is_refused_with_file_key_and_remedy(config: Path, text: str, told: str) -> None:
+def test_a_wrong_one_is_refused_with_file_key_and_remedy(config: Path, text: str, reported: str) -> None:
     write(config, "bad", text)
-    with pytest.raises(UsageError, match=rf"(?s)bad\.toml.*{told}"):
+    with pytest.raises(UsageError, match=rf"(?s)bad\.toml.*{reported}"):
         profiles.find("bad", config)
     assert isinstance(dict(profiles.find_all(config))["bad"], UsageError)
 

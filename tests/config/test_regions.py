@@ -41,7 +41,7 @@ def test_filters_alone_track_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, message",
     [
         ("[camera.zones.dock]\npolygon = [[0,0],[1,1],[1,0],[0,1]]", "camera.1.zones.dock.polygon crosses itself"),
         ("[camera.zones.dock]\npolygon = [[0,0],[1,1],[1,2]]", "camera.1.zones.dock.polygon[2][1] is 2"),
@@ -61,7 +61,7 @@ def test_filters_alone_track_nothing(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(tmp_path: Path, text: str, said: str) -> None:
+def test_what_cannot_be_is_refused_in_a_sentence(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         camera(tmp_path / "a.toml", text)
-    assert said in str(caught.value) and "a.toml" in str(caught.value)
+    assert message in str(caught.value) and "a.toml" in str(caught.value)

@@ -96,7 +96,7 @@ def test_what_is_supported(source: str, kind: str, target: str, options: dict[st
         ("rtsp://h/x\n", "control character"),
     ],
 )
-def test_what_is_not_supported_is_said_in_a_sentence(source: str, says: str) -> None:
+def test_what_is_not_supported_is_reported_in_a_sentence(source: str, says: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(source)
     assert says in str(caught.value)

@@ -77,7 +77,7 @@ def test_the_last_state_adds_up_and_nothing_is_left_behind(bundle: Path, tmp_pat
 
 
 def test_an_operator_sets_pins_and_asks_why(daemon: RunningDaemon) -> None:
-    assert daemon.ask("pin", variant="fast") == {"ok": True, "pinned": "fast"}
+    assert daemon.ask("pin", variant="fast") == {"ok": True, "pinned": "fast", "loading": False}
     with daemon.client("result") as client:
         wait_for(lambda: isinstance(m := client.receive(1.0), Result) and m.variant == "fast")
     assert daemon.ask("why", n=1)["decisions"][-1]["pinned"] is True
@@ -193,24 +193,24 @@ def test_a_second_daemon_is_refused_and_the_first_goes_on(daemon: RunningDaemon,
     wait_for(lambda: daemon.camera("gate")["results"] > results)
 
 
-def test_systemd_is_told_in_order(bundle: Path, tmp_path: Path) -> None:
+def test_systemd_is_notified_in_order(bundle: Path, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(10.0)
         config = write_config(tmp_path, bundle, {"gate": SMALL})
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}
         with RunningDaemon(config, tmp_path, **environment) as daemon:
-            told: list[str] = []
-            while "WATCHDOG" not in told:
-                told.append(manager.recv(4096).decode().partition("=")[0])
+            reported: list[str] = []
+            while "WATCHDOG" not in reported:
+                reported.append(manager.recv(4096).decode().partition("=")[0])
             daemon.ask("reload")
-            while "RELOADING" not in told or told[-1] != "READY":
-                told.append(manager.recv(4096).decode().partition("=")[0])
+            while "RELOADING" not in reported or reported[-1] != "READY":
+                reported.append(manager.recv(4096).decode().partition("=")[0])
             daemon.signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
-                while told[-1] != "STOPPING":
-                    told.append(manager.recv(4096).decode().partition("=")[0])
-    order = [word for word in told if word not in ("STATUS", "EXTEND_TIMEOUT_USEC")]
+                while reported[-1] != "STOPPING":
+                    reported.append(manager.recv(4096).decode().partition("=")[0])
+    order = [word for word in reported if word not in ("STATUS", "EXTEND_TIMEOUT_USEC")]
     assert [word for word in order if word != "WATCHDOG"] == ["READY", "RELOADING", "READY", "STOPPING"]
 
 

@@ -90,13 +90,13 @@ def test_the_simulated_device_is_marked_and_its_log_replays(
     daemon: RunningDaemon, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def telemetry() -> dict[str, object]:
-        told: dict[str, object] = daemon.state()["telemetry"] or {}
-        return told
+        reported: dict[str, object] = daemon.state()["telemetry"] or {}
+        return reported
 
     wait_for(lambda: float(str(telemetry().get("power_w") or 0)) > 4.0)
-    told = telemetry()
-    assert told["provider"] == "simulated" and told["power_estimated"] is True
-    assert "power and temperature are those of a simulated orin-nano" in str(told["missing"])
+    reported = telemetry()
+    assert reported["provider"] == "simulated" and reported["power_estimated"] is True
+    assert "power and temperature are those of a simulated orin-nano" in str(reported["missing"])
     assert daemon.ask("set", power_w=6.0)["ok"] and daemon.ask("pin", variant="fine")["ok"]
     wait_for(lambda: daemon.camera("gate")["results"] > 60)
     assert daemon.stop() == 0
@@ -112,7 +112,7 @@ def test_a_wrong_profile_stops_the_start_with_its_sentence(
     assert "there is no profile 'nite'" in capsys.readouterr().err
 
 
-def test_recording_that_cannot_begin_is_said_and_the_daemon_runs(bundle: Path, tmp_path: Path) -> None:
+def test_recording_that_cannot_begin_is_reported_and_the_daemon_runs(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     extra = '[record]\npath = "file/below"'
     with RunningDaemon(write_config(tmp_path, bundle, {"gate": SMALL}, extra), tmp_path) as running:

@@ -100,8 +100,8 @@ def test_a_veto_of_one_camera_changes_that_camera_alone(tmp_path: Path) -> None:
                 seen[message.camera].add(message.variant)
             return seen
 
-        def tell(said: Vetoed | Unvetoed) -> None:
-            made.calls.call(lambda: made.governor.observe(said, clock.mono_ns()))
+        def tell(output: Vetoed | Unvetoed) -> None:
+            made.calls.call(lambda: made.governor.observe(output, clock.mono_ns()))
 
         wait_for(lambda: all(ran(10).values()), 20)
         tell(Vetoed("fast", "it is dark", "gate"))

@@ -94,7 +94,9 @@ def test_without_a_manager_nothing_happens(notify: Notify) -> None:
     assert notifier.watchdog_s is None
 
 
-def test_a_manager_that_is_gone_is_said_once(notify: Notify, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_manager_that_is_gone_is_reported_once(
+    notify: Notify, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     notifier = notify({"NOTIFY_SOCKET": str(tmp_path / "gone")})
     with caplog.at_level(logging.WARNING):
         for _ in range(3):

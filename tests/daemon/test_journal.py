@@ -123,10 +123,10 @@ def test_a_traceback_keeps_its_lines(journald: Journald) -> None:
     try:
         raise ValueError("in the decoder")
     except ValueError:
-        told = record("failed", logging.ERROR)
-        told.exc_info = sys.exc_info()
+        reported = record("failed", logging.ERROR)
+        reported.exc_info = sys.exc_info()
     with handler_to(journald.path) as handler:
-        handler.handle(told)
+        handler.handle(reported)
     entry = journald.entry()
     assert entry["MESSAGE"].startswith("failed\nTraceback") and entry["EXCEPTION_INFO"].endswith("in the decoder")
 
@@ -145,8 +145,8 @@ def test_a_journal_that_is_gone_costs_fields_and_no_lines(tmp_path: Path) -> Non
     stderr = io.StringIO()
     with handler_to(tmp_path / "gone", stderr) as handler:
         handler.handle(record("first", logging.ERROR))
-        told = stderr.getvalue().splitlines()
-        assert told[0].startswith("<4>the journal takes no fields now: ") and told[1:] == ["<3>first"]
+        reported = stderr.getvalue().splitlines()
+        assert reported[0].startswith("<4>the journal takes no fields now: ") and reported[1:] == ["<3>first"]
         journald = Journald(tmp_path / "gone")
         handler.handle(record("second"))
     assert journald.entry()["MESSAGE"] == "second", "a journal that starts again is used again"
@@ -205,8 +205,8 @@ def test_logging_never_waits_for_a_reader_and_tells_what_it_lost(monkeypatch: py
             drain.start()
         stream.close()
         drain.join(5)
-    told = [line for line in lines if "log lines were lost" not in line]
-    assert told[0].endswith(first)
+    reported = [line for line in lines if "log lines were lost" not in line]
+    assert reported[0].endswith(first)
 
 
 def test_a_terminal_gets_times_and_the_journals_stream_priorities(
@@ -219,8 +219,8 @@ def test_a_terminal_gets_times_and_the_journals_stream_priorities(
             place = f"{found.st_dev}:{found.st_ino}" if is_journal else "1:2"
             with journal.logging_to(stream, {"JOURNAL_STREAM": place}):
                 logging.getLogger("edged.test").warning("a\nb")
-            told = (tmp_path / name).read_text()
-            assert told == "<4>a b\n" if is_journal else told.endswith(" WARNING a b\n")
+            reported = (tmp_path / name).read_text()
+            assert reported == "<4>a b\n" if is_journal else reported.endswith(" WARNING a b\n")
 
 
 def test_a_line_costs_little() -> None:

@@ -174,7 +174,7 @@ def test_pictures_of_a_batch_that_never_ran_are_not_part_of_the_next() -> None:
     np.testing.assert_array_equal(held.picture(0, 2), before)
 
 
-def test_no_memory_is_told_with_what_to_do_and_the_gpu_is_closed() -> None:
+def test_no_memory_is_reported_with_what_to_do_and_the_gpu_is_closed() -> None:
     gpu = HostGpu(limit_bytes=1000)
     with pytest.raises(CudaError, match="out of memory") as caught:
         memory(gpu)
@@ -245,7 +245,7 @@ def test_a_gpu_without_room_or_in_a_fault_leaves_auto_the_cpu(
     assert "not freed: CUDA: an illegal" in caplog.text
 
 
-def test_a_runtime_that_does_not_start_is_told_and_auto_goes_on(
+def test_a_runtime_that_does_not_start_is_reported_and_auto_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(threads: int) -> None:
@@ -299,14 +299,14 @@ def test_bindings_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPat
         (12060, "the NVIDIA driver is for CUDA 12.6, older than the CUDA bindings"),
     ],
 )
-def test_a_driver_that_is_not_there_or_too_old_is_told_apart(
+def test_a_driver_that_is_not_there_or_too_old_is_distinguished(
     monkeypatch: pytest.MonkeyPatch, version: int, why: str
 ) -> None:
     status = cuda.runtime.cudaError_t.cudaErrorInsufficientDriver
     monkeypatch.setattr(cuda.runtime, "cudaGetDeviceCount", lambda: (status, None))
     monkeypatch.setattr(cuda.runtime, "cudaDriverGetVersion", lambda: (cuda.runtime.cudaError_t.cudaSuccess, version))
-    told = cuda.why_not()
-    assert told is not None and told.startswith(why)
+    reported = cuda.why_not()
+    assert reported is not None and reported.startswith(why)
 
 
 def test_a_driver_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,6 +218,9 @@ class FakeEngine:
         self._batch = [0, 0]
         self.broken = False
 
+    def bind(self, memory: HostMemory) -> None:
+        assert memory is self._memory
+
     def input_buffer(self, lane: int) -> NDArray[np.uint8]:
         return self._memory.input(lane)
 
@@ -243,6 +246,7 @@ class FakeRuntime:
     device: RuntimeName = "cuda"
     machine = "a fake GPU"
     lanes = 2
+    concurrent = False
 
     def __init__(self) -> None:
         self.log: list[str] = []

@@ -26,7 +26,7 @@ def test_a_good_life() -> None:
     assert camera.reason == "end of file"
 
 
-def test_silence_is_noticed_within_three_seconds_and_mended() -> None:
+def test_silence_is_noticed_within_three_seconds_and_repaired() -> None:
     camera = play("""
         0.0   start           -> opening spawn report
         0.2   opened 30       -> opening
@@ -52,7 +52,7 @@ def test_a_slow_camera_may_be_silent_for_five_periods() -> None:
     assert camera.reason == "no frame for 10.0 s"
 
 
-def test_a_camera_of_unknown_rate_is_told_what_to_set() -> None:
+def test_a_camera_of_unknown_rate_is_shown_what_to_set() -> None:
     camera = play("""
         0     start           -> opening spawn report
         1     frame           -> live report
@@ -69,7 +69,7 @@ def test_a_configured_slow_rate_lengthens_the_opening() -> None:
         """)
 
 
-def test_packets_without_a_keyframe_are_waited_for_up_to_a_minute_and_said() -> None:
+def test_packets_without_a_keyframe_are_waited_for_up_to_a_minute_and_reported() -> None:
     camera = play("""
         0     start           -> opening spawn report
         2     waiting no keyframe yet -> opening report
@@ -244,7 +244,7 @@ def test_opening_has_a_deadline_and_a_slow_camera_a_longer_one() -> None:
         """)
 
 
-def test_what_no_retry_mends_is_refused_for_good() -> None:
+def test_what_no_retry_repairs_is_refused_for_good() -> None:
     camera = play("""
         0     start           -> opening spawn report
         0.1   refused no GStreamer -> refused kill report

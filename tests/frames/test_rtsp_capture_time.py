@@ -29,7 +29,7 @@ def test_what_came_late_is_old() -> None:
     assert [round(age) for age in ages[-3:]] == [40, 0, 25]
 
 
-def test_jitter_is_told_from_the_least_delay() -> None:
+def test_jitter_is_distinguished_from_the_least_delay() -> None:
     rng = random.Random(1)
     delays = [rng.uniform(5, 25) for _ in range(300)]
     ages = run(delays)

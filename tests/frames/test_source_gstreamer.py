@@ -62,7 +62,7 @@ def test_pictures_come_through_the_appsink(installed: None, width: int, height: 
     source.close()
 
 
-def test_what_this_machines_gstreamer_has_not_is_said(installed: None) -> None:
+def test_what_this_machines_gstreamer_has_not_is_reported(installed: None) -> None:
     with pytest.raises(UsageError, match="GStreamer cannot do it"):
         gstreamer.GstSource("nosuchelement", {})
 

@@ -30,8 +30,10 @@ def gateway(directory: Path, metrics: str) -> Iterator[subprocess.Popen[str]]:
     config.write_text(f'bundle = "demo"\n[metrics]\n{metrics}\n[[camera]]\nname = "gate"\nsource = "test://7"\n')
     process = subprocess.Popen(
         [sys.executable, "-m", "edged", "gateway", "-c", str(config)],
-        env={**os.environ, "RUNTIME_DIRECTORY": str(directory)}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env={**os.environ, "RUNTIME_DIRECTORY": str(directory)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         yield process
     finally:
@@ -120,8 +122,8 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
         with gateway(tmp_path, f'listen = "127.0.0.1:{port}"') as process:
             assert process.wait(100) == 1
             assert process.stderr is not None
-            told = process.stderr.read()
-    assert f"cannot listen on 127.0.0.1:{port}" in told and "Traceback" not in told
+            reported = process.stderr.read()
+    assert f"cannot listen on 127.0.0.1:{port}" in reported and "Traceback" not in reported
 
 
 def test_metrics_prints_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,6 +152,9 @@ def test_without_prometheus_client_the_extra_is_named() -> None:
     program = "import sys; sys.modules['prometheus_client'] = None\nfrom edged.cli import main\n"
     done = subprocess.run(
         [sys.executable, "-c", program + "sys.exit(main(['metrics', '--once']))"],
-        capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 2 and "edged[gateway]" in done.stderr

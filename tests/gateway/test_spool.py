@@ -19,10 +19,11 @@ from edged.gateway.spool import BYTES_IN_MEMORY, Item, Spool
 WRITER = """
 import itertools, sys
 from pathlib import Path
-from edged.gateway.spool import Item, Spool
-spool = Spool(Path(sys.argv[1]), 10**8)
+from edged.gateway import spool as module
+module.HOLD_S = 0
+spool = module.Spool(Path(sys.argv[1]), 10**8)
 for n in itertools.count():
-    spool.append([Item("event", str(n), b"x" * 500)])
+    spool.append([module.Item("event", str(n), b"x" * 500)])
     print(n, flush=True)
 """
 
@@ -44,6 +45,28 @@ def files_of_at_most(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edged.gateway.spool.HOLD_S", 0.0)
+    monkeypatch.setattr("edged.gateway.spool.FORGET_S", 0.0)
+
+
+def test_what_is_acknowledged_at_once_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edged.gateway.spool.HOLD_S", 3600.0)
+    spool = Spool(tmp_path / "s.db", 10**6)
+    before = spool.used_bytes
+    for n in range(1000):
+        spool.append([item(n, 1000)])
+        (one,) = spool.first(10)
+        spool.remove([one.number])
+    assert spool.messages == 0 and spool.used_bytes == before
+    spool.append([item(1)])
+    spool.close()
+    again = Spool(tmp_path / "s.db", 10**6)
+    assert again.messages == 1, "a proper end writes the rest"
+    again.close()
 
 
 def test_what_is_not_removed_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -76,6 +99,16 @@ def test_the_oldest_make_room_and_are_counted(tmp_path: Path) -> None:
     spool.close()
 
 
+def test_what_is_delivered_is_no_loss_when_room_is_made(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s.db", 10**6)
+    for n in range(0, 4000, 10):
+        spool.append([item(n + i, 1000) for i in range(10)])
+        spool.remove(one.number for one in spool.first(10))
+    spool.append([])
+    assert spool.messages == 0 and spool.dropped == {"spool_full": 0, "disk": 0}
+    spool.close()
+
+
 def test_a_killed_writer_leaves_all_that_it_stored(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "s.db")], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
@@ -91,10 +124,7 @@ def test_a_killed_writer_leaves_all_that_it_stored(tmp_path: Path) -> None:
     spool.close()
 
 
-def test_a_full_disk_keeps_new_messages_in_memory_and_loses_none_that_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edged.gateway.spool.RETRY_S", 0.0)
+def test_a_full_disk_keeps_new_messages_in_memory_and_loses_none_that_fit(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "s.db", 10**8)
     spool.append([item(n, 1000) for n in range(20)])
     with files_of_at_most(300_000):
@@ -105,13 +135,22 @@ def test_a_full_disk_keeps_new_messages_in_memory_and_loses_none_that_fit(
         spool.remove(one.number for one in spool.first(1000)[-10:])
         assert ids(spool) == [*range(15, 1005), *range(1015, 1020)] and spool.messages == 995
     spool.append([item(1020, 1000)])
-    spool.remove([])
+    spool.append([])
     assert ids(spool) == [*range(15, 1005), *range(1015, 1021)] and spool.messages == 996
     assert spool.dropped == {"spool_full": 0, "disk": 0}
     spool.close()
     again = Spool(tmp_path / "s.db", 10**8)
     assert again.messages == 996
     again.close()
+
+
+def test_a_flood_within_the_second_goes_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edged.gateway.spool.HOLD_S", 3600.0)
+    spool = Spool(tmp_path / "s.db", 10**8)
+    for _ in range(2 * BYTES_IN_MEMORY // 100_000):
+        spool.append([item(0, 10_000)] * 10)
+    assert spool.dropped["disk"] == 0 and spool.messages == 2 * BYTES_IN_MEMORY // 100_000 * 10
+    spool.close()
 
 
 def test_memory_is_bounded_while_the_disk_is_full(tmp_path: Path) -> None:

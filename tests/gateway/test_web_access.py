@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,19 @@ def test_without_a_token_all_may_read_and_none_may_change() -> None:
 
 
 @pytest.mark.parametrize(
-    "authorization", [None, "", "Bearer", "Bearer ", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \udcff", f"{TOKEN}"]
+    "authorization",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        f"Basic {TOKEN}",
+        "Basic é",
+        "Basic /w==",
+        f"Bearer {TOKEN}x",
+        "Bearer \udcff",
+        TOKEN,
+    ],
 )
 def test_what_is_no_token(authorization: str | None) -> None:
     assert not Access(TOKEN, guarded=True).is_allowed(authorization, None)
@@ -41,6 +54,8 @@ def test_what_is_no_token(authorization: str | None) -> None:
 def test_the_token_and_a_session_are_let_in() -> None:
     access = Access(TOKEN, guarded=True)
     assert access.may_change and access.is_allowed(f"bearer {TOKEN}", None)
+    basic = base64.b64encode(f"anybody:{TOKEN}".encode()).decode()
+    assert access.is_allowed(f"Basic {basic}", None), "what a player can send"
     session = access.new_session()
     assert TOKEN not in session and access.is_allowed(None, session)
     assert Access(TOKEN, guarded=True).is_allowed(None, session), "also after a restart"

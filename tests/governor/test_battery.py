@@ -16,7 +16,7 @@ def gauge(charge: float, harvest_w: float | None = 0.0, capacity_j: float = CAPA
     return Battery(charge * capacity_j, capacity_j, harvest_w)
 
 
-def told(
+def reported(
     budget: BatteryBudget, charge: float, harvest_w: float = 0.0, now_s: float = 0.0, begun_s: float = 0.0
 ) -> Store:
     """The device idles at 1 W and serves at 3 W."""
@@ -36,22 +36,22 @@ def test_without_a_gauge_nothing_is_limited() -> None:
 
 
 def test_the_charge_is_spread_evenly_over_what_is_left_of_the_time() -> None:
-    assert told(NIGHT, 0.5).allowed_w == pytest.approx((0.5 - RESERVE) * 20.0 / 10.0, rel=0.01)
-    assert told(NIGHT, 0.5, now_s=18_000.0).allowed_w == pytest.approx((0.5 - RESERVE) * 20.0 / 5.0, rel=0.01)
-    again = told(NIGHT, 0.5, now_s=36_001.0)
-    assert again.allowed_w == pytest.approx(told(NIGHT, 0.5).allowed_w, rel=0.01), "the next night has begun"
-    late = told(NIGHT, 0.5, now_s=18_000.0, begun_s=18_000.0)
-    assert late.allowed_w == pytest.approx(told(NIGHT, 0.5).allowed_w, rel=0.01)
+    assert reported(NIGHT, 0.5).allowed_w == pytest.approx((0.5 - RESERVE) * 20.0 / 10.0, rel=0.01)
+    assert reported(NIGHT, 0.5, now_s=18_000.0).allowed_w == pytest.approx((0.5 - RESERVE) * 20.0 / 5.0, rel=0.01)
+    again = reported(NIGHT, 0.5, now_s=36_001.0)
+    assert again.allowed_w == pytest.approx(reported(NIGHT, 0.5).allowed_w, rel=0.01), "the next night has begun"
+    late = reported(NIGHT, 0.5, now_s=18_000.0, begun_s=18_000.0)
+    assert late.allowed_w == pytest.approx(reported(NIGHT, 0.5).allowed_w, rel=0.01)
 
 
 def test_what_would_overflow_is_spent() -> None:
-    assert told(SUNNY, 0.98, 12.0).allowed_w > 8.0
-    assert told(SUNNY, 0.1, 12.0).allowed_w < told(SUNNY, 0.98, 12.0).allowed_w
+    assert reported(SUNNY, 0.98, 12.0).allowed_w > 8.0
+    assert reported(SUNNY, 0.1, 12.0).allowed_w < reported(SUNNY, 0.98, 12.0).allowed_w
 
 
 def test_a_forecast_by_the_hour_counts_when_it_comes() -> None:
     later, first = (BatteryBudget(36_000.0, hours) for hours in ((0.0,) * 5 + (10.0,) * 5, (10.0,) * 5 + (0.0,) * 5))
-    assert told(later, 0.5).allowed_w < told(first, 0.5, 10.0).allowed_w
+    assert reported(later, 0.5).allowed_w < reported(first, 0.5, 10.0).allowed_w
 
 
 @pytest.mark.parametrize(("harvest_w", "seconds", "believed"), [(3.0, 3000, False), (6.0, 600, True)])
@@ -70,19 +70,19 @@ def test_a_forecast_that_promises_too_much_is_believed_less_but_not_for_ten_minu
 
 
 def test_safe_says_whether_the_cheapest_service_can_go_on() -> None:
-    assert told(NIGHT, 0.6).safe
-    assert not told(NIGHT, 0.5).safe
-    assert not told(NIGHT, RESERVE + 0.001).safe
+    assert reported(NIGHT, 0.6).safe
+    assert not reported(NIGHT, 0.5).safe
+    assert not reported(NIGHT, RESERVE + 0.001).safe
     morning = BatteryBudget(36_000.0, (0.0,) * 5 + (3.0,) * 5)
-    assert told(morning, 0.5).safe and not told(morning, RESERVE + 0.001).safe
+    assert reported(morning, 0.5).safe and not reported(morning, RESERVE + 0.001).safe
 
 
 def test_a_long_horizon_is_divided_into_bounded_steps() -> None:
-    assert told(BatteryBudget(7 * 86_400.0, (10.0,) * 20_160), 0.5, 10.0).allowed_w > 0
+    assert reported(BatteryBudget(7 * 86_400.0, (10.0,) * 20_160), 0.5, 10.0).allowed_w > 0
 
 
 def test_another_load_that_comes_and_goes_counts_with_its_mean() -> None:
-    store = told(NIGHT, 0.5)
+    store = reported(NIGHT, 0.5)
     store.plan(9.0, 2.0, 4.0)
     assert store.rest_w == pytest.approx(1.0, abs=0.3)
 

@@ -61,7 +61,7 @@ def test_dropped_frames_lower_the_frame_share_and_give_way_in_order() -> None:
     assert list(decision.relaxed) == [limit for limit in RELAX_ORDER if limit in decision.relaxed]
 
 
-def test_frames_dropped_as_late_are_told_apart() -> None:
+def test_frames_dropped_as_late_are_distinguished() -> None:
     late = GovernorScript(OPEN)
     late.run(2, watts=None)
     for _ in range(4):

@@ -106,10 +106,10 @@ def test_a_pin_holds_and_its_end_lets_the_governor_choose_again() -> None:
 
 
 def test_what_came_late_under_a_pin_or_another_deadline_does_not_count_against_the_next_choice() -> None:
-    def late_price(*said: Observation) -> float:
+    def late_price(*message: Observation) -> float:
         overdue = script()
         overdue.tell(*[BatchDone("fp16", 1, 30.0, 200.0, 1)] * 40)
-        overdue.tell(*said)
+        overdue.tell(*message)
         return overdue.state.late_price
 
     assert late_price() > 0
@@ -199,9 +199,9 @@ def test_a_device_profile_that_is_not_plausible_is_refused() -> None:
 def test_without_profile_and_sensor_the_deadline_is_held_and_what_cannot_be_is_reported() -> None:
     blind = GovernorScript(replace(CAPPED, energy_wh=1.0), None, UNPROFILED)
     assert set(blind.run(5, watts=None, celsius=None)[20:]) == {"fp16"}
-    told = " ".join(blind.decision.unenforceable)
-    assert "power_w = 7.5 cannot be held: the device has no power sensor and no profile" in told
-    assert "energy_wh = 1 cannot be held" in told and "temperature_c = 85 cannot be held" in told
+    reported = " ".join(blind.decision.unenforceable)
+    assert "power_w = 7.5 cannot be held: the device has no power sensor and no profile" in reported
+    assert "energy_wh = 1 cannot be held" in reported and "temperature_c = 85 cannot be held" in reported
     assert blind.decision.alternatives[0].power_w is None and blind.governor.energy_j("fp16", 1) is None
 
 

@@ -103,7 +103,7 @@ def test_never_a_vetoed_or_lost_variant_only_numbers_and_the_same_again(script: 
             vetoed.add(observation.variant)
         elif isinstance(observation, Unvetoed):
             vetoed.discard(observation.variant)
-        choice, state, told = first.choose(), first.state, first.decision
+        choice, state, reported = first.choose(), first.state, first.decision
         assert choice == second.choose()
         assert choice.variant not in lost
         assert choice.variant not in vetoed or {"fp16", "int8", "int8-sparse"} <= vetoed | lost
@@ -111,10 +111,10 @@ def test_never_a_vetoed_or_lost_variant_only_numbers_and_the_same_again(script: 
         able = [n for n in known if n not in vetoed | lost and known[n] >= state.budget.min_accuracy]
         assert choice.variant is None or known[choice.variant] >= state.budget.min_accuracy or not able
         assert math.isfinite(choice.value) and math.isfinite(choice.skip_value)
-        assert told.pinned == (told.bound == "pin") == (state.pinned is not None)
-        assert all(math.isfinite(n.value) and (n.error is None or math.isfinite(n.error)) for n in told.numbers)
-        assert all(a.predicted_ms is None or math.isfinite(a.predicted_ms) for a in told.alternatives)
-        assert math.isfinite(told.price_per_j) and 0 <= told.frame_share <= 1
+        assert reported.pinned == (reported.bound == "pin") == (state.pinned is not None)
+        assert all(math.isfinite(n.value) and (n.error is None or math.isfinite(n.error)) for n in reported.numbers)
+        assert all(a.predicted_ms is None or math.isfinite(a.predicted_ms) for a in reported.alternatives)
+        assert math.isfinite(reported.price_per_j) and 0 <= reported.frame_share <= 1
         assert all(math.isfinite(ms) and ms > 0 for ms in first.governor.schedule_ms())
     assert repr(first.decision) == repr(second.decision)
 

@@ -172,7 +172,7 @@ def test_plausible() -> None:
     assert not any(latency.plausible_ms(x) for x in (math.nan, math.inf, 0.0, -1.0, 1e9))
 
 
-def test_a_steady_machine_is_told_from_its_noise() -> None:
+def test_a_steady_machine_is_distinguished_from_its_noise() -> None:
     """Each batch varies by 3 %: the next one is not expected to be what the last one was."""
     chance = random.Random(5)
     known, now_s, factors = alone(), 0.0, []

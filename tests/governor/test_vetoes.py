@@ -36,10 +36,10 @@ def started(*observations: Observation, budget: Budget = BUDGET) -> Governor:
     """A device where energy is limited, so that the cheap variant runs."""
     governor = Governor(VARIANTS, budget, 0, Device(idle_w=(3.0,)))
     governor.state.latency.runs, governor.state.latency.ran_s = [9] * 3, [0.9] * 3
-    return told(governor, Workload(3, 60.0), Sensed(power_w=3.5), Tick(), *observations)
+    return reported(governor, Workload(3, 60.0), Sensed(power_w=3.5), Tick(), *observations)
 
 
-def told(governor: Governor, *observations: Observation) -> Governor:
+def reported(governor: Governor, *observations: Observation) -> Governor:
     for observation in observations:
         governor.observe(observation, NS_PER_S)
     return governor
@@ -52,19 +52,19 @@ def choice(governor: Governor, *cameras: str) -> Choice:
 def test_a_veto_on_all_cameras_is_a_new_decision_and_its_end_is_too() -> None:
     governor = started()
     assert choice(governor, "gate").variant == "int8"
-    told(governor, Vetoed("int8", "it sees nothing"))
+    reported(governor, Vetoed("int8", "it sees nothing"))
     assert governor.decision.variant != "int8"
     verdict = next(a.verdict for a in governor.decision.alternatives if a.variant == "int8")
     assert verdict == "may not run: it is vetoed: it sees nothing"
     assert choice(governor, "gate").variant in ("fp16", "mixed")
-    told(governor, Unvetoed("int8", "it sees again"))
+    reported(governor, Unvetoed("int8", "it sees again"))
     assert choice(governor, "gate").variant == "int8"
 
 
 def test_a_veto_of_one_camera_leaves_the_variant_to_the_others() -> None:
     governor = started()
     before = governor.decision
-    told(governor, Vetoed("int8", "it sees nothing", "gate"))
+    reported(governor, Vetoed("int8", "it sees nothing", "gate"))
     assert governor.decision is before
     assert choice(governor, "yard").variant == "int8" and choice(governor, "gate").variant in ("fp16", "mixed")
 
@@ -81,7 +81,7 @@ def test_the_end_of_a_veto_ends_that_veto_alone() -> None:
     vetoes = Vetoed("int8", "blind", "gate"), Vetoed("int8", "blind", "yard"), Vetoed("mixed", "x", "gate")
     governor = started(*vetoes)
     assert choice(governor, "gate").variant == "fp16"
-    told(governor, Unvetoed("int8", "it sees", "gate"), Vetoed("nobody", "blind", "gate"))
+    reported(governor, Unvetoed("int8", "it sees", "gate"), Vetoed("nobody", "blind", "gate"))
     assert choice(governor, "gate").variant == "int8"
     assert choice(governor, "yard").variant in ("fp16", "mixed")
 
@@ -89,7 +89,7 @@ def test_the_end_of_a_veto_ends_that_veto_alone() -> None:
 def test_without_a_choice_the_decisions_variant_gives_way_on_that_camera() -> None:
     governor = started(budget=replace(BUDGET, deadline_ms=7.0, power_w=None))
     assert governor.decision.variant == "int8"
-    told(governor, Vetoed("int8", "blind", "gate"))
+    reported(governor, Vetoed("int8", "blind", "gate"))
     assert governor.variant_for("yard") == "int8" and governor.variant_for("gate") == "fp16"
 
 
@@ -97,25 +97,25 @@ def test_a_pinned_variant_that_is_vetoed_on_a_camera_stays_pinned_elsewhere() ->
     governor = started(Pinned("int8"), Vetoed("int8", "blind", "gate"))
     assert governor.decision.pinned and choice(governor, "yard").variant == "int8"
     assert choice(governor, "gate").variant == "fp16"  # no result at all would serve nobody
-    assert not told(governor, Vetoed("int8", "blind")).decision.pinned
+    assert not reported(governor, Vetoed("int8", "blind")).decision.pinned
 
 
 def test_where_all_are_vetoed_the_most_accurate_that_works_runs() -> None:
     governor = started(*(Vetoed(v.name, "blind", "gate") for v in VARIANTS))
     assert choice(governor, "gate").variant == "fp16"
-    told(governor, VariantLost("fp16", "it broke"))
+    reported(governor, VariantLost("fp16", "it broke"))
     assert choice(governor, "gate").variant == "mixed"
 
 
 def test_a_variant_that_another_dominates_runs_only_where_that_one_may_not() -> None:
     worse = Variant("worse", 0.76, (5.0, 9.0), (1.0,), (4.5,))
     governor = Governor([*VARIANTS, worse], BUDGET, 0, Device(idle_w=(3.0,)))
-    told(governor, Workload(3, 60.0), Sensed(power_w=3.5), Tick())
+    reported(governor, Workload(3, 60.0), Sensed(power_w=3.5), Tick())
     assert all(choice(governor, "gate").variant != "worse" for _ in range(5)), "not even to be explored"
     assert next(a.verdict for a in governor.decision.alternatives if a.variant == "worse").startswith(
         "never runs: int8"
     )
-    told(governor, *(Vetoed(v.name, "blind", "gate") for v in VARIANTS))
+    reported(governor, *(Vetoed(v.name, "blind", "gate") for v in VARIANTS))
     assert choice(governor, "gate").variant == "worse"
 
 
@@ -130,7 +130,7 @@ def test_no_vetoed_variant_runs_while_another_may(
 ) -> None:
     governor, vetoes = started(), set[tuple[str, str | None]]()
     for veto, variant, camera in script:
-        told(governor, Vetoed(variant, "w", camera) if veto else Unvetoed(variant, "w", camera))
+        reported(governor, Vetoed(variant, "w", camera) if veto else Unvetoed(variant, "w", camera))
         (vetoes.add if veto else vetoes.discard)((variant, camera))
     found = choice(governor, *order[:frames])
     assert found.variant is not None

@@ -370,10 +370,10 @@ except UsageError as error:
         [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )
     print(done.stdout, done.stderr)
-    device, told = done.stdout.splitlines()
+    device, reported = done.stdout.splitlines()
     assert device == "cpu" and done.returncode == 0
-    assert told.startswith('[engine] device = "cuda": the NVIDIA driver says: no CUDA-capable device is detected')
-    assert "install the NVIDIA driver" in told
+    assert reported.startswith('[engine] device = "cuda": the NVIDIA driver says: no CUDA-capable device is detected')
+    assert "install the NVIDIA driver" in reported
 
 
 def test_a_failure_while_binding_is_a_refusal(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,8 +60,8 @@ def test_a_dry_run_tells_the_plan_and_does_nothing(system_python: Path) -> None:
 def test_what_jetpack_brings_stays_in_use(system_python: Path) -> None:
     for name, version in (("cv2", "4.8.0"), ("tensorrt", "10.3.0"), ("numpy", "1.21.5")):
         put_package(system_python, name, version)
-    said = install("--dry-run", python=system_python).stdout
-    assert "stays in use from the system: cv2 4.8.0, tensorrt 10.3.0, numpy 1.21.5" in said
+    message = install("--dry-run", python=system_python).stdout
+    assert "stays in use from the system: cv2 4.8.0, tensorrt 10.3.0, numpy 1.21.5" in message
 
 
 def test_what_is_too_old_or_broken_does_not(system_python: Path) -> None:
@@ -123,7 +123,7 @@ def test_the_cuda_bindings_are_those_of_the_jetpack(tensorrt: str, bindings: lis
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--frobnicate"], "there is no option --frobnicate"),
         (["--wheels"], "lacks its directory"),
@@ -132,9 +132,9 @@ def test_the_cuda_bindings_are_those_of_the_jetpack(tensorrt: str, bindings: lis
         (["--make-wheels"], "lacks its directory"),
     ],
 )
-def test_wrong_usage_is_told_in_two_lines(arguments: list[str], said: str) -> None:
+def test_wrong_usage_is_reported_in_two_lines(arguments: list[str], message: str) -> None:
     done = install(*arguments)
-    assert done.returncode == 2 and said in done.stderr and "hint" in done.stderr + "hint"
+    assert done.returncode == 2 and message in done.stderr and "hint" in done.stderr + "hint"
     assert not done.stdout
 
 

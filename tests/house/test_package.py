@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bus import wait_for
+from tests.support.lane import CACHE, MACHINES, booted, eventually
 from tests.support.machine import Machine, copy_checkout
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-CACHE = Path(os.environ.get("EDGED_SYSTEMD_CACHE", Path.home() / ".cache/edged/systemd"))
 BUILD_S = 900.0
 FILES = "find / -xdev \\( -path /srv -o -path /tmp -o -path /var/log -o -path /var/cache \\) -prune -o -print"
 NOISE = re.compile(
@@ -26,11 +25,9 @@ NOISE = re.compile(
 )
 
 
-@pytest.fixture(scope="module", params=["jammy", "noble"])
+@pytest.fixture(scope="module", params=MACHINES)
 def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    if os.geteuid() != 0 or not (CACHE / "key").exists():
-        pytest.skip("needs root and prepared machines: scripts/test-systemd")
-    with Machine(CACHE / request.param, CACHE / "wheels", copy_checkout(tmp_path_factory.mktemp("source"))) as it:
+    with booted(request.param, tmp_path_factory.mktemp("source")) as it:
         yield it
 
 
@@ -50,7 +47,8 @@ def test_a_package_is_made_used_removed_and_purged(machine: Machine) -> None:
     machine.run("dpkg --install /tmp/made/edged_*.deb", timeout_s=BUILD_S)
     shown = machine.show("ActiveState", "UnitFileState", "User")
     assert shown == {"ActiveState": "active", "UnitFileState": "enabled", "User": "edged"}
-    wait_for(lambda: results(machine) > 5, 60)
+    eventually(lambda: results(machine) > 5, 60)
+    machine.run("test -s /usr/local/share/man/man1/edged-ctl.1 -a -s /opt/edged/current/share/edged/edged.schema.json")
     assert machine.run("head -1 /opt/edged/current/bin/edged-calibrate").startswith("#!/opt/edged/releases/")
     assert "/tmp" not in machine.run("grep -rIl /tmp/tmp /opt/edged/current/bin /opt/edged/current/pyvenv.cfg || true")
     assert machine.run("edged-calibrate --version || /opt/edged/bin/edged-calibrate --help | head -1")
@@ -89,8 +87,8 @@ def test_an_image_is_made_and_finds_everything_in_order(tmp_path: Path) -> None:
         options = ("--build-arg", "BASE=localhost/edged-lane-base", "--build-arg", "WHEELS=wheels")
         buildah("build", "--isolation", "chroot", *options, "-t", "localhost/edged-lane", context)
         made.append(buildah("from", "localhost/edged-lane"))
-        said = buildah("run", "--isolation", "chroot", made[-1], "--", "edged", "check")
+        message = buildah("run", "--isolation", "chroot", made[-1], "--", "edged", "check")
     finally:
         subprocess.run(["buildah", "rm", *made], check=False, stdout=subprocess.DEVNULL)
         subprocess.run(["buildah", "rmi", "localhost/edged-lane", "localhost/edged-lane-base"], check=False)
-    assert "gate" in said and "1280x720" in said and "/var/lib/edged/bundles/demo" in said
+    assert "gate" in message and "1280x720" in message and "/var/lib/edged/bundles/demo" in message

@@ -107,7 +107,7 @@ def test_users_and_directories_are_understood(tmp_path: Path) -> None:
     assert modes["/etc/edged/credentials"] == ("0700", "root") and modes["/etc/edged/edged.toml"] == ("0640", "root")
 
 
-def test_exposure_is_told_as_json_too(analyze: str) -> None:
+def test_exposure_is_reported_as_json_too(analyze: str) -> None:
     command = [analyze, "security", "--offline=true", "--json=short", "--no-pager", "edged.service"]
     done = subprocess.run(command, cwd=SHIPPED, capture_output=True, text=True, timeout=100, check=False)
     if done.returncode:

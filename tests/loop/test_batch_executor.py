@@ -58,7 +58,7 @@ def test_each_frame_gives_one_result_and_all_add_up(cameras: list[CameraConfig],
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
-def test_the_governor_is_told_service_apart_from_waiting(
+def test_the_governor_gets_service_apart_from_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lanes: int
 ) -> None:
     reported: list[BatchDone] = []

@@ -93,7 +93,7 @@ def test_a_power_mode_that_allows_less_bounds_the_range() -> None:
     assert hand.asked == [2, 1, 2]
 
 
-def test_a_lost_helper_is_told_once_and_begins_anew_when_it_is_back() -> None:
+def test_a_lost_helper_is_reported_once_and_begins_anew_when_it_is_back() -> None:
     ceiling, hand = controlled()
     ceiling.ask(0, 10 * S)
     hand.confirms(0)

@@ -59,7 +59,7 @@ def test_a_frame_overwritten_while_the_gpu_read_it_is_never_published(
 
 
 @pytest.mark.parametrize("stage", ["put", "run"])
-def test_a_gpu_that_fails_costs_the_frames_of_that_batch_and_is_told(
+def test_a_gpu_that_fails_costs_the_frames_of_that_batch_and_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     work, left = getattr(Scaler, stage), [0]

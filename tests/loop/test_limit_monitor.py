@@ -28,10 +28,10 @@ class Said:
 
 
 def made(limits: Limits, restored: HorizonUse | None = None) -> tuple[LimitMonitor, Said]:
-    said = Said()
-    budgets = LimitMonitor({"fine": 0.9, "fast": 0.8, "odd": None}, said, restored)  # type: ignore[arg-type]
+    output = Said()
+    budgets = LimitMonitor({"fine": 0.9, "fast": 0.8, "odd": None}, output, restored)  # type: ignore[arg-type]
     budgets.limits_changed(limits, 0)
-    return budgets, said
+    return budgets, output
 
 
 def state(budgets: LimitMonitor, name: str, now_ns: int) -> BudgetState:
@@ -50,21 +50,21 @@ def sample(at_s: float, power_w: float | None, temperature_c: float | None = Non
 
 
 def test_unknown_is_none_with_the_reason() -> None:
-    budgets, said = made(Limits(power_w=8.0, temperature_c=85.0, energy_wh=1.0))
+    budgets, output = made(Limits(power_w=8.0, temperature_c=85.0, energy_wh=1.0))
     budgets.sensed(sample(1, None, missing=("no meter here",)), S)
     for name in ("power", "energy", "temperature"):
         found = state(budgets, name, 2 * S)
         assert found.limit is not None and found.measured is None and found.note == "no meter here"
-    assert said.events == []
+    assert output.events == []
 
 
-def test_energy_is_counted_over_its_horizon_and_said_once_when_spent() -> None:
-    budgets, said = made(Limits(energy_wh=1.0, energy_horizon_h=1.0))
+def test_energy_is_counted_over_its_horizon_and_reported_once_when_spent() -> None:
+    budgets, output = made(Limits(energy_wh=1.0, energy_horizon_h=1.0))
     metered(budgets, 10.0, 0, 399, estimated=True)
     spent = state(budgets, "energy", 399 * S)
     assert spent.measured == pytest.approx(3990 / 3600, rel=0.01) and spent.estimated and spent.unit == "Wh"
-    assert [kind for kind, _ in said.events] == ["budget_exhausted"]
-    assert "1.00 Wh of 1 Wh for 1 h are used (estimated)" in said.events[0][1]
+    assert [kind for kind, _ in output.events] == ["budget_exhausted"]
+    assert "1.00 Wh of 1 Wh for 1 h are used (estimated)" in output.events[0][1]
     metered(budgets, 10.0, 3590, 3659)
     left = state(budgets, "energy", 3659 * S).measured
     assert left is not None and left < 0.2, "the next horizon has begun"
@@ -88,18 +88,18 @@ def test_without_an_energy_limit_it_is_what_was_used_since_the_start() -> None:
     assert found.measured == pytest.approx(1.0) and found.note == "since edged started"
 
 
-def test_a_power_limit_that_is_passed_is_said_once_a_minute() -> None:
-    budgets, said = made(Limits(power_w=8.0, power_window_s=5.0))
+def test_a_power_limit_that_is_passed_is_reported_once_a_minute() -> None:
+    budgets, output = made(Limits(power_w=8.0, power_window_s=5.0))
     metered(budgets, 9.0, 0, 99)
-    assert [text for _, text in said.events] == ["power: 9.00 W over 5 s, the limit is 8 W"] * 2
+    assert [text for _, text in output.events] == ["power: 9.00 W over 5 s, the limit is 8 W"] * 2
     assert state(budgets, "power", 99 * S).measured == pytest.approx(9.0)
 
 
-def test_heat_beyond_the_limit_is_said() -> None:
-    budgets, said = made(Limits(temperature_c=80.0))
+def test_heat_beyond_the_limit_is_reported() -> None:
+    budgets, output = made(Limits(temperature_c=80.0))
     for second, degrees in enumerate((79.0, 80.4, 80.6, 81.0)):
         budgets.sensed(sample(second, None, degrees), second * S)
-    assert said.events == [("limit_exceeded", "temperature: 80.6 C, the limit is 80 C")]
+    assert output.events == [("limit_exceeded", "temperature: 80.6 C, the limit is 80 C")]
 
 
 def test_shares_are_those_of_the_last_minute() -> None:

@@ -31,16 +31,16 @@ DECISION = Decision(
 
 
 def test_everything_is_carried_in_the_units_of_the_wire() -> None:
-    told = decision_message(DECISION, (306.0, 612.0))
-    assert told.clock_mhz == 612.0 and told.frame_share == 0.62 and told.price_per_j == 0.5
-    fine, fast = told.alternatives
+    reported = decision_message(DECISION, (306.0, 612.0))
+    assert reported.clock_mhz == 612.0 and reported.frame_share == 0.62 and reported.price_per_j == 0.5
+    fine, fast = reported.alternatives
     assert fine.energy_mj == 180.5 and fine.power_w == 9.01
     assert fast.energy_mj is None and fast.power_w is None
-    assert told.escalation is None and told.shares == {"fast": 0.8}
-    assert told.yielded == ["frame_rate"] and told.unheld == ["temperature_c = 80 cannot be held"]
-    assert told.numbers[0] == schema.Number("without frames", 3.2, "W", 0.1, 0.4, False)
-    assert told.numbers[1].assumed and told.numbers[1].age_s is None
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(told), type=schema.Decision) == told
+    assert reported.escalation is None and reported.shares == {"fast": 0.8}
+    assert reported.yielded == ["frame_rate"] and reported.unheld == ["temperature_c = 80 cannot be held"]
+    assert reported.numbers[0] == schema.Number("without frames", 3.2, "W", 0.1, 0.4, False)
+    assert reported.numbers[1].assumed and reported.numbers[1].age_s is None
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(reported), type=schema.Decision) == reported
 
 
 def test_a_clock_that_is_given_is_none() -> None:

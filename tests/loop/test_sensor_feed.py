@@ -87,7 +87,7 @@ def test_a_battery_is_fed_to_the_governor_with_what_is_harvested(
     assert (said.power_lag_s, said.power_mean_s) == (0.1, 0.5)
 
 
-def test_each_sample_is_told_once_and_soon() -> None:
+def test_each_sample_is_reported_once_and_soon() -> None:
     heard = passed(10, {n + 0.3: 5.0 + n for n in range(10)})
     told = [(at, said.power_w) for at, said in heard.said if said.power_w is not None]
     assert [watts for _, watts in told] == [5.0 + n for n in range(10)]
@@ -95,7 +95,7 @@ def test_each_sample_is_told_once_and_soon() -> None:
     assert all(said.power_estimated and said.temperature_c == 50.0 for _, said in heard.said if said.power_w)
 
 
-def test_silence_is_told_at_even_intervals() -> None:
+def test_silence_is_reported_at_even_intervals() -> None:
     heard = passed(10, {0.5: 7.0})
     quiet = [at for at, said in heard.said if said.power_w is None and said.temperature_c is None]
     assert len(quiet) >= 5
@@ -103,12 +103,12 @@ def test_silence_is_told_at_even_intervals() -> None:
     assert all(gap == pytest.approx(1.6, abs=0.11) for gap in gaps)
 
 
-def test_a_sensor_without_an_answer_is_told_as_unknown() -> None:
+def test_a_sensor_without_an_answer_is_reported_as_unknown() -> None:
     heard = passed(4, {n + 0.3: None for n in range(4)})
     assert [said.power_w for _, said in heard.said] == [None] * len(heard.said) and len(heard.said) >= 4
 
 
-def test_throttling_and_the_clock_of_the_ceiling_are_told() -> None:
+def test_throttling_and_the_clock_of_the_ceiling_are_reported() -> None:
     sensor, heard = Sensor(), Heard()
     senses = SensorFeed(sensor, heard, heard, 0)  # type: ignore[arg-type]
     for n, (throttled, ceiling_mhz) in enumerate([(None, None), (False, 612.0), (True, 250.0), (True, 905.0)], 1):

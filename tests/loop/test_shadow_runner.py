@@ -63,10 +63,10 @@ class Ear:
         return self.batch_ms
 
     def runs(self) -> list[ShadowDone]:
-        return [said for said in self.observed if isinstance(said, ShadowDone)]
+        return [output for output in self.observed if isinstance(output, ShadowDone)]
 
     def changes(self) -> list[Vetoed | Unvetoed]:
-        return [said for said in self.observed if isinstance(said, Vetoed | Unvetoed)]
+        return [output for output in self.observed if isinstance(output, Vetoed | Unvetoed)]
 
 
 @dataclass
@@ -274,7 +274,7 @@ def test_three_variants_share_the_reference_run(tmp_path: Path, passed_ns: list[
         assert [c.variant for run in b.ear.runs()[-2:] for c in run.compared] == ["int8", "tiny"]
 
 
-def test_a_dark_camera_is_a_drift_told_once_and_its_end_too(tmp_path: Path, passed_ns: list[int]) -> None:
+def test_a_dark_camera_is_a_drift_reported_once_and_its_end_too(tmp_path: Path, passed_ns: list[int]) -> None:
     with bench(tmp_path, passed_ns, GOOD, cameras=("gate", "yard"), drift=DRIFT) as b:
         b.batches(130)
         assert b.ear.events == []

@@ -1,4 +1,4 @@
-"""The governor is told that the clock may be chosen, how far up, and that it is a given again."""
+"""The governor learns that it may choose the clock, how far up, and that it no longer may."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def test_a_daemon_that_is_killed_gives_the_ceiling_back(helped: Helped) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_helper_that_is_told_to_end_gives_it_back_first(helped: Helped, number: int) -> None:
+def test_a_helper_that_is_asked_to_end_gives_it_back_first(helped: Helped, number: int) -> None:
     with helped.ask() as peer:
         assert say(peer, f"set {HZ[2]}") == f"ok {HZ[2]}"
         helped.kill(number)
@@ -213,8 +213,8 @@ def test_another_user_is_refused(helped: Helped) -> None:
         "print(s.recv(100).decode(), end='')"
     )
     command = [sys.executable, "-c", script, str(helped.socket)]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert told.stdout == "no user 65534 may not set the clock\n", told.stderr
+    reported = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert reported.stdout == "no user 65534 may not set the clock\n", reported.stderr
     assert helped.ceiling == TOP
 
 
@@ -283,8 +283,8 @@ def test_with_nobody_there_it_ends_by_itself(tmp_path: Path, monkeypatch: pytest
 
 def test_a_machine_without_a_gpu_says_so(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edged.power.clock_helper", "--user", ME, "--root", str(tmp_path)]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert told.returncode == 1 and "no GPU in /sys/class/devfreq" in told.stderr
+    reported = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert reported.returncode == 1 and "no GPU in /sys/class/devfreq" in reported.stderr
 
 
 # --- the daemon's side ------------------------------------------------------------------------------------------------
@@ -310,7 +310,9 @@ def test_an_index_becomes_a_ceiling_and_none_gives_it_back(helped: Helped, actua
     wait_for(lambda: helped.ceiling == TOP and actuator.state.index is None)
 
 
-def test_the_clock_in_force_is_told_where_the_power_mode_allows_less(helped: Helped, actuator: ClockActuator) -> None:
+def test_the_clock_in_force_is_reported_where_the_power_mode_allows_less(
+    helped: Helped, actuator: ClockActuator
+) -> None:
     helped.tree.write(f"{helped.tree.devfreq}/max_freq", HZ[2])
     actuator.set(6)
     wait_for(lambda: actuator.state.index == 2)
@@ -343,7 +345,7 @@ def test_asking_costs_microseconds_even_while_the_helper_hangs(helped: Helped, a
     assert helped.ceiling == HZ[299 % 7]
 
 
-def test_a_helper_that_was_killed_is_found_again_and_told_again(helped: Helped, actuator: ClockActuator) -> None:
+def test_a_helper_that_was_killed_is_found_again_and_asked_again(helped: Helped, actuator: ClockActuator) -> None:
     actuator.set(2)
     wait_for(lambda: actuator.state.index == 2)
     helped.kill()

@@ -185,11 +185,11 @@ def test_a_child_whose_parent_dies_ends(board: Board) -> None:
 
 
 @installed
-def test_no_service_is_told_with_what_to_do(tmp_path: Path) -> None:
-    with JtopLink(tmp_path / "no.sock", 0.5) as link, pytest.raises(EdgedError) as told:
+def test_no_service_is_reported_with_what_to_do(tmp_path: Path) -> None:
+    with JtopLink(tmp_path / "no.sock", 0.5) as link, pytest.raises(EdgedError) as reported:
         link.next(20)
-    assert told.value.message == "jtop.service does not run"
-    assert told.value.hint == "sudo systemctl enable --now jtop"
+    assert reported.value.message == "jtop.service does not run"
+    assert reported.value.hint == "sudo systemctl enable --now jtop"
 
 
 def _child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:

@@ -178,13 +178,13 @@ def test_whoever_waits_for_a_mode_gives_up_when_the_daemon_stops(tmp_path: Path)
     silent.bind(str(tmp_path / "jtop.sock"))
     silent.listen()
     control = ModeControl(tmp_path / "jtop.sock", path="/nowhere")
-    told: list[str] = []
+    reported: list[str] = []
 
     def ask() -> None:
         try:
             control.set(mode="15W")
         except EdgedError as error:
-            told.append(error.message)
+            reported.append(error.message)
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -192,7 +192,11 @@ def test_whoever_waits_for_a_mode_gives_up_when_the_daemon_stops(tmp_path: Path)
     begin = monotonic()
     control.close()
     thread.join(10)
-    assert monotonic() - begin < 3 and told and told[0].startswith("no power modes: there is no nvpmodel here, and ")
+    assert (
+        monotonic() - begin < 3
+        and reported
+        and reported[0].startswith("no power modes: there is no nvpmodel here, and ")
+    )
     with pytest.raises(EdgedError, match="edged is stopping"):
         control.read()
     peer.close()

@@ -136,12 +136,12 @@ def test_a_card_whose_temperature_keeps_its_value_under_changing_load_is_unknown
 def test_each_slowdown_that_begins_is_one_event_and_idleness_is_none(fake: FakeNvml) -> None:
     provider = NvmlProvider(Host(None))
     idle, thermal = pynvml.nvmlClocksThrottleReasonGpuIdle, pynvml.nvmlClocksThrottleReasonSwThermalSlowdown
-    told = []
+    reported = []
     for reasons in (idle, thermal, thermal, 0, thermal | idle):
         fake.answers["nvmlDeviceGetCurrentClocksThrottleReasons"] = reasons
         sample = provider.read()
-        told.append((sample.throttled, sample.throttle_events["sw-thermal"]))
-    assert told == [(False, 0), (True, 1), (True, 1), (False, 1), (True, 2)]
+        reported.append((sample.throttled, sample.throttle_events["sw-thermal"]))
+    assert reported == [(False, 0), (True, 1), (True, 1), (False, 1), (True, 2)]
 
 
 def test_what_a_card_does_not_know_is_unknown_with_the_reason(fake: FakeNvml) -> None:
@@ -165,6 +165,8 @@ def test_a_driver_that_is_not_here_is_a_sentence_and_auto_reads_the_host(fake: F
     assert PowerConfig(provider="nvml").provider == "nvml"
 
 
-def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_driver_or_the_package_it_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml, "pynvml", None)
+    assert nvml.why_not() == "the NVIDIA driver is not here (libnvidia-ml.so.1)"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert nvml.why_not() == "its Python package is not installed: pip install 'edged[cuda]'"

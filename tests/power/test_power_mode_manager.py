@@ -33,20 +33,20 @@ def tree(tmp_path: Path) -> JetsonTree:
 
 @pytest.fixture
 def desk(tree: JetsonTree, tmp_path: Path) -> Iterator[tuple[PowerModeManager, list[str]]]:
-    told: list[str] = []
-    it = PowerModeManager(ModeControl(tmp_path / "no.sock", str(tree.bin)), told.append)
-    yield it, told
+    reported: list[str] = []
+    it = PowerModeManager(ModeControl(tmp_path / "no.sock", str(tree.bin)), reported.append)
+    yield it, reported
     it.close()
 
 
 def test_a_starting_profiles_mode_is_set_in_its_own_time(
     desk: tuple[PowerModeManager, list[str]], tree: JetsonTree
 ) -> None:
-    it, told = desk
+    it, reported = desk
     it.soon("night", "25W")
     assert it.wanted == Wanted("night", "25W", None)
     wait_for(lambda: it.wanted == Wanted("night", "25W", ""), 20)
-    assert tree.read("state/nvpmodel") == "1" and told == ["power mode 25W, as profile night has it"]
+    assert tree.read("state/nvpmodel") == "1" and reported == ["power mode 25W, as profile night has it"]
     it.set("15W")
     assert it.wanted == Wanted("night", "25W", "an operator set 15W")
     it.taken("day", None)
@@ -56,36 +56,36 @@ def test_a_starting_profiles_mode_is_set_in_its_own_time(
 def test_a_mode_that_the_device_profile_is_not_of_is_named(
     desk: tuple[PowerModeManager, list[str]], tree: JetsonTree
 ) -> None:
-    it, told = desk
+    it, reported = desk
     it.profiled = "15w"
     it.set("25W")
     it.set("15W")
     it.soon("night", "25W")
     wait_for(lambda: it.wanted == Wanted("night", "25W", ""), 20)
     note = "; the device profile is of 15w, so latency and power are learned again until a restart"
-    assert [text.endswith(note) for text in told] == [True, False, True]
+    assert [text.endswith(note) for text in reported] == [True, False, True]
 
 
-def test_one_that_cannot_be_set_is_told_and_tried_again(
+def test_one_that_cannot_be_set_is_reported_and_tried_again(
     desk: tuple[PowerModeManager, list[str]], tree: JetsonTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(power_mode_manager, "RETRY_S", (0.3, 0.3, 30.0))
-    it, told = desk
+    it, reported = desk
     it.soon("night", "7W")
-    wait_for(lambda: told, 20)
-    assert told == [
+    wait_for(lambda: reported, 20)
+    assert reported == [
         "the power mode 7W of profile night is not in force: the power mode 7W needs a reboot, which edged never does; "
         "sudo nvpmodel -m 3   asks, and restarts the board at once"
     ]
     tree.write("state/nvpmodel", 3)  # somebody did
     wait_for(lambda: it.wanted == Wanted("night", "7W", ""), 20)
-    assert len(told) == 2
+    assert len(reported) == 2
 
 
 def test_the_last_word_counts_and_orders_wait_for_one_another(
     desk: tuple[PowerModeManager, list[str]], tree: JetsonTree
 ) -> None:
-    it, told = desk
+    it, reported = desk
     tree.make("state/nvpmodel.delay", 0.4)
     it.soon("a", "25W")
     wait_for(
@@ -95,7 +95,7 @@ def test_the_last_word_counts_and_orders_wait_for_one_another(
     with pytest.raises(EdgedError, match="another change of the power mode is going on"):
         it.set("15W")
     wait_for(lambda: it.wanted == Wanted("b", "MAXN_SUPER", ""), 20)
-    assert tree.read("state/nvpmodel") == "2" and told == ["power mode MAXN_SUPER, as profile b has it"]
+    assert tree.read("state/nvpmodel") == "2" and reported == ["power mode MAXN_SUPER, as profile b has it"]
 
 
 def test_it_ends_at_once(tree: JetsonTree, tmp_path: Path) -> None:

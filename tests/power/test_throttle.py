@@ -11,14 +11,14 @@ def sample(at_s: float, throttled: bool | None = None, **events: int | None) -> 
     return Sample("sysfs", int(at_s * NS_PER_S), throttled=throttled, throttle_events=events)
 
 
-def test_throttling_is_said_when_it_begins_and_when_it_ends() -> None:
+def test_throttling_is_reported_when_it_begins_and_when_it_ends() -> None:
     alarms = Alarms()
-    told = [
+    reported = [
         alarm.text
         for at, state in enumerate([False, True, True, None, True, False])
         for alarm in alarms.of(sample(at, state))
     ]
-    assert told == ["the device throttles itself: it is too hot", "throttling ended"]
+    assert reported == ["the device throttles itself: it is too hot", "throttling ended"]
 
 
 def test_counts_from_before_the_start_are_no_alarm_and_new_ones_are() -> None:
@@ -28,10 +28,10 @@ def test_counts_from_before_the_start_are_no_alarm_and_new_ones_are() -> None:
     assert alarm.kind == "over_current" and alarm.text.startswith("under voltage once: ")
 
 
-def test_a_storm_is_told_once_a_minute_with_its_count() -> None:
+def test_a_storm_is_reported_once_a_minute_with_its_count() -> None:
     alarms = Alarms()
-    told = [alarm.text for at in range(125) for alarm in alarms.of(sample(at, average_over_current=5 * at))]
-    assert [text.split(":")[0] for text in told] == [
+    reported = [alarm.text for at in range(125) for alarm in alarms.of(sample(at, average_over_current=5 * at))]
+    assert [text.split(":")[0] for text in reported] == [
         "average over current 5 times",
         "average over current 300 times",
         "average over current 300 times",

@@ -86,7 +86,8 @@ def raw_peer(path: Path, kind: bytes = b"SUB") -> Iterator[socket.socket]:
         _take(peer, 64)
         body = b"\x05READY\x0bSocket-Type" + len(kind).to_bytes(4, "big") + kind
         peer.sendall(b"\x04" + bytes([len(body)]) + body)
-        _take(peer, _take(peer, 2)[1])  # the other end's READY: who speaks before it is disconnected
+        answer = _take(peer, _take(peer, 2)[1])  # who speaks before it has come is disconnected
+        assert answer.startswith(b"\x05READY"), answer
         yield peer
 
 

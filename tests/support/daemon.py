@@ -34,8 +34,11 @@ def write_config(
 
 
 class RunningDaemon:
-    """`with RunningDaemon(config, directory) as daemon:`; READY when entered, ended when left. `command`: in the place
-    of `edged run`."""
+    """`with RunningDaemon(config, directory) as daemon:`; READY and with all variants loaded when entered, ended when
+    left. `command`: in the place of `edged run`."""
+
+    early = False
+    """Entered as soon as it is READY, with one variant."""
 
     def __init__(self, config: Path, directory: Path, command: Sequence[str] | None = None, **environment: str) -> None:
         self.directory = directory
@@ -80,10 +83,12 @@ class RunningDaemon:
             if self.process.poll() is not None:
                 raise AssertionError(f"the daemon ended with {self.process.returncode}:\n{self.log}")
             try:
-                if self.ask("snapshot")["state"] is not None:
+                state = self.ask("snapshot")["state"]
+                if state is not None and (self.early or _loaded(state)):
                     return self
             except EdgedError:
-                time.sleep(0.02)
+                pass
+            time.sleep(0.02)
         raise AssertionError(f"the daemon did not come up:\n{self.log}")
 
     def __exit__(
@@ -97,3 +102,11 @@ class RunningDaemon:
                 self.process.kill()
                 self.process.wait()
         self._log.close()
+
+
+def _loaded(state: dict[str, Any]) -> bool:
+    return all(variant["resident"] or variant["refused"] is not None for variant in state["variants"])
+
+
+class EarlyDaemon(RunningDaemon):
+    early = True

@@ -174,6 +174,7 @@ class HostGpuRuntime:
     device: Literal["cuda"] = "cuda"
     machine = "host"
     lanes = LANES
+    concurrent = False
 
     def __init__(self, gpu: HostGpu | None = None) -> None:
         self.gpu = gpu or HostGpu()
@@ -188,4 +189,4 @@ class HostGpuRuntime:
         assert isinstance(memory, GpuMemory)
         session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
         check_declared(session, file, tensors, memory.max_batch)
-        return OrtCudaEngine(session, tensors.image, probe(session, file, tensors, None), memory)
+        return OrtCudaEngine(session, tensors.image, probe(session, file, tensors, memory.max_batch), memory)

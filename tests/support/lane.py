@@ -24,22 +24,22 @@ name = "gate"
 source = "test://7?width=320&height=240&fps=10"
 """
 
-_CACHE = Path(os.environ.get("EDGED_SYSTEMD_CACHE", Path.home() / ".cache/edged/systemd"))
+CACHE = Path(os.environ.get("EDGED_SYSTEMDCACHE", Path.home() / ".cache/edged/systemd"))
 
 
 @contextlib.contextmanager
 def booted(name: str, source: Path) -> Iterator[Machine]:
     """One of MACHINES, running; `source` becomes its copy of the project. Skips the test where there is none."""
-    if os.geteuid() != 0 or not (_CACHE / "key").exists():
+    if os.geteuid() != 0 or not (CACHE / "key").exists():
         pytest.skip("needs root and prepared machines: scripts/test-systemd")
-    with Machine(_CACHE / name, _CACHE / "wheels", copy_checkout(source)) as machine:
+    with Machine(CACHE / name, CACHE / "wheels", copy_checkout(source)) as machine:
         yield machine
 
 
 def eventually(what: Callable[[], object], timeout_s: float = 20.0) -> None:
     end = time.monotonic() + timeout_s
     while not what():
-        assert time.monotonic() < end, "it did not come to pass"
+        assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from uuid import uuid4
 
 import zmq
 
+from edged import clock
 from edged.bus.publisher import Publisher
-from edged.config import CameraConfig, Config, EngineConfig, Limits, PowerConfig
+from edged.config import CameraConfig, Config, EngineConfig, Limits, MotionConfig, PowerConfig
 from edged.engines.bundle import load_bundle
 from edged.loop.build import Loop, Surroundings, build_loop
+from tests.support.bus import PATIENCE
 from tests.support.models import write_bundle
 
 
@@ -25,16 +28,20 @@ def built(
     limits: Limits | None = None,
     power: PowerConfig | None = None,
     cameras: Sequence[CameraConfig] = (),
+    motion: MotionConfig | None = None,
+    load: bool = True,
     **around: Any,
 ) -> Iterator[Loop]:
     """Everything but a running loop, on the CPU. `cameras` are configured, and not started. `around` goes to
-    Surroundings: a provider, a runtime, what is known of the device. The sampler is not started."""
+    Surroundings: a provider, a runtime, what is known of the device. The sampler is not started. Without `load` only
+    the first variant is loaded."""
     bundle = load_bundle(write_bundle(directory / "bundle", dict(models)))
     config = Config(
         str(bundle.directory),
         limits or Limits(),
         power or PowerConfig(),
         camera=list(cameras),
+        motion=motion or MotionConfig(),
         engine=EngineConfig(device="cpu"),
     )
     with contextlib.ExitStack() as stack:
@@ -42,7 +49,19 @@ def built(
         stack.callback(context.term)
         publisher = Publisher(context, f"ipc://{directory}/results.ipc")
         stack.callback(publisher.close)
-        yield build_loop(stack, config, bundle, Surroundings(publisher, f"t{uuid4().hex[:10]}", **around))
+        loop = build_loop(stack, config, bundle, Surroundings(publisher, f"t{uuid4().hex[:10]}", **around))
+        if load:
+            load_all(loop)
+        yield loop
+
+
+def load_all(loop: Loop) -> None:
+    """Every variant that can be is loaded, as if the loop had run so long."""
+    end_s = time.monotonic() + PATIENCE
+    while not loop.residency.settled:
+        assert time.monotonic() < end_s, [v for v in loop.pool.variants if not v.resident]
+        loop.residency.look(clock.mono_ns(), idle=True)
+        time.sleep(0.001)
 
 
 @contextlib.contextmanager

@@ -131,6 +131,31 @@ def center_model(
     )
 
 
+def heavy_model(megabytes: int, bias: float = 0.0, turns: int = 0) -> bytes:
+    """A centre detector with weights of that size, of which a frame reads a row: as large as you like, and quick."""
+    model = onnx.load_from_string(center_model(bias, turns=turns))
+    rows = megabytes * 1_000_000 // 4096
+    rng = np.random.default_rng(megabytes)
+    table = rng.standard_normal((rows, 1024), np.float32)
+    constants = {"table": table, "nought": np.zeros(1, np.float32)}
+    model.graph.initializer.extend([numpy_helper.from_array(value, name) for name, value in constants.items()])
+    cells = next(node for node in model.graph.node if node.op_type == "AveragePool").input[0]
+    scores = next(node for node in model.graph.node if node.output[0] == "scores")
+    scores.output[0] = "light"
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMax", [cells], ["brightest"], keepdims=0),
+            helper.make_node("Cast", ["brightest"], ["row"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "row"], ["weights"]),
+            helper.make_node("ReduceSum", ["weights"], ["sum"], keepdims=0),
+            helper.make_node("Mul", ["sum", "nought"], ["nothing"]),
+            helper.make_node("Add", ["light", "nothing"], ["scores"]),
+        ]
+    )
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
 def _idle_loop() -> Any:
     """A loop body that does nothing."""
     inputs = [

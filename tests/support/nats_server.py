@@ -23,13 +23,14 @@ T = TypeVar("T")
 class NatsServer:
     """`with NatsServer(tmp_path) as server:`. Starts again with the same port and store."""
 
-    def __init__(self, directory: Path, config: str = "") -> None:
+    def __init__(self, directory: Path, config: str = "", domain: str = "") -> None:
         self._program = program("nats-server", "nats-server")
         self.port, self.directory = free_port(), directory
         directory.mkdir(parents=True, exist_ok=True)
         self._config = directory / "nats.conf"
+        named = f', domain: "{domain}"' if domain else ""
         self._config.write_text(
-            f'listen: "127.0.0.1:{self.port}"\njetstream {{store_dir: "{directory}/store"}}\n{config}\n'
+            f'listen: "127.0.0.1:{self.port}"\njetstream {{store_dir: "{directory}/store"{named}}}\n{config}\n'
         )
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -13,7 +13,7 @@ def walk(watch: ZoneWatch, xs: list[float], track: int = 1, y: float = 0.5) -> l
     return [(n, event) for n, x in enumerate(xs) for event in watch.look(track, (x, y), n * 0.5)]
 
 
-def test_entering_counts_from_the_first_look_inside_and_is_told_at_the_second() -> None:
+def test_entering_counts_from_the_first_look_inside_and_is_reported_at_the_second() -> None:
     events = walk(ZoneWatch({"dock": RIGHT}, {}), [0.3, 0.4, 0.6, 0.7])
     assert events == [(3, ZoneEvent("enter", zone="dock", since_s=1.0))]
 
@@ -22,7 +22,7 @@ def test_a_box_that_trembles_on_the_border_tells_nothing() -> None:
     assert walk(ZoneWatch({"dock": RIGHT}, {"door": MIDDLE}), [0.49, 0.51] * 10) == []
 
 
-def test_staying_is_told_once_and_leaving_ends_it() -> None:
+def test_staying_is_reported_once_and_leaving_ends_it() -> None:
     kinds = [(n, e.kind) for n, e in walk(ZoneWatch({"dock": RIGHT}, {}), [0.6] * 10 + [0.3] * 3 + [0.6] * 8)]
     assert kinds == [(1, "enter"), (4, "stay"), (11, "leave"), (14, "enter"), (17, "stay")]
 

@@ -118,9 +118,9 @@ def test_all_variants_share_one_activation_memory_as_large_as_the_largest_wants(
         scratch = {engine._plans.scratch for engine in pool._engines.values() if isinstance(engine, TrtEngine)}
         assert len(scratch) == 1 and scratch.pop()[1] == 65536
         engine = pool._engines["a"]
-        assert isinstance(engine, TrtEngine) and engine.memory_bytes == 4096
-        with pytest.raises(EdgedError, match="loaded after others ran"):
-            engine._plans.reserve(1 << 20)
+        assert isinstance(engine, TrtEngine) and engine.memory_bytes == len(PLAN)
+        engine._plans.reserve(1 << 20)  # for a plan that is loaded while others run, whose graphs hold the address
+        assert engine._plans.scratch[1] == 1 << 20 and engine._scratch is not None and engine._scratch[1] == 65536
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_what_goes_wrong_is_one_sentence_and_costs_one_variant(
         pool.collect(0)
 
 
-def test_a_failure_at_run_time_names_the_variant_and_what_tensorrt_said(tmp_path: Path, gpu: HostGpu) -> None:
+def test_a_failure_at_run_time_names_the_variant_and_what_tensorrt_reported(tmp_path: Path, gpu: HostGpu) -> None:
     with open_pool(tmp_path / "b", gpu, {"a": PLAN, "b": PLAN}) as pool:
         engine = pool._engines["a"]
         assert isinstance(engine, TrtEngine)

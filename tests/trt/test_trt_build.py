@@ -303,11 +303,11 @@ def test_a_build_that_takes_too_long_is_cancelled_and_the_rest_is_built(tmp_path
     assert [variant.outcome for variant in build_bundle(directory, 4, SILENT)] == ["built", "current"]
 
 
-def test_a_build_that_hangs_is_left_alone_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_that_hangs_is_left_alone_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     released, cancelled = threading.Event(), threading.Event()
-    with pytest.raises(EdgedError, match=r"did not finish in 0\.000167 min: it hangs") as told:
+    with pytest.raises(EdgedError, match=r"did not finish in 0\.000167 min: it hangs") as reported:
         build.within(0.01, lambda: released.wait(60), cancelled, grace_s=0.01)
-    assert cancelled.is_set() and "build again" in told.value.hint
+    assert cancelled.is_set() and "build again" in reported.value.hint
     released.set()
     with pytest.raises(ZeroDivisionError):
         build.within(60, lambda: 1 // 0, threading.Event())
@@ -356,7 +356,7 @@ def test_a_full_disk_leaves_the_bundle_as_it_was(tmp_path: Path, monkeypatch: py
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
 
 
-def test_too_little_memory_is_told_before_anything_is_begun() -> None:
+def test_too_little_memory_is_reported_before_anything_is_begun() -> None:
     with pytest.raises(EdgedError, match=r"needs about 2048 MiB of free memory; 700 MiB are free") as caught:
         check_memory(700 << 20, 2 << 30)
     assert "systemctl stop edged" in caught.value.hint
@@ -412,16 +412,16 @@ def test_the_command_tells_what_was_built_and_what_it_really_is(
 ) -> None:
     directory = bundle(tmp_path / "b")
     assert command.run(arguments(directory)) == 0
-    told = capsys.readouterr()
-    assert re.search(r"^int8 +built +3 +2 +1 +2 +0\.0$", told.out, re.MULTILINE), told.out
-    assert "fp16, 1 of 2: how long is not known, the first time here" in told.err
+    reported = capsys.readouterr()
+    assert re.search(r"^int8 +built +3 +2 +1 +2 +0\.0$", reported.out, re.MULTILINE), reported.out
+    assert "fp16, 1 of 2: how long is not known, the first time here" in reported.err
     assert command.run(arguments(directory)) == 0
-    told = capsys.readouterr()
-    assert re.search(r"^int8 +up to date", told.out, re.MULTILINE) and not told.err
+    reported = capsys.readouterr()
+    assert re.search(r"^int8 +up to date", reported.out, re.MULTILINE) and not reported.err
     assert command.run(arguments(directory, again=True, json=True)) == 0
-    told = capsys.readouterr()
-    assert [entry["outcome"] for entry in json.loads(told.out)] == ["built", "built"]
-    assert "int8, 2 of 2: about 0 s left" in told.err
+    reported = capsys.readouterr()
+    assert [entry["outcome"] for entry in json.loads(reported.out)] == ["built", "built"]
+    assert "int8, 2 of 2: about 0 s left" in reported.err
 
 
 def test_the_command_fails_if_a_variant_does_and_warns_in_plain_words(
@@ -483,8 +483,8 @@ def test_of_two_builds_at_once_the_second_waits_and_finds_the_plans_of_the_first
         with start() as second:
             ending.callback(second.kill)
             assert second.stderr is not None
-            told = f"another build of this bundle (pid {first.pid}) is under way: waiting for it to end\n"
-            assert second.stderr.readline() == told
+            reported = f"another build of this bundle (pid {first.pid}) is under way: waiting for it to end\n"
+            assert second.stderr.readline() == reported
             assert (directory / "manifest.json").read_bytes() == before
             go.touch()
             done = [json.loads(process.communicate(timeout=60)[0]) for process in (first, second)]

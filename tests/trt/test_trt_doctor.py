@@ -47,7 +47,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "runtimes", here)
 
 
-def test_plans_are_run_compared_and_their_layers_told(tmp_path: Path) -> None:
+def test_plans_are_run_compared_and_their_layers_reported(tmp_path: Path) -> None:
     found = {finding.subject: finding for finding in engines(bundle(tmp_path / "b", {}), 2)}
     for name in PLANS:
         plan = found[f"{name} on tensorrt"]  # the stand-in computes something else, which must be seen
@@ -65,7 +65,7 @@ def test_plans_are_run_compared_and_their_layers_told(tmp_path: Path) -> None:
     assert unknown.level == "untested" and "--again" in unknown.text
 
 
-def test_plans_of_another_device_are_no_fault_and_said_for_each(tmp_path: Path) -> None:
+def test_plans_of_another_device_are_no_fault_and_reported_for_each(tmp_path: Path) -> None:
     found = {finding.subject: finding for finding in engines(bundle(tmp_path / "b", {"device": "another"}), 2)}
     for name in PLANS:
         plan = found[f"{name} on tensorrt"]

@@ -50,7 +50,7 @@ def mean_fps(stamps: list[int]) -> float:
     return clock.NS_PER_S * (len(stamps) - 1) / (stamps[-1] - stamps[0])
 
 
-def told(source: Source) -> tuple[int, int, float]:
+def reported(source: Source) -> tuple[int, int, float]:
     info = source.info
     assert info.fps is not None
     return info.width, info.height, round(info.fps, 3)
@@ -59,7 +59,7 @@ def told(source: Source) -> tuple[int, int, float]:
 def a_size_and_a_rate_that_it_has_are_given() -> str:
     for width, height, fps in ((640, 360, 15), (320, 180, 30)):
         with opened(f"?width={width}&height={height}&fps={fps}") as source:
-            assert told(source) == vivid.given() == (width, height, fps), (told(source), vivid.given())
+            assert reported(source) == vivid.given() == (width, height, fps), (reported(source), vivid.given())
             assert picture(source).any()
             measured = mean_fps(stamps_ns(source, 20)[5:])
             assert abs(measured - fps) < 0.1 * fps, f"{measured:.1f} fps"
@@ -68,33 +68,33 @@ def a_size_and_a_rate_that_it_has_are_given() -> str:
 
 def in_place_of_what_it_has_not_the_nearest_is_given_and_said() -> str:
     with opened("?width=600&height=400&fps=27") as source:
-        assert told(source) == vivid.given() != (600, 400, 27), (told(source), vivid.given())
+        assert reported(source) == vivid.given() != (600, 400, 27), (reported(source), vivid.given())
         assert picture(source).any()
         measured = mean_fps(stamps_ns(source, 20)[5:])
-        assert abs(measured - told(source)[2]) < 0.1 * measured, f"{measured:.1f} fps"
-        return "600x400 at 27 asked, {}x{} at {:g} given".format(*told(source))
+        assert abs(measured - reported(source)[2]) < 0.1 * measured, f"{measured:.1f} fps"
+        return "600x400 at 27 asked, {}x{} at {:g} given".format(*reported(source))
 
 
 def a_width_alone_counts() -> str:
     with opened("?width=320") as source:
-        assert told(source)[0] == 320, f"asked for a width of 320, given {told(source)}"
-        return "{}x{}".format(*told(source)[:2])
+        assert reported(source)[0] == 320, f"asked for a width of 320, given {reported(source)}"
+        return "{}x{}".format(*reported(source)[:2])
 
 
 def a_broken_rate_counts() -> str:
     seen = []
     for asked, wanted in ((12.5, 12.5), (0.5, 1.0)):  # a frame a second is the slowest it has
         with opened(f"?width=320&height=180&fps={asked}") as source:
-            assert told(source)[2] == vivid.given()[2] == wanted, (asked, told(source), vivid.given())
+            assert reported(source)[2] == vivid.given()[2] == wanted, (asked, reported(source), vivid.given())
             seen.append(f"{asked} asked, {wanted:g} given")
     return "; ".join(seen)
 
 
 def without_settings_it_says_what_it_has() -> str:
     with opened() as source:
-        assert told(source) == vivid.given(), (told(source), vivid.given())
+        assert reported(source) == vivid.given(), (reported(source), vivid.given())
         assert picture(source).any()
-        return "{}x{} at {:g}".format(*told(source))
+        return "{}x{} at {:g}".format(*reported(source))
 
 
 def time_stamps_are_the_arrival_and_rise() -> str:

@@ -6,6 +6,7 @@ token.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import re
@@ -52,11 +53,13 @@ class Access:
         return self._guarded or (host is not None and _LOCAL_NAME.fullmatch(host) is not None)
 
     def is_allowed(self, authorization: str | None, session: str | None) -> bool:
-        """By the headers Authorization ("Bearer TOKEN") and Cookie of a request."""
+        """By the headers Authorization (Bearer with the token, or Basic with it as the password) and Cookie."""
         if self._token is None:
             return True
         scheme, _, given = (authorization or "").partition(" ")
-        if scheme.lower() == "bearer" and self.is_token(given.strip()):
+        if scheme.lower() == "basic":
+            given = _password(given)
+        if scheme.lower() in ("bearer", "basic") and self.is_token(given.strip()):
             return True
         return session is not None and self._is_session(session)
 
@@ -76,3 +79,11 @@ class Access:
     def _signature(self, text: str) -> str:
         assert self._token is not None
         return hmac.new(self._token, b"edged session " + text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+
+def _password(given: str) -> str:
+    """Of Basic authentication (RFC 7617), whoever the user; empty if there is none."""
+    try:
+        return base64.b64decode(given, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""

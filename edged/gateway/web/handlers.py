@@ -77,7 +77,7 @@ class Handlers:
         add("/healthz", self._health)
         add("/metrics", self._metrics)
         add(r"/camera/{name:[a-z0-9_-]+}.jpg", self._views.one)
-        add(r"/camera/{name:[a-z0-9_-]+}.mjpg", self._views.stream)
+        app.router.add_get(r"/camera/{name:[a-z0-9_-]+}.mjpg", self._views.stream, allow_head=False)
         app.router.add_post("/login", self._login)
         app.router.add_post("/control", self._change)
         return app
@@ -166,9 +166,13 @@ class Handlers:
             raise web.HTTPSeeOther("/login?wrong")
         response = web.Response(status=303, headers={"Location": "/"})
         response.set_cookie(
-            COOKIE, self._access.new_session(), max_age=SESSION_S, httponly=True, samesite="Strict",
+            COOKIE,
+            self._access.new_session(),
+            max_age=SESSION_S,
+            httponly=True,
+            samesite="Strict",
             secure=request.secure,
-        )  # fmt: skip
+        )
         return response
 
     async def _change(self, request: web.Request) -> web.Response:

@@ -103,14 +103,19 @@ class Server:
     async def _serve(self, listener: socket.socket) -> None:
         logging.getLogger("aiohttp.server").disabled = True  # a line for each piece of garbage that somebody sends
         self._runner = web.AppRunner(
-            self._handlers.application(), access_log=None, keepalive_timeout=IDLE_S, shutdown_timeout=0.5,
+            self._handlers.application(),
+            access_log=None,
+            keepalive_timeout=IDLE_S,
+            shutdown_timeout=0.5,
             handler_cancellation=True,
-        )  # fmt: skip
+        )
         await self._runner.setup()  # handles no signals: this is not the main thread
         self._listening = await asyncio.get_running_loop().create_server(
-            self._protocol, sock=listener, ssl=self._tls,
+            self._protocol,
+            sock=listener,
+            ssl=self._tls,
             ssl_handshake_timeout=None if self._tls is None else IDLE_S,
-        )  # fmt: skip
+        )
 
     async def _end(self) -> None:
         if self._listening is not None:

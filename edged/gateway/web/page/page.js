@@ -2,7 +2,7 @@
 // Everything from outside is written as text, never as HTML.
 import { add, fill } from "/plots.js";
 
-const PAUSE_MS = 100; // between two pictures of a camera, at least
+const PAUSE_MS = 200; // between two pictures of a camera: who wants more takes /camera/NAME.mjpg
 const RETRY_MS = 3000;
 const LIMITS = ["deadline_ms", "deadline_quantile", "power_w", "energy_wh", "temperature_c", "min_accuracy", "min_fps"];
 const AT_LEAST = ["deadline", "accuracy", "frame_rate"];
