@@ -97,6 +97,8 @@ class Nats(Forwarder):
             await self._pump(client)
         except (OSError, asyncio.TimeoutError, nats.errors.Error, APIError, _LostError) as error:
             pause_s = self.link.down(self._error or _words(error))
+        except (ValueError, KeyError, TypeError) as error:  # what a server sends is not trusted
+            pause_s = self.link.down(f"it sends what is no answer of JetStream ({type(error).__name__})")
         finally:
             self._on_way.clear()
             self._answers.clear()

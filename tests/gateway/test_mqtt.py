@@ -135,6 +135,25 @@ def test_states_come_at_their_interval_and_at_once_when_it_matters(tmp_path: Pat
         assert heard.newest(f"{ROOT}/state")["results_per_s"] == 0.0, "over the three seconds between"
 
 
+def test_a_camera_that_is_removed_leaves_nothing_behind(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker") as broker, reporting(broker.port) as feed:
+        wait_for(feed.connected, 20)
+        feed.part.take(messages.result(), feed.counts)
+        feed.second()
+        feed.second(cameras=[messages.status("yard")])
+        feed.part.take(messages.event(), feed.counts)
+        wait_for(lambda: feed.part.broker.sent >= 12, 20)
+        with Listener(broker.port) as heard:
+            wait_for(lambda: heard.received[f"{ROOT}/camera/yard/state"], 20)
+            wait_for(lambda: heard.received[CONFIG], 20)
+            assert not heard.received[f"{ROOT}/camera/gate/state"] and not heard.received[f"{ROOT}/camera/gate/objects"]
+            components = heard.newest(CONFIG)["components"]
+            assert components["gate_objects"] == {"platform": "sensor"}, (
+                "as Home Assistant wants it to remove an entity"
+            )
+            assert components["yard_objects"]["state_topic"] == f"{ROOT}/camera/yard/objects"
+
+
 def test_a_wrong_password_is_reported_once_and_the_right_one_heals(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
