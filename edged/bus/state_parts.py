@@ -27,7 +27,8 @@ class Memory(Struct, frozen=True):
     """What the daemon holds, in MB: `held_mb`, its process and engines, counts against `memory_mb`; `shared_mb` of it
     is what all variants share. `available_mb`: what can be had before the kernel kills, in the machine or in the
     service's control group; `stalled_percent`: of the last 10 s in which all tasks waited for memory. `loading`: the
-    variant that is being loaded. `problem`: why the limit cannot be held. Null is not known, or none."""
+    variant that is being loaded. `problem`: why the limit cannot be held, or a pin waits. Null is not known, or
+    none."""
 
     held_mb: float | None
     shared_mb: float

@@ -29,6 +29,7 @@ from edged.engines.bundle import Bundle, load_bundle
 from edged.engines.loading import PoolVariant
 from edged.engines.pool import Pool
 from edged.engines.process_memory import held_bytes
+from edged.engines.residency import LOAD_COPIES
 from edged.errors import EdgedError
 from edged.governor.governor import Governor
 from edged.governor.messages import BudgetChanged, Sensed, Workload
@@ -225,10 +226,13 @@ def _memory(limits: Limits, variants: tuple[PoolVariant, ...], shared_mb: float)
     known_mb = sum(mb for mb in taken.values() if mb is not None)
     each = ", ".join(f"{name} {'unknown' if mb is None else f'{mb:.1f} MB'}" for name, mb in taken.items())
     text = f"{each}; shared by all {shared_mb:.1f} MB"
-    held = held_bytes()
-    if limits.memory_mb is None or held is None or known_mb + held / 1e6 <= limits.memory_mb:
+    held, largest_mb = held_bytes(), max((v.file_mb or 0.0 for v in variants if v.resident), default=0.0)
+    if limits.memory_mb is None or held is None:
         return Finding("ok", "memory", text)
-    text = f"{text}; with the rest of edged that is more than memory_mb = {limits.memory_mb:g}"
+    need_mb = known_mb + LOAD_COPIES * largest_mb + held / 1e6
+    if need_mb <= limits.memory_mb:
+        return Finding("ok", "memory", text)
+    text = f"{text}; to load all takes about {need_mb:.0f} MB, memory_mb is {limits.memory_mb:g}"
     return Finding("warning", "memory", text, "edged loads what is needed most; raise memory_mb to have all")
 
 

@@ -75,6 +75,8 @@ def _rows(runs: Sequence[tuple[RunSummary, Summary]]) -> list[list[str]]:
     ]
     if any(s.lowest_charge is not None for s in summaries):
         rows.append(row("battery at its lowest", [_percent(s.lowest_charge, 1) for s in summaries], True))
+    for camera in dict.fromkeys(name for s in summaries for name in s.still):
+        rows.append(row(f"left out as still, {camera}", [_percent(s.still.get(camera), 1) for s in summaries]))
     rows.append(row("changes of variant", [f"{s.switches:,}" for s in summaries]))
     return [r for r in rows if any(cell not in (UNKNOWN, NO_LIMIT) for cell in r[1:])]
 

@@ -78,6 +78,8 @@ def draw(title: str, summaries: Sequence[RunSummary]) -> Any:
     metered = (("power_w", _power), ("temperature_c", _temperature), ("charge", _charge))
     panels = [panel for key, panel in metered if any(len(summary.sensed(key)[0]) for summary in summaries)]
     panels += [_latency, _variants]
+    if any(summary.still for summary in summaries):
+        panels.append(_still)
     with rc_context(style):
         width, height = 10.0 if len(summaries) == 1 else 6.5 * len(summaries), 2.15 * len(panels) + 0.9
         figure = Figure(figsize=(width, height))
@@ -185,6 +187,20 @@ def _variants(axes: Axes, summary: RunSummary, unit_s: float) -> None:
         below = below + share
     axes.set_ylim(0, 100)
     axes.grid(False)
+    _legend(axes, ncols=6)
+
+
+def _still(axes: Axes, summary: RunSummary, unit_s: float) -> None:
+    """What the motion gate of each camera left out, in each slice of time."""
+    axes.set_ylabel("still, %")
+    edges = np.linspace(0, max(summary.end_s, 1e-3), min(BINS, 160) + 1)
+    for n, (camera, (times, shares)) in enumerate(summary.still_shares().items()):
+        at = np.clip(np.searchsorted(edges, times) - 1, 0, len(edges) - 2)
+        sums, counts = np.bincount(at, shares, len(edges) - 1), np.bincount(at, minlength=len(edges) - 1)
+        means = np.divide(100 * sums, counts, out=np.full(len(sums), math.nan), where=counts > 0)
+        known = counts > 0
+        axes.plot(edges[:-1][known] / unit_s, means[known], color=COLOURS[n % len(COLOURS)], lw=1.2, label=camera)
+    axes.set_ylim(0, 100)
     _legend(axes, ncols=6)
 
 

@@ -248,6 +248,8 @@ def memory_line(memory: Memory) -> str:
         parts.append(f"tasks waited for memory in {memory.stalled_percent:.0f} % of the last 10 s")
     if memory.loading is not None:
         parts.append(f"{memory.loading} is being loaded")
+    if memory.problem is not None:
+        parts.append(memory.problem)
     return "; ".join(parts)
 
 

@@ -22,24 +22,32 @@ Samples = Iterable[tuple[Sequence[str], float | None]]
 def families(state: State) -> Iterator[Metric]:
     """All that a state says; a family without a known value is left out."""
     yield from gauge(
-        "edged_build_info", "The running daemon.", "version bundle metric",
+        "edged_build_info",
+        "The running daemon.",
+        "version bundle metric",
         [((state.version, state.bundle, state.metric), 1)],
-    )  # fmt: skip
+    )
     yield from gauge("edged_uptime_seconds", "Since the daemon started.", "", [((), state.uptime_s)])
     yield from gauge("edged_healthy", "0 while a stage has work and makes no progress.", "", [((), state.healthy)])
     yield from gauge(
-        "edged_limit", "Each limit that is set, in the unit that its name ends with.", "name",
+        "edged_limit",
+        "Each limit that is set, in the unit that its name ends with.",
+        "name",
         [((name,), value) for name, value in state.limits.items()],
-    )  # fmt: skip
+    )
     yield from _cameras(state.cameras)
     yield from counter(
-        "edged_variant_results", "Results by the variant that made them.", "variant",
+        "edged_variant_results",
+        "Results by the variant that made them.",
+        "variant",
         [((one.name,), one.results) for one in state.variants],
-    )  # fmt: skip
+    )
     yield from gauge(
-        "edged_variant_available", "0 for a variant of the bundle that is refused on this device.", "variant",
+        "edged_variant_available",
+        "0 for a variant of the bundle that is refused on this device.",
+        "variant",
         [((one.name,), one.refused is None) for one in state.variants],
-    )  # fmt: skip
+    )
     if state.decision is not None:
         yield from _decision(state.decision, [one.name for one in state.variants if one.refused is None])
     if state.guard is not None:
@@ -73,44 +81,60 @@ def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -
 
 def _cameras(cameras: list[Status]) -> Iterator[Metric]:
     yield from counter(
-        "edged_camera_frames_captured", "Frames that the camera gave.", "camera",
+        "edged_camera_frames_captured",
+        "Frames that the camera gave.",
+        "camera",
         [((one.camera,), one.captured) for one in cameras],
-    )  # fmt: skip
+    )
     yield from counter(
         "edged_camera_results", "Results published.", "camera", [((one.camera,), one.results) for one in cameras]
     )
     yield from counter(
-        "edged_camera_drops", "Frames without a result, by cause.", "camera cause",
+        "edged_camera_drops",
+        "Frames without a result, by cause.",
+        "camera cause",
         [((one.camera, cause), count) for one in cameras for cause, count in one.drops.items()],
-    )  # fmt: skip
+    )
     yield from counter(
-        "edged_camera_reconnects", "How often the camera was opened again.", "camera",
+        "edged_camera_reconnects",
+        "How often the camera was opened again.",
+        "camera",
         [((one.camera,), one.reconnects) for one in cameras],
-    )  # fmt: skip
+    )
     yield from gauge(
-        "edged_camera_state", "1 for the state the camera is in.", "camera state",
+        "edged_camera_state",
+        "1 for the state the camera is in.",
+        "camera state",
         [((one.camera, name), name == one.state) for one in cameras for name in get_args(CameraState)],
-    )  # fmt: skip
+    )
     yield from gauge(
-        "edged_camera_last_frame_age_seconds", "Age of the camera's newest frame.", "camera",
+        "edged_camera_last_frame_age_seconds",
+        "Age of the camera's newest frame.",
+        "camera",
         [((one.camera,), seconds(one.last_frame_age_ms)) for one in cameras],
-    )  # fmt: skip
+    )
 
 
 def _decision(decision: Decision, variants: list[str]) -> Iterator[Metric]:
     if decision.shares:
         yield from gauge(
-            "edged_variant_share_ratio", "Share of each variant in the results of the last second.", "variant",
+            "edged_variant_share_ratio",
+            "Share of each variant in the results of the last second.",
+            "variant",
             [((name,), decision.shares.get(name, 0.0)) for name in variants],
-        )  # fmt: skip
+        )
     yield from gauge(
-        "edged_limit_relaxed", "1 for a limit that has given way.", "limit",
+        "edged_limit_relaxed",
+        "1 for a limit that has given way.",
+        "limit",
         [((name,), name in decision.yielded) for name in dict.fromkeys((*LIMITS, *decision.yielded))],
-    )  # fmt: skip
+    )
     yield from gauge(
-        "edged_limits_unenforceable", "How many limits could not be held even without any frame.", "",
+        "edged_limits_unenforceable",
+        "How many limits could not be held even without any frame.",
+        "",
         [((), len(decision.unheld))],
-    )  # fmt: skip
+    )
     yield from gauge(
         "edged_frame_share_ratio", "Share of the offered frames that ran.", "", [((), decision.frame_share)]
     )
@@ -118,38 +142,50 @@ def _decision(decision: Decision, variants: list[str]) -> Iterator[Metric]:
 
 def _guard(guard: Guard) -> Iterator[Metric]:
     yield from gauge(
-        "edged_variant_agreement_ratio", "How far a variant sees what the reference sees.", "camera variant",
+        "edged_variant_agreement_ratio",
+        "How far a variant sees what the reference sees.",
+        "camera variant",
         [((one.camera, one.variant), one.agreement) for one in guard.agreement],
-    )  # fmt: skip
+    )
     yield from gauge(
-        "edged_variant_vetoed", "1 for a variant that is proven to see too little on a camera.", "camera variant",
+        "edged_variant_vetoed",
+        "1 for a variant that is proven to see too little on a camera.",
+        "camera variant",
         [((one.camera, one.variant), one.vetoed) for one in guard.agreement],
-    )  # fmt: skip
+    )
     yield from gauge(
-        "edged_input_drifted", "1 for a camera whose pictures are unlike the calibration's.", "camera",
+        "edged_input_drifted",
+        "1 for a camera whose pictures are unlike the calibration's.",
+        "camera",
         [((one.camera,), None if one.brightness is None else one.drifted) for one in guard.drift],
-    )  # fmt: skip
+    )
     yield from counter("edged_shadow_runs", "Runs beside the reference.", "", [((), guard.shadow_runs)])
     yield from counter(
-        "edged_shadow_runs_skipped", "Runs that were due and not made, by cause.", "cause",
+        "edged_shadow_runs_skipped",
+        "Runs that were due and not made, by cause.",
+        "cause",
         [((cause,), count) for cause, count in guard.passed_over.items()],
-    )  # fmt: skip
+    )
 
 
 def _power(sample: Telemetry) -> Iterator[Metric]:
     estimated = "true" if sample.power_estimated else "false"
     yield from gauge("edged_power_watts", "Of the whole device.", "estimated", [((estimated,), sample.power_w)])
     yield from counter(
-        "edged_energy_joules", "Of the whole device since the daemon started, without the unmeasured time.",
-        "estimated", [((estimated,), sample.energy_j)],
-    )  # fmt: skip
+        "edged_energy_joules",
+        "Of the whole device since the daemon started, without the unmeasured time.",
+        "estimated",
+        [((estimated,), sample.energy_j)],
+    )
     yield from counter(
         "edged_energy_unmeasured_seconds", "Time for which the energy is unknown.", "", [((), sample.energy_gap_s)]
     )
     yield from gauge(
-        "edged_rail_power_watts", "Of each rail that has a meter.", "rail",
+        "edged_rail_power_watts",
+        "Of each rail that has a meter.",
+        "rail",
         [((name,), watts) for name, watts in sample.rails_w.items()],
-    )  # fmt: skip
+    )
     if (battery := sample.battery) is not None:
         yield from gauge("edged_battery_charge_joules", "Left in all batteries.", "", [((), battery.charge_j)])
         yield from gauge("edged_battery_capacity_joules", "Of all batteries.", "", [((), battery.capacity_j)])
@@ -158,14 +194,18 @@ def _power(sample: Telemetry) -> Iterator[Metric]:
 def _device(sample: Telemetry) -> Iterator[Metric]:
     yield from gauge("edged_hottest_temperature_celsius", "Of the hottest zone.", "", [((), sample.temperature_c)])
     yield from gauge(
-        "edged_temperature_celsius", "Of each thermal zone.", "zone",
+        "edged_temperature_celsius",
+        "Of each thermal zone.",
+        "zone",
         [((name,), value) for name, value in sample.temperatures_c.items()],
-    )  # fmt: skip
+    )
     yield from gauge("edged_throttled", "1 while the device throttles.", "", [((), sample.throttled)])
     yield from counter(
-        "edged_throttle_events", "Since boot, by kind.", "kind",
+        "edged_throttle_events",
+        "Since boot, by kind.",
+        "kind",
         [((kind,), count) for kind, count in sample.throttle_events.items()],
-    )  # fmt: skip
+    )
     yield from gauge("edged_cpu_usage_ratio", "Of all cores.", "", [((), _ratio(sample.cpu_percent))])
     yield from gauge("edged_gpu_usage_ratio", "Of the GPU.", "", [((), _ratio(sample.gpu_percent))])
     yield from gauge("edged_gpu_clock_hertz", "The GPU's clock.", "", [((), _times(sample.gpu_mhz, 1e6))])

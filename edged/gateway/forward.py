@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import ssl
 import threading
@@ -141,9 +142,11 @@ class Forwarder(Part):
         yield from destination_families(self._name, self.link, self.sent, lost)
         labels = [self._name]
         yield from gauge(
-            "edged_gateway_spool_messages", "Messages that wait for their acknowledgement.", "destination",
+            "edged_gateway_spool_messages",
+            "Messages that wait for their acknowledgement.",
+            "destination",
             [(labels, self.spool.messages)],
-        )  # fmt: skip
+        )
         yield from gauge("edged_gateway_spool_bytes", "Of the disk.", "destination", [(labels, self.spool.used_bytes)])
 
     def __enter__(self) -> Forwarder:
@@ -156,19 +159,36 @@ class Forwarder(Part):
             self.spool.close()
 
 
+def reason_of(error: BaseException) -> str:
+    """Why a connection failed, in words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted, {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS fails, {error.reason or error}"
+    if isinstance(error, TimeoutError):
+        return "it gives no answer"
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
 def destination_families(name: str, link: Link, sent: int, lost: Mapping[str, int]) -> Iterator[Metric]:
     """What is counted of every destination; `lost` by cause."""
     yield from gauge(
         "edged_gateway_connected", "1 while the destination is reached.", "destination", [([name], link.connected)]
     )
     yield from counter(
-        "edged_gateway_sent_messages", "Messages that the destination has acknowledged.", "destination",
+        "edged_gateway_sent_messages",
+        "Messages that the destination has acknowledged.",
+        "destination",
         [([name], sent)],
-    )  # fmt: skip
+    )
     yield from counter(
-        "edged_gateway_unsent_messages", "Messages that the destination will not get, by cause.", "destination cause",
+        "edged_gateway_unsent_messages",
+        "Messages that the destination will not get, by cause.",
+        "destination cause",
         [([name, cause], count) for cause, count in lost.items()],
-    )  # fmt: skip
+    )
 
 
 def tls_context(ca: str | None) -> ssl.SSLContext:

@@ -34,9 +34,12 @@ class Metrics(Part, Collector):
         disable_created_metrics()
         self.registry = CollectorRegistry()
         self._ages = Histogram(
-            "edged_result_age_seconds", "From capture to publication of a result.", ("camera", "variant"),
-            buckets=_AGES_S, registry=self.registry,
-        )  # fmt: skip
+            "edged_result_age_seconds",
+            "From capture to publication of a result.",
+            ("camera", "variant"),
+            buckets=_AGES_S,
+            registry=self.registry,
+        )
         self._late = Counter("edged_results_late", "Results after their deadline.", ("camera",), registry=self.registry)
         self._series: set[tuple[str, str]] = set()
         self._state: State | None = None
@@ -70,9 +73,11 @@ class Metrics(Part, Collector):
         yield from counter("edged_gateway_messages", "Messages received from the daemon.", "", [((), self._messages)])
         lost = {"gap": 0, "invalid": 0, **self._lost, "series_limit": self._beyond}
         yield from counter(
-            "edged_gateway_lost_messages", "Messages not counted here, by cause.", "cause",
+            "edged_gateway_lost_messages",
+            "Messages not counted here, by cause.",
+            "cause",
             [((cause,), count) for cause, count in lost.items()],
-        )  # fmt: skip
+        )
         yield from counter("edged_gateway_daemon_restarts", "Restarts of the daemon seen.", "", [((), self._restarts)])
         for part in self._others:
             yield from part.families()

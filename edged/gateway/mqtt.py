@@ -74,8 +74,9 @@ class Mqtt(Part):
             self._set_available("offline")
 
     def families(self) -> Iterator[Metric]:
-        lost = {"disconnected": self._unsent_events, "queue_full": self.broker.not_queued}
-        return destination_families("mqtt", self.broker.link, self.broker.sent, lost)
+        broker = self.broker
+        lost = {"disconnected": self._unsent_events, "queue_full": broker.not_queued, "refused": broker.refused}
+        return destination_families("mqtt", broker.link, broker.sent, lost)
 
     def __enter__(self) -> Mqtt:
         self.broker.start()
@@ -98,9 +99,17 @@ class Mqtt(Part):
             self._publish("state", node_state(state, self._published))
             for camera in state.cameras:
                 self._publish(f"camera/{camera.camera}/state", camera_state(camera, state, self._published))
+            self._forget_cameras({camera.camera for camera in state.cameras})
             self._published, self._matters = state, changed
         for name, counts in self._objects.report().items():
             self._publish(f"camera/{name}/objects", counts)
+
+    def _forget_cameras(self, kept: set[str]) -> None:
+        """Of a camera that is gone the broker keeps nothing."""
+        for name in {camera.camera for camera in self._published.cameras} - kept if self._published else ():
+            for topic in ("state", "objects", "snapshot"):
+                self._publish(f"camera/{name}/{topic}", b"")
+            self._objects.drop(name)
 
     def _begin_session(self) -> None:
         """A broker that was away may have lost everything."""
@@ -120,7 +129,10 @@ class Mqtt(Part):
         snapshots = self._config.snapshot_s is not None
         found = discovery(self._root, state, self._commands.profiles, self._config.commands, snapshots)
         if found != self._announced:
+            before = self._announced.get("components", {})
             self._announced = found
+            gone = {key: {"platform": before[key]["platform"]} for key in before.keys() - found["components"].keys()}
+            found = {**found, "components": {**found["components"], **gone}}  # so Home Assistant removes an entity
             self.broker.publish(discovery_topic(self._config.name), _JSON.encode(found))
 
     def _snapshot(self, result: Result, every_s: float, subscription: Subscription) -> None:

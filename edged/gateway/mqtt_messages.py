@@ -108,3 +108,7 @@ class Objects:
     def forget(self) -> None:
         """What was reported is unknown to the broker."""
         self._reported.clear()
+
+    def drop(self, camera: str) -> None:
+        self._seen.pop(camera, None)
+        self._reported.pop(camera, None)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import re
 from typing import Final, NoReturn
 
@@ -26,7 +25,7 @@ from nats.js.errors import APIError, NotFoundError
 from edged import clock
 from edged.credentials import find_credential
 from edged.forward_config import NATS_CREDENTIAL, NatsConfig
-from edged.gateway.forward import Forwarder, tls_context
+from edged.gateway.forward import Forwarder, reason_of, tls_context
 from edged.gateway.spool import Spooled
 from edged.server_url import Server
 
@@ -98,6 +97,8 @@ class Nats(Forwarder):
             await self._pump(client)
         except (OSError, asyncio.TimeoutError, nats.errors.Error, APIError, _LostError) as error:
             pause_s = self.link.down(self._error or _words(error))
+        except (ValueError, KeyError, TypeError) as error:  # what a server sends is not trusted
+            pause_s = self.link.down(f"it sends what is no answer of JetStream ({type(error).__name__})")
         finally:
             self._on_way.clear()
             self._answers.clear()
@@ -214,11 +215,9 @@ def _words(error: Exception) -> str:
     """What went wrong, for a person."""
     if "authorization" in str(error).lower():  # an error of its own in some states of the client, and not in others
         return f"user or password is wrong: sudo edged credential set {NATS_CREDENTIAL}"
-    if isinstance(error, asyncio.TimeoutError):
+    if isinstance(error, asyncio.TimeoutError):  # TimeoutError from Python 3.11 on
         return "it gives no answer"
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno).lower()
-    return str(error).removeprefix("nats: ") or type(error).__name__
+    return reason_of(error).removeprefix("nats: ")
 
 
 async def _close(client: Client) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from edged import clock
 from edged.credentials import find_credential
 from edged.forward_config import WEBHOOK_CREDENTIAL, WebhookConfig
-from edged.gateway.forward import Forwarder, tls_context
+from edged.gateway.forward import Forwarder, reason_of, tls_context
 from edged.gateway.spool import Item
 from edged.server_url import Server
 
@@ -64,7 +64,9 @@ class Webhook(Forwarder):
                 return f"it answers {error.code} {error.reason}"
             self.refused += 1
         except urllib.error.URLError as error:
-            return f"it is not reached: {error.reason}"
+            return (
+                reason_of(error.reason) if isinstance(error.reason, OSError) else f"it is not reached: {error.reason}"
+            )
         except (OSError, HTTPException) as error:  # while it answers
             return f"it gives no answer: {error or type(error).__name__}"
         return None

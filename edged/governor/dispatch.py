@@ -21,6 +21,9 @@ EXPLORE_RUNS: Final = 3
 """A variant that has hardly run here is worth a few tries for the knowledge, even if its frame comes late."""
 OPTIMISM: Final = 3.0
 """Standard deviations by which it may be faster than it seems; one that would be late even so is not tried."""
+EXPLORE_WINDOW: Final = 0.95
+"""Tries of unknown power end where the rolling mean allows less than this share of its limit: what a slow sensor has
+not shown yet may be more than was guessed."""
 EXPLORE_POWER_RUNS: Final = 45
 """At most so many tries at no price until the watts of a variant without a profile are known."""
 
@@ -85,8 +88,9 @@ def choose(state: State, waiting: Waiting, now_s: float) -> Choice:
 
 
 def _unlearnt(state: State) -> Sequence[int]:
-    """The variants whose watts are a guess that a few tries may settle, while there is energy for a frame."""
-    if state.plan.target_j <= 0.0:
+    """The variants whose watts are a guess that a few tries may settle, while there is energy for them."""
+    allowed = state.plan.allowed
+    if state.plan.target_j <= 0.0 or allowed.window_w < EXPLORE_WINDOW * allowed.cap_w:
         return ()
     runs, power = state.latency.runs, state.power
     guessed = enumerate(state.tables.assumed)

@@ -332,9 +332,8 @@ def _watts(state: State, now_s: float) -> list[Number]:
 
 def _allowances(state: State) -> list[Number]:
     allowed = state.plan.allowed
-    named = {
-        "the rolling mean": allowed.window_w, "heat": allowed.heat_w, "the energy that must last": allowed.energy_w
-    }  # fmt: skip
+    named = {"the rolling mean": allowed.window_w, "heat": allowed.heat_w}
+    named["the energy that must last"] = allowed.energy_w
     found = [Number(f"allowed by {name}", _round(watts), "W") for name, watts in named.items() if math.isfinite(watts)]
     if state.quota is not None and state.knows_power:
         left_wh = state.quota.left_j(state.power.history.drawn_j) / 3600

@@ -275,14 +275,16 @@ class Governor:
 
     def _checked(self, waiting: Waiting) -> Waiting:
         """With only plausible values."""
-        frames, age_ms, weights, cameras, last, clock, required = waiting
-        frames = max(1, frames)
-        if len(weights) < frames or not (min(weights) >= 0 and sum(weights) <= MAX_WEIGHT):
-            weights = ()
+        frames, age_ms, weights, cameras, _, clock, _ = waiting
+        if frames < 1 or not 0 <= age_ms < MAX_MS:
+            waiting = waiting._replace(frames=max(1, frames), age_ms=age_ms if 0 <= age_ms < MAX_MS else 0.0)
+        if weights and not (len(weights) >= frames and min(weights) >= 0 and sum(weights) <= MAX_WEIGHT):
+            waiting = waiting._replace(weights=())
+        if cameras and len(cameras) < frames:
+            waiting = waiting._replace(cameras=())
         if clock is not None and not 0 <= clock < self.state.tables.clocks:
-            clock = None
-        cameras = cameras if len(cameras) >= frames else ()
-        return Waiting(frames, age_ms if 0 <= age_ms < MAX_MS else 0.0, weights, cameras, last, clock, required)
+            waiting = waiting._replace(clock=None)
+        return waiting
 
     # --- what may run -------------------------------------------------------------------------------------------------
 

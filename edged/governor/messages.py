@@ -142,10 +142,12 @@ class Sensed:
 
 @dataclass(frozen=True)
 class Workload:
-    """Once a second: how many cameras are live, and the frames per second of all together."""
+    """Once a second: how many cameras are live, and the frames per second of all together. `still`: by camera with a
+    motion gate, the share of its frames in that second that it left out; for people."""
 
     cameras: int
     frames_per_s: float
+    still: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -36,13 +36,13 @@ class MotionGates:
         self, cameras: Cameras, publisher: Publisher, governor: GovernorClient, mode: Literal["auto", "on", "off"]
     ) -> None:
         self._cameras, self._publisher, self._governor, self._mode = cameras, publisher, governor, mode
-        self._on = False
+        self.on = False
         self._misses: dict[str, GateMisses] = {}
         self._counts: dict[str, deque[Counts]] = {}
 
     def put_in_force(self, limits: Limits) -> None:
         """With "auto" the gates are on while power or energy is limited."""
-        self._on = self._mode == "on" or (self._mode == "auto" and (limits.power_w or limits.energy_wh) is not None)
+        self.on = self._mode == "on" or (self._mode == "auto" and (limits.power_w or limits.energy_wh) is not None)
         self._send()
 
     def configured(self) -> None:
@@ -54,7 +54,7 @@ class MotionGates:
 
     def results(self, frames: Sequence[Frame], predictions: Sequence[Predictions]) -> None:
         """Results of these frames are out."""
-        if self._on:
+        if self.on:
             for frame, objects in zip(frames, predictions, strict=True):
                 if isinstance(objects, Detections):
                     self._check(frame, objects, clock.mono_ns())
@@ -75,7 +75,7 @@ class MotionGates:
 
     def report(self, camera: str, captured: int, still: int, now_ns: int) -> schema.Gate | None:
         """For the status of a camera with these counters; None where the gates are off."""
-        if not self._on:
+        if not self.on:
             self._counts.pop(camera, None)
             return None
         counts = self._counts.setdefault(camera, deque(maxlen=HOUR))
@@ -97,4 +97,4 @@ class MotionGates:
         )
 
     def _send(self) -> None:
-        self._cameras.set_gate([name for name, misses in self._misses.items() if misses.opened], self._on)
+        self._cameras.set_gate([name for name, misses in self._misses.items() if misses.opened], self.on)

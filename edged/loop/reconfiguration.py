@@ -79,7 +79,7 @@ class Reconfiguration:
         cameras that were named. EdgedError, and nothing changed, for an unknown camera and for limits that cannot be
         held."""
         loop = self._loop
-        if not cameras:  # needs not wait for a profile that sets its power mode
+        if not cameras:  # no need to wait for a profile that sets its power mode
             return loop.calls.call(lambda: loop.limits.set(limits)), []
         with self._alone():
             known = {camera.name: camera for camera in self._config.camera}
@@ -90,7 +90,7 @@ class Reconfiguration:
             new = list(known.values())
 
             def take() -> Limits:
-                in_force = loop.limits.set(limits)
+                in_force = loop.limits.set(limits) if limits else loop.limits.layers.in_force
                 loop.engine_loop.configure(new)
                 return in_force
 

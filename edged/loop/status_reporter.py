@@ -13,7 +13,7 @@ import statistics
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -75,6 +75,22 @@ class Sources:
     outside: Outside
 
 
+class _Counted(NamedTuple):
+    """Of a camera's frames."""
+
+    captured: int
+    offered: int
+    still: int
+
+    def since(self, before: _Counted) -> _Counted:
+        return _Counted(*(now - then for now, then in zip(self, before, strict=True)))
+
+
+def _counted(status: CameraStatus) -> _Counted:
+    unoffered = sum(status.drops.get(cause, 0) for cause in _UNOFFERED)
+    return _Counted(status.captured, status.captured - unoffered, status.drops.get("still", 0))
+
+
 class StatusReporter:
     def __init__(self, sources: Sources, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -95,8 +111,8 @@ class StatusReporter:
         self._begun_ns = clock.mono_ns()
         self._results = {variant.name: 0 for variant in sources.pool.variants}
         self._latencies = {variant.name: deque[float](maxlen=LATENCIES) for variant in sources.pool.variants}
-        self._counted: tuple[int, dict[str, int]] = (self._begun_ns, {})
-        """when, and by camera the frames offered: as of the last workload"""
+        self._counted: tuple[int, dict[str, _Counted]] = (self._begun_ns, {})
+        """when, and by camera: as of the last workload"""
         self._sample: Sample | None = None
         self._alarms = Alarms()
         self._changed: dict[str, None] = {}
@@ -133,12 +149,17 @@ class StatusReporter:
     def workload(self, now_ns: int) -> Workload:
         """What the cameras offered since the last call. A camera whose frames are looked at in N tiles is N cameras."""
         statuses = [self._cameras.status(name, now_ns) for name in self._cameras.names()]
-        offered = {s.camera: s.captured - sum(s.drops.get(cause, 0) for cause in _UNOFFERED) for s in statuses}
-        self._limit_monitor.update_counters(sum(offered.values()), sum(s.drops.get("budget", 0) for s in statuses))
-        (then_ns, before), self._counted = self._counted, (now_ns, offered)
-        frames = sum(s.tiles * (offered[s.camera] - before.get(s.camera, 0)) for s in statuses)
+        counted = {s.camera: _counted(s) for s in statuses}
+        offered = sum(one.offered for one in counted.values())
+        self._limit_monitor.update_counters(offered, sum(s.drops.get("budget", 0) for s in statuses))
+        (then_ns, before), self._counted = self._counted, (now_ns, counted)
+        new = {name: one.since(before.get(name, _Counted(0, 0, 0))) for name, one in counted.items()}
+        # a camera that was removed takes its counts with it
+        frames = sum(s.tiles * max(0, new[s.camera].offered) for s in statuses)
         seconds = max(now_ns - then_ns, 1) / NS_PER_S
-        return Workload(sum(s.tiles for s in statuses if s.state == "live"), frames / seconds)
+        gated = new if self._gates.on else {}
+        still = tuple((name, min(1.0, one.still / one.captured)) for name, one in gated.items() if one.captured > 0)
+        return Workload(sum(s.tiles for s in statuses if s.state == "live"), frames / seconds, still)
 
     def publish(self, now_ns: int) -> None:
         """Once a second: cameras that give no frames, the device, the complete state."""

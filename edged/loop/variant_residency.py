@@ -33,6 +33,8 @@ from edged.power.memory import MemoryReader
 from edged.worker import Worker
 
 EVERY_NS: Final = clock.NS_PER_S // 2
+SETTLED_NS: Final = 2 * clock.NS_PER_S
+"""After a variant went, until what is held is what stays."""
 SHARE_DECAY: Final = 0.9
 """Of a variant's share of the results, each time: what ran in the last ten seconds counts as needed."""
 STOP_S: Final = 5.0
@@ -63,6 +65,7 @@ class VariantResidency:
         self._pinning: str | None = None
         self._were_loaded = set(pool.resident)
         self._problem: str | None = None
+        self._waiting: str | None = None
         self._work: queue.SimpleQueue[str | Engine] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Loaded | tuple[str, EdgedError]] = queue.SimpleQueue()
         self.worker = Worker("variants", self._turn)
@@ -107,7 +110,7 @@ class VariantResidency:
             available_mb=room.available_mb and round(room.available_mb, 1),
             stalled_percent=room.stalled_percent,
             loading=self._loading,
-            problem=self._problem,
+            problem=self._problem or self._waiting,
         )
 
     # ---- on the engine loop ----------------------------------------------------------------------------------------
@@ -131,6 +134,7 @@ class VariantResidency:
         members = self._members()
         self._room = room = self._read_room()
         self._state, action = residency.decide(self._state, members, room, self._loading is not None, now_ns)
+        self._waiting = self._pin_that_waits(members, room)
         match action:
             case Load(name):
                 self._loading = name
@@ -138,7 +142,17 @@ class VariantResidency:
             case LetGo(name, why):
                 self._tell_away(name, why, now_ns)
                 self._let_go(name, now_ns)
-        self._judge_limit(room)
+        if now_ns - self._state.changed_ns > SETTLED_NS:
+            self._judge_limit(room)
+
+    def _pin_that_waits(self, members: list[Member], room: Room) -> str | None:
+        """Why a variant that is to be pinned is not loaded; None while nothing waits, or it is on its way."""
+        for member in members:
+            if member.pinned and not member.resident and self._loading != member.name:
+                lacks_mb = room.lacks_mb(member.peak_mb)
+                if lacks_mb > 0:
+                    return f"{member.name} waits to be pinned: {lacks_mb:.0f} MB are missing to load it"
+        return None
 
     def _members(self) -> list[Member]:
         """What can be loaded, the most needed first."""
@@ -190,7 +204,7 @@ class VariantResidency:
         self._loading, self._decide_ns = None, now_ns
         variant = self._pool.adopt(loaded, latency_ms)
         self._governor.observe(Residency(variant.name, None, latency_ms), now_ns)
-        text = f"{variant.name} is loaded{_figures(variant)}"
+        text = f"{variant.name} is loaded{_taken(variant)} in {variant.load_s:.2g} s"
         if variant.name in self._were_loaded:
             self._event("memory", text, variant.name)
         else:
@@ -205,7 +219,8 @@ class VariantResidency:
 
     def _failed(self, name: str, error: EdgedError, now_ns: int) -> None:
         """A variant could not be loaded: for want of memory, then later, or never."""
-        if isinstance(error.__cause__, CudaError) and error.__cause__.out_of_memory:
+        cause = error.__cause__
+        if isinstance(cause, MemoryError) or (isinstance(cause, CudaError) and cause.out_of_memory):
             self._state = replace(self._state, short_ns=now_ns)
             self._event("memory", f"{name} is not loaded: {error.message}", name)
             return
@@ -215,10 +230,14 @@ class VariantResidency:
 
     def _tell_away(self, name: str, why: str, now_ns: int) -> None:
         variant = next(v for v in self._pool.variants if v.name == name)
-        self._event("memory", f"{name} is let go{_figures(variant)}: {why}", name)
+        self._event("memory", f"{name} is let go{_taken(variant)}: {why}", name)
         self._governor.observe(Residency(name, away(variant)), now_ns)
 
     def _let_go(self, name: str, now_ns: int) -> None:
+        if self._pool.resident == [name]:  # the others failed while its last batch was in flight
+            self._leaving = None
+            self._governor.observe(Residency(name, None), now_ns)
+            return
         engine = self._pool.let_go(name)
         self._leaving = name if engine is None else None
         if engine is None:
@@ -252,6 +271,10 @@ class VariantResidency:
                 self._done.put(self._pool.load(work))
             except EdgedError as error:
                 self._done.put((work, error))
+            except MemoryError as error:
+                failed = EdgedError("there is no memory to load it")
+                failed.__cause__ = error
+                self._done.put((work, failed))
             give_back_freed()
             self.due_ns = 0
             self._wake()
@@ -267,6 +290,5 @@ def away(variant: PoolVariant) -> str:
     return f"it is not loaded{load_s}"
 
 
-def _figures(variant: PoolVariant) -> str:
-    memory = "" if variant.memory_mb is None else f" ({variant.memory_mb:.1f} MB)"
-    return memory if variant.load_s is None else f"{memory} in {variant.load_s:.2g} s" if variant.resident else memory
+def _taken(variant: PoolVariant) -> str:
+    return "" if variant.memory_mb is None else f" ({variant.memory_mb:.1f} MB)"

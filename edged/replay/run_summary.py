@@ -28,6 +28,7 @@ from edged.governor.messages import (
     Skipped,
     Start,
     Variant,
+    Workload,
 )
 from edged.power.energy_meter import EnergyMeter
 
@@ -80,6 +81,8 @@ class Summary:
     accuracy: float | None
     service: float | None
     switches: int
+    still: Mapping[str, float]
+    """by camera with a motion gate: the share of its frames that were left out as still"""
 
 
 @dataclass
@@ -93,6 +96,8 @@ class RunSummary:
     runs: list[Ran] = field(default_factory=list)
     readings: list[Read] = field(default_factory=list)
     given_up: list[GivenUp] = field(default_factory=list)
+    still: list[tuple[float, str, float]] = field(default_factory=list)
+    """when, a camera with a motion gate, and the share of its last second's frames that it left out"""
     budgets: list[tuple[float, Budget]] = field(default_factory=list)
     decisions: list[tuple[float, Decision]] = field(default_factory=list)
     end_s: float = 0.0
@@ -112,6 +117,8 @@ class RunSummary:
                 battery = request.battery
                 charge = None if battery is None else battery.charge_j / battery.capacity_j
                 self.readings.append(Read(at_s, request.power_w, request.temperature_c, charge))
+            case Workload():
+                self.still += [(at_s, camera, share) for camera, share in request.still]
             case Skipped():
                 self.given_up.append(GivenUp(at_s, request.frames, request.late))
             case BudgetChanged(budget):
@@ -195,7 +202,15 @@ class RunSummary:
             accuracy=earned / timely if timely else None,
             service=earned / offered if known and offered else None,
             switches=switches,
+            still={camera: float(shares.mean()) for camera, (_, shares) in self.still_shares().items()},
         )
+
+    def still_shares(self) -> dict[str, tuple[Array, Array]]:
+        """By camera: times, and the share of the second before each that its motion gate left out."""
+        by_camera: dict[str, list[tuple[float, float]]] = {}
+        for at_s, camera, share in self.still:
+            by_camera.setdefault(camera, []).append((at_s, share))
+        return {camera: (np.array(points)[:, 0], np.array(points)[:, 1]) for camera, points in by_camera.items()}
 
     def _metered(self) -> tuple[float, float]:
         """Joules by the energy meter, and the seconds in which power was known."""

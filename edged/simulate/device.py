@@ -30,13 +30,15 @@ CHARGE_STEPS: Final = 500.0
 
 @dataclass(frozen=True)
 class Reading:
-    """What the sensors say at `at_s`; None is unknown."""
+    """What the sensors say at `at_s`; None is unknown. `still`: the share of the frames that the cameras' motion gates
+    leave out just now; None without gates."""
 
     at_s: float
     power_w: float | None
     temperature_c: float | None
     charge: float | None
     sun_w: float
+    still: float | None = None
 
     @property
     def valid(self) -> bool:
@@ -164,6 +166,6 @@ class Plant:
                 temperature_c = round((self._junction_c + truth.temperature_noise[k]) * 2) / 2
         if self._capacity_j is not None:
             charge = round(self._store_j / self._capacity_j * CHARGE_STEPS) / CHARGE_STEPS
-        return Reading(
-            (k + 1) * STEP_S, power_w, temperature_c, charge, float(truth.sun_w[k]) if truth.battery else 0.0
-        )
+        sun_w = float(truth.sun_w[k]) if truth.battery else 0.0
+        still = float(truth.still[k]) if truth.gated else None
+        return Reading((k + 1) * STEP_S, power_w, temperature_c, charge, sun_w, still)

@@ -116,6 +116,7 @@ class GovernorPolicy:
 
     def start(self, nominal: NominalProfile) -> None:
         self.nominal = nominal
+        self._still: tuple[tuple[str, float], ...] = ()
         known, device = tuple(warm_variants(nominal)), None
         if self._profiled:
             known, device = from_profile(known, msgspec.json.decode(device_profile(nominal), type=DeviceProfile))
@@ -161,11 +162,14 @@ class GovernorPolicy:
             power_mean_s=self.nominal.sensor_mean_s,
         )
         self._observe(sensed, reading.at_s)
+        if reading.still is not None:
+            self._still = tuple([(_name(camera), reading.still) for camera in range(self.nominal.cameras)])
 
     def tick(self, at_s: float) -> None:
         if at_s - self._counted_s >= WORKLOAD_S:
             live = max(1, sum(at_s - arrived_s < LIVE_S for arrived_s in self._arrived_s.values()))
-            self._observe(Workload(live, self._offered / (at_s - self._counted_s)), at_s)
+            load = Workload(live, self._offered / (at_s - self._counted_s), self._still)
+            self._observe(load, at_s)
             self._offered, self._counted_s = 0, at_s
         self._observe(Tick(), at_s)
 

@@ -2,11 +2,11 @@
 
 The JSON's keys: name, dev (or a table), T (seconds), fps, n (cameras), D (deadline, ms), cap (W) over W seconds, Tlim,
 bat {cap_wh, soc0}, and the shapes amb, rsa (factor on the sink's resistance), co (a co-runner's W), gcont, mcont (GPU
-and memory contention, factors), sun (W), diff (difficulty 0..1); mis and rmis: how far this unit is from the profile;
-sens {hz, lag, tau, noise, lsb, gain, drop, stuck}; lsd, spike, ptail: the latency's noise; fcerr, fcbias: the
-forecast's. For a site as a daemon meets it: apart (each camera's frames come in their own time), weights (by camera),
-vetoes [{engine, camera or none, during}], outages [{camera, during}]. Each quantity has its own stream of chance, so
-changing one leaves the others as they were.
+and memory contention, factors), sun (W), diff (difficulty 0..1), still (the share of the frames that a motion gate
+leaves out); mis and rmis: how far this unit is from the profile; sens {hz, lag, tau, noise, lsb, gain, drop, stuck};
+lsd, spike, ptail: the latency's noise; fcerr, fcbias: the forecast's. For a site as a daemon meets it: apart (each
+camera's frames come in their own time), weights (by camera), vetoes [{engine, camera or none, during}], outages
+[{camera, during}]. Each quantity has its own stream of chance, so changing one leaves the others as they were.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from edged.simulate.tables import ACCURACY, ACCURACY_SLOPE, DLA, ENGINES, STALL_
 
 FORECAST_STEP_S: Final = 30.0
 MAX_TICKS: Final = 2_000_000
+KEEP_ALIVE_FPS: Final = 0.5
+"""What a motion gate lets through of each camera while nothing moves."""
 JITTER: Final = 0.05
 """Standard deviation of the time between two frames of a camera, as a share of it; assumed."""
 GPU_SHARE: Final = (1.0, 0.9, 0.85, 0.8, 0.0)
@@ -39,6 +41,7 @@ LIMITS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         "mcont": (-1e3, 1e3),
         "sun": (-1e4, 1e4),
         "fps": (1e-6, 1e3),
+        "still": (0, 1),
         "diff": (-1e3, 1e3),
     }
 )
@@ -127,7 +130,10 @@ class Truth:
         self.gpu_contention = np.maximum(1.0, self._over_time("gcont", 1.0, 5))
         self.memory_contention = np.maximum(1.0, self._over_time("mcont", 1.0, 6))
         self.sun_w = self._over_time("sun", 0.0, 7)
-        self.fps = self._over_time("fps", 30, 8)
+        self.gated = "still" in self.scenario
+        self.still = self._over_time("still", 0.0, 17)
+        fps = self._over_time("fps", 30, 8)
+        self.fps = np.maximum(fps * (1 - self.still), np.minimum(fps, KEEP_ALIVE_FPS))
 
     def _over_time(self, key: str, default: float | None, stream: int) -> Array:
         """A quantity of the scenario at every step."""

@@ -52,6 +52,8 @@ class ScenarioFile(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     D: Annotated[float, Meta(gt=0, le=60_000, description="the deadline in milliseconds, above 0 and at most 60000")]
     cap: Shape
     fps: Shape = 30.0
+    still: Shape | None = None
+    """the share of each camera's frames that its motion gate leaves out"""
     n: Annotated[int, Meta(ge=1, le=16, description="cameras, a whole number from 1 to 16")] = 1
     W: Annotated[int, Meta(ge=1, le=3600, description="the power window, whole seconds from 1 to 3600")] = 30
     Tlim: Annotated[float, Meta(gt=30, le=97, description="degrees Celsius, above 30 and at most 97")] = 90.0

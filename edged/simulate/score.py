@@ -19,6 +19,8 @@ from edged.simulate.tables import STEP_S
 
 POWER_TOLERANCE: Final = 1.015
 HEAT_TOLERANCE_C: Final = 0.5
+SETTLED_S: Final = 120
+"""After so long a governor that began without a profile should have learnt what a profile says."""
 MISS_FREE: Final = 0.01
 MISS_PENALTY: Final = 5.0
 
@@ -54,10 +56,12 @@ class Tally:
 
 @dataclass(frozen=True)
 class Score:
-    """Shares are of seconds (violations) and of processed frames (late)."""
+    """Shares are of seconds (violations) and of processed frames (late). `settled`: of `score`, what came after
+    SETTLED_S, before the penalty of late frames."""
 
     score: float
     raw: float
+    settled: float
     frames: int
     processed: int
     late: float
@@ -91,12 +95,13 @@ def score(truth: Truth, log: Log, tally: Tally) -> Score:
     throttled = by_second(log.throttled.astype(float)).any(1)
     good = ~(over_power | over_heat | throttled)
     raw = float(tally.accuracy.sum())
-    valid = float((tally.accuracy * good[np.minimum(tally.finished_s, seconds - 1)]).sum())
+    valid = tally.accuracy * good[np.minimum(tally.finished_s, seconds - 1)]
     mean_accuracy = tally.accuracies / tally.on_time if tally.on_time else 0.5
     excess = max(0.0, tally.late - MISS_FREE * tally.processed)
     return Score(
-        score=max(0.0, valid - MISS_PENALTY * excess * mean_accuracy),
+        score=max(0.0, float(valid.sum()) - MISS_PENALTY * excess * mean_accuracy),
         raw=raw,
+        settled=float(valid[tally.finished_s >= SETTLED_S].sum()),
         frames=truth.frames,
         processed=tally.processed,
         late=tally.late / max(1, tally.processed),

@@ -21,6 +21,7 @@ NAMES = {
     "governor": "the governor in the arena against a bound that knows the future, and what it costs",
     "tracking": "identities at 30, 10 and 5 fps and with frames dropped, beside the package trackers",
     "motion": "the motion gate beside decoding, and what it sees in noise, rain and steps of light",
+    "motion-energy": "one energy limit with the motion gate and without: accuracy where something moves",
     "closed-loop": "the deadline beside a load that comes and goes: governed against every fixed variant",
 }
 
@@ -29,7 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measure edged on this machine; the machine should be idle.",
-        epilog="\n".join(f"  {name:11} {what}" for name, what in NAMES.items()),
+        epilog="\n".join(f"  {name:13} {what}" for name, what in NAMES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", choices=NAMES)

@@ -76,8 +76,11 @@ def _compare(report: Report, name: str, directory: Path, rounds: int) -> None:
         ratios.append(pools[-1] / (alone[largest] + others_mb))
     figure = Figure(
         f"{name}: all variants, of the largest alone and the other files",
-        median(ratios), "x", TARGET, spread=(min(ratios), max(ratios)),
-    )  # fmt: skip
+        median(ratios),
+        "x",
+        TARGET,
+        spread=(min(ratios), max(ratios)),
+    )
     report.figures.append(figure)
     report.notes[f"{name}, MB alone"] = {variant: round(mb, 1) for variant, mb in alone.items()}
     report.notes[f"{name}, MB of all in the pool"] = round(median(pools), 1)

@@ -95,9 +95,9 @@ def levels(*widths: tuple[str, int], anchors: int = 1) -> dict[str, Any]:
 def test_every_family_is_known_by_its_outputs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], outputs: dict[str, Any], task: str, wanted: dict[str, Any]
 ) -> None:
-    told, target = imported(saved(tmp_path / "m.onnx", outputs), capsys)
-    found = told["output"]
-    assert told["task"] == task and {key: found[key] for key in wanted} == wanted
+    reported, target = imported(saved(tmp_path / "m.onnx", outputs), capsys)
+    found = reported["output"]
+    assert reported["task"] == task and {key: found[key] for key in wanted} == wanted
     assert "guess" in target.read_text()
     assert Inputs(load_recipe(target)).task.output.__struct_config__.tag == wanted["decoder"]  # the recipe holds
 
@@ -124,8 +124,8 @@ def test_what_ultralytics_writes_down_is_taken(
 ) -> None:
     props = {"task": task, "names": NAMES, "imgsz": "[96, 64]", "stride": "32", "author": "Ultralytics"}
     path = saved(tmp_path / "Yolo N.onnx", {"output0": ((1, width, 200), 0, 60), **more}, props, side="open")
-    told, target = imported(path, capsys)
-    assert {key: told["output"][key] for key in wanted} == wanted
+    reported, target = imported(path, capsys)
+    assert {key: reported["output"][key] for key in wanted} == wanted
     recipe = load_recipe(target).recipe
     assert recipe.labels == ["cat", "dog", "man's hat"] and recipe.name == "yolo-n"
     assert (recipe.input.width, recipe.input.height, recipe.input.std[0]) == (64, 96, 255)
@@ -150,5 +150,5 @@ def test_pictures_are_taken_into_the_recipe_and_a_recipe_is_not_replaced_unasked
 def test_outputs_that_no_decoder_reads_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = saved(tmp_path / "m.onnx", {"a": (1, 2, 3, 4, 5), "b": (1, 9, 9, 9, 9)})
     assert main(["import", str(path)]) == 2
-    told = capsys.readouterr().err
-    assert "no decoder reads its outputs a [2, 3, 4, 5], b [9, 9, 9, 9]" in told and "hint:" in told
+    reported = capsys.readouterr().err
+    assert "no decoder reads its outputs a [2, 3, 4, 5], b [9, 9, 9, 9]" in reported and "hint:" in reported

@@ -55,14 +55,14 @@ def test_what_tells_nothing_is_none(text: str) -> None:
 def test_a_plan_that_is_not_what_it_is_called_is_reported_plainly() -> None:
     assert complaint("int8-sparse", "int8", True, Layers(30, 30, 25, 12)) is None
     assert complaint("fp16", "fp16", False, Layers(30, 0, 0, 0)) is None
-    said = complaint("int8-sparse", "int8", True, Layers(30, 0, 25, 0))
-    assert said == (
+    message = complaint("int8-sparse", "int8", True, Layers(30, 0, 25, 0))
+    assert message == (
         "int8-sparse is not what it is called on this device: of 30 layers with weights no layer computes in INT8, and "
         "no layer uses a sparse kernel, though 25 have weights that allow it"
     )
     assert complaint("int8", "int8", False, Layers(30, 30, None, None)) is None
-    said = complaint("int8-sparse", "int8", True, Layers(30, 30, None, None))
-    assert said == (
+    message = complaint("int8-sparse", "int8", True, Layers(30, 30, None, None))
+    assert message == (
         "int8-sparse: the inspector does not report which of its layers use sparse kernels; compare its latency"
     )
     assert "though" not in str(complaint("int8-sparse", "int8", True, Layers(30, 30, None, 0)))

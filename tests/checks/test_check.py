@@ -171,6 +171,15 @@ def test_an_accuracy_floor_that_none_reaches(check: Check, bundle: Path, tmp_pat
     )
 
 
+def test_what_the_variants_take_is_reported_beside_the_limit(check: Check, bundle: Path, tmp_path: Path) -> None:
+    code, found = check(write_config(tmp_path, bundle, {"gate": SMALL}))
+    (memory,) = found["memory"]
+    assert code == 0 and memory["level"] == "ok" and " MB" in memory["text"] and "shared by all" in memory["text"]
+    code, found = check(write_config(tmp_path, bundle, {"gate": SMALL}, "[limits]\nmemory_mb = 5"))
+    (memory,) = found["memory"]
+    assert code == 0 and memory["level"] == "warning" and "memory_mb is 5" in memory["text"] and memory["fix"]
+
+
 def test_a_limit_that_cannot_be_held_here_is_a_warning(
     check: Check, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,7 +132,7 @@ def test_only_declared_libraries_are_imported() -> None:
     # The system's: GStreamer's binding, refused with the fix where it is missing; systemd's, done without.
     system = {"gi", "systemd"}
     # What a GPU brings or needs, jtop and extras: their rooms say what is missing, and are done without.
-    optional = {"tensorrt", "cuda", "pynvml", "jtop", "matplotlib", "prometheus_client"}
+    optional = {"tensorrt", "cuda", "pynvml", "jtop", "matplotlib", "prometheus_client", "aiohttp", "paho", "nats"}
     for path in Path(edged.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -57,15 +57,15 @@ def test_the_demo_adds_up_and_leaves_pictures_and_nothing_else(bundle: Path, tmp
         )
         assert not list(Path(temporary).glob("edged-demo-*")), "its private directory is gone"
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    assert [camera["camera"] for camera in told["cameras"]] == ["belt-1", "video"]
-    for camera in told["cameras"]:
+    reported: dict[str, Any] = json.loads(done.stdout)
+    assert [camera["camera"] for camera in reported["cameras"]] == ["belt-1", "video"]
+    for camera in reported["cameras"]:
         assert camera["captured"] == camera["results"] + sum(camera["drops"].values()) + camera["on_its_way"]
         assert camera["on_its_way"] in (0, 1)
         assert camera["results"] > 3 * FPS
-    frames = sum(variant["frames"] for variant in told["variants"])
-    assert 0 < frames <= sum(camera["results"] for camera in told["cameras"])
-    assert all(variant["age_p50_ms"] <= variant["age_p99_ms"] for variant in told["variants"])
+    frames = sum(variant["frames"] for variant in reported["variants"])
+    assert 0 < frames <= sum(camera["results"] for camera in reported["cameras"])
+    assert all(variant["age_p50_ms"] <= variant["age_p99_ms"] for variant in reported["variants"])
     for act in ("act 1 of 3, normal", "act 2 of 3, pressure", "act 3 of 3, relief"):
         assert act in done.stderr
 

@@ -52,6 +52,29 @@ def told_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, 
     return loaded
 
 
+def test_what_motion_gates_leave_out_is_simulated_shown_and_replayed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = '\nstill = { k = "steps", t = [30], v = [0.9, 0.0] }'
+    (tmp_path / "gated.toml").write_text(SHORT + still)
+    log, plot = str(tmp_path / "x.log"), str(tmp_path / "x.png")
+    gated = told_json(capsys, "simulate", "--scenario", str(tmp_path / "gated.toml"), "--record", log, "--plot", plot)
+    (tmp_path / "plain.toml").write_text(SHORT)
+    plain = told_json(capsys, "simulate", "--scenario", str(tmp_path / "plain.toml"))
+    assert gated["runs"][0]["still"] == {"camera-0": pytest.approx(0.7, abs=0.05)} and not plain["runs"][0]["still"]
+    assert 0.2 < gated["runs"][0]["offered"] / plain["runs"][0]["offered"] < 0.45
+    assert Path(plot).stat().st_size > 10_000
+    code, out, _ = run(capsys, "replay", log)
+    assert code == 0 and "the same, byte for byte" in out
+    assert re.search(r"left out as still, camera-0 +6\d|left out as still, camera-0 +7\d", out)
+
+
+def test_a_still_share_is_a_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "odd.toml").write_text(SHORT + "\nstill = 1.5")
+    code, _, err = run(capsys, "simulate", "--scenario", str(tmp_path / "odd.toml"))
+    assert code == 2 and "still" in err and "Traceback" not in err
+
+
 def test_every_shipped_scenario_can_run_on_every_device() -> None:
     for path in sorted(SHIPPED.glob("*.toml")):
         for device in NAMES:

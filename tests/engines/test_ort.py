@@ -186,7 +186,7 @@ def test_nothing_is_printed_by_the_library(capfd: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("[ONNXRuntimeError] : 1 : FAIL : It cannot.\nMore of it.", "It cannot."),
         ("/src/arena.cc:360 void* Arena::Allocate(size_t, bool) Failed to allocate 8", "Failed to allocate 8"),
@@ -194,8 +194,8 @@ def test_nothing_is_printed_by_the_library(capfd: pytest.CaptureFixture[str]) ->
         ("", "RuntimeError"),
     ],
 )
-def test_the_library_s_messages_are_reported_without_its_source_places(text: str, told: str) -> None:
-    assert first_line(RuntimeError(text)) == told
+def test_the_library_s_messages_are_reported_without_its_source_places(text: str, reported: str) -> None:
+    assert first_line(RuntimeError(text)) == reported
 
 
 def test_sessions_do_not_spin_and_keep_to_their_threads() -> None:

@@ -30,8 +30,10 @@ def gateway(directory: Path, metrics: str) -> Iterator[subprocess.Popen[str]]:
     config.write_text(f'bundle = "demo"\n[metrics]\n{metrics}\n[[camera]]\nname = "gate"\nsource = "test://7"\n')
     process = subprocess.Popen(
         [sys.executable, "-m", "edged", "gateway", "-c", str(config)],
-        env={**os.environ, "RUNTIME_DIRECTORY": str(directory)}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env={**os.environ, "RUNTIME_DIRECTORY": str(directory)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         yield process
     finally:
@@ -150,6 +152,9 @@ def test_without_prometheus_client_the_extra_is_named() -> None:
     program = "import sys; sys.modules['prometheus_client'] = None\nfrom edged.cli import main\n"
     done = subprocess.run(
         [sys.executable, "-c", program + "sys.exit(main(['metrics', '--once']))"],
-        capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 2 and "edged[gateway]" in done.stderr

@@ -54,9 +54,12 @@ def test_unknown_is_absent() -> None:
 @pytest.mark.parametrize("estimated", [False, True])
 def test_watts_and_joules_say_whether_they_are_estimated(estimated: bool) -> None:
     telemetry = msgspec.structs.replace(
-        messages.telemetry(), power_w=7.5, power_estimated=estimated, rails_w={"cpu": 2.0, "gpu": None},
+        messages.telemetry(),
+        power_w=7.5,
+        power_estimated=estimated,
+        rails_w={"cpu": 2.0, "gpu": None},
         battery=Battery(100.0, 200.0, None),
-    )  # fmt: skip
+    )
     found = samples(msgspec.structs.replace(messages.state(), telemetry=telemetry))
     assert found["edged_power_watts"] == {(str(estimated).lower(),): 7.5}
     assert found["edged_energy_joules_total"] == {(str(estimated).lower(),): 1234.5}
@@ -80,7 +83,11 @@ def test_the_limits_are_the_governors() -> None:
 
 def test_the_guard() -> None:
     guard = Guard(
-        "fp32", 5, 0.01, 12.0, {"busy": 2},
+        "fp32",
+        5,
+        0.01,
+        12.0,
+        {"busy": 2},
         [
             Agreement("gate", "int8", 0.4, 0.3, 0.5, 9, 0.9, True),
             Agreement("gate", "fp16", None, None, None, 0, 0.9, False),
@@ -89,7 +96,7 @@ def test_the_guard() -> None:
             InputDrift("gate", True, "dark", 10.0, 5.0, 40.0, 200.0),
             InputDrift("yard", False, "", None, None, 40.0, 200.0),
         ],
-    )  # fmt: skip
+    )
     recording = Recording("/x", 1.0, 3, None)
     found = samples(msgspec.structs.replace(messages.state(), guard=guard, recording=recording))
     assert found["edged_variant_agreement_ratio"] == {("gate", "int8"): 0.4}

@@ -73,7 +73,8 @@ def test_a_link_reports_each_change_once_and_waits_longer(caplog: pytest.LogCapt
     link.up()
     link.up()
     assert [record.message for record in caplog.records] == [
-        "nats at host: connection refused; trying again", "nats at host is reached",
-    ]  # fmt: skip
+        "nats at host: connection refused; trying again",
+        "nats at host is reached",
+    ]
     assert 0.5 <= pauses[0] <= 1 and LONGEST_PAUSE_S / 2 <= pauses[-1] <= LONGEST_PAUSE_S
     assert link.down("connection refused") <= 1

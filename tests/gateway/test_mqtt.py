@@ -24,6 +24,7 @@ from edged.mqtt_config import MqttConfig
 from tests.gateway.test_forward import Counts
 from tests.support import messages
 from tests.support.bus import free_port, wait_for
+from tests.support.certificates import make_certificate
 from tests.support.mosquitto import Listener, Mosquitto
 from tests.support.tcp_proxy import TcpProxy
 
@@ -52,7 +53,8 @@ class Feed:
 
 @contextmanager
 def reporting(port: int, user: str = "", control: str | None = None, **config: object) -> Iterator[Feed]:
-    chosen = msgspec.convert({"url": f"mqtt://{user}127.0.0.1:{port}", "node": "n1", **config}, MqttConfig)
+    scheme = "mqtts" if "ca" in config else "mqtt"
+    chosen = msgspec.convert({"url": f"{scheme}://{user}127.0.0.1:{port}", "node": "n1", **config}, MqttConfig)
     assert chosen.server is not None
     with Mqtt(chosen, chosen.server, control) as part:
         assert isinstance(part, Mqtt)
@@ -87,7 +89,7 @@ def test_a_broker_that_starts_late_and_is_killed_gets_all_topics_again(tmp_path:
                     assert heard.newest(CONFIG)["state_topic"] == f"{ROOT}/state"
             wait_for(lambda: not feed.connected(), 30)
         lost = {s.labels["cause"]: s.value for f in feed.part.families() for s in f.samples if "cause" in s.labels}
-        assert lost == {"disconnected": 1, "queue_full": 0}
+        assert lost == {"disconnected": 1, "queue_full": 0, "refused": 0}
 
 
 def test_the_last_will_and_a_proper_end_say_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +135,25 @@ def test_states_come_at_their_interval_and_at_once_when_it_matters(tmp_path: Pat
         assert heard.newest(f"{ROOT}/state")["results_per_s"] == 0.0, "over the three seconds between"
 
 
+def test_a_camera_that_is_removed_leaves_nothing_behind(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker") as broker, reporting(broker.port) as feed:
+        wait_for(feed.connected, 20)
+        feed.part.take(messages.result(), feed.counts)
+        feed.second()
+        feed.second(cameras=[messages.status("yard")])
+        feed.part.take(messages.event(), feed.counts)
+        wait_for(lambda: feed.part.broker.sent >= 12, 20)
+        with Listener(broker.port) as heard:
+            wait_for(lambda: heard.received[f"{ROOT}/camera/yard/state"], 20)
+            wait_for(lambda: heard.received[CONFIG], 20)
+            assert not heard.received[f"{ROOT}/camera/gate/state"] and not heard.received[f"{ROOT}/camera/gate/objects"]
+            components = heard.newest(CONFIG)["components"]
+            assert components["gate_objects"] == {"platform": "sensor"}, (
+                "as Home Assistant wants it to remove an entity"
+            )
+            assert components["yard_objects"]["state_topic"] == f"{ROOT}/camera/yard/objects"
+
+
 def test_a_wrong_password_is_reported_once_and_the_right_one_heals(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -146,6 +167,32 @@ def test_a_wrong_password_is_reported_once_and_the_right_one_heals(
         (tmp_path / "gateway.mqtt").write_text("s3cret\n")
         with reporting(broker.port, "edged@") as feed:
             wait_for(feed.connected, 20)
+
+
+def test_messages_that_the_broker_does_not_allow_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rules = tmp_path / "rules"
+    rules.write_text("topic readwrite edged/n1/available\n")
+    with Mosquitto(tmp_path / "broker", config=f"acl_file {rules}") as broker, reporting(broker.port) as feed:
+        wait_for(feed.connected, 20)
+        feed.second()
+        wait_for(lambda: feed.part.broker.refused == 3 and feed.part.broker.sent == 1, 20)
+    told = [record.message for record in caplog.records if "it refuses messages, not authorized" in record.message]
+    assert len(told) == 1
+
+
+# paho leaves the socket of a handshake that failed to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_tls_needs_a_certificate_that_is_vouched_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    certificate, key = make_certificate(tmp_path)
+    stranger, _ = make_certificate(tmp_path / "stranger")
+    with Mosquitto(tmp_path / "broker", config=f"certfile {certificate}\nkeyfile {key}") as broker:
+        with reporting(broker.port, ca=str(stranger)) as feed:
+            wait_for(lambda: "its certificate is not accepted, self" in caplog.text, 20)
+            assert not feed.connected()
+        with reporting(broker.port, ca=str(certificate)) as feed:
+            wait_for(feed.connected, 20)
+            feed.second()
+            wait_for(lambda: feed.part.broker.sent > 3, 20)
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,18 @@ def state(uptime_s: float = 1.0, results: int = 8, **changes: object) -> State:
 
 def test_a_node_in_good_order() -> None:
     assert node_state(state(11.0, 158), state(1.0, 8)) == {
-        "version": "0.1.0", "profile": None, "variant": "fp32", "pinned": False, "results_per_s": 15.0,
-        "power_w": None, "power_estimated": False, "energy_kwh": 0.000343, "temperature_c": 41.0, "throttled": False,
+        "version": "0.1.0",
+        "profile": None,
+        "variant": "fp32",
+        "pinned": False,
+        "results_per_s": 15.0,
+        "power_w": None,
+        "power_estimated": False,
+        "energy_kwh": 0.000343,
+        "temperature_c": 41.0,
+        "throttled": False,
         "problems": [],
-    }  # fmt: skip
+    }
 
 
 def test_rates_are_unknown_at_first_and_over_a_restart() -> None:
@@ -118,10 +126,17 @@ def test_commands(name: str, payload: bytes, expected: tuple[str, dict[str, Any]
 @pytest.mark.parametrize(
     "name, payload",
     [
-        ("pin", b""), ("pin", b"\xff"), ("pin", b"x" * (MAX_PAYLOAD + 1)), ("limit", b"8"), ("limit", b"{}"),
-        ("limit", b'{"op": 1}'), ("limit", b'{"power_w": "8"}'), ("limit", b"[" * 4000), ("set_mode", b"15W"),
+        ("pin", b""),
+        ("pin", b"\xff"),
+        ("pin", b"x" * (MAX_PAYLOAD + 1)),
+        ("limit", b"8"),
+        ("limit", b"{}"),
+        ("limit", b'{"op": 1}'),
+        ("limit", b'{"power_w": "8"}'),
+        ("limit", b"[" * 4000),
+        ("set_mode", b"15W"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_command(name: str, payload: bytes) -> None:
     with pytest.raises(EdgedError) as caught:
         parse(name, payload)

@@ -54,10 +54,17 @@ class Prometheus:
             f'scrape_configs: [{{job_name: edged, static_configs: [{{targets: ["127.0.0.1:{target}"]}}]}}]\n'
         )
         self.process = subprocess.Popen(
-            [needs("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={directory}/tsdb",
-             f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=error"],
-            cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                needs("prometheus"),
+                f"--config.file={config}",
+                f"--storage.tsdb.path={directory}/tsdb",
+                f"--web.listen-address=127.0.0.1:{self.port}",
+                "--log.level=error",
+            ],
+            cwd=directory,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
     def query(self, expression: str) -> list[float]:
         """The values of each series; none while Prometheus does not answer yet."""
@@ -89,8 +96,9 @@ def gateway(tmp_path: Path, bundle: Path) -> Iterator[tuple[Path, int]]:
     config = write_config(tmp_path, bundle, {"gate": SMALL, "yard": SMALL}, extra)
     process = subprocess.Popen(
         [sys.executable, "-m", "edged", "gateway", "-c", str(config)],
-        env={**os.environ, "RUNTIME_DIRECTORY": str(tmp_path)}, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        env={**os.environ, "RUNTIME_DIRECTORY": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
+    )
     try:
         yield config, port
     finally:
@@ -147,8 +155,10 @@ def test_promtool_finds_nothing_wrong_with_the_metrics(gateway: tuple[Path, int]
     with RunningDaemon(config, tmp_path) as daemon:
         done = subprocess.run(
             [sys.executable, "-m", "edged", "metrics", "--once", "--endpoint", daemon.results],
-            capture_output=True, timeout=100, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            timeout=100,
+            check=True,
+        )
     judged = subprocess.run(
         [needs("promtool"), "check", "metrics"], input=done.stdout, capture_output=True, timeout=60, check=False
     )

@@ -31,9 +31,14 @@ def state() -> State:
     telemetry = msgspec.structs.replace(messages.telemetry(), power_w=7.25, power_estimated=True)
     power = BudgetState("power", 5.0, 7.25, "W", True, "mean of 10 s")
     return msgspec.structs.replace(
-        messages.state(), cameras=[messages.status(), broken], decision=decision, telemetry=telemetry, profile="night",
-        limits={"deadline_ms": 50.0, "power_w": 5.0}, budgets=[power],
-    )  # fmt: skip
+        messages.state(),
+        cameras=[messages.status(), broken],
+        decision=decision,
+        telemetry=telemetry,
+        profile="night",
+        limits={"deadline_ms": 50.0, "power_w": 5.0},
+        budgets=[power],
+    )
 
 
 @contextlib.contextmanager
@@ -78,8 +83,17 @@ def test_what_the_page_shows(tmp_path: Path) -> None:
                 await tab.screenshot(tmp_path / f"{name}.png")
                 assert (tmp_path / f"{name}.png").stat().st_size > 20_000
             text = await tab.value("document.body.innerText")
-            for words in ("the best that fits", "no answer", "the camera is off or unreachable", "7.3 W (estimated)",
-                          "limit 5.0 W", "~7.25 W", "profile night", "healthy", "int8-sparse 75 %"):  # fmt: skip
+            for words in (
+                "the best that fits",
+                "no answer",
+                "the camera is off or unreachable",
+                "7.3 W (estimated)",
+                "limit 5.0 W",
+                "~7.25 W",
+                "profile night",
+                "healthy",
+                "int8-sparse 75 %",
+            ):
                 assert words in text, words
             assert text.count(EVIL) >= 4, "labels, reasons and events are shown as they are"
             assert await tab.value("document.querySelector('.chip').innerText") == "int8-sparse, 0 ms, late"

@@ -243,10 +243,16 @@ def test_a_browser_logs_in_with_a_form(guarded: Served) -> None:
 @pytest.mark.parametrize(
     "body, status",
     [
-        ('{"op": "reload"}', 400), ("[]", 400), ("{", 400), ("[" * 4000, 400), ('{"op": []}', 400), ("x" * 5000, 413),
-        ('{"op": "set", "endpoint": "ipc:///x"}', 200), ('{"op": "set", "power_w": 8}', 200),
+        ('{"op": "reload"}', 400),
+        ("[]", 400),
+        ("{", 400),
+        ("[" * 4000, 400),
+        ('{"op": []}', 400),
+        ("x" * 5000, 413),
+        ('{"op": "set", "endpoint": "ipc:///x"}', 200),
+        ('{"op": "set", "power_w": 8}', 200),
     ],
-)  # fmt: skip
+)
 def test_requests_are_checked(guarded: Served, body: str, status: int) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     answer = guarded.ask("POST", "/control", body, Content_Type="application/json", **headers)
@@ -259,13 +265,16 @@ def test_requests_are_checked(guarded: Served, body: str, status: int) -> None:
 @pytest.mark.parametrize(
     "sent",
     [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET / HTTP/9.9\r\n\r\n", b"\x00" * 5000,
-        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n", b"POST /control HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x00" * 5000,
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
+        b"POST /control HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 2000 + b"\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n",
         b"POST /login HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
     ],
-)  # fmt: skip
+)
 def test_garbage_disturbs_nobody(served: Served, sent: bytes) -> None:
     for _ in range(3):
         with socket.create_connection(("127.0.0.1", served.port), timeout=60) as peer:

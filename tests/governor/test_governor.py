@@ -226,6 +226,13 @@ def test_without_a_profile_the_power_is_held_from_the_first_minute_and_frames_ru
     assert result.processed > 0.8 * result.frames
 
 
+def test_without_a_profile_the_power_is_held_with_a_sensor_that_is_slow_and_noisy() -> None:
+    """What the tries of each variant draw shows seconds later, and is more than was guessed."""
+    slow = {"hz": 1, "lag": 0.8, "tau": 1.0, "noise": 0.03, "lsb": 0.15, "drop": 0.15}
+    loaded = scenario(dev="nx", cap=8.0, W=20, D=45, T=60, sens=slow, co={"k": "markov", "v": [0, 0.8], "d": [60, 40]})
+    assert run(Truth(loaded, 20), GovernorPolicy(True, profiled=False), True).power_violation == 0.0
+
+
 def test_without_a_profile_idle_power_is_that_of_a_quiet_time_not_of_the_first_reading() -> None:
     """Frames ran before the first reading, which shows them. Once a limit counts joules, no frame runs for some
     seconds; a silent sensor ends that."""

@@ -38,146 +38,146 @@ def lived(
     meter: bool = True,
 ) -> Power:
     """Frames of each variant in turn, 20 a second, told to a meter that rounds to 50 mW and is 0.2 s late."""
-    told = meter_of(known) if seen is None else deepcopy(seen)
-    start_s, shown_w, late = told.sensed_s, 6.0, [6.0]
+    reported = meter_of(known) if seen is None else deepcopy(seen)
+    start_s, shown_w, late = reported.sensed_s, 6.0, [6.0]
     for i in range(seconds * 5):
         variant = (i // 25) % len(factors)
         nominal_j = 4 * float(known.active_w[variant, 0] * known.latency_s[variant, 0])
-        told.ran(variant, nominal_j, told.sensed_s)
+        reported.ran(variant, nominal_j, reported.sensed_s)
         watts = 6.0 + other_w + factors[variant] * nominal_j / 0.2
         late.append(watts)
         shown_w += (1 - math.exp(-0.2 / 0.4)) * (late.pop(0) - shown_w)
         reading_w = round(shown_w / 0.05) * 0.05 if meter else None
-        told.sensed(known, 0, 25.0, reading_w, start_s + (i + 1) * 0.2, False)
-    return told
+        reported.sensed(known, 0, 25.0, reading_w, start_s + (i + 1) * 0.2, False)
+    return reported
 
 
 def test_a_unit_that_draws_more_than_its_profile_is_found_out_variant_by_variant() -> None:
-    told = lived(KNOWN, 120, (1.3, 0.9, 1.1))
-    assert [told.factor(i) for i in range(3)] == pytest.approx([1.3, 0.9, 1.1], abs=0.06)
-    assert told.background_w == pytest.approx(0.0, abs=0.25)
+    reported = lived(KNOWN, 120, (1.3, 0.9, 1.1))
+    assert [reported.factor(i) for i in range(3)] == pytest.approx([1.3, 0.9, 1.1], abs=0.06)
+    assert reported.background_w == pytest.approx(0.0, abs=0.25)
 
 
 def test_a_co_runner_is_distinguished_from_the_frames_within_seconds() -> None:
-    told = lived(KNOWN, 60, (1.0, 1.0, 1.0))
-    told = lived(KNOWN, 6, (1.0, 1.0, 1.0), 2.0, told)
-    assert told.background_w == pytest.approx(2.0, abs=0.4)
-    assert told.factor(0) == pytest.approx(1.0, abs=0.1)
+    reported = lived(KNOWN, 60, (1.0, 1.0, 1.0))
+    reported = lived(KNOWN, 6, (1.0, 1.0, 1.0), 2.0, reported)
+    assert reported.background_w == pytest.approx(2.0, abs=0.4)
+    assert reported.factor(0) == pytest.approx(1.0, abs=0.1)
 
 
 def test_without_a_profile_the_common_error_is_learnt_on_one_variant_for_all() -> None:
-    told = lived(UNKNOWN, 20, (3.0,))
-    assert told.factor(0) == pytest.approx(3.0, rel=0.1)
-    assert told.factor(1) > 2.0  # never ran
-    assert told.error(1) < 0.8 * meter_of(UNKNOWN).error(1)
+    reported = lived(UNKNOWN, 20, (3.0,))
+    assert reported.factor(0) == pytest.approx(3.0, rel=0.1)
+    assert reported.factor(1) > 2.0  # never ran
+    assert reported.error(1) < 0.8 * meter_of(UNKNOWN).error(1)
 
 
 def test_a_silent_meter_leaves_the_profile_and_in_doubt_the_worst_seen() -> None:
-    told = lived(KNOWN, 60, (1.0, 1.0, 1.0), 1.5)
-    now_s = told.sensed_s
-    silent = lived(KNOWN, 10, (1.0, 1.0, 1.0), 0.0, told, meter=False)
-    assert silent.factor(0) == told.factor(0) and silent.valid_s == now_s
-    worst_w = max(0.0, told.peak_w - told.background_w)
+    reported = lived(KNOWN, 60, (1.0, 1.0, 1.0), 1.5)
+    now_s = reported.sensed_s
+    silent = lived(KNOWN, 10, (1.0, 1.0, 1.0), 0.0, reported, meter=False)
+    assert silent.factor(0) == reported.factor(0) and silent.valid_s == now_s
+    worst_w = max(0.0, reported.peak_w - reported.background_w)
     assert silent.stale_margin_w(now_s + 10) == pytest.approx(worst_w + silent.background_error_w)
     assert not lived(KNOWN, 5, (1.0,), meter=False).metered
 
 
 def test_the_history_is_what_was_drawn() -> None:
-    told = lived(KNOWN, 100, (1.2, 1.2, 1.2), 1.0)
-    mean_w = sum(told.history.seconds_j[:-1]) / (len(told.history.seconds_j) - 1)
+    reported = lived(KNOWN, 100, (1.2, 1.2, 1.2), 1.0)
+    mean_w = sum(reported.history.seconds_j[:-1]) / (len(reported.history.seconds_j) - 1)
     drawn_w = [6.0 + 1.0 + 1.2 * 20 * float(KNOWN.active_w[i, 0] * KNOWN.latency_s[i, 0]) for i in range(3)]
     assert min(drawn_w) - 0.3 < mean_w < max(drawn_w) + 0.3
 
 
 def test_an_estimated_reading_is_trusted_less() -> None:
-    told = lived(KNOWN, 10, (1.0,))
-    sure, doubtful = deepcopy(told), deepcopy(told)
-    sure.sensed(KNOWN, 0, 25.0, 9.0, told.sensed_s + 0.2, False)
-    doubtful.sensed(KNOWN, 0, 25.0, 9.0, told.sensed_s + 0.2, True)
-    assert abs(doubtful.background_w - told.background_w) < abs(sure.background_w - told.background_w)
+    reported = lived(KNOWN, 10, (1.0,))
+    sure, doubtful = deepcopy(reported), deepcopy(reported)
+    sure.sensed(KNOWN, 0, 25.0, 9.0, reported.sensed_s + 0.2, False)
+    doubtful.sensed(KNOWN, 0, 25.0, 9.0, reported.sensed_s + 0.2, True)
+    assert abs(doubtful.background_w - reported.background_w) < abs(sure.background_w - reported.background_w)
 
 
 def test_a_meter_that_speaks_once_a_second_teaches_as_much_as_a_quick_one() -> None:
     """Batches of two variants in turn, five a second; every reading is compared with the time that it averaged over."""
-    told, now_s, shown_w, late = meter_of(KNOWN), 0.0, 6.0, [6.0]
+    reported, now_s, shown_w, late = meter_of(KNOWN), 0.0, 6.0, [6.0]
     for i in range(1500):
         variant = (i // 3) % 2
         nominal_j = 4 * float(KNOWN.active_w[variant, 0] * KNOWN.latency_s[variant, 0])
-        told.ran(variant, nominal_j, now_s + 0.1)
+        reported.ran(variant, nominal_j, now_s + 0.1)
         now_s += 0.2
         late.append(6.0 + (1.3, 0.8)[variant] * nominal_j / 0.2)
         shown_w += (1 - math.exp(-0.2 / 0.4)) * (late.pop(0) - shown_w)
         if i % 5 == 4:
-            told.sensed(KNOWN, 0, 25.0, round(shown_w / 0.05) * 0.05, now_s, False)
-    assert [told.factor(i) for i in range(2)] == pytest.approx([1.3, 0.8], abs=0.06)
+            reported.sensed(KNOWN, 0, 25.0, round(shown_w / 0.05) * 0.05, now_s, False)
+    assert [reported.factor(i) for i in range(2)] == pytest.approx([1.3, 0.8], abs=0.06)
 
 
 def test_what_runs_while_no_reading_comes_is_kept_in_bounds() -> None:
-    told = meter_of(KNOWN)
+    reported = meter_of(KNOWN)
     for i in range(1000):
-        told.ran(0, 1.0, 0.5 * i)
-    assert len(told.pending_j) == power.BINS and sum(map(sum, told.pending_j)) == pytest.approx(1000.0)
-    watts = told.sensed(KNOWN, 0, 25.0, None, 500.0, False)
-    assert watts == pytest.approx(6.0 + 2.0) and told.pending_j == []
+        reported.ran(0, 1.0, 0.5 * i)
+    assert len(reported.pending_j) == power.BINS and sum(map(sum, reported.pending_j)) == pytest.approx(1000.0)
+    watts = reported.sensed(KNOWN, 0, 25.0, None, 500.0, False)
+    assert watts == pytest.approx(6.0 + 2.0) and reported.pending_j == []
 
 
 def test_what_ran_since_the_last_reading_is_in_the_history_of_now() -> None:
     """A meter that answers once a second must not leave the window blind to the current second."""
-    told = meter_of(KNOWN)
-    told.sensed(KNOWN, 0, 25.0, 6.0, 1.0, False)
-    told.ran(0, 4.0, 1.5)
-    now = told.predicted(KNOWN, 0, 25.0, 1.8)
-    rest_w = 6.0 + told.background_w
-    assert now.drawn_j - told.history.drawn_j == pytest.approx(0.8 * rest_w + 4.0 * told.factor(0))
-    assert told.predicted(KNOWN, 0, 25.0, 1.0) == told.history
-    told.sensed(KNOWN, 0, 25.0, None, 1.8, False)
-    assert told.history == now
+    reported = meter_of(KNOWN)
+    reported.sensed(KNOWN, 0, 25.0, 6.0, 1.0, False)
+    reported.ran(0, 4.0, 1.5)
+    now = reported.predicted(KNOWN, 0, 25.0, 1.8)
+    rest_w = 6.0 + reported.background_w
+    assert now.drawn_j - reported.history.drawn_j == pytest.approx(0.8 * rest_w + 4.0 * reported.factor(0))
+    assert reported.predicted(KNOWN, 0, 25.0, 1.0) == reported.history
+    reported.sensed(KNOWN, 0, 25.0, None, 1.8, False)
+    assert reported.history == now
 
 
 def test_readings_that_are_no_multiple_of_a_bin_apart_teach_as_much() -> None:
     """Two a second: what ran is read back from the very bins that it went to."""
-    told, now_s, shown_w, late = meter_of(KNOWN), 0.0, 6.0, [6.0] * 2
+    reported, now_s, shown_w, late = meter_of(KNOWN), 0.0, 6.0, [6.0] * 2
     nominal_j = 2 * float(KNOWN.active_w[0, 0] * KNOWN.latency_s[0, 0])
     for i in range(1200):
         now_s += 0.1
-        told.ran(0, nominal_j, now_s - 0.05)
+        reported.ran(0, nominal_j, now_s - 0.05)
         late.append(6.0 + nominal_j / 0.1)
         shown_w += (1 - math.exp(-0.1 / 0.4)) * (late.pop(0) - shown_w)
         if i % 5 == 4:
-            told.sensed(KNOWN, 0, 25.0, shown_w, now_s, False)
-    assert told.background_w + told.factor(0) * nominal_j / 0.1 == pytest.approx(nominal_j / 0.1, rel=0.01)
+            reported.sensed(KNOWN, 0, 25.0, shown_w, now_s, False)
+    assert reported.background_w + reported.factor(0) * nominal_j / 0.1 == pytest.approx(nominal_j / 0.1, rel=0.01)
 
 
 def drawn(sensor: tuple[float, float], loads_w: list[float], every: int, silent: range = range(0)) -> Power:
     """A tenth of a second for each load; a reading after `every` of them, none while `silent`."""
-    told, shown_w, late = meter_of(KNOWN, sensor, 20), 6.0, [6.0] * round(sensor[0] / 0.1)
+    reported, shown_w, late = meter_of(KNOWN, sensor, 20), 6.0, [6.0] * round(sensor[0] / 0.1)
     for i, load_w in enumerate(loads_w):
         late.append(6.0 + load_w)
         shown_w += (1 - math.exp(-0.1 / sensor[1])) * (late.pop(0) - shown_w)
         if i % every == every - 1:
             reading_w = None if i in silent else shown_w
-            told.sensed(KNOWN, 0, 25.0, reading_w, (i + 1) * 0.1, False)
-    return told
+            reported.sensed(KNOWN, 0, 25.0, reading_w, (i + 1) * 0.1, False)
+    return reported
 
 
 @pytest.mark.parametrize(("sensor", "every"), [(QUICK, 2), (SLOW, 10)])
 def test_a_load_counts_from_when_it_came_however_late_the_meter(sensor: tuple[float, float], every: int) -> None:
-    told = drawn(sensor, [0.0] * 300 + [0.8] * 150, every)
-    assert told.history.drawn_j == pytest.approx(6.0 * 45 + 0.8 * 15, abs=0.5)
-    told = drawn(sensor, [0.8] * 300 + [0.0] * 150, every)
-    assert told.history.drawn_j == pytest.approx(6.0 * 45 + 0.8 * 30, abs=0.5)
+    reported = drawn(sensor, [0.0] * 300 + [0.8] * 150, every)
+    assert reported.history.drawn_j == pytest.approx(6.0 * 45 + 0.8 * 15, abs=0.5)
+    reported = drawn(sensor, [0.8] * 300 + [0.0] * 150, every)
+    assert reported.history.drawn_j == pytest.approx(6.0 * 45 + 0.8 * 30, abs=0.5)
 
 
 def test_a_lost_reading_is_made_up_for_by_the_next() -> None:
-    told = drawn(SLOW, [0.0] * 300 + [0.8] * 150, 10, silent=range(310, 330))
-    assert told.history.drawn_j == pytest.approx(6.0 * 45 + 0.8 * 15, abs=1.0)
+    reported = drawn(SLOW, [0.0] * 300 + [0.8] * 150, 10, silent=range(310, 330))
+    assert reported.history.drawn_j == pytest.approx(6.0 * 45 + 0.8 * 15, abs=1.0)
 
 
 def test_while_the_meter_is_silent_the_history_has_what_the_plan_expects() -> None:
-    told = drawn(QUICK, [1.5] * 300 + [0.0] * 100, 2)
-    before_j, silent = told.history.drawn_j, deepcopy(told)
+    reported = drawn(QUICK, [1.5] * 300 + [0.0] * 100, 2)
+    before_j, silent = reported.history.drawn_j, deepcopy(reported)
     for i in range(50):
-        silent.sensed(KNOWN, 0, 25.0, None, told.sensed_s + (i + 1) * 0.2, False)
+        silent.sensed(KNOWN, 0, 25.0, None, reported.sensed_s + (i + 1) * 0.2, False)
     assert silent.stale_margin_w(silent.sensed_s) > 0.8
     assert silent.history.drawn_j - before_j > 10 * 6.0 + 5 * 0.8
 
@@ -186,11 +186,11 @@ def test_the_history_is_doubted_as_far_as_readings_deviate() -> None:
     chance = random.Random(3)
 
     def doubt_j(noise_w: float, every: int) -> float:
-        told = meter_of(KNOWN, QUICK, 20)
+        reported = meter_of(KNOWN, QUICK, 20)
         for i in range(0, 3000, every):
             reading_w = 6.0 + chance.gauss(0.0, noise_w)
-            told.sensed(KNOWN, 0, 25.0, reading_w, (i + every) * 0.1, False)
-        return told.doubt_j(20)
+            reported.sensed(KNOWN, 0, 25.0, reading_w, (i + every) * 0.1, False)
+        return reported.doubt_j(20)
 
     assert doubt_j(0.08, 2) < 0.3
     assert doubt_j(0.24, 10) == pytest.approx(0.24 * math.sqrt(20), rel=0.5)

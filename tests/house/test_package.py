@@ -87,8 +87,8 @@ def test_an_image_is_made_and_finds_everything_in_order(tmp_path: Path) -> None:
         options = ("--build-arg", "BASE=localhost/edged-lane-base", "--build-arg", "WHEELS=wheels")
         buildah("build", "--isolation", "chroot", *options, "-t", "localhost/edged-lane", context)
         made.append(buildah("from", "localhost/edged-lane"))
-        said = buildah("run", "--isolation", "chroot", made[-1], "--", "edged", "check")
+        message = buildah("run", "--isolation", "chroot", made[-1], "--", "edged", "check")
     finally:
         subprocess.run(["buildah", "rm", *made], check=False, stdout=subprocess.DEVNULL)
         subprocess.run(["buildah", "rmi", "localhost/edged-lane", "localhost/edged-lane-base"], check=False)
-    assert "gate" in said and "1280x720" in said and "/var/lib/edged/bundles/demo" in said
+    assert "gate" in message and "1280x720" in message and "/var/lib/edged/bundles/demo" in message

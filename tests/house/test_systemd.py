@@ -59,8 +59,8 @@ def before(machine: Machine) -> tuple[set[str], str]:
 
 def test_installed_it_runs(machine: Machine, before: tuple[set[str], str]) -> None:
     machine.write("/etc/edged/edged.toml", CONFIG)  # a configuration that is there is not overwritten
-    said = machine.run(INSTALL, timeout_s=INSTALL_S)
-    assert "is yours and stays as it is" in said and "edged runs release" in said
+    message = machine.run(INSTALL, timeout_s=INSTALL_S)
+    assert "is yours and stays as it is" in message and "edged runs release" in message
     assert machine.run("cat /etc/edged/edged.toml") == CONFIG
     shown = machine.show("ActiveState", "SubState", "Type", "User", "StatusText", "NRestarts", "UnitFileState")
     assert shown["ActiveState"] == "active" and shown["SubState"] == "running" and shown["Type"] == "notify"
@@ -71,10 +71,10 @@ def test_installed_it_runs(machine: Machine, before: tuple[set[str], str]) -> No
 
 def test_installed_again_nothing_changes(machine: Machine, before: tuple[set[str], str]) -> None:
     there, pid = files(machine), main_pid(machine)
-    said = machine.run(INSTALL, timeout_s=INSTALL_S)
-    assert "is there already" in said and "nothing to do" in said
+    message = machine.run(INSTALL, timeout_s=INSTALL_S)
+    assert "is there already" in message and "nothing to do" in message
     assert files(machine) == there and main_pid(machine) == pid
-    assert "would" not in said
+    assert "would" not in message
     planned = machine.run(f"{INSTALL} --dry-run")
     assert files(machine) == there and "would" in planned
 
@@ -94,8 +94,12 @@ def test_the_systems_own_opencv_tensorrt_and_numpy_stay(machine: Machine) -> Non
 
 def test_the_units_are_sound_and_little_exposed(machine: Machine) -> None:
     for unit in (
-        "edged.service", "edged-gateway.service", "edged-build.service", "edged-clocks.service", "edged-clocks.socket",
-    ):  # fmt: skip
+        "edged.service",
+        "edged-gateway.service",
+        "edged-build.service",
+        "edged-clocks.service",
+        "edged-clocks.socket",
+    ):
         done = machine.process(f"systemd-analyze verify --man=no /usr/local/lib/systemd/system/{unit}")
         assert done.returncode == 0 and not done.stderr, done.stderr
     for unit in ("edged", "edged-gateway"):
@@ -263,9 +267,9 @@ def test_a_stage_that_hangs_starves_the_watchdog_and_the_daemon_comes_back(machi
     machine.run("systemctl kill -s USR1 --kill-who=main edged")
     machine.until(NRestarts="1", SubState="running")
     assert main_pid(machine) != pid
-    told = "\n".join(str(row["MESSAGE"]) for row in machine.journal("-u edged"))
-    assert "pipeline has work but made no progress" in told and "in engine_that_hangs" in told
-    assert "Watchdog timeout" in told and "watchdog" in told
+    reported = "\n".join(str(row["MESSAGE"]) for row in machine.journal("-u edged"))
+    assert "pipeline has work but made no progress" in reported and "in engine_that_hangs" in reported
+    assert "Watchdog timeout" in reported and "watchdog" in reported
     eventually(lambda: state(machine)["cameras"][0]["results"] > 3)
     assert machine.run("ls /dev/shm | wc -l").strip() != "0"
 
@@ -276,8 +280,8 @@ def test_memory_without_end_is_stopped_and_the_daemon_comes_back(machine: Machin
     machine.run("systemctl kill -s USR2 --kill-who=main edged")
     machine.until(NRestarts="1", SubState="running")
     assert main_pid(machine) != pid
-    told = [str(row["MESSAGE"]) for row in machine.journal("-u edged")]
-    assert any("status=9/KILL" in row for row in told), told[-10:]
+    reported = [str(row["MESSAGE"]) for row in machine.journal("-u edged")]
+    assert any("status=9/KILL" in row for row in reported), reported[-10:]
     eventually(lambda: state(machine)["cameras"][0]["results"] > 3)
     machine.run("rm -r /run/systemd/system/edged.service.d; systemctl daemon-reload; systemctl restart edged")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edged import clock
 from edged.clock import NS_PER_S
-from edged.config import CameraConfig, Limits
+from edged.config import CameraConfig, Limits, MotionConfig
 from tests.support.bus import wait_for
 from tests.support.loop import built, running
 from tests.support.models import center_model
@@ -24,6 +24,28 @@ def test_the_workload_is_what_live_cameras_offered(tmp_path: Path) -> None:
         load = house.calls.call(lambda: house.reporter.workload(clock.mono_ns()))
         assert load.cameras == 1
         assert 30 < load.frames_per_s < 70
+
+
+def test_the_workload_names_what_motion_gates_left_out(tmp_path: Path) -> None:
+    still = CameraConfig(name="yard", source="test://5?width=128&height=64&fps=50&run_s=0.1&pause_s=1000")
+    with built(tmp_path, ONE, motion=MotionConfig(gate="on")) as house, running(house, [still]):
+
+        def dropped() -> int:
+            return house.calls.call(lambda: house.cameras.status("yard", 0)).drops.get("still", 0)
+
+        wait_for(lambda: dropped() > 20)
+        house.calls.call(lambda: house.reporter.workload(clock.mono_ns()))
+        seen = dropped()
+        wait_for(lambda: dropped() > seen + 20)
+        ((camera, share),) = house.calls.call(lambda: house.reporter.workload(clock.mono_ns())).still
+    assert camera == "yard" and 0.8 < share <= 1
+
+
+def test_a_camera_in_tiles_is_as_many_cameras(tmp_path: Path) -> None:
+    tiled = CameraConfig(name="gate", source=GATE.source, tiles="2x2")
+    with built(tmp_path, ONE) as house, running(house, [tiled]):
+        wait_for(lambda: house.calls.call(lambda: house.cameras.status("gate", 0)).captured > 20)
+        assert house.calls.call(lambda: house.reporter.workload(clock.mono_ns())).cameras == 4
 
 
 def test_the_state_holds_the_limits_the_variants_and_the_cameras(tmp_path: Path) -> None:

@@ -128,6 +128,19 @@ def test_a_pin_of_a_variant_that_is_away_loads_it_first(tmp_path: Path) -> None:
             wait_for(lambda: not loop.governor.decision.pinned)
 
 
+def test_a_pin_that_has_no_room_waits_and_says_so(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "root")
+    machine.has_left(300)  # more than is kept free, less than a load begins with
+    with built(tmp_path, MODELS, PATIENT, load=False, machine=machine.paths) as loop:
+        wanted = next(name for name in ("fine", "middle") if name not in resident(loop))
+        with running(loop, CAMERA):
+            assert not loop.calls.call(lambda: loop.residency.pin(wanted, clock.mono_ns()))
+            wait_for(lambda: f"{wanted} waits to be pinned" in str(loop.residency.report().problem))
+            machine.has_left(4000)
+            wait_for(lambda: loop.governor.decision.pinned and loop.governor.decision.variant == wanted)
+            assert loop.residency.report().problem is None
+
+
 def test_a_pin_below_the_floor_is_refused_though_the_variant_is_away(tmp_path: Path) -> None:
     with (
         built(tmp_path, MODELS, Limits(min_accuracy=0.85), load=False) as loop,
@@ -158,7 +171,8 @@ def test_on_a_gpu_the_loop_warms_what_the_thread_loaded(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_thousand_loads_beside_a_camera_cost_no_frame_and_no_memory(tmp_path: Path) -> None:
-    with built(tmp_path, MODELS, PATIENT) as loop, running(loop, CAMERA):
+    slow = [CameraConfig("gate", "test://7", fps=2)]  # a busy machine alone must cost none
+    with built(tmp_path, MODELS, PATIENT) as loop, running(loop, slow):
         wait_for(lambda: loop.cameras.status("gate", clock.mono_ns()).results > 5)
 
         def cycle(times: int) -> None:

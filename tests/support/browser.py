@@ -39,22 +39,24 @@ class Tab:
 
     async def listen(self) -> None:
         async for message in self._socket:
-            told = json.loads(message.data)
-            if "id" in told:
-                self._answers.pop(told["id"]).set_result(told)
-            elif told["method"] == "Runtime.exceptionThrown":
-                self.complaints.append(json.dumps(told["params"]["exceptionDetails"])[:500])
-            elif told["method"] == "Log.entryAdded" and told["params"]["entry"]["level"] == "error":
-                self.complaints.append(told["params"]["entry"]["text"] + " " + told["params"]["entry"].get("url", ""))
+            reported = json.loads(message.data)
+            if "id" in reported:
+                self._answers.pop(reported["id"]).set_result(reported)
+            elif reported["method"] == "Runtime.exceptionThrown":
+                self.complaints.append(json.dumps(reported["params"]["exceptionDetails"])[:500])
+            elif reported["method"] == "Log.entryAdded" and reported["params"]["entry"]["level"] == "error":
+                self.complaints.append(
+                    reported["params"]["entry"]["text"] + " " + reported["params"]["entry"].get("url", "")
+                )
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         number = next(self._numbers)
         self._answers[number] = asyncio.get_running_loop().create_future()
         request = {"id": number, "method": method, "params": parameters}
         await self._socket.send_json(request if self._session is None else {**request, "sessionId": self._session})
-        told = await asyncio.wait_for(self._answers[number], STEP_S)
-        assert "error" not in told, f"{method}: {told['error']}"
-        result: dict[str, Any] = told["result"]
+        reported = await asyncio.wait_for(self._answers[number], STEP_S)
+        assert "error" not in reported, f"{method}: {reported['error']}"
+        result: dict[str, Any] = reported["result"]
         return result
 
     async def open(self, url: str, width: int, height: int, dark: bool = False, phone: bool = False) -> None:

@@ -14,7 +14,7 @@ import zmq
 
 from edged import clock
 from edged.bus.publisher import Publisher
-from edged.config import CameraConfig, Config, EngineConfig, Limits, PowerConfig
+from edged.config import CameraConfig, Config, EngineConfig, Limits, MotionConfig, PowerConfig
 from edged.engines.bundle import load_bundle
 from edged.loop.build import Loop, Surroundings, build_loop
 from tests.support.bus import PATIENCE
@@ -28,6 +28,7 @@ def built(
     limits: Limits | None = None,
     power: PowerConfig | None = None,
     cameras: Sequence[CameraConfig] = (),
+    motion: MotionConfig | None = None,
     load: bool = True,
     **around: Any,
 ) -> Iterator[Loop]:
@@ -40,6 +41,7 @@ def built(
         limits or Limits(),
         power or PowerConfig(),
         camera=list(cameras),
+        motion=motion or MotionConfig(),
         engine=EngineConfig(device="cpu"),
     )
     with contextlib.ExitStack() as stack:

@@ -21,7 +21,7 @@ from tests.support.programs import program
 class Mosquitto:
     """`with Mosquitto(tmp_path) as broker:`. It keeps nothing on disk. `password`: of the user edged, the only one."""
 
-    def __init__(self, directory: Path, password: str | None = None) -> None:
+    def __init__(self, directory: Path, password: str | None = None, config: str = "") -> None:
         self._program = program("mosquitto", "mosquitto")
         self.port = free_port()
         directory.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ class Mosquitto:
             users.chmod(0o644)
             directory.chmod(0o755)
             access = f"allow_anonymous false\npassword_file {users}"
-        self._config.write_text(f"listener {self.port} 127.0.0.1\nuser root\n{access}\n")
+        self._config.write_text(f"listener {self.port} 127.0.0.1\nuser root\n{access}\n{config}\n")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -166,9 +166,13 @@ class Handlers:
             raise web.HTTPSeeOther("/login?wrong")
         response = web.Response(status=303, headers={"Location": "/"})
         response.set_cookie(
-            COOKIE, self._access.new_session(), max_age=SESSION_S, httponly=True, samesite="Strict",
+            COOKIE,
+            self._access.new_session(),
+            max_age=SESSION_S,
+            httponly=True,
+            samesite="Strict",
             secure=request.secure,
-        )  # fmt: skip
+        )
         return response
 
     async def _change(self, request: web.Request) -> web.Response:

@@ -55,20 +55,27 @@ class Page(Part):
 
     def families(self) -> Iterable[Metric]:
         yield from gauge(
-            "edged_web_readers", "Who is connected to the page, by kind.", "kind",
+            "edged_web_readers",
+            "Who is connected to the page, by kind.",
+            "kind",
             [
-                (("connection",), self._server.connections), (("page",), self._handlers.pages.taken),
+                (("connection",), self._server.connections),
+                (("page",), self._handlers.pages.taken),
                 (("stream",), self._views.streams.taken),
             ],
-        )  # fmt: skip
+        )
         yield from counter(
-            "edged_web_refused", "Requests to the page that were refused, by cause.", "cause",
+            "edged_web_refused",
+            "Requests to the page that were refused, by cause.",
+            "cause",
             [
-                (("connections",), self._server.refused), (("pages",), self._handlers.pages.refused),
-                (("pictures",), self._views.refused), (("host",), self._handlers.unknown_hosts),
+                (("connections",), self._server.refused),
+                (("pages",), self._handlers.pages.refused),
+                (("pictures",), self._views.refused),
+                (("host",), self._handlers.unknown_hosts),
                 (("token",), self._handlers.wrong_tokens),
             ],
-        )  # fmt: skip
+        )
         yield from counter("edged_web_pictures", "Pictures encoded for the page.", "", [((), self._made_count)])
 
     def __enter__(self) -> Page:

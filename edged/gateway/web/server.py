@@ -107,9 +107,12 @@ class Server:
     async def _serve(self, listener: socket.socket) -> None:
         logging.getLogger("aiohttp.server").disabled = True  # a line for each piece of garbage that somebody sends
         self._runner = web.AppRunner(
-            self._handlers.application(), access_log=None, keepalive_timeout=IDLE_S, shutdown_timeout=0.5,
+            self._handlers.application(),
+            access_log=None,
+            keepalive_timeout=IDLE_S,
+            shutdown_timeout=0.5,
             handler_cancellation=True,
-        )  # fmt: skip
+        )
         await self._runner.setup()  # handles no signals: this is not the main thread
         listener.setblocking(False)
         self._accepting = asyncio.create_task(self._accept(listener))
@@ -145,6 +148,8 @@ class Server:
         assert self._runner is not None and self._runner.server is not None
         with contextlib.suppress(OSError):  # a TLS handshake that fails or takes too long
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._runner.server, peer, ssl=self._tls,
+                self._runner.server,
+                peer,
+                ssl=self._tls,
                 ssl_handshake_timeout=None if self._tls is None else IDLE_S,
-            )  # fmt: skip
+            )
