@@ -6,6 +6,7 @@ the loop, and larger packets than MAX_PACKET are not let in.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -21,6 +22,8 @@ from edged.gateway.forward import Link, reason_of, tls_context
 from edged.mqtt_config import MQTT_CREDENTIAL, MqttConfig
 from edged.server_url import Server
 from edged.worker import Worker
+
+log = logging.getLogger(__name__)
 
 KEEPALIVE_S: Final = 30
 LONGEST_PAUSE_S: Final = 60
@@ -46,7 +49,7 @@ class Broker:
         """`receive` gets the messages of `topic`, on paho's thread. UsageError for certificates or a credential that
         cannot be used."""
         self.link = Link(f"mqtt at {server}")
-        self.sent = self.not_queued = 0
+        self.sent = self.refused = self.not_queued = 0
         self.sessions = 0
         """connections so far; a broker that was away may have lost everything"""
         self._server, self._available, self._topic, self._receive = server, available, topic, receive
@@ -134,4 +137,9 @@ class Broker:
             self.link.down(f"the connection has ended, {str(code).lower()}")
 
     def _on_publish(self, client: paho.Client, data: object, number: int, code: ReasonCode, more: Properties) -> None:
-        self.sent += 1
+        if not code.is_failure:
+            self.sent += 1
+            return
+        if self.refused == 0:
+            log.warning("mqtt at %s: it refuses messages, %s; its access rules decide", self._server, str(code).lower())
+        self.refused += 1

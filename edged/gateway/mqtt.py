@@ -74,8 +74,9 @@ class Mqtt(Part):
             self._set_available("offline")
 
     def families(self) -> Iterator[Metric]:
-        lost = {"disconnected": self._unsent_events, "queue_full": self.broker.not_queued}
-        return destination_families("mqtt", self.broker.link, self.broker.sent, lost)
+        broker = self.broker
+        lost = {"disconnected": self._unsent_events, "queue_full": broker.not_queued, "refused": broker.refused}
+        return destination_families("mqtt", broker.link, broker.sent, lost)
 
     def __enter__(self) -> Mqtt:
         self.broker.start()

@@ -238,6 +238,8 @@ class State:
         same = cameras == self.cameras and variants == self.variants
         if not same:
             self.tables = tables(variants, self.device, cameras)
+        if variants != self.variants:
+            self.long_run = LongRun()  # it was of other choices
         if budget.deadline_ms != before.deadline_ms or not same:
             self.values = value_iteration.start(self.tables, budget.deadline_ms / 1000)
         window_s = window_of(budget)

@@ -81,15 +81,17 @@ class Dispatcher:
 
     def _in_tiles(self, frames: Sequence[Frame], now_ns: int, free_ns: int, clock: int | None) -> Chosen | None:
         """The first frame in tiles, which are frames to the governor; None if its camera has none, or if the governor
-        would not run the last of them when the others are done: then there is time, or energy, for the whole only."""
+        would not run the last of them when the others, and all other frames that wait, are done: then there is time,
+        or energy, for the whole only."""
         camera, weight = frames[0].camera, self._weight(frames[0])
         if (grid := self.grids.get(camera)) is None:
             return None
         count, age_ms = grid[0] * grid[1], (free_ns - frames[0].mono_capture_ns) / NS_PER_MS
         weights = (weight, *(TILE_WEIGHT * weight,) * (count - 1))
         choice = self._governor.choose(Waiting(count, age_ms, weights, (camera,) * count, self._last, clock), now_ns)
-        if choice.variant is not None and choice.frames < count:
-            before_ms = self._predict_ms(choice.variant, count - 1)
+        others = len(self._schedule) + len(frames) - 1
+        if choice.variant is not None and (others or choice.frames < count):
+            before_ms = self._predict_ms(choice.variant, others + count - 1)
             last = Waiting(1, age_ms + before_ms, weights[-1:], (camera,), choice.variant, clock)
             choice = self._governor.choose(last, now_ns)
         if choice.variant is None:

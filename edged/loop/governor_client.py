@@ -221,7 +221,8 @@ class GovernorClient:
         log_event(self._publisher.publish(schema.Event(kind=kind, text=error.message, variant=error.variant)))
 
     def _adopt(self, decision: Decision) -> None:
-        self._pool.select(decision.variant)
+        if decision.variant in self._pool.resident:  # what ran most lately may have been let go since
+            self._pool.select(decision.variant)
         self._decision = decision
         message = decision_message(decision, self.gpu_clock.clocks_mhz)
         log_decision(message, self._message)

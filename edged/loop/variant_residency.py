@@ -219,7 +219,8 @@ class VariantResidency:
 
     def _failed(self, name: str, error: EdgedError, now_ns: int) -> None:
         """A variant could not be loaded: for want of memory, then later, or never."""
-        if isinstance(error.__cause__, CudaError) and error.__cause__.out_of_memory:
+        cause = error.__cause__
+        if isinstance(cause, MemoryError) or (isinstance(cause, CudaError) and cause.out_of_memory):
             self._state = replace(self._state, short_ns=now_ns)
             self._event("memory", f"{name} is not loaded: {error.message}", name)
             return
@@ -233,6 +234,10 @@ class VariantResidency:
         self._governor.observe(Residency(name, away(variant)), now_ns)
 
     def _let_go(self, name: str, now_ns: int) -> None:
+        if self._pool.resident == [name]:  # the others failed while its last batch was in flight
+            self._leaving = None
+            self._governor.observe(Residency(name, None), now_ns)
+            return
         engine = self._pool.let_go(name)
         self._leaving = name if engine is None else None
         if engine is None:
@@ -266,6 +271,10 @@ class VariantResidency:
                 self._done.put(self._pool.load(work))
             except EdgedError as error:
                 self._done.put((work, error))
+            except MemoryError as error:
+                failed = EdgedError("there is no memory to load it")
+                failed.__cause__ = error
+                self._done.put((work, failed))
             give_back_freed()
             self.due_ns = 0
             self._wake()

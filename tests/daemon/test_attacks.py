@@ -126,9 +126,9 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
             begun = time.monotonic()
             assert daemon.stop() == 0 and time.monotonic() - begun < STOP_S
             assert "Traceback" not in daemon.log
-            print(f"\n{'attack':44}{'watchdog gap, s':>16}{'growth, MB':>12}")
+            print(f"\n{'attack':56}{'watchdog gap, s':>16}{'growth, MB':>12}")
             for attack, gap_s, growth_mb in found.table:
-                print(f"{attack:44}{gap_s:16.1f}{growth_mb:12.1f}")
+                print(f"{attack:56}{gap_s:16.1f}{growth_mb:12.1f}")
     finally:
         manager.close()
 

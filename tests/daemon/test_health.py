@@ -236,4 +236,4 @@ def test_the_threads_of_a_loop_and_of_what_surrounds_it_are_watched(tmp_path: Pa
     recorder = Worker("recorder", lambda: None)
     with built(tmp_path, {"only": center_model(-100.0)}, workers=(recorder,)) as loop:
         watched = {worker.name for worker in loop.heartbeats._workers}
-    assert watched == {"power.telemetry", "connections", "recorder"}
+    assert watched == {"power.telemetry", "connections", "variants", "recorder"}

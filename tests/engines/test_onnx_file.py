@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from edged.engines.onnx_file import check_self_contained
+from edged.engines.onnx_file import LEAST_OUTSIDE_BYTES, check_self_contained, without_weights
 from edged.errors import EdgedError
 from tests.support.models import Tensors, center_model, lying_model, model_with_external_weights
 
+ROOT = Path(__file__).parents[2]
 OUTSIDE = "weights lie in another file"
 
 
@@ -75,3 +78,24 @@ def test_any_bytes_end_in_a_pass_or_in_an_edged_error(data: st.DataObject) -> No
             check_self_contained(candidate, "m.onnx")
         except EdgedError as error:
             assert error.hint
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "edged/bundles/demo").glob("*.onnx")), ids=lambda path: path.name)
+def test_without_its_weights_a_model_is_the_same_with_them_in_place(path: Path) -> None:
+    content = path.read_bytes()
+    light = without_weights(content, "here")
+    assert len(light) < len(content) / 5
+    model, whole = onnx.load_from_string(light), onnx.load_from_string(content)
+    moved = 0
+    for tensor in model.graph.initializer:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if not place:
+            continue
+        moved += 1
+        assert place.pop("location") == "here" and tensor.data_location == TensorProto.EXTERNAL
+        offset, length = int(place["offset"]), int(place["length"])
+        assert length >= LEAST_OUTSIDE_BYTES
+        tensor.raw_data = content[offset : offset + length]
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+    assert moved and model == whole

@@ -89,7 +89,7 @@ def test_a_broker_that_starts_late_and_is_killed_gets_all_topics_again(tmp_path:
                     assert heard.newest(CONFIG)["state_topic"] == f"{ROOT}/state"
             wait_for(lambda: not feed.connected(), 30)
         lost = {s.labels["cause"]: s.value for f in feed.part.families() for s in f.samples if "cause" in s.labels}
-        assert lost == {"disconnected": 1, "queue_full": 0}
+        assert lost == {"disconnected": 1, "queue_full": 0, "refused": 0}
 
 
 def test_the_last_will_and_a_proper_end_say_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,18 @@ def test_a_wrong_password_is_reported_once_and_the_right_one_heals(
             wait_for(feed.connected, 20)
 
 
-# paho and nats-py leave the socket of a handshake that failed to the garbage collector.
+def test_messages_that_the_broker_does_not_allow_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rules = tmp_path / "rules"
+    rules.write_text("topic readwrite edged/n1/available\n")
+    with Mosquitto(tmp_path / "broker", config=f"acl_file {rules}") as broker, reporting(broker.port) as feed:
+        wait_for(feed.connected, 20)
+        feed.second()
+        wait_for(lambda: feed.part.broker.refused == 3 and feed.part.broker.sent == 1, 20)
+    told = [record.message for record in caplog.records if "it refuses messages, not authorized" in record.message]
+    assert len(told) == 1
+
+
+# paho leaves the socket of a handshake that failed to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_tls_needs_a_certificate_that_is_vouched_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     certificate, key = make_certificate(tmp_path)

@@ -142,7 +142,7 @@ def test_a_wrong_password_is_reported_once_and_the_right_one_heals(
         assert server.messages(user="edge", password="s3cret") == 3
 
 
-# paho and nats-py leave the socket of a handshake that failed to the garbage collector.
+# nats-py leaves the socket of a handshake that failed to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_tls_needs_a_certificate_that_is_vouched_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     certificate, key = make_certificate(tmp_path)

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from edged.clock import NS_PER_S
+from edged.governor.governor import Governor
 from edged.governor.messages import (
     BatchDone,
     Battery,
@@ -15,8 +17,11 @@ from edged.governor.messages import (
     BudgetChanged,
     ClockRange,
     Device,
+    Residency,
     Sensed,
     Tick,
+    Variant,
+    Workload,
 )
 from edged.governor.planner.replan import CERTAIN_S
 from edged.governor.state import State
@@ -132,3 +137,22 @@ def test_a_limit_is_not_called_unenforceable_while_frames_run_on_an_unknown_devi
         script.at(script.t_s + 0.2, Sensed(7.0))
         script.tell(BatchDone("fp16", 1, 100.0, 0.0, 0), Tick())
     assert not script.state.unenforceable
+
+
+def test_an_energy_limit_holds_from_the_moment_a_variant_is_loaded() -> None:
+    """Before that the long run knew another choice, which may have been cheap enough to run at no price."""
+    known = [
+        Variant("fine", 0.9, (), (1.0,), (8.0,), away="it is not loaded yet"),
+        Variant("fast", 0.8, (2.0,), (1.0,), (6.0,)),
+    ]
+    budget = Budget(500.0, 0.99, 0.0, energy_wh=6.0 / 60, energy_horizon_h=1 / 60)
+    governor = Governor(known, budget, 0, Device((4.5,)))
+    for n in range(8):
+        governor.observe(Workload(2, 40.0), n * NS_PER_S // 2)
+        governor.observe(Tick(), n * NS_PER_S // 2)
+    assert governor.state.price == 0
+    governor.observe(Residency("fine", None, (20.0,)), 4 * NS_PER_S)
+    for n in range(8, 16):
+        governor.observe(Workload(2, 40.0), n * NS_PER_S // 2)
+        governor.observe(Tick(), n * NS_PER_S // 2)
+    assert governor.state.price > 0

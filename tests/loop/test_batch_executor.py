@@ -111,7 +111,7 @@ def test_a_frame_in_tiles_gives_one_result(tmp_path: Path, lanes: int, size: str
     with built(tmp_path, MODELS, PATIENT, provider=device, device_info=device.known, **around) as loop:
         loop.governor.pin("fast", clock.mono_ns())
         with served(loop.publisher), running(loop, [gate, YARD]):
-            results = [result for result in results_of(loop, 60) if result.camera == "gate"]
+            results = [result for result in results_of(loop, 30) if result.camera == "gate"]
         status = loop.cameras.status("gate", 0)
         assert status.captured == status.results + sum(status.drops.values())
     in_tiles = [result for result in results if result.tiles == "2x2"]

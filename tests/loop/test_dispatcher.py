@@ -189,3 +189,12 @@ def test_without_energy_for_tiles_the_whole_frame_is_asked_for() -> None:
     desk = TiledDesk(lambda waiting: take(None, cause="budget") if waiting.frames > 1 else take("fast", 1))
     chosen = desk.dispatcher.next(0, 0, False)
     assert chosen is not None and (chosen.variant, chosen.grid) == ("fast", None)
+
+
+def test_frames_of_other_cameras_are_not_kept_waiting_by_tiles() -> None:
+    desk = TiledDesk(lambda waiting: take("fast", waiting.frames) if waiting.age_ms < 20 else take(None, cause="late"))
+    desk.schedule.offer(frame("light"), 300 * MS, WEIGHTS["light"])
+    desk.schedule.offer(frame("middle"), 300 * MS, WEIGHTS["middle"])
+    chosen = desk.dispatcher.next(0, 0, False)
+    assert chosen is not None and chosen.grid is None and "heavy" in names(chosen.frames)
+    assert desk.governor.asked[1].age_ms == 25.0, "two other frames and three tiles come first"
