@@ -121,8 +121,8 @@ class VariantLoader:
 def warm(engine: Engine, max_batch: int) -> Generator[None, None, tuple[float, ...]]:
     """Run every batch size on every lane, a run at each step; returns the median time in ms by batch size, of lane 0.
     EdgedError if the engine fails or gives nonsense."""
-    latency_ms: list[float] = []
-    for batch in range(max_batch, 0, -1):  # the largest first: the others then fit into the memory that it took
+    latency_ms = []
+    for batch in range(1, max_batch + 1):
         for _ in range(_WARM_RUNS):
             outputs = run(engine, 0, batch)
             yield
@@ -135,7 +135,7 @@ def warm(engine: Engine, max_batch: int) -> Generator[None, None, tuple[float, .
             run(engine, 0, batch)
             times_ms.append((clock.mono_ns() - start_ns) / clock.NS_PER_MS)
             yield
-        latency_ms.insert(0, statistics.median(times_ms))
+        latency_ms.append(statistics.median(times_ms))
     for lane in range(1, engine.lanes):
         for batch in range(1, max_batch + 1):
             run(engine, lane, batch)
