@@ -152,9 +152,10 @@ class EngineLoop:
         self._cameras.tick(now_ns)
         self._reporter.publish_changes(now_ns)
         self._take_fresh()
-        if len(self._schedule) and self._executor.can_start:
+        held_up = self._residency.holds_up(now_ns)
+        if len(self._schedule) and self._executor.can_start and not held_up:
             self._start_batch()
-        if self._executor.busy and not (self._executor.can_start and len(self._schedule)):
+        if self._executor.busy and (held_up or not (self._executor.can_start and len(self._schedule))):
             completed = self._executor.finish()
             if completed is not None:
                 self._gates.results(completed.frames, completed.objects)

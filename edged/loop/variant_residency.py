@@ -3,7 +3,7 @@
 In: what the governor needs, `[limits] memory_mb`, the memory that is free. Out: variants that come and go, and what the
 governor, subscribers and people are to know of it. `edged/engines/residency.py` decides. Where the runtime is
 `concurrent` an engine is loaded, warmed and closed on the thread `variants`; on a GPU only loaded there, and warmed run
-by run between two batches.
+by run between two batches, for which a busy loop is held up now and then.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ SETTLED_NS: Final = 2 * clock.NS_PER_S
 SHARE_DECAY: Final = 0.9
 """Of a variant's share of the results, each time: what ran in the last ten seconds counts as needed."""
 STOP_S: Final = 5.0
+WARMING_SHARE: Final = 0.1
+"""Of a busy loop's time, at most."""
 
 log = logging.getLogger("edged")
 
@@ -61,6 +63,7 @@ class VariantResidency:
         self._shares: dict[str, float] = {}
         self._loading: str | None = None
         self._warming: tuple[Loaded, Generator[None, None, tuple[float, ...]]] | None = None
+        self._warm_due_ns = 0
         self._leaving: str | None = None
         self._pinning: str | None = None
         self._were_loaded = set(pool.resident)
@@ -115,15 +118,21 @@ class VariantResidency:
 
     # ---- on the engine loop ----------------------------------------------------------------------------------------
 
+    def holds_up(self, now_ns: int) -> bool:
+        """Whether no batch is to be started now: an engine waits for a moment in which nothing is in flight."""
+        return self._warming is not None and now_ns >= self._warm_due_ns
+
     def look(self, now_ns: int, idle: bool) -> None:
         """Take what the thread has done, and twice a second decide. `idle`: nothing is in flight."""
         self.due_ns = self._decide_ns
         with contextlib.suppress(queue.Empty):
             self._arrived(self._done.get_nowait(), now_ns)
         if self._warming is not None:
-            self.due_ns = now_ns
             if idle:
                 self._warm_on(*self._warming, now_ns)
+                after_ns = clock.mono_ns()
+                self._warm_due_ns = after_ns + int((after_ns - now_ns) / WARMING_SHARE)
+            self.due_ns = now_ns
         if self._leaving is not None:
             self._let_go(self._leaving, now_ns)
         elif now_ns >= self._decide_ns:

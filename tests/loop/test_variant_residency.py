@@ -168,6 +168,23 @@ def test_on_a_gpu_the_loop_warms_what_the_thread_loaded(tmp_path: Path) -> None:
             wait_for(lambda: loop.reporter.state is not None and loop.reporter.state.cameras[0].results > 0)
 
 
+def test_a_loop_that_is_never_idle_is_held_up_a_tenth_of_the_time_to_warm_a_variant(tmp_path: Path) -> None:
+    with built(tmp_path, MODELS, PATIENT, load=False, runtime=HostGpuRuntime()) as loop:
+        residency = loop.residency
+
+        def wants_a_pause() -> bool:
+            residency.look(clock.mono_ns(), idle=False)
+            return residency.holds_up(clock.mono_ns())
+
+        assert not residency.holds_up(clock.mono_ns())
+        wait_for(wants_a_pause)
+        begun_ns = clock.mono_ns()
+        residency.look(begun_ns, idle=True)
+        end_ns = clock.mono_ns()
+        assert not residency.holds_up(begun_ns)
+        assert residency.holds_up(end_ns + 10 * (end_ns - begun_ns))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_thousand_loads_beside_a_camera_cost_no_frame_and_no_memory(tmp_path: Path) -> None:
