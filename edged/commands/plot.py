@@ -201,7 +201,8 @@ def _still(axes: Axes, summary: RunSummary, unit_s: float) -> None:
         known = counts > 0
         axes.plot(edges[:-1][known] / unit_s, means[known], color=COLOURS[n % len(COLOURS)], lw=1.2, label=camera)
     axes.set_ylim(0, 100)
-    _legend(axes, ncols=6)
+    if summary.still:
+        _legend(axes, ncols=6)
 
 
 def _fit_rows(grid: Any, summaries: Sequence[RunSummary]) -> None:

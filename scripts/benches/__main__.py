@@ -21,7 +21,7 @@ NAMES = {
     "governor": "the governor in the arena against a bound that knows the future, and what it costs",
     "tracking": "identities at 30, 10 and 5 fps and with frames dropped, beside the package trackers",
     "motion": "the motion gate beside decoding, and what it sees in noise, rain and steps of light",
-    "motion-energy": "one energy limit with the motion gate and without: accuracy where something moves",
+    "motion-energy": "one energy limit on a simulated device, with the motion gate and without: accuracy per frame",
     "closed-loop": "the deadline beside a load that comes and goes: governed against every fixed variant",
 }
 

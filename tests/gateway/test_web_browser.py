@@ -96,6 +96,7 @@ def test_what_the_page_shows(tmp_path: Path) -> None:
             ):
                 assert words in text, words
             assert text.count(EVIL) >= 4, "labels, reasons and events are shown as they are"
+            assert await tab.value("document.querySelector('.chip').innerText") == "int8-sparse, 0 ms, late"
             assert await tab.value("document.title") == "edged"
             assert await tab.value("document.querySelectorAll('main img').length") == 2, "and none of them became HTML"
             assert EVIL in await tab.value("document.querySelector('.tile img').alt")

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -26,16 +27,16 @@ CAMERA = "test://3?width=128&height=64&fps=20\nzones.all = { polygon = [[0, 0], 
 
 class Asked:
     def __init__(self, port: int, tls: ssl.SSLContext | None) -> None:
-        self._port, self._tls = port, tls
+        self.port, self._tls = port, tls
 
     def __call__(self, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
         """(0, b"") while nothing listens."""
         if self._tls is not None:
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                "127.0.0.1", self._port, timeout=60, context=self._tls
+                "127.0.0.1", self.port, timeout=60, context=self._tls
             )
         else:
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
         try:
             connection.request(method, path, body, headers)
@@ -109,5 +110,10 @@ def test_over_tls(tmp_path: Path) -> None:
     )  # fmt: skip
     with gateway(tmp_path, 'tls_certificate = "c.pem"\ntls_key = "k.pem"') as (_, asked):
         assert asked("GET", "/")[0] == 200
+        with contextlib.ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(socket.create_connection(("127.0.0.1", asked.port), timeout=60))
+            counted = b'edged_web_readers{kind="connection"} 6.0'
+            wait_for(lambda: counted in asked("GET", "/metrics")[1], 2)  # who never begins with TLS counts too
         with pytest.raises((http.client.HTTPException, ConnectionError)):
-            Asked(asked._port, None)("GET", "/")
+            Asked(asked.port, None)("GET", "/")

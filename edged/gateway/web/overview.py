@@ -42,11 +42,8 @@ class Row(Struct, frozen=True):
 
 
 class Live(Struct, frozen=True):
-    """A camera's last result, and how many came in the second."""
+    """What a camera's last result saw, and how many came in the second."""
 
-    variant: str
-    age_ms: float
-    deadline_met: bool
     results: int
     objects: dict[str, int]
     classes: list[tuple[str, float]]
@@ -157,7 +154,7 @@ def _live(result: Result, results: int) -> Live:
         objects[one.label] += 1
     best = sorted(classes, key=lambda one: -one.score)[:3]
     named = [(one.label, one.score) for one in best]
-    return Live(result.variant, result.age_ms, result.deadline_met, results, dict(objects), named)
+    return Live(results, dict(objects), named)
 
 
 def _why(decision: Decision) -> list[str]:

@@ -34,10 +34,9 @@ _STOP_S: Final = 2.0
 
 @dataclass(frozen=True)
 class Picture:
-    """`number` counts a camera's pictures from 1. `result` is None for a frame that got none."""
+    """`result` is None for a frame that got none."""
 
     camera: str
-    number: int
     jpeg: bytes
     result: Result | None
     made_ns: int
@@ -51,7 +50,6 @@ class _Camera:
     wanted_ns: int = 0
     encoded_ns: int = 0
     shown: tuple[int, int] = (-1, -1)
-    number: int = 0
     trails: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
 
 
@@ -120,6 +118,8 @@ class Pictures:
         if due:
             self._encode(min(due, key=lambda camera: camera.encoded_ns), now_ns)
             return
+        if not wanted:
+            self._rings.clear()  # a ring that is mapped keeps its memory, long after the daemon removed it
         wait_s = min([_WAIT_S, *((_due_ns(camera) - now_ns) / clock.NS_PER_S for camera in wanted)])
         self._changed.wait(wait_s)
 
@@ -141,10 +141,8 @@ class Pictures:
             where = frame.slot, frame.seq
             result = None
         camera.shown = where
-        camera.number += 1
-        name = latest.camera
-        jpeg = jpeg_of(pixels, result, self._configured.get(name), camera.trails)
-        self._ready(Picture(name, camera.number, jpeg, result, clock.mono_ns()))
+        jpeg = jpeg_of(pixels, result, self._configured.get(latest.camera), camera.trails)
+        self._ready(Picture(latest.camera, jpeg, result, clock.mono_ns()))
 
 
 def _due_ns(camera: _Camera) -> int:

@@ -7,6 +7,7 @@ comes meanwhile, one that does not read at all is cut off, and one too many is t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -26,6 +27,7 @@ IDLE_S: Final = 15.0
 """Without a whole request."""
 SEND_BUFFER_BYTES: Final = 256 * 1024
 """What the kernel keeps for a connection whose reader is slow; by itself it would take megabytes."""
+PAUSE_S: Final = 0.1
 STOP_S: Final = 8.0
 _FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -58,7 +60,8 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._runner: web.AppRunner | None = None
-        self._listening: asyncio.Server | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._arriving: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """EdgedError if nothing can listen there."""
@@ -93,8 +96,9 @@ class Server:
 
     @property
     def connections(self) -> int:
+        """Those whose TLS is still being agreed on, too."""
         server = None if self._runner is None else self._runner.server
-        return 0 if server is None else len(server.connections)
+        return len(self._arriving) + (0 if server is None else len(server.connections))
 
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None
@@ -110,31 +114,42 @@ class Server:
             handler_cancellation=True,
         )
         await self._runner.setup()  # handles no signals: this is not the main thread
-        self._listening = await asyncio.get_running_loop().create_server(
-            self._protocol,
-            sock=listener,
-            ssl=self._tls,
-            ssl_handshake_timeout=None if self._tls is None else IDLE_S,
-        )
+        listener.setblocking(False)
+        self._accepting = asyncio.create_task(self._accept(listener))
 
     async def _end(self) -> None:
-        if self._listening is not None:
-            self._listening.close()
         self._handlers.close()
+        for task in (self._accepting, *self._arriving):
+            if task is not None:
+                task.cancel()
         if self._runner is not None:
             await self._runner.cleanup()
 
-    def _protocol(self) -> asyncio.Protocol:
-        """For a new connection."""
+    async def _accept(self, listener: socket.socket) -> None:
+        """One by one, so that a burst cannot pass the bound before its connections count."""
+        with listener:
+            while True:
+                try:
+                    peer, _ = await asyncio.get_running_loop().sock_accept(listener)
+                except OSError:  # no descriptor is left, or the peer has gone
+                    await asyncio.sleep(PAUSE_S)
+                    continue
+                if self.connections >= MAX_CONNECTIONS:
+                    self.refused += 1
+                    with peer, contextlib.suppress(OSError):
+                        peer.send(_FULL)
+                else:
+                    task = asyncio.create_task(self._take(peer))
+                    self._arriving.add(task)
+                    task.add_done_callback(self._arriving.discard)
+
+    async def _take(self, peer: socket.socket) -> None:
+        """Until its connection is one of aiohttp's server."""
         assert self._runner is not None and self._runner.server is not None
-        if len(self._runner.server.connections) < MAX_CONNECTIONS:
-            return self._runner.server()
-        self.refused += 1
-        return _Refusal()
-
-
-class _Refusal(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        transport.write(_FULL)
-        transport.close()
+        with contextlib.suppress(OSError):  # a TLS handshake that fails or takes too long
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._runner.server,
+                peer,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else IDLE_S,
+            )

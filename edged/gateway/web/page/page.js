@@ -45,6 +45,7 @@ class Tile {
     this.image = view.appendChild(element("img"));
     this.image.alt = "";
     this.image.hidden = true;
+    this.chip = view.appendChild(element("p", null, "chip"));
     this.facts = element("p", null, "facts");
     this.fault = element("p", null, "fault-words");
     this.fault.hidden = true;
@@ -100,7 +101,9 @@ class Tile {
     if (old.startsWith("blob:")) URL.revokeObjectURL(old);
     this.image.hidden = false;
     const variant = answer.headers.get("Edged-Variant");
-    this.picture = variant && { variant: decodeURIComponent(variant), age: answer.headers.get("Edged-Age-Ms"), late: answer.headers.get("Edged-Late") === "1" };
+    const late = answer.headers.get("Edged-Late") === "1";
+    write(this.chip, variant ? `${decodeURIComponent(variant)}, ${Number(answer.headers.get("Edged-Age-Ms")).toFixed(0)} ms${late ? ", late" : ""}` : "no result for this frame");
+    this.chip.classList.toggle("late", late);
     this.node.dataset.picture = this.number;
   }
 
@@ -115,8 +118,6 @@ class Tile {
     }
     const parts = [];
     if (live) {
-      const late = live.deadline_met ? "" : " late";
-      parts.push(element("b", live.variant), element("span", `${live.age_ms.toFixed(0)} ms old${late}`, late && "late"));
       parts.push(element("span", `${live.results} results/s`, "soft"), element("span", objects(live)));
     } else {
       parts.push(element("span", status.still_since ? "nothing moves" : "no result in the last second", "soft"));

@@ -83,7 +83,7 @@ function make(id, series, y) {
   const plot = {};
   plot.chart = new window.uPlot({
     width: Math.max(200, box.clientWidth), height: 160, series: [{}, ...series],
-    scales: { x: { time: true }, y }, axes: [{ ...axis, space: 70, size: 28, values: (_, splits) => splits.map(clockTime) }, { ...axis, size: 44 }],
+    scales: { x: { time: true }, y }, axes: [{ ...axis, space: 110, size: 28, values: (_, splits) => splits.map(clockTime) }, { ...axis, size: 44 }],
     legend: { show: false }, cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
     hooks: { setCursor: [(chart) => plot.describe && plot.describe(chart.cursor.idx ?? rows.length - 1)] },
   }, [[]], box);
