@@ -17,7 +17,7 @@ import zmq
 from zmq.auth import load_certificate
 from zmq.utils import z85
 
-from edged.bus_config import BusConfig
+from edged.config.bus import BusConfig
 from edged.errors import UsageError, encodable
 
 Socket = zmq.Socket[bytes]

@@ -15,8 +15,8 @@ from edged import files, paths
 from edged.bus.control import request
 from edged.bus.curve import check_keys
 from edged.bus.endpoint import ipc_path
-from edged.bus_config import BusConfig
 from edged.checks.finding import Finding, failed
+from edged.config.bus import BusConfig
 from edged.errors import EdgedError
 from edged.terminal import span
 

@@ -20,7 +20,7 @@ from edged import files, paths
 from edged.checks.cameras import try_cameras
 from edged.commands.credential import DROP_IN, Store, read_password, reload_units
 from edged.config import CameraConfig, default_path, files_of, load
-from edged.config_text import toml_value
+from edged.config.text import toml_value
 from edged.errors import EdgedError, UsageError
 from edged.terminal import printable, progress
 from edged.toml_file import read_toml

@@ -23,8 +23,8 @@ from edged.checks.power import try_power
 from edged.checks.sockets import try_sockets
 from edged.checks.system import try_system
 from edged.config import Config, Limits, default_path, load
-from edged.config_schema import json_schema
-from edged.config_text import effective_toml
+from edged.config.json_schema import json_schema
+from edged.config.text import effective_toml
 from edged.engines.bundle import Bundle, load_bundle
 from edged.engines.loading import PoolVariant
 from edged.engines.pool import Pool

@@ -14,8 +14,8 @@ from typing import Final
 
 from edged import files
 from edged.bus.curve import certificate, client_keys, key_file, new_key_pair
-from edged.bus_config import BusConfig
 from edged.config import default_path, load
+from edged.config.bus import BusConfig
 from edged.errors import EdgedError, UsageError
 
 APPLY: Final = "the daemon takes it with `edged ctl reload`"

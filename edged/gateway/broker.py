@@ -17,10 +17,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edged.config.mqtt import MQTT_CREDENTIAL, MqttConfig
+from edged.config.server_url import Server
 from edged.credentials import find_credential
 from edged.gateway.forward import Link, reason_of, tls_context
-from edged.mqtt_config import MQTT_CREDENTIAL, MqttConfig
-from edged.server_url import Server
 from edged.worker import Worker
 
 log = logging.getLogger(__name__)

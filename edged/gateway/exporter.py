@@ -20,11 +20,11 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from edged import clock
 from edged.bus.curve import CurveClient
 from edged.bus.schema import State
+from edged.config.listen import Address
 from edged.errors import EdgedError
 from edged.gateway.metrics import Metrics
 from edged.gateway.part import Part
 from edged.gateway.subscription import Subscription
-from edged.listen import Address
 
 log = logging.getLogger(__name__)
 

@@ -20,12 +20,12 @@ from prometheus_client import Metric
 
 from edged import paths
 from edged.bus.schema import TOPICS, Message, State, topic_of
+from edged.config.server_url import Server
 from edged.errors import UsageError
 from edged.gateway.families import counter, gauge
 from edged.gateway.part import Part
 from edged.gateway.spool import Item, Spool
 from edged.gateway.subscription import Subscription
-from edged.server_url import Server
 from edged.worker import Worker
 
 QUEUE_MESSAGES: Final = 4096

@@ -10,11 +10,11 @@ from typing import Final
 from edged import clock
 from edged.bus.curve import CurveClient
 from edged.config import Config
+from edged.config.metrics import MetricsConfig
 from edged.gateway.exporter import MetricsFile, MetricsServer
 from edged.gateway.metrics import Metrics
 from edged.gateway.part import Part
 from edged.gateway.subscription import Subscription
-from edged.metrics_config import MetricsConfig
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,8 @@ from prometheus_client import Metric
 
 from edged import clock
 from edged.bus.schema import Event, Message, Result, State
+from edged.config.mqtt import MqttConfig
+from edged.config.server_url import Server
 from edged.gateway.broker import Broker
 from edged.gateway.forward import destination_families
 from edged.gateway.home_assistant import discovery, discovery_topic
@@ -25,8 +27,6 @@ from edged.gateway.mqtt_commands import Command, Commands
 from edged.gateway.mqtt_messages import Objects, camera_state, matters, node_state
 from edged.gateway.part import Part
 from edged.gateway.subscription import Subscription
-from edged.mqtt_config import MqttConfig
-from edged.server_url import Server
 
 SILENCE_NS: Final = 5 * clock.NS_PER_S
 """`state` comes once a second; after this silence the node is not available."""

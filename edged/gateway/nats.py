@@ -23,11 +23,11 @@ from nats.js.api import Header, StreamConfig
 from nats.js.errors import APIError, NotFoundError
 
 from edged import clock
+from edged.config.forward import NATS_CREDENTIAL, NatsConfig
+from edged.config.server_url import Server
 from edged.credentials import find_credential
-from edged.forward_config import NATS_CREDENTIAL, NatsConfig
 from edged.gateway.forward import Forwarder, reason_of, tls_context
 from edged.gateway.spool import Spooled
-from edged.server_url import Server
 
 TURN_S: Final = 0.2
 WINDOW: Final = 256

@@ -12,11 +12,11 @@ from http.client import HTTPException
 from typing import Final
 
 from edged import clock
+from edged.config.forward import WEBHOOK_CREDENTIAL, WebhookConfig
+from edged.config.server_url import Server
 from edged.credentials import find_credential
-from edged.forward_config import WEBHOOK_CREDENTIAL, WebhookConfig
 from edged.gateway.forward import Forwarder, reason_of, tls_context
 from edged.gateway.spool import Item
-from edged.server_url import Server
 
 TURN_S: Final = 0.2
 POST_TIMEOUT_S: Final = 5.0

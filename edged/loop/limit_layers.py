@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from edged.config import Limits
-from edged.config_text import limit_changes
+from edged.config.text import limit_changes
 from edged.profiles import Profile
 
 

@@ -12,7 +12,7 @@ from datetime import datetime, time, timedelta
 from typing import Final, NamedTuple
 
 from edged.bus import schema
-from edged.schedule_config import OWN_LIMITS
+from edged.config.schedule import OWN_LIMITS
 
 REPEATED: Final = timedelta(hours=3)
 DAY: Final = timedelta(days=1)

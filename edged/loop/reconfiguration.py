@@ -20,7 +20,7 @@ import msgspec
 from edged import clock, profiles
 from edged.bus import schema
 from edged.config import MAX_NAME, CameraConfig, Config, Limits, load
-from edged.config_text import diff
+from edged.config.text import diff
 from edged.errors import EdgedError, UsageError
 from edged.frames.cameras import check_sources
 from edged.loop.build import Loop

@@ -18,8 +18,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edged.config import Config, Limits, ModeName
+from edged.config.schedule import OWN_LIMITS
 from edged.errors import EdgedError, UsageError, encodable
-from edged.schedule_config import OWN_LIMITS
 from edged.toml_file import read_toml
 from edged.validate import convert
 

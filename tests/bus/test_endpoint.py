@@ -11,7 +11,7 @@ import zmq.auth
 from edged.bus.admission import Admission
 from edged.bus.curve import ServerKeys, server_keys
 from edged.bus.endpoint import Binding, ipc_path
-from edged.bus_config import BusConfig
+from edged.config.bus import BusConfig
 from edged.errors import EdgedError, UsageError
 from tests.support.bus import free_port
 

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import edged
-from edged.bus_config import BusConfig
 from edged.config import (
     Config,
     EngineConfig,
@@ -19,7 +18,8 @@ from edged.config import (
     default_path,
     load,
 )
-from edged.config_text import diff, effective_toml
+from edged.config.bus import BusConfig
+from edged.config.text import diff, effective_toml
 from edged.errors import UsageError
 
 GOOD = """

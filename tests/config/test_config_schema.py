@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import edged
-from edged.config_schema import json_schema
+from edged.config.json_schema import json_schema
 
 TAPLO = shutil.which("taplo", path=str(Path(sys.executable).parent))
 SHIPPED = Path(edged.__file__).with_name("edged.toml")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edged.config import load
+from edged.config.metrics import MetricsConfig
 from edged.errors import UsageError
-from edged.metrics_config import MetricsConfig
 
 BASE = 'bundle = "demo"\n[[camera]]\nname = "gate"\nsource = "test://7"\n[metrics]\n'
 

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import edged
 from edged import config, profiles
 from edged.bus.curve import certificate, client_keys
 from edged.bus.requests import parse_request
 from edged.commands.credential import Store
-from edged.config_text import effective_toml
+from edged.config.text import effective_toml
 from edged.crash_guard import FILE, Starts
 from edged.engines.bundle import load_bundle
 from edged.engines.device_profile import Conditions, load_profile, profile_path
@@ -26,8 +27,8 @@ from edged.replay import log, record
 from edged.uri import parse, redact
 from edged_calibration.recipe.schema import load_recipe
 
-DEMO = Path(config.__file__).parent / "bundles" / "demo"
-CONFIGURATION = (Path(config.__file__).parent / "edged.toml").read_bytes()
+DEMO = Path(edged.__file__).parent / "bundles" / "demo"
+CONFIGURATION = (Path(edged.__file__).parent / "edged.toml").read_bytes()
 PROFILE = b"""description = "x"
 mode = "15W"
 lift = ["power_w"]

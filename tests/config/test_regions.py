@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edged.config import CameraConfig, load
-from edged.config_text import effective_toml
+from edged.config.text import effective_toml
 from edged.errors import UsageError
 
 GOOD = """

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edged.config import load
+from edged.config.web import WebConfig
 from edged.credentials import read_credential
 from edged.errors import UsageError
-from edged.web_config import WebConfig
 
 BASE = 'bundle = "demo"\n[[camera]]\nname = "gate"\nsource = "test://7"\n[web]\n'
 

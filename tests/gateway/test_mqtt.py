@@ -17,10 +17,10 @@ from paho.mqtt.properties import Properties
 
 from edged import clock
 from edged.bus.schema import State
+from edged.config.mqtt import MqttConfig
 from edged.gateway import mqtt
 from edged.gateway.broker import MAX_PACKET
 from edged.gateway.mqtt import Mqtt
-from edged.mqtt_config import MqttConfig
 from tests.gateway.test_forward import Counts
 from tests.support import messages
 from tests.support.bus import free_port, wait_for

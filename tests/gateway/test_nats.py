@@ -16,7 +16,7 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, ExternalStream, StreamConfig, StreamSource
 
 from edged.bus.schema import Detection, Event, Message, Result
-from edged.forward_config import NatsConfig
+from edged.config.forward import NatsConfig
 from edged.gateway.nats import WINDOW, Nats
 from tests.gateway.test_forward import Counts
 from tests.support import messages

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from edged.bus.schema import BudgetState, Detection, Event, State
-from edged.web_config import WebConfig
+from edged.config.web import WebConfig
 from tests.support import messages
 from tests.support.browser import Tab, browsing, chromium
 from tests.support.web_page import Ring, Served, ring, serving

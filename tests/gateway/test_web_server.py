@@ -17,12 +17,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from edged.config import CameraConfig, Config
+from edged.config.web import WebConfig
 from edged.errors import EdgedError, UsageError
 from edged.gateway.web import server, streams
 from edged.gateway.web.handlers import ASSETS
 from edged.gateway.web.part import Page
 from edged.regions import Zone
-from edged.web_config import WebConfig
 from tests.support import messages
 from tests.support.bus import wait_for
 from tests.support.web_page import Ring, Served, ring, serving

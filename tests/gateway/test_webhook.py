@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.forward_config import WebhookConfig
+from edged.config.forward import WebhookConfig
 from edged.gateway.webhook import Webhook
 from tests.gateway.test_forward import Counts, numbered
 from tests.support import messages

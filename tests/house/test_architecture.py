@@ -14,11 +14,11 @@ OFFLINE = sorted((ROOT / "calibration").rglob("*.py"))
 
 # What each room may import from the house: a frame goes frames -> engines -> vision -> bus, a watt power -> governor.
 COMMON = {
-    "bus_config", "clock", "config", "config_text", "credentials", "errors", "files", "forward_config", "geometry",
-    "journal", "listen", "metrics_config", "mqtt_config", "paths", "regions", "schedule_config", "server_url",
-    "toml_file", "uri", "validate", "web_config", "worker",
+    "clock", "config", "credentials", "errors", "files", "geometry", "journal", "paths", "regions", "toml_file", "uri",
+    "validate", "worker",
 }  # fmt: skip
 ROOMS = {
+    "config": {"config", "picture_view"},
     "frames": {"frames", "synthetic"},
     "synthetic": {"synthetic"},
     "engines": {"engines", "frames"},

@@ -17,11 +17,11 @@ from prometheus_client import CollectorRegistry
 
 from edged.bus.schema import Message, Result, RingRef
 from edged.config import CameraConfig, Config
+from edged.config.web import WebConfig
 from edged.frames.frame import PixelFormat
 from edged.frames.ring import RingWriter, create, spec_of, unlink
 from edged.gateway.subscription import Subscription
 from edged.gateway.web.part import Page
-from edged.web_config import WebConfig
 from tests.support import messages
 from tests.support.bus import free_port
 

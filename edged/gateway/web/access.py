@@ -13,9 +13,9 @@ import re
 from typing import Final
 
 from edged import clock
+from edged.config.web import TOKEN_CREDENTIAL
 from edged.credentials import read_credential
 from edged.errors import UsageError
-from edged.web_config import TOKEN_CREDENTIAL
 
 COOKIE: Final = "edged_session"
 SESSION_S: Final = 30 * 24 * 3600

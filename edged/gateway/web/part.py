@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Metric
 
 from edged.bus.schema import Message, Result, State
 from edged.config import Config
+from edged.config.listen import Address, is_local
 from edged.gateway.families import counter, gauge
 from edged.gateway.part import Part
 from edged.gateway.subscription import Subscription
@@ -20,7 +21,6 @@ from edged.gateway.web.handlers import Handlers
 from edged.gateway.web.overview import Overview
 from edged.gateway.web.pictures import Picture, Pictures
 from edged.gateway.web.server import Server, tls_of
-from edged.listen import Address, is_local
 
 log = logging.getLogger(__name__)
 

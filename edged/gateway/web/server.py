@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from edged.config.listen import Address
+from edged.config.web import WebConfig
 from edged.errors import EdgedError, UsageError
 from edged.gateway.web.handlers import Handlers
-from edged.listen import Address
-from edged.web_config import WebConfig
 
 MAX_CONNECTIONS: Final = 256
 IDLE_S: Final = 15.0

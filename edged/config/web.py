@@ -6,8 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from edged.config.listen import Address, address_of, is_local
 from edged.errors import UsageError
-from edged.listen import Address, address_of, is_local
 
 EXAMPLE = "127.0.0.1:8080"
 TOKEN_CREDENTIAL = "gateway.web"

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from edged.config.listen import Address, address_of, is_local
 from edged.errors import UsageError
-from edged.listen import Address, address_of, is_local
 
 DEFAULT_LISTEN = "127.0.0.1:9108"
 

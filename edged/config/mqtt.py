@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from edged.forward_config import CaFile, Url, host_name
-from edged.server_url import Server, server_of
+from edged.config.forward import CaFile, Url, host_name
+from edged.config.server_url import Server, server_of
 
 MQTT_CREDENTIAL: Final = "gateway.mqtt"
 _SCHEMES: Final = {"mqtt": (False, 1883), "mqtts": (True, 8883)}

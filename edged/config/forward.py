@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from edged.server_url import Server, server_of
+from edged.config.server_url import Server, server_of
 
 NATS_CREDENTIAL: Final = "gateway.nats"
 WEBHOOK_CREDENTIAL: Final = "gateway.webhook"

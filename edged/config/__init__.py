@@ -1,6 +1,7 @@
 """TOML -> frozen structs; every error names the file, key, value, what was expected and how to fix it.
 
-Paths in, one frozen Config out. Any thread.
+Paths in, one frozen Config out. Any thread. Here are the tables of the daemon; those of the schedule, the bus and the
+gateway are in modules of their own.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from edged.bus_config import BusConfig, check_bus
+from edged.config.bus import BusConfig, check_bus
+from edged.config.forward import NatsConfig, WebhookConfig
+from edged.config.metrics import MetricsConfig, check_metrics
+from edged.config.mqtt import MqttConfig
+from edged.config.schedule import ScheduleConfig, check_schedule
+from edged.config.server_url import check_server
+from edged.config.web import WebConfig, check_web
 from edged.errors import UsageError
-from edged.forward_config import NatsConfig, WebhookConfig
-from edged.metrics_config import MetricsConfig, check_metrics
-from edged.mqtt_config import MqttConfig
 from edged.picture_view import Aspect, Crop, Rotation, check_view
 from edged.regions import CameraMotion, Line, ObjectFilter, Polygon, Tiles, Zone, check_regions
-from edged.schedule_config import ScheduleConfig, check_schedule
-from edged.server_url import check_server
 from edged.toml_file import read_toml
 from edged.uri import is_plain_path
 from edged.validate import convert
-from edged.web_config import WebConfig, check_web
 
 DEFAULT_PATH = Path("/etc/edged/edged.toml")
 
