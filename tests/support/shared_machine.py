@@ -59,7 +59,7 @@ class SharedMachine:
         self.alone = alone
         self.under_load = Outcome()
         self._random = random.Random(1)
-        pool: Any = SimpleNamespace(select=lambda variant: None, variants=())
+        pool: Any = SimpleNamespace(select=lambda variant: None, resident=("better", "faster"))
         publisher: Any = SimpleNamespace(publish=lambda message: message)
         times = [tuple(ms * k for k in range(1, 5)) for ms in latency_ms]
         known = DeviceInfo((Variant("better", 0.80, times[0]), Variant("faster", 0.79, times[1])))
