@@ -36,6 +36,9 @@ POLL_MS = 500
 STOP_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
 REQUEST_TIMEOUT_S = 7.0
+MODES_TIMEOUT_S = 18.0
+"""Of a request that may set a power mode, which takes fifteen seconds."""
+MODES = ("modes", "set_mode", "profile")
 """More than the engine loop has to answer, so that the daemon's own reason arrives when the loop is stuck."""
 
 Handler = Callable[[Request], Reply]
@@ -126,17 +129,19 @@ def _no_answer(endpoint: str, refused: bool) -> EdgedError:
 def request(
     op: str,
     endpoint: str | None = None,
-    timeout_s: float = REQUEST_TIMEOUT_S,
+    timeout_s: float | None = None,
     curve: CurveClient | None = None,
     **arguments: object,
 ) -> dict[str, Any]:
     """Send one request to the daemon and return its reply, `ok` or not. EdgedError if none is there or none answers in
-    time.
+    time, which is as long as the operation may take if it is None.
 
     `endpoint` None: this user's daemon, else the system service. The reply is a dict with the fields of the operation's
     type in `edged.bus.replies`, or of `Refusal`; it stays a dict so that a client accepts the keys of a later daemon.
     """
     endpoint = endpoint or find_control_endpoint()
+    if timeout_s is None:
+        timeout_s = MODES_TIMEOUT_S if op in MODES else REQUEST_TIMEOUT_S
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket, refusals(socket) as refused:
         socket.linger = 0
         socket.immediate = True  # writable once there is a peer, and not before

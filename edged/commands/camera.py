@@ -89,7 +89,10 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
         key, separator, text = pair.partition("=")
         if not separator or not key or key in ("name", "source"):
             raise UsageError(f"{pair!r} is no KEY=VALUE of a camera", "write for example fps=15")
-        settings[key] = float(text) if _NUMBER.fullmatch(text) else {"true": True, "false": False}.get(text, text)
+        if _NUMBER.fullmatch(text):
+            settings[key] = float(text) if "." in text else int(text)
+        else:
+            settings[key] = {"true": True, "false": False}.get(text, text)
     return settings
 
 

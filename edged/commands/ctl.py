@@ -6,13 +6,12 @@ import argparse
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from edged.commands.daemon_requests import ask
 from edged.errors import UsageError
 from edged.terminal import printable, progress
 
-MODES_TIMEOUT_S: Final = 18.0
 """A board takes about ten seconds to change its power mode."""
 
 
@@ -37,13 +36,13 @@ def run(arguments: argparse.Namespace) -> int:
             lines = [*reply["changes"], *(f"needs a restart: {key}" for key in reply["needs_restart"])]
             lines = lines or ["nothing changed"]
         case "modes":
-            reply = ask(arguments, "modes", timeout_s=MODES_TIMEOUT_S)
+            reply = ask(arguments, "modes")
             lines = _mode_lines(reply["modes"])
         case "mode":
             clocks = None if arguments.clocks is None else arguments.clocks == "on"
             wanted = {"mode": arguments.mode, "clocks": clocks, "fan": arguments.fan}
             with progress("setting the mode and verifying it"):
-                reply = ask(arguments, "set_mode", timeout_s=MODES_TIMEOUT_S, **wanted)
+                reply = ask(arguments, "set_mode", **wanted)
             lines = _mode_lines(reply["modes"])[:3]
         case _:
             print(json.dumps(ask(arguments, "snapshot")["state"], indent=2))
@@ -65,7 +64,7 @@ def _profile(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         return reply, lines if reply["profile"] else ["> no profile: the configuration's own limits", *lines]
     name = None if arguments.profile == "none" else arguments.profile
     with progress("putting the profile in force"):
-        reply = ask(arguments, "profile", timeout_s=MODES_TIMEOUT_S, name=name)
+        reply = ask(arguments, "profile", name=name)
     head = f"profile {name} is in force" if name else "no profile: the configuration's own limits are in force"
     return reply, [head, *(f"  {change}" for change in reply["changes"] or ["no limit changed"])]
 

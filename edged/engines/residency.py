@@ -133,17 +133,20 @@ def decide(
     if (why := room.shortage()) is not None:
         if len(loaded) < 2 or now_ns - state.changed_ns < settle_ns:
             return replace(state, short_ns=now_ns), None
-        return _short(state, now_ns), LetGo(loaded[-1].name, why)
+        return short(state, now_ns), LetGo(loaded[-1].name, why)
     if loading or now_ns - state.short_ns < state.calm_s * NS_PER_S:
         return state, None
     for member in members:
         if not member.resident and room.lacks_mb(member.peak_mb) <= 0:
             return replace(state, changed_ns=now_ns, wanted=None), Load(member.name)
+        if not member.resident and state.wanted is not None and state.wanted[0] == member.name:
+            break  # what less needed ones have left is for this one
     return _in_place_of(state, members, room, now_ns)
 
 
-def _short(state: State, now_ns: int) -> State:
-    """Something is let go for a shortage; a second soon after the first makes the calm time longer."""
+def short(state: State, now_ns: int) -> State:
+    """Something is let go for a shortage, or could not be loaded. A second soon after the first makes the calm time
+    longer."""
     since_s = (now_ns - state.relieved_ns) / NS_PER_S
     calm_s = CALM_S if since_s > CALM_MOST_S else state.calm_s
     if state.calm_s < since_s <= CALM_MOST_S:

@@ -138,7 +138,7 @@ class Mqtt(Part):
     def _snapshot(self, result: Result, every_s: float, subscription: Subscription) -> None:
         now_ns = clock.mono_ns()
         due_ns, last = self._snapshots.get(result.camera, (0, None))
-        if now_ns < due_ns or (last is not None and not last.is_published()):
+        if now_ns < due_ns or (last is not None and last.rc == 0 and not last.is_published()):
             return
         from edged.gateway.snapshot import jpeg_of  # loads OpenCV, which is for those who want pictures
 

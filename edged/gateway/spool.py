@@ -182,6 +182,7 @@ class Spool:
         except sqlite3.DatabaseError as error:
             aside = self._path.with_suffix(".broken")
             self._path.replace(aside)
+            self._path.with_name(self._path.name + "-wal").unlink(missing_ok=True)
             log.error("the spool %s was damaged (%s) and is now %s; its messages are lost", self._path, error, aside)
             return _connect(self._path)
 
@@ -202,6 +203,7 @@ def _connect(path: Path) -> sqlite3.Connection:
                 "CREATE TABLE IF NOT EXISTS message (number INTEGER PRIMARY KEY, topic TEXT, id TEXT, packed BLOB)"
             )
             base.execute("DELETE FROM message WHERE number < 0")  # takes the lock now
+        base.execute("SELECT count(*) FROM message").fetchone()  # reads every page: damage is found here
     except BaseException:
         base.close()
         raise

@@ -40,6 +40,7 @@ class Webhook(Forwarder):
         for number, item in waiting:
             if self.stopping.is_set():
                 return
+            self.store()
             problem = self._post(item)
             if problem is not None:
                 self._due_ns = clock.mono_ns() + int(self.link.down(problem) * clock.NS_PER_S)

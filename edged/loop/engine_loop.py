@@ -87,11 +87,15 @@ class EngineLoop:
         self._weights: dict[str, float] = {}
         self._stopping = False
 
+    def check(self, cameras: list[CameraConfig]) -> None:
+        """UsageError for cameras that could not be taken."""
+        check_sources(cameras)
+        self._check_cameras(cameras)
+
     def configure(self, cameras: list[CameraConfig]) -> None:
         """Take these cameras. UsageError, and nothing changed, if it cannot."""
         now_ns = clock.mono_ns()
-        check_sources(cameras)
-        self._check_cameras(cameras)
+        self.check(cameras)
         while self._executor.busy:  # a camera may go, and its ring with it
             self._executor.finish()
         self._cameras.configure(cameras, now_ns)

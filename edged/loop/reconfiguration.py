@@ -22,7 +22,6 @@ from edged.bus import schema
 from edged.config import MAX_NAME, CameraConfig, Config, Limits, load
 from edged.config.text import diff
 from edged.errors import EdgedError, UsageError
-from edged.frames.cameras import check_sources
 from edged.loop.build import Loop
 from edged.loop.limit_layers import LimitLayers
 from edged.loop.profile_schedule import ProfileSchedule
@@ -162,7 +161,7 @@ class Reconfiguration:
             )
 
             def take() -> list[str]:
-                check_sources(new.camera)
+                loop.engine_loop.check(new.camera)
                 limits = loop.limits.reload(new.limits, profile)
                 loop.engine_loop.configure(new.camera)
                 return limits

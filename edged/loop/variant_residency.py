@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import re
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from typing import Final
 
 from edged import clock
@@ -40,6 +40,8 @@ SHARE_DECAY: Final = 0.9
 STOP_S: Final = 5.0
 WARMING_SHARE: Final = 0.1
 """Of a busy loop's time, at most."""
+
+_NO_MEMORY: Final = re.compile(r"bad_alloc|out ?of ?memory|failed to allocate|ALLOC_FAILED", re.IGNORECASE)
 
 log = logging.getLogger("edged")
 
@@ -77,7 +79,13 @@ class VariantResidency:
 
     def close(self) -> None:
         """Before the pool is closed."""
+        self._wake = lambda: None  # its pipe is closed soon
         self.worker.stop(STOP_S)
+        with contextlib.suppress(queue.Empty):
+            if isinstance(done := self._done.get_nowait(), Loaded):
+                free(done.engine)
+        if self._warming is not None:
+            free(self._warming[0].engine)
 
     @property
     def settled(self) -> bool:
@@ -140,6 +148,7 @@ class VariantResidency:
             self._decide(now_ns)
 
     def _decide(self, now_ns: int) -> None:
+        self._free_retired()
         members = self._members()
         self._room = room = self._read_room()
         self._state, action = residency.decide(self._state, members, room, self._loading is not None, now_ns)
@@ -153,6 +162,14 @@ class VariantResidency:
                 self._let_go(name, now_ns)
         if now_ns - self._state.changed_ns > SETTLED_NS:
             self._judge_limit(room)
+
+    def _free_retired(self) -> None:
+        """Those that failed too often while they ran. Not on a GPU, which may be in a fault."""
+        for variant in self._pool.variants if self._pool.concurrent else ():
+            if variant.resident and variant.refused is not None:
+                engine = self._pool.let_go(variant.name)
+                if engine is not None:
+                    self._work.put(engine)
 
     def _pin_that_waits(self, members: list[Member], room: Room) -> str | None:
         """Why a variant that is to be pinned is not loaded; None while nothing waits, or it is on its way."""
@@ -228,11 +245,12 @@ class VariantResidency:
 
     def _failed(self, name: str, error: EdgedError, now_ns: int) -> None:
         """A variant could not be loaded: for want of memory, then later, or never."""
-        cause = error.__cause__
-        if isinstance(cause, MemoryError) or (isinstance(cause, CudaError) and cause.out_of_memory):
-            self._state = replace(self._state, short_ns=now_ns)
+        if _wants_memory(error):
+            self._state = residency.short(self._state, now_ns)
             self._event("memory", f"{name} is not loaded: {error.message}", name)
             return
+        if self._pinning == name:
+            self._pinning = None
         self._pool.refuse(name, error.message)
         self._event("engine_refused", f"variant {name} is refused: {error.message}", name)
         self._governor.observe(VariantLost(name, error.message), now_ns)
@@ -284,6 +302,10 @@ class VariantResidency:
                 failed = EdgedError("there is no memory to load it")
                 failed.__cause__ = error
                 self._done.put((work, failed))
+            except Exception as error:  # a runtime's binding raises a dozen unrelated types
+                failed = EdgedError(f"{type(error).__name__}: {error}")
+                failed.__cause__ = error
+                self._done.put((work, failed))
             give_back_freed()
             self.due_ns = 0
             self._wake()
@@ -291,6 +313,17 @@ class VariantResidency:
             free(work)
             del work
             give_back_freed()
+
+
+def _wants_memory(error: BaseException | None) -> bool:
+    """Whether a load failed for want of memory: only the words say so where a runtime wraps it."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, CudaError) and error.out_of_memory):
+            return True
+        if _NO_MEMORY.search(str(error)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def away(variant: PoolVariant) -> str:

@@ -35,11 +35,13 @@ def add(config: Path, *arguments: str) -> int:
 
 
 def test_a_camera_is_asked_and_written(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert add(config, "gate", SCENE, "fps=10", "weight=2.5", "track=true") == 0
+    assert add(config, "gate", SCENE, "fps=10", "weight=2.5", "track=true", "rotate=90") == 0
     out = capsys.readouterr().out
     assert "camera gate: test://3" in out and "128x64" in out and "edged ctl reload" in out
     (camera,) = load(config).camera
-    assert (camera.name, camera.source, camera.fps, camera.weight, camera.track) == ("gate", SCENE, 10, 2.5, True)
+    assert (camera.name, camera.source, camera.fps, camera.weight, camera.track, camera.rotate) == (
+        "gate", SCENE, 10, 2.5, True, 90,
+    )  # fmt: skip
     assert add(config, "gate", SCENE) == 2
     assert "there is a camera gate already" in capsys.readouterr().err
 

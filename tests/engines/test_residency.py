@@ -135,6 +135,14 @@ def test_a_variant_that_is_needed_more_takes_the_place_of_another_once_its_load_
     assert some.step() == Load("a") and some.run(30) == []
 
 
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_large_variant_takes_the_place_of_two_small_ones(pinned: bool) -> None:
+    small = [Member(f"small-{index}", True, 100.0, 100.0) for index in range(3)]
+    machine = Machine([Member("large", False, 134.0, pinned=pinned), *small], Room(limit_mb=650.0))
+    assert [action.name for action in machine.run(120)] == ["small-2", "small-1", "large", "small-1"]
+    assert machine.resident == ["large", "small-0", "small-1"]
+
+
 def test_a_pinned_variant_waits_for_nothing() -> None:
     some = machine("b", "c")
     some.members = [replace(some.members[0], pinned=True), *some.members[1:]]

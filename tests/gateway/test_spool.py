@@ -173,6 +173,19 @@ def test_a_damaged_file_is_put_aside(tmp_path: Path, caplog: pytest.LogCaptureFi
     spool.close()
 
 
+def test_damage_in_the_midst_of_a_file_is_found_at_the_start(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s.db", 10**7)
+    spool.append([Item("result/gate", f"run/result/gate/{n}", os.urandom(1000)) for n in range(500)])
+    spool.close()
+    content = bytearray((tmp_path / "s.db").read_bytes())
+    for page in range(40, 60):
+        content[page * 4096 : (page + 1) * 4096] = b"?" * 4096
+    (tmp_path / "s.db").write_bytes(content)
+    spool = Spool(tmp_path / "s.db", 10**7)
+    assert spool.messages == 0 and (tmp_path / "s.broken").exists()
+    spool.close()
+
+
 def test_two_gateways_cannot_share_it(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "s.db", 10**6)
     with pytest.raises(EdgedError, match=r"s\.db: database is locked") as caught:

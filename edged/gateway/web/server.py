@@ -21,6 +21,7 @@ from edged.config.listen import Address
 from edged.config.web import WebConfig
 from edged.errors import EdgedError, UsageError
 from edged.gateway.web.handlers import Handlers
+from edged.gateway.web.streams import SLOW_S
 
 MAX_CONNECTIONS: Final = 256
 IDLE_S: Final = 15.0
@@ -74,6 +75,8 @@ class Server:
                 f"cannot listen on {host}:{port}: {error.strerror}", "set another port in [web] listen"
             ) from error
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        # whoever takes nothing of an answer for so long is cut off by the kernel
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * SLOW_S))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="web", daemon=True)
         self._thread.start()
