@@ -37,7 +37,7 @@ def add(config: Path, *arguments: str) -> int:
 def test_a_camera_is_asked_and_written(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert add(config, "gate", SCENE, "fps=10", "weight=2.5", "track=true", "rotate=90") == 0
     out = capsys.readouterr().out
-    assert "camera gate: test://3" in out and "128x64" in out and "edged ctl reload" in out
+    assert "camera gate: test://3" in out and "64x128" in out and "edged ctl reload" in out
     (camera,) = load(config).camera
     assert (camera.name, camera.source, camera.fps, camera.weight, camera.track, camera.rotate) == (
         "gate", SCENE, 10, 2.5, True, 90,
@@ -74,7 +74,7 @@ def test_the_password_is_asked_for_and_becomes_a_credential(
         (["Gate 1", SCENE], "name is 'Gate 1', expected 1 to 32", 2),
         (["gate", "gopher://x"], "is not one that edged can read", 2),
         (["gate", SCENE, "fsp=3"], "fsp is not a known key", 2),
-        (["gate", SCENE, "fps=0"], "fps is 0.0, expected frames per second", 2),
+        (["gate", SCENE, "fps=0"], "fps is 0, expected frames per second", 2),
         (["gate", SCENE, "fps"], "'fps' is no KEY=VALUE of a camera", 2),
         (["gate", "/nowhere/film.mp4"], "camera gate is not added: ", 1),
     ],
