@@ -60,6 +60,7 @@ def test_the_last_state_adds_up_and_nothing_is_left_behind(bundle: Path, tmp_pat
         last: State | None = None
         ring = ""
         with daemon.client("state", "result") as client:
+            wait_for(lambda: isinstance(client.receive(1.0), Result))  # it is connected
             wait_for(lambda: daemon.camera("gate")["results"] > 20)
             daemon.signal(signal.SIGTERM)
             client.timeout_s = 2.0  # silence: it has ended
