@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import socket
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -14,18 +12,14 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.support.bus import free_port, wait_for
-from tests.support.programs import program
+from tests.support.programs import LocalServer
 
 
-class Mosquitto:
+class Mosquitto(LocalServer):
     """`with Mosquitto(tmp_path) as broker:`. It keeps nothing on disk. `password`: of the user edged, the only one."""
 
     def __init__(self, directory: Path, password: str | None = None, config: str = "") -> None:
-        self._program = program("mosquitto", "mosquitto")
-        self.port = free_port()
-        directory.mkdir(parents=True, exist_ok=True)
-        self._config, self._log = directory / "mosquitto.conf", directory / "mosquitto.log"
+        super().__init__("mosquitto", directory)
         access = "allow_anonymous true"
         if password is not None:
             users = directory / "users"
@@ -34,32 +28,7 @@ class Mosquitto:
             users.chmod(0o644)
             directory.chmod(0o755)
             access = f"allow_anonymous false\npassword_file {users}"
-        self._config.write_text(f"listener {self.port} 127.0.0.1\nuser root\n{access}\n{config}\n")
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen([self._program, "-c", str(self._config)], stdout=log, stderr=log)
-        wait_for(self._listens, 20)
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-        if number in (signal.SIGKILL, signal.SIGTERM):
-            self._process.wait(60)
-
-    def __enter__(self) -> Mosquitto:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        self.config.write_text(f"listener {self.port} 127.0.0.1\nuser root\n{access}\n{config}\n")
 
 
 class Listener:
