@@ -13,11 +13,9 @@ from typing import Final, NamedTuple
 
 from edged import clock
 from edged.engines.ort import OrtEngine
-from edged.power.host_paths import HostPaths
-from edged_calibration.commands import profile
 from tests.support.clocked_engine import submit_at_the_ceiling
 from tests.support.daemon import RunningDaemon, write_config
-from tests.support.helped import Helper, command_on
+from tests.support.helped import Helper, command_on, profile_on
 from tests.support.jetson_tree import JetsonTree
 from tests.support.live_board import LiveBoard
 from tests.support.models import center_model, write_bundle
@@ -70,20 +68,9 @@ def run(directory: Path, helper: Helper, board: LiveBoard, seconds: float) -> li
     """Profile, then the daemon under each limit; the last phase is the end."""
     plain, at_the_ceiling = OrtEngine.submit, submit_at_the_ceiling(helper.tree.root)
     bundle = write_bundle(directory / "bundle", MODELS)
-    arguments = argparse.Namespace(
-        bundle=bundle,
-        config=None,
-        seconds=1,
-        batches=(1,),
-        threads=None,
-        device="cpu",
-        keep_clock=False,
-        soak=None,
-        json=False,
-    )
     setattr(OrtEngine, "submit", at_the_ceiling)  # noqa: B010 - mypy knows no other way
     try:
-        profile.run(arguments, HostPaths(helper.tree.root, helper.socket, str(helper.tree.bin)))
+        profile_on(helper, bundle)
     finally:
         setattr(OrtEngine, "submit", plain)  # noqa: B010
     cameras = {

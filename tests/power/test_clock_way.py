@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import tempfile
@@ -13,12 +12,10 @@ from typing import Any
 import pytest
 
 from edged.engines.ort import OrtEngine
-from edged.power.host_paths import HostPaths
-from edged_calibration.commands import profile
 from tests.support.bus import wait_for
 from tests.support.clocked_engine import submit_at_the_ceiling
 from tests.support.daemon import RunningDaemon, write_config
-from tests.support.helped import Helper, command_on
+from tests.support.helped import Helper, command_on, profile_on
 from tests.support.jetson_tree import JetsonTree
 from tests.support.live_board import LiveBoard
 from tests.support.models import center_model, write_bundle
@@ -56,18 +53,7 @@ def board(helper: Helper) -> Iterator[LiveBoard]:
 
 def profiled(bundle: Path, helper: Helper, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """What `edged-calibrate profile BUNDLE` writes on that board."""
-    arguments = argparse.Namespace(
-        bundle=bundle,
-        config=None,
-        seconds=1,
-        batches=(1,),
-        threads=None,
-        device="cpu",
-        keep_clock=False,
-        soak=None,
-        json=True,
-    )
-    assert profile.run(arguments, HostPaths(helper.tree.root, helper.socket, str(helper.tree.bin))) == 0
+    assert profile_on(helper, bundle, json=True) == 0
     (written,) = bundle.glob("profile.*.json")
     found: dict[str, Any] = json.loads(written.read_text())
     assert json.loads(capsys.readouterr().out) == found

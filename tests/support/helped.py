@@ -1,7 +1,8 @@
-"""The real clock helper, as a process of its own, on an emulated board; and `edged run` on that board."""
+"""The real clock helper, as a process of its own, on an emulated board; and both command lines on that board."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import pwd
 import signal
@@ -16,6 +17,7 @@ from edged.config import load
 from edged.daemon import Daemon
 from edged.engines.ort import OrtEngine
 from edged.power.host_paths import HostPaths
+from edged_calibration.commands import profile
 from tests.support.clocked_engine import submit_at_the_ceiling
 from tests.support.jetson_tree import JetsonTree
 
@@ -52,6 +54,22 @@ class Helper:
     @property
     def ceiling_mhz(self) -> float:
         return int(self.tree.read(f"{self.tree.devfreq}/max_freq")) / 1e6
+
+
+def profile_on(helper: Helper, bundle: Path, json: bool = False) -> int:
+    """The exit code of `edged-calibrate profile BUNDLE` on the helper's board, with single frames."""
+    arguments = argparse.Namespace(
+        bundle=bundle,
+        config=None,
+        seconds=1,
+        batches=(1,),
+        threads=None,
+        device="cpu",
+        keep_clock=False,
+        soak=None,
+        json=json,
+    )
+    return profile.run(arguments, HostPaths(helper.tree.root, helper.socket, str(helper.tree.bin)))
 
 
 def command_on(tree: JetsonTree, helper_socket: Path, config: Path, *, clocked: bool = False) -> list[str]:
