@@ -30,6 +30,8 @@ from edged.gateway.subscription import Subscription
 
 SILENCE_NS: Final = 5 * clock.NS_PER_S
 """`state` comes once a second; after this silence the node is not available."""
+SNAPSHOT_WIDTH: Final = 1280
+"""Wider pictures are scaled down to this."""
 _JSON: Final = msgspec.json.Encoder()
 
 
@@ -140,11 +142,11 @@ class Mqtt(Part):
         due_ns, last = self._snapshots.get(result.camera, (0, None))
         if now_ns < due_ns or (last is not None and last.rc == 0 and not last.is_published()):
             return
-        from edged.gateway.snapshot import jpeg_of  # loads OpenCV, which is for those who want pictures
+        from edged.gateway.jpeg import at_most, encoded  # loads OpenCV, which is for those who want pictures
 
         picture = subscription.frame(result)
         if picture is not None:
-            sent = self._publish(f"camera/{result.camera}/snapshot", jpeg_of(picture))
+            sent = self._publish(f"camera/{result.camera}/snapshot", encoded(at_most(SNAPSHOT_WIDTH, picture)))
             self._snapshots[result.camera] = (now_ns + int(every_s * clock.NS_PER_S), sent)
 
     def _publish(self, name: str, content: object, retain: bool = True) -> MQTTMessageInfo:

@@ -9,11 +9,11 @@ import numpy as np
 
 from edged.bus.schema import Result
 from edged.config import CameraConfig
+from edged.gateway.jpeg import at_most, encoded
 from edged.overlays import Image, colour_of, draw_regions, draw_result
 
 WIDTH: Final = 960
 """Wider pictures are scaled down to this."""
-QUALITY: Final = 80
 TEXT: Final = 0.65
 """The size of labels in a picture as wide as that: readable in a tile of a third of a screen."""
 TRAIL: Final = 25
@@ -27,16 +27,13 @@ cv2.setNumThreads(1)  # the daemon needs the cores
 
 def jpeg_of(pixels: Image, result: Result | None, camera: CameraConfig | None, trails: Trails) -> bytes:
     """`pixels`, BGR, are drawn on. `result` None: the frame got none. `trails` is brought up to date."""
-    height, width = pixels.shape[:2]
-    if width > WIDTH:
-        size = WIDTH, max(1, round(height * WIDTH / width))
-        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    pixels = at_most(WIDTH, pixels)
     if camera is not None:
         draw_regions(pixels, camera)
     if result is not None:
         _draw_trails(pixels, result, trails)
         draw_result(pixels, result, text=TEXT * pixels.shape[1] / WIDTH)
-    return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1])
+    return encoded(pixels)
 
 
 def _draw_trails(picture: Image, result: Result, trails: Trails) -> None:
