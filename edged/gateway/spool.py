@@ -69,13 +69,11 @@ class Spool:
         self._failing, self._write_ns, self._forget_ns = False, 0, 0
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._base = self._open()
+            self._base, self._last, self._stored = self._open()
         except (sqlite3.Error, OSError) as error:
             raise EdgedError(
                 f"cannot use the spool {path}: {error}", "make its directory writable, and run one gateway at a time"
             ) from error
-        last, self._stored = self._base.execute("SELECT max(number), count(*) FROM message").fetchone()
-        self._last: int = last or 0
         self._measure()
 
     def append(self, items: Iterable[Item]) -> None:
@@ -174,7 +172,7 @@ class Spool:
         used: int = (pages - free) * size
         return used
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> tuple[sqlite3.Connection, int, int]:
         try:
             return _connect(self._path)
         except sqlite3.OperationalError:
@@ -191,7 +189,8 @@ def _size(row: _Row) -> int:
     return len(row.packed) + _OVERHEAD
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path) -> tuple[sqlite3.Connection, int, int]:
+    """Also the last number, and how many messages there are: counting reads every page, so damage is found here."""
     base = sqlite3.connect(path, timeout=0.0, isolation_level="IMMEDIATE", check_same_thread=False)
     try:
         base.execute("PRAGMA locking_mode = EXCLUSIVE")  # a second gateway must not send the same
@@ -203,8 +202,8 @@ def _connect(path: Path) -> sqlite3.Connection:
                 "CREATE TABLE IF NOT EXISTS message (number INTEGER PRIMARY KEY, topic TEXT, id TEXT, packed BLOB)"
             )
             base.execute("DELETE FROM message WHERE number < 0")  # takes the lock now
-        base.execute("SELECT count(*) FROM message").fetchone()  # reads every page: damage is found here
+        last, stored = base.execute("SELECT max(number), count(*) FROM message").fetchone()
     except BaseException:
         base.close()
         raise
-    return base
+    return base, last or 0, stored
