@@ -298,12 +298,10 @@ class VariantResidency:
                 self._done.put(self._pool.load(work))
             except EdgedError as error:
                 self._done.put((work, error))
-            except MemoryError as error:
-                failed = EdgedError("there is no memory to load it")
-                failed.__cause__ = error
-                self._done.put((work, failed))
             except Exception as error:  # a runtime's binding raises a dozen unrelated types
-                failed = EdgedError(f"{type(error).__name__}: {error}")
+                no_memory = isinstance(error, MemoryError)
+                text = "there is no memory to load it" if no_memory else f"{type(error).__name__}: {error}"
+                failed = EdgedError(text)
                 failed.__cause__ = error
                 self._done.put((work, failed))
             give_back_freed()
