@@ -34,6 +34,8 @@ power_window_s = {WINDOW_S}
 [power]
 interval_s = 0.2
 clock_control = true
+[motion]
+gate = "off"
 """
 
 

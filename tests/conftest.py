@@ -15,8 +15,8 @@ settings.register_profile("edged", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("edged")
 
 _DAEMON: Final = re.compile(
-    r"tests\.support\.(daemon|loop|engine_loop|helped|jtop_service|machine|rtsp|mjpeg|shared_machine)\b|subprocess\.|"
-    r"multiprocessing|edged_calibration\.(cache|cli|zoo|evaluate|sparsity|int8|demo|tensorrt)"
+    r"tests\.support\.(daemon|loop|engine_loop|helped|jtop_service|machine|rtsp|mjpeg|shared_machine|mosquitto|nats_server)\b|"
+    r"subprocess\.|multiprocessing|edged_calibration\.(cache|cli|zoo|evaluate|sparsity|int8|demo|tensorrt)"
 )
 """Modules that start a daemon, a camera or another program, or make engines: left out by `scripts/test --fast`."""
 

@@ -32,6 +32,8 @@ power_window_s = 2
 [power]
 interval_s = 0.2
 clock_control = true
+[motion]
+gate = "off"
 """
 
 
