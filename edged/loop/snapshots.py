@@ -96,7 +96,7 @@ class SnapshotWriter:
         self._queue: queue.Queue[tuple[str, Pixels, PixelFormat]] = queue.Queue(QUEUE)
         self._refused = False
         self._kept: deque[tuple[Path, int]] = deque(
-            sorted((file, file.stat().st_size) for file in path.glob("*/*/*.jpg"))
+            sorted((file, file.lstat().st_size) for file in path.glob("*/*/*.jpg") if not file.is_dir())
         )
         self._bytes = sum(size for _, size in self._kept)
         self.dropped = 0

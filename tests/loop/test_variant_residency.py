@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 
 from edged import clock
 from edged.config import CameraConfig, Limits
+from edged.engines.engine import HostMemory, ModelTensors
+from edged.engines.ort_cuda import OrtCudaEngine
 from edged.errors import UsageError
+from edged.loop import variant_residency
 from edged.loop.build import Loop
 from edged.power.host_paths import HostPaths
 from tests.support.bus import PATIENCE
@@ -183,6 +187,33 @@ def test_a_loop_that_is_never_idle_is_held_up_a_tenth_of_the_time_to_warm_a_vari
         end_ns = clock.mono_ns()
         assert not residency.holds_up(begun_ns)
         assert residency.holds_up(end_ns + 10 * (end_ns - begun_ns))
+
+
+class HangingRuntime(HostGpuRuntime):
+    """Loads the first engine, and hangs in the next until it is let go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads = 0
+        self.hangs, self.go_on = threading.Event(), threading.Event()
+
+    def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> OrtCudaEngine:
+        self.loads += 1
+        if self.loads > 1:
+            self.hangs.set()
+            self.go_on.wait(PATIENCE)
+        return super().load(content, file, tensors, memory)
+
+
+def test_what_a_load_that_hangs_uses_is_not_freed_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variant_residency, "STOP_S", 0.1)
+    runtime = HangingRuntime()
+    with built(tmp_path, MODELS, PATIENT, load=False, runtime=runtime) as loop, running(loop, CAMERA):
+        assert runtime.hangs.wait(PATIENCE)
+        held = set(runtime.gpu.held)
+    assert held and held <= set(runtime.gpu.held)
+    runtime.go_on.set()
+    assert loop.residency.worker.stop(PATIENCE)
 
 
 @pytest.mark.slow
