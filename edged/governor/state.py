@@ -16,7 +16,7 @@ from edged.governor.estimators.latency import plausible
 from edged.governor.limits import battery, energy_quota, power_window
 from edged.governor.limits.lateness import Feedback
 from edged.governor.limits.throttle import UNTHROTTLED, Throttle
-from edged.governor.messages import Budget, Decision, Device, Sensed, Variant
+from edged.governor.messages import Budget, Decision, Device, LimitOfIdling, Sensed, Variant
 from edged.governor.planner import value_iteration
 from edged.governor.planner.options import Tables, tables
 from edged.governor.planner.pricing import Allowed, LongRun, Plan
@@ -28,17 +28,34 @@ VARIANT_FACTOR_MOST: Final = 0.5
 MAX_LAG_S: Final = 60.0
 WAIT_EWMA: Final = 0.05
 WAITING_EWMA: Final = 0.01
+LIMIT_KEYS: Final[dict[LimitOfIdling, str]] = {"power": "power_w", "energy": "energy_wh", "heat": "temperature_c"}
 UNKNOWN: Final = Device((0.0,))
 """The device of which nothing is known: its energy costs nothing, and no budget of it is held."""
 
 
 @dataclass(slots=True)
 class Activity:
-    """What became of the frames since the last tick: by variant those that ran; dropped as late; to save energy."""
+    """What became of the frames of a while: by variant those that ran; dropped as late; to save energy."""
 
     ran: list[int]
     late: int = 0
     saved: int = 0
+
+    @property
+    def results(self) -> int:
+        return sum(self.ran)
+
+    @property
+    def offered(self) -> int:
+        return self.results + self.late + self.saved
+
+    @property
+    def frame_share(self) -> float:
+        return round(self.results / self.offered, 3) if self.offered else 1.0
+
+    def share(self, variant: int) -> float:
+        """Of the results."""
+        return round(self.ran[variant] / self.results, 3) if self.results else 0.0
 
 
 @dataclass(slots=True)
@@ -135,6 +152,18 @@ class State:
     def period_s(self) -> float:
         """From one such round to the next."""
         return self.round_s * self.frames_per_round / self.cameras
+
+    @property
+    def frames_per_s(self) -> float:
+        """Offered by all cameras."""
+        return self.cameras / self.offered_s
+
+    @property
+    def last_second(self) -> Activity:
+        """Of the last two ticks."""
+        before, now = self.activity
+        ran = [a + b for a, b in zip(before.ran, now.ran, strict=True)]
+        return Activity(ran, before.late + now.late, before.saved + now.saved)
 
     @property
     def junction_c(self) -> float:
@@ -273,8 +302,7 @@ class State:
 
     def _forget_unenforceable(self, budget: Budget) -> None:
         """Of the limits that could not be held, those that change in `budget` are judged again."""
-        keys = {"power": "power_w", "energy": "energy_wh", "heat": "temperature_c"}
-        same = [name for name, key in keys.items() if getattr(self.budget, key) == getattr(budget, key)]
+        same = [name for name, key in LIMIT_KEYS.items() if getattr(self.budget, key) == getattr(budget, key)]
         self.unenforceable = tuple([name for name in self.unenforceable if name in same])
         self.exceeded_s = {name: since_s for name, since_s in self.exceeded_s.items() if name in same}
 
