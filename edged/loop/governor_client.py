@@ -5,6 +5,7 @@ The governor itself is pure; what it decides is carried out, published and remem
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,22 +63,37 @@ class Hooks:
 
 
 class DecisionHistory:
-    """The last decisions, encoded: as objects they would take six times the memory. Bounded in number and in bytes, so
-    that it is full within minutes. On the engine loop."""
+    """The last decisions, encoded: as objects they would take six times the memory. They are in one ring buffer that is
+    resident from the start: where decisions are rare, memory would grow with them for hours. On the engine loop."""
 
     def __init__(self) -> None:
         self._encoder = msgspec.msgpack.Encoder()
-        self._encoded: deque[bytes] = deque()
-        self._bytes = 0
+        self._buffer = bytearray(b"\xff") * REMEMBERED_BYTES  # unlike bytearray(n) it writes, and so takes, the memory
+        self._sizes: deque[int] = deque()
+        self._used = self._end = 0
 
     def add(self, message: schema.Decision) -> None:
-        self._encoded.append(self._encoder.encode(message))
-        self._bytes += len(self._encoded[-1])
-        while len(self._encoded) > REMEMBERED or self._bytes > REMEMBERED_BYTES:
-            self._bytes -= len(self._encoded.popleft())
+        encoded = self._encoder.encode(message)
+        if len(encoded) > REMEMBERED_BYTES:
+            return
+        while len(self._sizes) == REMEMBERED or self._used + len(encoded) > REMEMBERED_BYTES:
+            self._used -= self._sizes.popleft()
+        fitting = REMEMBERED_BYTES - self._end
+        self._buffer[self._end : self._end + len(encoded)] = encoded[:fitting]
+        self._buffer[: len(encoded[fitting:])] = encoded[fitting:]
+        self._sizes.append(len(encoded))
+        self._used += len(encoded)
+        self._end = (self._end + len(encoded)) % REMEMBERED_BYTES
 
     def last(self, n: int) -> list[bytes]:
-        return list(self._encoded)[-n:]
+        """Oldest first."""
+        found, end = [], self._end
+        for size in itertools.islice(reversed(self._sizes), n):
+            begin = (end - size) % REMEMBERED_BYTES
+            wrapped = b"" if begin + size <= REMEMBERED_BYTES else bytes(self._buffer[:end])
+            found.append(bytes(self._buffer[begin : begin + size]) + wrapped)
+            end = begin
+        return found[::-1]
 
 
 class GovernorClient:
