@@ -37,7 +37,7 @@ def decide(state: State, now_s: float, changed: bool = False) -> Decision:
     """The Decision in force now: the same object as before while nothing is new. `changed`: the terms have changed, so
     that what ran before tells nothing."""
     before, names = state.decision, state.tables.names
-    ran = Activity([0] * len(names)) if changed else state.last_second
+    ran = Activity([0] * len(names)) if changed else _last_second(state)
     main = _next(state, now_s) if changed or not before.variant else _main(state, ran)
     (bound, wanted), relaxed, unenforceable = _bound(state, ran, main), _relaxed(state, ran), _unenforceable(state)
     clock = None if state.device.fixed_clock else state.plan.clock
@@ -76,6 +76,12 @@ def _moved(state: State, ran: Activity, now_s: float) -> bool:
         return False
     moved = [abs(ran.share(i) - then.share) for i, then in enumerate(before.alternatives)]
     return max(*moved, abs(ran.frame_share - before.frame_share)) > SHARE_STEP
+
+
+def _last_second(state: State) -> Activity:
+    before, now = state.activity
+    ran = [a + b for a, b in zip(before.ran, now.ran, strict=True)]
+    return Activity(ran, before.late + now.late, before.saved + now.saved)
 
 
 def _next(state: State, now_s: float) -> int:

@@ -199,7 +199,7 @@ class Governor:
             case messages.ShadowDone(variant, batch):
                 i = state.tables.index(variant)
                 if i is not None and 1 <= batch <= MAX_BATCH:
-                    state.shadowed(i, batch, now_s)
+                    state.drawn(i, batch, 0.0, now_s)
             case _:
                 return self._change(observation, now_s)
         return state.decision
