@@ -39,7 +39,7 @@ SHARE_DECAY: Final = 0.9
 """Of a variant's share of the results, each time: what ran in the last ten seconds counts as needed."""
 STOP_S: Final = 5.0
 WARMING_SHARE: Final = 0.1
-"""Of a busy loop's time, at most."""
+"""Of the loop's time, at most: a first run on a GPU may take as long as three frames of a camera."""
 
 _NO_MEMORY: Final = re.compile(r"bad_alloc|out ?of ?memory|failed to allocate|ALLOC_FAILED", re.IGNORECASE)
 
@@ -135,20 +135,20 @@ class VariantResidency:
 
     def look(self, now_ns: int, idle: bool) -> None:
         """Take what the thread has done, and twice a second decide. `idle`: nothing is in flight."""
-        self.due_ns = self._decide_ns
         with contextlib.suppress(queue.Empty):
             self._arrived(self._done.get_nowait(), now_ns)
-        if self._warming is not None:
-            if idle:
-                self._warm_on(*self._warming, now_ns)
-                after_ns = clock.mono_ns()
-                self._warm_due_ns = after_ns + int((after_ns - now_ns) / WARMING_SHARE)
-            self.due_ns = now_ns
+        if self._warming is not None and idle and now_ns >= self._warm_due_ns:
+            self._warm_on(*self._warming, now_ns)
+            after_ns = clock.mono_ns()
+            self._warm_due_ns = after_ns + int((after_ns - now_ns) / WARMING_SHARE)
         if self._leaving is not None:
             self._let_go(self._leaving, now_ns)
         elif now_ns >= self._decide_ns:
-            self._decide_ns = self.due_ns = now_ns + EVERY_NS
+            self._decide_ns = now_ns + EVERY_NS
             self._decide(now_ns)
+        self.due_ns = now_ns if self._leaving is not None else self._decide_ns
+        if self._warming is not None:  # a loop that is held up must come here as soon as nothing is in flight
+            self.due_ns = min(self.due_ns, self._warm_due_ns)
 
     def _decide(self, now_ns: int) -> None:
         self._free_retired()
@@ -273,8 +273,8 @@ class VariantResidency:
         engine = self._pool.let_go(name)
         self._leaving = name if engine is None else None
         if engine is None:
-            self.due_ns = now_ns
-        elif self._pool.concurrent:
+            return
+        if self._pool.concurrent:
             self._work.put(engine)
         else:
             free(engine)
