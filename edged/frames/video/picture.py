@@ -31,6 +31,16 @@ _PLANAR: Final = {"yuv420p": 1, "yuvj420p": 1, "yuv422p": 2, "yuvj422p": 2}
 _FULL_FORMATS: Final = ("yuvj420p", "yuvj422p", "yuvj444p")
 
 
+def _unnamed(cls: type[Type], value: int) -> Type:
+    """A kind of side data that PyAV has no name for yet; it would refuse all of such a picture's (a JPEG's EXIF)."""
+    kind: Any = object.__new__(cls)
+    kind._name_, kind._value_ = f"UNNAMED_{value}", value
+    return cast("Type", kind)
+
+
+Type._missing_ = classmethod(_unnamed)  # type: ignore[method-assign, assignment]
+
+
 class Picture:
     """The decoder's current picture. `info` is None before the first."""
 
