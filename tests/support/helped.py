@@ -104,7 +104,9 @@ def main(root: str, helper: str, config: str, clocked: str = "") -> None:
         setattr(OrtRuntime, "load", load_at_the_ceiling(Path(root)))  # noqa: B010 - mypy knows no other way
     with journal.logging_to():
         machine = HostPaths(Path(root), Path(helper), str(Path(root) / "bin"))
-        Daemon(Path(config), load(Path(config)), machine).run()
+        daemon = Daemon(Path(config), load(Path(config)), machine)
+        with daemon.signals():
+            daemon.run()
 
 
 if __name__ == "__main__":
