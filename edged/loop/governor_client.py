@@ -33,9 +33,10 @@ from edged.governor.messages import (
     Tick,
     VariantLost,
 )
+from edged.loop.decision_message import decision_message, numbers
 from edged.loop.device_info import DeviceInfo
 from edged.loop.gpu_clock import GpuClock
-from edged.loop.messages import RelaxedLimits, decision_message, log_decision, log_event
+from edged.loop.messages import RelaxedLimits, log_decision, log_event
 
 REMEMBERED: Final = 1000
 REMEMBERED_BYTES: Final = 256 * 1024
@@ -127,7 +128,7 @@ class GovernorClient:
         """The messages published, as they were encoded."""
         self._message: schema.Decision | None = None
         self.due_ns = now_ns
-        self._adopt(self.governor.decision)
+        self._adopt(self.governor.decision, now_ns)
 
     @property
     def decision(self) -> Decision:
@@ -145,7 +146,7 @@ class GovernorClient:
     def observe(self, observation: Observation, now_ns: int) -> None:
         decision = self.governor.observe(observation, now_ns)
         if decision is not self._decision:
-            self._adopt(decision)
+            self._adopt(decision, now_ns)
 
     def tick(self, now_ns: int) -> None:
         """Every half second, best while nothing waits: it plans, which takes some milliseconds."""
@@ -158,7 +159,7 @@ class GovernorClient:
             self.observe(ranged, now_ns)
         self.observe(Tick(), now_ns)
         self.gpu_clock.ask(self.governor.state.plan.clock, now_ns)
-        for event in self._relaxed.events(self._decision, now_ns):
+        for event in self._relaxed.events(self.message, now_ns):
             log_event(self._publisher.publish(event))
 
     def set_limits(self, limits: Limits, now_ns: int) -> None:
@@ -176,7 +177,7 @@ class GovernorClient:
         if i is None or state.lost[i] is not None:
             return "it does not work here", False
         floor = explain.barred_by_floor(state.variants[i].accuracy, state.budget)
-        return state.vetoed[i] or floor, explain.would_fit(state, i)
+        return state.vetoed[i] or floor, explain.misfit(state, i) is None
 
     def pin(self, variant: str | None, now_ns: int) -> None:
         """UsageError for a variant that is not there."""
@@ -236,11 +237,12 @@ class GovernorClient:
     def _event(self, kind: str, error: VariantError) -> None:
         log_event(self._publisher.publish(schema.Event(kind=kind, text=error.message, variant=error.variant)))
 
-    def _adopt(self, decision: Decision) -> None:
+    def _adopt(self, decision: Decision, now_ns: int) -> None:
         if decision.variant in self._pool.resident:  # what ran most lately may have been let go since
             self._pool.select(decision.variant)
         self._decision = decision
-        message = decision_message(decision, self.gpu_clock.clocks_mhz)
+        state = self.governor.state
+        message = decision_message(decision, numbers(state, state.seconds(now_ns)), self.gpu_clock.clocks_mhz)
         log_decision(message, self._message)
         self._message = self._publisher.publish(message)
         self.history.add(self._message)

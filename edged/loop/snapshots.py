@@ -100,8 +100,9 @@ class SnapshotWriter:
     def __init__(self, config: SnapshotConfig, path: Path, report: Callable[[str], None]) -> None:
         self._config, self._path, self._report = config, path, report
         self._queue: queue.Queue[tuple[str, Pixels, PixelFormat]] = queue.Queue(QUEUE)
-        self._refused = False
-        self._bytes = sum(file.stat().st_size for file in path.glob(f"*/{DAY}/*.jpg"))
+        self._refused = self._cannot_prune = False
+        found = map(_status, filter(os.path.isfile, path.glob(f"*/{DAY}/*.jpg")))
+        self._bytes = sum(status.st_size for status in found if status is not None)
         self._oldest: deque[Path] = deque()
         self.dropped = 0
         self.worker = Worker("snapshots", self._turn)
@@ -153,8 +154,14 @@ class SnapshotWriter:
             if status is not None:
                 if self._bytes <= self._config.max_mb * MB and status.st_mtime_ns >= oldest_ns:
                     return
+                try:
+                    file.unlink(missing_ok=True)
+                except OSError as error:
+                    if not self._cannot_prune:
+                        self._report(f"{file} cannot be removed to make room for snapshots: {error.strerror}")
+                    self._cannot_prune = True
+                    return
                 self._bytes -= status.st_size
-                file.unlink(missing_ok=True)
             self._oldest.popleft()
 
     def _oldest_but(self, written: Path) -> Path | None:
@@ -199,7 +206,8 @@ def _oldest_files(path: Path) -> list[Path]:
     """The first LISTED files of the oldest day that has any, of all cameras in the order of their times; days without
     files are removed."""
     for day in sorted({directory.name for directory in path.glob(f"*/{DAY}")}):
-        if oldest := heapq.nsmallest(LISTED, path.glob(f"*/{day}/*.jpg"), key=lambda file: file.name):
+        files_of_day = filter(os.path.isfile, path.glob(f"*/{day}/*.jpg"))
+        if oldest := heapq.nsmallest(LISTED, files_of_day, key=lambda file: file.name):
             return oldest
         for directory in path.glob(f"*/{day}"):
             with contextlib.suppress(OSError):  # something else is in it

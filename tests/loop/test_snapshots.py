@@ -145,6 +145,33 @@ def test_a_directory_that_takes_nothing_is_reported_once_and_when_it_does_again(
     assert (path / "gate/d/9.jpg").exists()
 
 
+def test_what_others_put_into_the_directory_stops_nothing(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    day = tmp_path / "gate" / "2023-01-01"
+    (day / "directory.jpg").mkdir(parents=True)
+    (day / "0.jpg").symlink_to("nowhere")
+    (day / "1.jpg").write_bytes(b"x" * 20_000)
+    reports: list[str] = []
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "1.jpg":
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)  # root, and the tests may run as root, is refused nothing
+    out = writer(tmp_path, reports, max_mb=0.0125)
+    for n in range(3):
+        assert out.take(f"gate/2023-11-14/{n:06d}-1.jpg", picture(9), PixelFormat.BGR24)
+    wait_for(lambda: reports and out._queue.empty())
+    out.close()
+    monkeypatch.undo()
+    assert len(reports) == 1 and "cannot be removed" in reports[0]
+    out = writer(tmp_path, reports, max_mb=0.0125)
+    out.take("gate/2023-11-14/000009-1.jpg", picture(9), PixelFormat.BGR24)
+    wait_for(lambda: not (day / "1.jpg").exists())
+    out.close()
+
+
 def test_a_slow_disk_costs_snapshots_and_counts_them(tmp_path: Path) -> None:
     out = writer(tmp_path)
     out.worker.stop(5)
