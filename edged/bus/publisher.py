@@ -2,7 +2,7 @@
 
 A ZeroMQ socket may be used from several threads if a lock orders the calls; it is held for the microseconds of one
 non-blocking send. No call here waits for a subscriber: one that does not keep up loses messages (and sees the gap in
-`seq`), the daemon never does. `publish` answers newcomers too; where nothing is published, `serve()` must be called when
+`seq`), the daemon never does. `publish` answers newcomers too; while nothing is published `serve()` must be called when
 `fd` is readable and at least every 100 ms.
 """
 
