@@ -136,7 +136,7 @@ class _Capture:
                 self._obey(packet)
                 if packet.startswith(b"{"):
                     self._rate = self._corrupt = self._frozen = self._still = 0
-                    return RingWriter(msgspec.json.decode(packet, type=child_protocol.RingLine).ring)
+                    return RingWriter(child_protocol.RING_LINES.decode(packet).ring)
         raise EdgedError(f"the daemon named no ring within {_ANSWER_S:.0f} s")
 
     def _wait(self, until_ns: int) -> None:
