@@ -146,7 +146,8 @@ class _Capture:
             if self._poll.poll(left_ns // clock.NS_PER_MS):
                 self._take_packet()
             elif left_ns < clock.NS_PER_MS:
-                clock.sleep_s(left_ns / clock.NS_PER_S)  # poll knows whole milliseconds only
+                if left_ns:
+                    clock.sleep_s(left_ns / clock.NS_PER_S)  # poll knows whole milliseconds only
                 return
 
     def _await_credit(self) -> None:

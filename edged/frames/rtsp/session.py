@@ -148,15 +148,16 @@ class RtspSession:
             raise EdgedError(f"no packet for {self._read_s:.0f} s")
 
     def _receive_tcp(self, deadline_ns: int) -> bool:
-        connection = self._connection
-        item = connection.packet(deadline_ns)
-        if item is None:
+        connection, (media, control) = self._connection, self._channels
+        if not connection.wait(deadline_ns):
             return False
-        channel, data = item
-        if channel == self._channels[0]:
-            self._take(parse_rtp(data, connection.arrival_ns, connection.fresh))
-        elif channel == self._channels[1]:
-            self._control_packet(data)
+        packets = connection.packets
+        while packets and not self._units:
+            channel, data = packets.popleft()
+            if channel == media:
+                self._take(parse_rtp(data, connection.arrival_ns, connection.fresh))
+            elif channel == control:
+                self._control_packet(data)
         return True
 
     def _receive_udp(self, deadline_ns: int) -> bool:
@@ -191,7 +192,9 @@ class RtspSession:
         self.packets += 1
         self.bytes += len(packet.payload)
         for ready, gap in self._tracker.push(packet):
-            self._units += self._depacketiser.push(ready, gap)
+            ended = self._depacketiser.push(ready, gap)
+            if ended:
+                self._units += ended
 
     def _control_packet(self, data: bytes) -> None:
         report, bye = parse_rtcp(data)
