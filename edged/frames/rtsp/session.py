@@ -31,6 +31,10 @@ _MAX_REDIRECTS: Final = 3
 _REPORT_S: Final = 5
 _TURN_NS: Final = 500 * NS_PER_MS
 _UDP_BUFFER: Final = 2 << 20
+_LIFETIME: Final = re.compile(r"\d{1,6}")
+_CHANNELS: Final = re.compile(r"interleaved=(\d+)-(\d+)")
+_SERVER_PORTS: Final = re.compile(r"server_port=(\d+)(?:-(\d+))?")
+_SERVER: Final = re.compile(r"source=([^;\s]+)")
 _HINTS: Final = {
     401: "",
     403: "the camera does not let this user see the stream",
@@ -102,13 +106,13 @@ class RtspSession:
         session, *parameters = answer.header("session").split(";")
         self._connection.session = session.strip()
         lifetime = next((p for p in parameters if p.strip().startswith("timeout=")), "timeout=60").partition("=")[2]
-        self._alive_s = max(1.0, min(30.0, float(lifetime) / 2)) if re.fullmatch(r"\d{1,6}", lifetime.strip()) else 30.0
+        self._alive_s = max(1.0, min(30.0, float(lifetime) / 2)) if _LIFETIME.fullmatch(lifetime.strip()) else 30.0
         chosen = answer.header("transport")
-        channels = re.search(r"interleaved=(\d+)-(\d+)", chosen)
+        channels = _CHANNELS.search(chosen)
         self._channels = (int(channels.group(1)), int(channels.group(2))) if channels else (0, 1)
         if self._datagrams is not None:
-            ports = re.search(r"server_port=(\d+)(?:-(\d+))?", chosen)
-            source = re.search(r"source=([^;\s]+)", chosen)
+            ports = _SERVER_PORTS.search(chosen)
+            source = _SERVER.search(chosen)
             self._aim(ports, source.group(1) if source else self._connection.peer)
 
     def _aim(self, ports: re.Match[str] | None, source: str) -> None:
