@@ -164,6 +164,30 @@ def test_colours_are_those_that_the_stream_signals(
     assert np.abs(picture_of(source)[20:40, 20:40].astype(int) - colour).max() <= 5
 
 
+@pytest.mark.parametrize("kind", ["yuv420p", "yuv422p", "yuv420p10le"])
+def test_colours_of_an_ultra_hd_matrix_are_right_too(tmp_path: Path, kind: str) -> None:
+    red, blue = 0.2627, 0.0593  # shares of luma, ITU-R BT.2020-2
+    b, g, r = (channel / 255 for channel in (40, 160, 220))
+    luma = red * r + blue * b + (1 - red - blue) * g
+    depth = 4 if "10" in kind else 1
+    values = (16 + 219 * luma, 128 + 112 * (b - luma) / (1 - blue), 128 + 112 * (r - luma) / (1 - red))
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=15)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, kind
+        stream.options = {"crf": "2", "preset": "ultrafast", "x264-params": "colormatrix=bt2020nc"}
+        for n in range(3):
+            frame: Any = av.VideoFrame(96, 64, kind)
+            for plane, value in zip(frame.planes, values, strict=True):
+                size = plane.buffer_size // (2 if depth > 1 else 1)
+                plane.update(np.full(size, round(depth * value), np.uint16 if depth > 1 else np.uint8).tobytes())
+            frame.pts, frame.time_base = n, Fraction(1, 15)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    source = opened(tmp_path / "a.mp4", "?pace=0")
+    assert source.info.format is PixelFormat.NV12_709
+    assert np.abs(picture_of(source)[20:40, 30:60].astype(int) - (40, 160, 220)).max() <= 5
+
+
 def test_an_interlaced_picture_has_no_comb(tmp_path: Path) -> None:
     """Two fields of a moment each: a bar that has moved between them is torn into lines."""
     combed = []

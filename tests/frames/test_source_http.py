@@ -255,7 +255,7 @@ def test_a_playlist_is_played_whole_however_its_segments_are_named(tmp_path: Pat
     """Each segment numbers its packets anew, as cameras do that write one after the other."""
     segments = {
         name % k: write_pictures(
-            tmp_path / f"{k}.ts", numbered(40)[20 * k : 20 * k + 20], stamps=lambda n, k=k: n + 20 * k
+            tmp_path / f"{k}.ts", numbered(40)[20 * k : 20 * k + 20], stamps=(20 * k).__add__
         ).read_bytes()
         for k in range(2)
     }
