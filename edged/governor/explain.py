@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from edged.governor.dispatch import choose
 from edged.governor.messages import RELAX_ORDER, Alternative, Bound, Budget, Decision, Limit, Number, Waiting
 from edged.governor.profile import best_batch
-from edged.governor.state import UNKNOWN, State
+from edged.governor.state import State
 
 ALL: Final = 0.98  # share of the results from which on a variant counts as the one that runs
 MAIN_LEAD: Final = 0.15  # by so much of the results another variant must lead before the Decision names it
@@ -305,20 +305,20 @@ def numbers(state: State, now_s: float) -> tuple[Number, ...]:
         age_s = _age(now_s, state.heat.at_s)
         found.append(Number("junction", _round(state.heat.junction_c), "C", _round(state.heat.error_c), age_s))
     for i, name in enumerate(state.tables.names):
-        slow, ran_s = math.exp(state.latency.log_factor(i)), state.latency.ran_s[i]
+        slow, ran_s = math.exp(state.latency.log_factor(i, state.clock)), state.latency.ran_s[i]
         ago_s = None if ran_s < 0 else _age(now_s, ran_s)
         error = _round(slow * state.latency.error(i))
         found.append(Number(f"latency of {name} against its profile", _round(slow), "x", error, ago_s))
-        if state.device != UNKNOWN:
-            factor, error = state.power.factor(i), _round(state.power.error(i))
+        if not state.unmeasured:
+            factor, error = state.power.factor(i, state.clock), _round(state.power.error(i, state.clock))
             reference = "a guess" if state.tables.assumed[i] else "its profile"
-            guessed = state.tables.assumed[i] and not state.power.learnt(i)
+            guessed = state.tables.assumed[i] and not state.power.learnt(i, state.clock)
             found.append(Number(f"energy of {name} against {reference}", _round(factor), "x", error, ago_s, guessed))
     return tuple(found)
 
 
 def _watts(state: State, now_s: float) -> list[Number]:
-    if state.device == UNKNOWN:
+    if state.unmeasured:
         return []
     power, guess = state.power, state.device.assumed
     error_w = _round(power.background_error_w)

@@ -28,8 +28,6 @@ VARIANT_FACTOR_MOST: Final = 0.5
 MAX_LAG_S: Final = 60.0
 WAIT_EWMA: Final = 0.05
 WAITING_EWMA: Final = 0.01
-UNKNOWN: Final = Device((0.0,))
-"""The device of which nothing is known: its energy costs nothing, and no budget of it is held."""
 
 
 @dataclass(slots=True)
@@ -143,7 +141,12 @@ class State:
     @property
     def profiled(self) -> bool:
         """The watts were measured on this device before."""
-        return self.device != UNKNOWN and not self.device.assumed
+        return not self.unmeasured and not self.device.assumed
+
+    @property
+    def unmeasured(self) -> bool:
+        """Nothing is known of its watts, not even by a first reading."""
+        return not any(self.device.idle_w)
 
     @property
     def knows_power(self) -> bool:
@@ -163,7 +166,7 @@ class State:
 
     def service_s(self, variant: int, clock: int) -> float:
         """How long a single frame takes, as estimated now, noise apart."""
-        return self.tables.nominal_s[variant][clock] * math.exp(self.latency.log_factor(variant))
+        return self.tables.nominal_s[variant][clock] * math.exp(self.latency.log_factor(variant, clock))
 
     def joules(self, variant: int, clock: int) -> float:
         """What a single frame costs above idle, as estimated now."""
@@ -171,7 +174,15 @@ class State:
         stretched = math.exp(max(0.0, mean[0]))
         own = math.exp(min(VARIANT_FACTOR_MOST, max(-VARIANT_FACTOR_MOST, mean[1 + variant])))
         unit = own * (power.STALL_ENERGY + (1 - power.STALL_ENERGY) * stretched)
-        return self.tables.nominal_j[variant][clock] * unit * self.power.factor(variant)
+        return self.tables.nominal_j[variant][clock] * unit * self.power.factor(variant, clock)
+
+    def energy_learnt(self, variant: int) -> bool:
+        """Its watts are no longer a guess at the clock in force."""
+        return self.power.learnt(variant, self.clock)
+
+    def base_w(self, clock: int) -> float:
+        """Drawn at rest, other loads apart, as estimated now."""
+        return power.base_power_w(self.tables, clock, self.junction_c) + self.power.idle_correction_w(clock)
 
     # --- what is measured ---------------------------------------------------------------------------------------------
 
@@ -181,10 +192,10 @@ class State:
         times = known.batch_times(variant, batch)
         ratio = math.log(max(1e-5, service_s / times / known.nominal_s[variant][clock]))
         cost_j = self.joules(variant, clock) * times
-        self.power.ran(variant, cost_j / self.power.factor(variant), now_s)
+        self.power.ran(variant, clock, cost_j / self.power.factor(variant, clock), now_s)
         self._spent(cost_j, batch / self.cameras)
         self.feedback.count(batch, late)
-        self.latency.learn(variant, ratio, now_s)
+        self.latency.learn(variant, clock, ratio, now_s)
         self.wait_ms += WAIT_EWMA * (wait_ms - self.wait_ms)
         self.activity[-1].ran[variant] += batch
 
@@ -193,8 +204,9 @@ class State:
 
     def shadowed(self, variant: int, batch: int, now_s: float) -> None:
         """Frames ran again for the accuracy guard: their energy is spent, no frame was served."""
-        cost_j = self.joules(variant, self.clock) * self.tables.batch_times(variant, batch)
-        self.power.ran(variant, cost_j / self.power.factor(variant), now_s)
+        clock = self.clock
+        cost_j = self.joules(variant, clock) * self.tables.batch_times(variant, batch)
+        self.power.ran(variant, clock, cost_j / self.power.factor(variant, clock), now_s)
         self._spent(cost_j, 0.0)
 
     def skipped(self, frames: int, late: bool) -> None:
@@ -284,10 +296,9 @@ class State:
         self.tables = tables(self.variants, device, self.cameras)
         self.heat_model = thermal.model(device)
         sensed_s = self.power.sensed_s
-        self.power = power.start(self.tables, self.tables.clocks - 1, window_of(self.budget), quiet)
+        self.power = power.start(self.tables, self.clock, window_of(self.budget), quiet)
         self.power.sensed_s, self.power.history.at_s = sensed_s, int(now_s)
         self.values = value_iteration.start(self.tables, self.budget.deadline_ms / 1000)
-        self.clock = self.highest = self.tables.clocks - 1
         self.plan = no_plan(self.tables, self.budget.deadline_ms / 1000, self.clock)
         self.long_run, self.feedback, self.planned_s = LongRun(), Feedback(), -math.inf
         self.quota = energy_quota.start(None, self.budget, now_s, 0.0)
@@ -325,7 +336,7 @@ class State:
             others = [k for k in better[i] if allowed[k]]
             if guessed[i] and others:
                 least_j = min([self.joules(k, self.clock) for k in others])
-                return self.power.learnt(i) and least_j <= self.joules(i, self.clock)
+                return self.energy_learnt(i) and least_j <= self.joules(i, self.clock)
             return bool(others)
 
         return tuple([may and not dominated(i) for i, may in enumerate(allowed)])
@@ -347,7 +358,7 @@ def start(
         tables=known,
         budget=budget,
         begun_ns=begun_ns,
-        latency=latency.start(n),
+        latency=latency.start(n, device.clock_ratio),
         power=power.start(known, clock, window_s),
         heat=thermal.start(),
         heat_model=thermal.model(device),
