@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import edged
-from edged.errors import EdgedError, UsageError
+from edged.errors import EdgedError, UsageError, encodable
 
 INTERRUPTED = 130
 
@@ -52,10 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()  # the reader (`| head`) has closed the pipe
         return 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not full and error.filename is None:
             raise
         _discard_output()
-        print(f"edged: cannot write {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
+        doing = "write" if full else "use"
+        print(encodable(f"edged: cannot {doing} {error.filename or 'the output'}: {error.strerror}"), file=sys.stderr)
         return EdgedError.exit_code
 
 

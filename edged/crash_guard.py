@@ -65,8 +65,9 @@ class Starts:
         if self._file is None:
             return 0
         try:
-            text = self._file.read_text()[:8].strip()
-        except (OSError, UnicodeDecodeError):
+            with files.open_regular(self._file) as file:
+                text = file.read(8).decode("ascii", "replace").strip()
+        except OSError:
             return 0
         return int(text) if text.isascii() and text.isdecimal() else 0
 

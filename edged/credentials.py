@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
-from edged import paths
+from edged import files, paths
 from edged.errors import UsageError
+
+MAX_BYTES: Final = 64 * 1024
 
 
 def credentials_directory(environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -32,7 +35,7 @@ def read_credential(name: str) -> str:
     """The secret of that name. UsageError if there is none for this process, or if it is empty or no text."""
     path = _path(name)
     try:
-        secret = path.read_text(encoding="utf-8").rstrip("\r\n")
+        secret = read_secret(path)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         raise UsageError(
             f"there is no credential {name} for this process",
@@ -44,6 +47,12 @@ def read_credential(name: str) -> str:
     if not secret:
         raise UsageError(f"the credential {name} is empty", f"sudo edged credential set {name}")
     return secret
+
+
+def read_secret(path: Path) -> str:
+    """The text of a credential's file without its line's end. OSError; UnicodeDecodeError for what is no text."""
+    with files.open_regular(path) as file:
+        return file.read(MAX_BYTES).decode("utf-8").rstrip("\r\n")
 
 
 def _path(name: str) -> Path:

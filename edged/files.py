@@ -12,8 +12,9 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD: Final = -100
@@ -31,19 +32,32 @@ class LockHeldError(BlockingIOError):
         self.holder = holder
 
 
-def write_atomic(path: Path, content: bytes | str, mode: int = 0o644) -> None:
+def open_regular(path: Path) -> BinaryIO:
+    """A file opened for reading. OSError; so is everything but a regular file: opening a pipe would wait for who writes
+    to it, and a device may never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def write_atomic(path: Path, content: bytes | str, mode: int | None = None) -> None:
     """Replace `path`, in the directory of which a file `.NAME.new` is written first. OSError if it cannot be done; the
     old file is there then.
 
-    When this returns, the new file is on the disk: both it and its directory are synced. Nobody else can read the
-    content of a file with a private `mode` at any time.
+    When this returns, the new file is on the disk: both it and its directory are synced. `mode` holds whatever the
+    umask: a service must be able to read what root writes for it. Nobody else can read the content of a file with a
+    private `mode` at any time.
     """
     fresh = path.with_name(f".{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()  # of a process that was killed; it may be a link that somebody put there
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode or 0o644)
     try:
         with open(descriptor, "wb") as file:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
             file.write(content if isinstance(content, bytes) else content.encode())
             file.flush()
             os.fsync(file.fileno())
@@ -53,6 +67,17 @@ def write_atomic(path: Path, content: bytes | str, mode: int = 0o644) -> None:
             fresh.unlink()
         raise
     sync(path.parent)
+
+
+def make_directory(path: Path, mode: int) -> None:
+    """Make a directory, and those above it, with this mode whatever the umask; one that is there stays as it is.
+    OSError."""
+    for directory in (*reversed(path.parents), path):
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode)
+            directory.chmod(mode)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
 def remove(path: Path) -> None:

@@ -6,13 +6,12 @@ takes a bounded time.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import sys
 from pathlib import Path
 from typing import Any, Final
 
+from edged import files
 from edged.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -56,10 +55,7 @@ def read_toml(path: Path, what: str = CONFIGURATION) -> dict[str, Any]:
 
 def _read(path: Path, what: str) -> bytes:
     try:
-        # O_NONBLOCK: opening a pipe that nobody writes to must not hang a reload
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UsageError(f"{path}: is not a regular file", f"name the file that holds {what}")
+        with files.open_regular(path) as file:
             raw = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         hint = "name one with -c FILE, or set EDGED_CONFIG" if what == CONFIGURATION else f"give the path of {what}"

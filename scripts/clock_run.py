@@ -12,31 +12,17 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from edged import clock
-from edged.engines.ort import OrtEngine
-from tests.support.clocked_engine import submit_at_the_ceiling
-from tests.support.daemon import RunningDaemon, write_config
-from tests.support.helped import Helper, command_on, profile_on
+from edged.engines.ort import OrtRuntime
+from tests.support.clocked_engine import MODELS, load_at_the_ceiling
+from tests.support.daemon import RunningDaemon
+from tests.support.helped import Helper, clocked_config, command_on, profile_on
 from tests.support.jetson_tree import JetsonTree
 from tests.support.live_board import LiveBoard
-from tests.support.models import center_model, write_bundle
+from tests.support.models import write_bundle
 
-MODELS: Final = {"fine": center_model(-100.0, turns=3000), "fast": center_model(-90.0, turns=1500)}
-IDLE_W: Final = (4.0, 6.0, 8.0, 12.0)
-ACTIVE_W: Final = (4.0, 8.0, 14.0, 24.0)
 LIMITS_W: Final = (60.0, 7.5, 10.0, 60.0)
 """One phase each."""
 WINDOW_S: Final = 2.0
-CONFIG: Final = f"""
-[limits]
-deadline_ms = 150
-power_w = {LIMITS_W[0]}
-power_window_s = {WINDOW_S}
-[power]
-interval_s = 0.2
-clock_control = true
-[motion]
-gate = "off"
-"""
 
 
 class Phase(NamedTuple):
@@ -55,7 +41,7 @@ def main() -> int:
         helper = Helper(directory, JetsonTree(directory / "board", "thor"))
         helper.start()
         try:
-            with LiveBoard(helper.tree, IDLE_W, ACTIVE_W) as board:
+            with LiveBoard(helper.tree) as board:
                 phases = run(directory, helper, board, given.seconds)
                 restored = helper.ceiling_mhz == board.mhz[-1]
         finally:
@@ -68,20 +54,16 @@ def main() -> int:
 
 def run(directory: Path, helper: Helper, board: LiveBoard, seconds: float) -> list[Phase]:
     """Profile, then the daemon under each limit; the last phase is the end."""
-    plain, at_the_ceiling = OrtEngine.submit, submit_at_the_ceiling(helper.tree.root)
+    plain, at_the_ceiling = OrtRuntime.load, load_at_the_ceiling(helper.tree.root)
     bundle = write_bundle(directory / "bundle", MODELS)
-    setattr(OrtEngine, "submit", at_the_ceiling)  # noqa: B010 - mypy knows no other way
+    setattr(OrtRuntime, "load", at_the_ceiling)  # noqa: B010 - mypy knows no other way
     try:
         profile_on(helper, bundle)
     finally:
-        setattr(OrtEngine, "submit", plain)  # noqa: B010
-    cameras = {
-        name: f"test://{n}?width=128&height=64&fps=30" for n, name in enumerate(("gate", "yard", "road", "shed"))
-    }
-    config = write_config(directory, bundle, cameras, CONFIG)  # too much for the lowest clock
+        setattr(OrtRuntime, "load", plain)  # noqa: B010
+    config = clocked_config(directory, bundle, LIMITS_W[0], WINDOW_S)
     phases = []
     with RunningDaemon(config, directory, command_on(helper.tree, helper.socket, config, clocked=True)) as daemon:
-        board.watch(daemon.process.pid)
         for limit_w in LIMITS_W:
             phases.append(Phase(board.now_s, limit_w))
             daemon.ask("set", power_w=limit_w)

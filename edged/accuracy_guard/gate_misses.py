@@ -54,7 +54,8 @@ class GateMisses:
     def look(self, still: bool, sure: Boxes, boxes: Boxes, now_ns: int) -> None:
         """Take in a result: whether its frame was called still, the boxes (N, 4) of its sure detections and of all."""
         if self._opened_ns is not None and now_ns - self._opened_ns > RETRY_NS:
-            self._opened_ns, self._test = None, SequentialTest()
+            self._opened_ns = None
+            self._test.clear()
         if not still:
             self._before, self._suspects = boxes, sure[:0]
             return
@@ -68,7 +69,7 @@ class GateMisses:
         self._missed += confirmed
         if confirmed:
             self._before = boxes  # the same object is missed once
-        self._test = self._test.add(0.0 if confirmed else 1.0, now_ns)
+        self._test.add(0.0 if confirmed else 1.0, now_ns)
         if self._opened_ns is None and self._test.below(1 - LIMIT) is not None:
             self._opened_ns = now_ns
 

@@ -68,8 +68,9 @@ class Standing:
 @dataclass
 class _Camera:
     sampler: StratifiedSampler
+    tests: Mapping[str, SequentialTest]
+    """of every variant but the reference"""
     drift: InputDrift = field(default_factory=InputDrift)
-    tests: dict[str, SequentialTest] = field(default_factory=dict)
     vetoed: set[str] = field(default_factory=set)
 
 
@@ -97,7 +98,8 @@ class Guard:
             changes += [Unvetoed(variant, "the camera was removed", name) for variant in sorted(removed.vetoed)]
         for name in cameras:
             if name not in self._cameras:
-                self._cameras[name] = _Camera(StratifiedSampler(self._seed, name))
+                tests = {variant: SequentialTest() for variant in self._gates}
+                self._cameras[name] = _Camera(StratifiedSampler(self._seed, name), tests)
         for variant in self._gates:
             changes += self._on_most(variant)
         return tuple(changes)
@@ -110,8 +112,8 @@ class Guard:
     def spaced(self, camera: str, now_ns: int) -> bool:
         """Whether another score of this camera may come now: more often, the stated error of the looks no longer
         holds."""
-        last = max((e.scores[-1][0] for e in self._cameras[camera].tests.values() if len(e)), default=None)
-        return last is None or now_ns - last >= MIN_SPACING_NS
+        times_ns = [test.last_ns for test in self._cameras[camera].tests.values()]
+        return all(last_ns is None or now_ns - last_ns >= MIN_SPACING_NS for last_ns in times_ns)
 
     def plan(self, camera: str, ran: str, usable: Collection[str]) -> tuple[str, ...]:
         """What to run this frame on again, after `ran`: the reference, if it was not that, and a variant that waits for
@@ -130,14 +132,14 @@ class Guard:
         known, gate = self._cameras.get(comparison.camera), self._gates.get(comparison.variant)
         if known is None or gate is None or comparison.agreement is None or not 0 <= comparison.agreement <= 1:
             return ()
-        test = known.tests.get(comparison.variant, SequentialTest()).add(comparison.agreement, now_ns)
-        known.tests[comparison.variant] = test
+        test = known.tests[comparison.variant]
+        test.add(comparison.agreement, now_ns)
         if comparison.variant in known.vetoed:
             return self._lifted(known, comparison, test, gate)
         if (proof := test.below(gate)) is None:
             return ()
         known.vetoed.add(comparison.variant)
-        known.tests[comparison.variant] = SequentialTest()
+        test.clear()
         why = f"it agrees with {self.reference} by {_text(proof)}; the gate is {gate:.2f}"
         return (Vetoed(comparison.variant, why, comparison.camera), *self._on_most(comparison.variant, why))
 
@@ -152,11 +154,14 @@ class Guard:
 
     def standings(self, now_ns: int) -> list[Standing]:
         """Of every variant on every camera."""
+        for known in self._cameras.values():
+            for test in known.tests.values():
+                test.forget(now_ns)
         return [
             Standing(
                 name,
                 variant,
-                known.tests.get(variant, SequentialTest()).recent(now_ns).interval(),
+                known.tests[variant].interval(),
                 gate,
                 variant in known.vetoed or variant in self._everywhere,
             )
@@ -168,13 +173,12 @@ class Guard:
         return {name: known.drift for name, known in self._cameras.items()}
 
     def _share(self, known: _Camera, variant: str, scarce: bool) -> float:
-        test = known.tests.get(variant)
-        thin = variant in self._gates and (test is None or len(test) < KNOWN)
+        thin = variant in self._gates and len(known.tests[variant]) < KNOWN
         close = thin or known.drift.drifted or known.vetoed or self._everywhere
         return (CLOSE_SHARE if close else SHARE) * (SCARCE_FACTOR if scarce else 1.0)
 
     def _least_known(self, known: _Camera, variants: Sequence[str]) -> tuple[str, ...]:
-        ranked = sorted(variants, key=lambda name: (len(known.tests.get(name, SequentialTest())), name))
+        ranked = sorted(variants, key=lambda name: (len(known.tests[name]), name))
         return tuple(ranked[:1])
 
     def _lifted(self, known: _Camera, comparison: Compared, test: SequentialTest, gate: float) -> tuple[Change, ...]:
@@ -189,10 +193,7 @@ class Guard:
         """A variant vetoed on every camera, or on two or more and on more than half of those that can tell, fails in
         itself."""
         failing = sum(variant in known.vetoed for known in self._cameras.values())
-        judged = sum(
-            variant in known.vetoed or len(known.tests.get(variant, SequentialTest())) >= JUDGED
-            for known in self._cameras.values()
-        )
+        judged = sum(variant in known.vetoed or len(known.tests[variant]) >= JUDGED for known in self._cameras.values())
         fails = 0 < failing == len(self._cameras) or (failing >= 2 and 2 * failing > judged)
         if fails == (variant in self._everywhere):
             return ()

@@ -19,8 +19,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edged.clock import NS_PER_S
 
@@ -44,30 +46,42 @@ class Interval:
     samples: int
 
 
-@dataclass(frozen=True)
 class SequentialTest:
-    """Scores with their monotonic times, oldest first; at most the longest window of them."""
+    """Scores with their monotonic times; at most the longest window of them. It changes in place, and all its memory
+    (16 KB) is resident from the start: as objects, scores would take eight times that, and grow for hours."""
 
-    scores: tuple[tuple[int, float], ...] = ()
+    def __init__(self) -> None:
+        self._times_ns = np.full(WINDOWS[-1], 0)  # unlike np.zeros it writes, and so takes, the memory
+        self._scores = np.full(WINDOWS[-1], 0.0)
+        self._next = self._count = 0
 
     def __len__(self) -> int:
-        return len(self.scores)
+        return self._count
 
-    def add(self, score: float, now_ns: int) -> SequentialTest:
-        return SequentialTest((*self.scores[-WINDOWS[-1] + 1 :], (now_ns, score))).recent(now_ns)
+    @property
+    def last_ns(self) -> int | None:
+        """When the newest score came; None without any."""
+        return int(self._times_ns[self._next - 1]) if self._count else None
 
-    def recent(self, now_ns: int) -> SequentialTest:
-        """Without what is too old."""
-        if not self.scores or now_ns - self.scores[0][0] <= MAX_AGE_NS:
-            return self
-        return SequentialTest(tuple(item for item in self.scores if now_ns - item[0] <= MAX_AGE_NS))
+    def clear(self) -> None:
+        self._count = 0
+
+    def add(self, score: float, now_ns: int) -> None:
+        self._times_ns[self._next], self._scores[self._next] = now_ns, score
+        self._next = (self._next + 1) % WINDOWS[-1]
+        self._count = min(self._count + 1, WINDOWS[-1])
+        self.forget(now_ns)
+
+    def forget(self, now_ns: int) -> None:
+        """Drop what is too old."""
+        while self._count and now_ns - int(self._times_ns[self._next - self._count]) > MAX_AGE_NS:
+            self._count -= 1
 
     def interval(self) -> Interval | None:
         """Of all scores, the truth inside but for LOOK_ERROR on either side; None without any."""
-        if not self.scores:
+        if not self._count:
             return None
-        mean = sum(score for _, score in self.scores) / len(self.scores)
-        return _interval(len(self.scores), mean, _demand(LOOK_ERROR))
+        return _interval(self._count, float(self._newest_first().mean()), _demand(LOOK_ERROR))
 
     def below(self, level: float, error: float = LOOK_ERROR) -> Interval | None:
         """The shortest window that proves the agreement to be below `level`, wrong at most `error` of the times one
@@ -87,11 +101,14 @@ class SequentialTest:
         return None
 
     def _means(self) -> Iterator[tuple[int, float]]:
-        count = len(self.scores)
+        count = self._count
         if count:
-            sums = list(accumulate(score for _, score in reversed(self.scores)))
+            sums = np.cumsum(self._newest_first())
             for n in (*(n for n in WINDOWS if n < count), count):
-                yield n, min(1.0, max(0.0, sums[n - 1] / n))
+                yield n, min(1.0, max(0.0, float(sums[n - 1]) / n))
+
+    def _newest_first(self) -> NDArray[np.float64]:
+        return self._scores[np.arange(self._next - 1, self._next - 1 - self._count, -1)]
 
 
 def needed(mean: float, level: float, error: float = LOOK_ERROR) -> int:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edged import clock
 from edged.bus.curve import CurveClient
+from edged.bus.endpoint import ipc_path
 from edged.bus.schema import MESSAGE_TYPES, TOPICS, Message, Result, State, topic_of
 from edged.errors import EdgedError
 from edged.frames.frame import Frame, PixelFormat
@@ -47,6 +48,7 @@ class Client:
     ) -> None:
         """`endpoint` None: this user's daemon, else the system service. A daemon that starts later is waited for."""
         self.endpoint = endpoint or find_results_endpoint()
+        ipc_path(self.endpoint)
         self.timeout_s = timeout_s
         self.gaps: Counter[str] = Counter()
         """messages lost, by topic: this program, or the way to it, was too slow"""

@@ -140,6 +140,7 @@ def request(
     type in `edged.bus.replies`, or of `Refusal`; it stays a dict so that a client accepts the keys of a later daemon.
     """
     endpoint = endpoint or find_control_endpoint()
+    ipc_path(endpoint)
     if timeout_s is None:
         timeout_s = MODES_TIMEOUT_S if op in MODES else REQUEST_TIMEOUT_S
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket, refusals(socket) as refused:

@@ -18,7 +18,7 @@ from edged.bus.admission import Admission
 from edged.bus.connections import ConnectionLimiter, allowed
 from edged.bus.curve import Socket
 from edged.bus.subscriptions import Peer
-from edged.errors import EdgedError, UsageError
+from edged.errors import EdgedError, UsageError, encodable
 from edged.paths import make_private
 from edged.worker import Worker
 
@@ -91,6 +91,8 @@ class Binding:
 
 def ipc_path(endpoint: str) -> Path | None:
     """The socket's path; None for `tcp://`. UsageError for what can be neither."""
+    if encodable(endpoint) != endpoint:
+        raise UsageError(f"the endpoint {encodable(endpoint)} is not UTF-8 text", "use a directory of another name")
     scheme, _, rest = endpoint.partition("://")
     if scheme == "tcp" and rest:
         return None

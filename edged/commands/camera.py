@@ -101,8 +101,8 @@ def _write(path: Path, table: dict[str, Any]) -> Path:
     file = path.with_name(f"{path.stem}.d") / f"camera-{table['name']}.toml"
     lines = ["# Made by `edged camera add`.", "[[camera]]", *(f"{key} = {toml_value(table[key])}" for key in table), ""]
     try:
-        file.parent.mkdir(exist_ok=True)
-        files.write_atomic(file, "\n".join(lines))
+        files.make_directory(file.parent, 0o755)
+        files.write_atomic(file, "\n".join(lines), 0o644)
     except OSError as error:
         raise EdgedError(f"cannot write {file}: {error.strerror}", "only its owner may: use sudo") from error
     try:

@@ -69,7 +69,7 @@ class Store:
                 "camera.NAME for one camera, gateway.web for the page; a-z 0-9 . - _ otherwise",
             )
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.make_directory(self.directory, 0o700)
             files.write_atomic(self.directory / name, password + "\n", 0o600)
         except OSError as error:
             raise EdgedError(
@@ -96,7 +96,7 @@ class Store:
         try:
             if names:
                 lines = [f"LoadCredential={name}:{self.directory / name}" for name in names]
-                drop_in.parent.mkdir(parents=True, exist_ok=True)
+                files.make_directory(drop_in.parent, 0o755)
                 files.write_atomic(
                     drop_in, "\n".join(["# Made by `edged credential`.", "[Service]", *lines, ""]), 0o644
                 )

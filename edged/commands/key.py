@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -40,14 +41,14 @@ def _new(name: str, out: Path, bus: BusConfig, config: Path) -> int:
     clients = _clients(bus, config)
     public_file, secret_file = clients / f"{name}.key", out / f"{name}.key_secret"
     for file in (public_file, secret_file):
-        if file.exists():
+        if os.path.lexists(file):
             raise UsageError(f"{file} is there already", f"choose another name, or `edged key revoke {name}` first")
     try:
         server = _server_key(bus, config)
         public, secret = new_key_pair()
         # the secret key first: a public one alone would admit no client, and look as if it did
         files.write_atomic(secret_file, key_file(public, secret), 0o600)
-        clients.mkdir(mode=0o755, parents=True, exist_ok=True)
+        files.make_directory(clients, 0o755)
         files.write_atomic(public_file, key_file(public), 0o644)
     except OSError as error:
         text = f"{error.filename or out} cannot be written: {error.strerror}"
@@ -64,12 +65,12 @@ def _server_key(bus: BusConfig, config: Path) -> Path:
         raise UsageError(f"{config}: bus.curve_secret_key is not set", 'set it, for example "edged.key_secret"')
     secret_file = Path(bus.curve_secret_key)
     public_file = secret_file.with_suffix(".key")
-    if not secret_file.exists():
+    if not os.path.lexists(secret_file):
         public, secret = new_key_pair()
-        secret_file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        files.make_directory(secret_file.parent, 0o755)
         files.write_atomic(secret_file, key_file(public, secret), 0o600)
     public, _ = certificate(secret_file)
-    if not public_file.exists():
+    if not os.path.lexists(public_file):
         files.write_atomic(public_file, key_file(public), 0o644)
     return public_file
 

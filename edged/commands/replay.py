@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rich.console import Console
 from rich.progress import Progress
@@ -26,6 +26,7 @@ from edged.commands.ctl import changes_of
 from edged.commands.plot import check_plot
 from edged.config import default_path
 from edged.errors import UsageError
+from edged.files import open_regular
 from edged.governor.governor import Governor
 from edged.governor.messages import Answer, Budget, Request
 from edged.replay import log, replayer
@@ -150,7 +151,7 @@ def _files(path: Path) -> tuple[list[Path], list[Header], list[str]]:
     After a power failure or an upgrade a ring may hold a file without a header, or of another version: only that file
     is left out.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [path], [_header(path)], []
     files, headers, unreadable = [], [], []
     first: UsageError | None = None
@@ -187,13 +188,13 @@ def _entries(files: list[Path], advance: Callable[[float], None]) -> Iterator[En
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader]:
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        source = path.open("rb")
+        with open_regular(path) as source:
+            yield source
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", "name a log, or a directory of them") from error
-    with source:
-        yield source
+        reason = error.strerror or str(error)
+        raise UsageError(f"{path} cannot be read: {reason}", "name a log, or a directory of them") from error
 
 
 @contextlib.contextmanager

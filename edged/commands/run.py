@@ -25,8 +25,9 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             starts = Starts(state_directory())
             config = starts.relied_on(load(path))
-            with starts.counted():
-                Daemon(path, config).run()
+            daemon = Daemon(path, config)
+            with daemon.signals(), starts.counted():
+                daemon.run()
         except EdgedError as error:
             if not journal.goes_to_journal(sys.stderr, os.environ):
                 raise  # a person looks: the command line says it

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from edged.commands.ctl import changes_of
 from edged.commands.plot import check_plot
 from edged.config import default_path
 from edged.errors import UsageError
+from edged.files import open_regular
 from edged.governor.governor import Governor, OnCall
 from edged.governor.messages import Answer, Budget, Request
 from edged.replay.recorder import LogFile
@@ -172,12 +174,12 @@ def _read(name: str, device: str) -> tuple[Mapping[str, Any], str, str]:
     path = SHIPPED / f"{name}.toml" if name in _shipped() else Path(name)
     if path.suffix == ".json":
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 data = json.loads(file.read(MAX_FILE_BYTES))
         except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{path} cannot be read as JSON: {error}", "give a file in the arena's format") from error
         data = data[0] if isinstance(data, list) and data else data
-    elif not path.suffix and not path.exists():
+    elif not path.suffix and not os.path.exists(path):
         raise UsageError(f"there is no scenario {name!r}", f"shipped are {', '.join(_shipped())}; or name a file")
     else:
         data = read_toml(path, "a scenario")

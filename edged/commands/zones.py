@@ -28,7 +28,10 @@ def run(arguments: argparse.Namespace) -> int:
     encoded, png = cv2.imencode(".png", picture)
     if not encoded:
         raise EdgedError(f"the picture of {camera.name} cannot be written as PNG")
-    files.write_atomic(out, png.tobytes())
+    try:
+        files.write_atomic(out, png.tobytes())
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written: {error.strerror}", "name another file with --out") from error
     counts = [_many(len(camera.zones), "zone"), _many(len(camera.lines), "line"), _many(len(camera.mask), "mask")]
     print(f"{out}: {picture.shape[1]}x{picture.shape[0]}, {', '.join(counts)}")
     return 0

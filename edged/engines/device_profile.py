@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from edged import files
 from edged.engines.manifest import Name, Sha256
 from edged.errors import EdgedError
 
@@ -154,7 +155,7 @@ def measure_hint(bundle: Path, here: Conditions) -> str:
 def _read(path: Path, cure: str) -> DeviceProfile | None:
     """None if there is no such file."""
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return None

@@ -65,6 +65,7 @@ class Pool:
         self._variants = {spec.name: self._loader.describe(spec) for spec in bundle.manifest.variants}
         self._in_flight: list[str | None] = [None] * runtime.lanes
         self._took_ms = [0.0] * runtime.lanes
+        self._left = False
         self._load_all() if one_of_accuracy is None else self._load_one(one_of_accuracy)
         if not self._engines:
             self.close()
@@ -234,8 +235,14 @@ class Pool:
             self._active = self._fastest(usable)
         return self._active
 
+    def leave(self) -> None:
+        """Free nothing in `close`: a load that does not end still uses what all engines share."""
+        self._left = True
+
     def close(self) -> None:
         """Free every engine. Only when the engine loop has ended."""
+        if self._left:
+            return
         for engine in self._engines.values():
             free(engine)
         self._engines.clear()

@@ -3,7 +3,8 @@
 As many as fit into `[limits] memory_mb` and into the memory that is free are loaded, the most needed first, one at a
 time. When memory is short the least needed is let go, one at a time, and what fits again comes back after a calm time,
 which doubles with each shortage that follows soon. A variant that is needed more than a loaded one takes its place,
-once it has been needed for a multiple of its load time. The last one is never let go.
+once it has been needed for a multiple of its load time. The last one is never let go; but one that alone exceeds
+`memory_mb` gives way to a smaller one that does not.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ PAYBACK: Final = 20.0
 
 @dataclass(frozen=True)
 class Member:
-    """A variant that can run here. `memory_mb`: as measured when it was loaded, None before. `pinned`: an operator
-    waits for it."""
+    """A variant that can run here. `memory_mb`: as measured when it was loaded, None before. `pinned`: by an
+    operator. `may`: it is neither vetoed nor below the accuracy floor."""
 
     name: str
     resident: bool
@@ -45,6 +46,7 @@ class Member:
     memory_mb: float | None = None
     load_s: float | None = None
     pinned: bool = False
+    may: bool = True
 
     @property
     def takes_mb(self) -> float:
@@ -131,9 +133,14 @@ def decide(
     loaded = [member for member in members if member.resident]
     settle_ns = STALL_SETTLE_NS if room.stalled else SETTLE_NS
     if (why := room.shortage()) is not None:
-        if len(loaded) < 2 or now_ns - state.changed_ns < settle_ns:
-            return replace(state, short_ns=now_ns), None
-        return short(state, now_ns), LetGo(loaded[-1].name, why)
+        fitting = _fit_alone(members, loaded, room)
+        if len(loaded) > 1 and now_ns - state.changed_ns >= settle_ns:
+            return short(state, now_ns), LetGo(_least_needed(loaded, fitting).name, why)
+        state = replace(state, short_ns=now_ns)
+        calm = not loading and now_ns - max(state.changed_ns, state.relieved_ns) >= state.calm_s * NS_PER_S
+        if calm and loaded[1:] == [] and fitting and loaded[0] not in fitting and _has_memory_for(fitting[0], room):
+            return replace(state, changed_ns=now_ns), Load(fitting[0].name)
+        return state, None
     if loading or now_ns - state.short_ns < state.calm_s * NS_PER_S:
         return state, None
     for member in members:
@@ -142,6 +149,26 @@ def decide(
         if not member.resident and state.wanted is not None and state.wanted[0] == member.name:
             break  # what less needed ones have left is for this one
     return _in_place_of(state, members, room, now_ns)
+
+
+def _fit_alone(members: Sequence[Member], loaded: Sequence[Member], room: Room) -> list[Member]:
+    """Those that hold `memory_mb` where all of them do not, the most needed first; none if that is not what is short,
+    or an operator has pinned what is loaded."""
+    if room.limit_mb is None or room.held_mb is None or any(member.pinned for member in loaded):
+        return []
+    beside_mb = room.held_mb - sum(member.takes_mb for member in loaded)
+    return [member for member in members if member.may and beside_mb + member.takes_mb <= room.limit_mb]
+
+
+def _least_needed(loaded: Sequence[Member], fitting: Sequence[Member]) -> Member:
+    """What goes: beside one that holds the limit alone, first those that do not."""
+    too_large = [member for member in loaded if member not in fitting]
+    return (too_large if len(too_large) < len(loaded) and too_large else loaded)[-1]
+
+
+def _has_memory_for(member: Member, room: Room) -> bool:
+    """Whether the machine has it, whatever the limit: for a moment the large and the small one are loaded."""
+    return not room.stalled and replace(room, limit_mb=None).lacks_mb(member.peak_mb) <= 0
 
 
 def short(state: State, now_ns: int) -> State:

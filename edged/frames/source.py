@@ -11,6 +11,7 @@ from typing import Final
 
 from edged import paths
 from edged.config import CameraConfig
+from edged.credentials import read_secret
 from edged.errors import EdgedError, UsageError
 from edged.frames.sources.base import Report, Source
 from edged.uri import SourceUri, parse
@@ -120,7 +121,7 @@ def with_password(uri: SourceUri, config: CameraConfig, credentials: Path | None
     name = config.password_credential or f"camera.{config.name}"
     path = (credentials or paths.CREDENTIALS_DIR) / name
     try:
-        password = path.read_text(encoding="utf-8").rstrip("\r\n")
+        password = read_secret(path)
     except (FileNotFoundError, NotADirectoryError):
         if config.password_credential is None:
             return uri

@@ -92,9 +92,9 @@ def _unlearnt(state: State) -> Sequence[int]:
     allowed = state.plan.allowed
     if state.plan.target_j <= 0.0 or allowed.window_w < EXPLORE_WINDOW * allowed.cap_w:
         return ()
-    runs = state.latency.runs
+    runs, power, clock = state.latency.runs, state.power, state.clock
     guessed = enumerate(state.tables.assumed)
-    return [i for i, guess in guessed if guess and runs[i] < EXPLORE_POWER_RUNS and not state.energy_learnt(i)]
+    return [i for i, guess in guessed if guess and runs[i] < EXPLORE_POWER_RUNS and not power.learnt(i, clock)]
 
 
 def _ahead(relative: Sequence[float], backlog: float) -> float:

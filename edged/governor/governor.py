@@ -66,7 +66,9 @@ class Governor:
                 "measure it again: edged-calibrate profile",
             )
         ranked = tuple(sorted((profile.checked(v) for v in variants), key=profile.rank))
-        first = Decision("", 1, "none", "", (), False)
+        first = Decision(
+            "", 1, "none", "", messages.Load(1, FIRST_FPS, budget.deadline_ms, budget.deadline_quantile), ()
+        )
         self._on_call = on_call
         self.state = states.start(ranked, device or UNKNOWN, budget, FIRST_FPS, now_ns, first)
         self._permit()
@@ -197,7 +199,7 @@ class Governor:
             case messages.ShadowDone(variant, batch):
                 i = state.tables.index(variant)
                 if i is not None and 1 <= batch <= MAX_BATCH:
-                    state.shadowed(i, batch, now_s)
+                    state.drawn(i, batch, 0.0, now_s)
             case _:
                 return self._change(observation, now_s)
         return state.decision

@@ -16,7 +16,7 @@ from edged.governor.estimators.latency import plausible
 from edged.governor.limits import battery, energy_quota, power_window
 from edged.governor.limits.lateness import Feedback
 from edged.governor.limits.throttle import UNTHROTTLED, Throttle
-from edged.governor.messages import Budget, Decision, Device, Sensed, Variant
+from edged.governor.messages import Budget, Decision, Device, LimitOfIdling, Sensed, Variant
 from edged.governor.planner import value_iteration
 from edged.governor.planner.options import Tables, tables
 from edged.governor.planner.pricing import Allowed, LongRun, Plan
@@ -28,15 +28,32 @@ VARIANT_FACTOR_MOST: Final = 0.5
 MAX_LAG_S: Final = 60.0
 WAIT_EWMA: Final = 0.05
 WAITING_EWMA: Final = 0.01
+LIMIT_KEYS: Final[dict[LimitOfIdling, str]] = {"power": "power_w", "energy": "energy_wh", "heat": "temperature_c"}
 
 
 @dataclass(slots=True)
 class Activity:
-    """What became of the frames since the last tick: by variant those that ran; dropped as late; to save energy."""
+    """What became of the frames of a while: by variant those that ran; dropped as late; to save energy."""
 
     ran: list[int]
     late: int = 0
     saved: int = 0
+
+    @property
+    def results(self) -> int:
+        return sum(self.ran)
+
+    @property
+    def offered(self) -> int:
+        return self.results + self.late + self.saved
+
+    @property
+    def frame_share(self) -> float:
+        return round(self.results / self.offered, 3) if self.offered else 1.0
+
+    def share(self, variant: int) -> float:
+        """Of the results."""
+        return round(self.ran[variant] / self.results, 3) if self.results else 0.0
 
 
 @dataclass(slots=True)
@@ -44,7 +61,7 @@ class State:
     """`lost`, `vetoed`, `away`: why a variant may not run. `camera_vetoes`: (camera, variant, why). `allowed`: what may
     run; `candidates`: of those, the ones that no other dominates; `camera_candidates`: the same for each camera with
     vetoes of its own. `clock`: what the device runs at, as far as is known; `clock_s`: when it was last changed from
-    here; `highest`: up to which it may be chosen. `smooth_w`: the allowance of window and heat, smoothed, since jitter
+    here; `highest`: up to which it may be chosen. `smooth_w`: the allowances of window and heat, smoothed, since jitter
     of a budget costs accuracy. `round_s`: time in which every camera gives a frame, as planned with; `offered_s`: as
     offered now. `wait_ms`: mean age of a frame when its service begins; `waiting_frames`: how many wait together.
     `quiet_s`: from when to when no frame runs so that idle power can be measured. `unenforceable`: the limits that even
@@ -58,17 +75,11 @@ class State:
     begun_ns: int
     latency: latency.Latency
     power: power.Power
-    heat: thermal.Heat
     heat_model: thermal.HeatModel
     values: value_iteration.Values
     plan: Plan
-    quota: energy_quota.Quota | None
-    caps: power_window.Caps | None
-    store: battery.Store | None
-    feedback: Feedback
     round_s: float
     offered_s: float
-    cameras: int
     clock: int
     highest: int
     lost: list[str | None]
@@ -78,6 +89,12 @@ class State:
     candidates: tuple[bool, ...]
     activity: list[Activity]
     decision: Decision
+    cameras: int = 1
+    heat: thermal.Heat = field(default_factory=thermal.start)
+    quota: energy_quota.Quota | None = None
+    caps: power_window.Caps | None = None
+    store: battery.Store | None = None
+    feedback: Feedback = field(default_factory=Feedback)
     camera_vetoes: list[tuple[str, int, str]] = field(default_factory=list)
     camera_candidates: dict[str, tuple[bool, ...]] = field(default_factory=dict)
     pinned: int | None = None
@@ -86,7 +103,7 @@ class State:
     planned_s: float = -math.inf
     clock_s: float = -math.inf
     decided_s: float = 0.0
-    smooth_w: tuple[float | None, float | None] = (None, None)
+    smooth_w: dict[str, float] = field(default_factory=dict)
     wait_ms: float = 0.0
     waiting_frames: float = 1.0
     quiet_s: tuple[float, float] | None = None
@@ -135,6 +152,11 @@ class State:
         return self.round_s * self.frames_per_round / self.cameras
 
     @property
+    def frames_per_s(self) -> float:
+        """Offered by all cameras."""
+        return self.cameras / self.offered_s
+
+    @property
     def junction_c(self) -> float:
         return self.heat.junction_c if self.heat.junction_c is not None else WARMEST_GUESS_C
 
@@ -176,10 +198,6 @@ class State:
         unit = own * (power.STALL_ENERGY + (1 - power.STALL_ENERGY) * stretched)
         return self.tables.nominal_j[variant][clock] * unit * self.power.factor(variant, clock)
 
-    def energy_learnt(self, variant: int) -> bool:
-        """Its watts are no longer a guess at the clock in force."""
-        return self.power.learnt(variant, self.clock)
-
     def base_w(self, clock: int) -> float:
         """Drawn at rest, other loads apart, as estimated now."""
         return power.base_power_w(self.tables, clock, self.junction_c) + self.power.idle_correction_w(clock)
@@ -189,11 +207,8 @@ class State:
     def ran(self, variant: int, batch: int, service_s: float, wait_ms: float, late: int, now_s: float) -> None:
         """A batch of `batch` frames took `service_s` at the clock in force."""
         known, clock = self.tables, self.clock
-        times = known.batch_times(variant, batch)
-        ratio = math.log(max(1e-5, service_s / times / known.nominal_s[variant][clock]))
-        cost_j = self.joules(variant, clock) * times
-        self.power.ran(variant, clock, cost_j / self.power.factor(variant, clock), now_s)
-        self._spent(cost_j, batch / self.cameras)
+        ratio = math.log(max(1e-5, service_s / known.batch_times(variant, batch) / known.nominal_s[variant][clock]))
+        self.drawn(variant, batch, batch / self.cameras, now_s)
         self.feedback.count(batch, late)
         self.latency.learn(variant, clock, ratio, now_s)
         self.wait_ms += WAIT_EWMA * (wait_ms - self.wait_ms)
@@ -202,12 +217,12 @@ class State:
     def seen_waiting(self, frames: int) -> None:
         self.waiting_frames += WAITING_EWMA * (min(frames, self.cameras) - self.waiting_frames)
 
-    def shadowed(self, variant: int, batch: int, now_s: float) -> None:
-        """Frames ran again for the accuracy guard: their energy is spent, no frame was served."""
+    def drawn(self, variant: int, batch: int, share: float, now_s: float) -> None:
+        """By a batch, for a `share` of a round's frames: for none where the accuracy guard ran them again."""
         clock = self.clock
         cost_j = self.joules(variant, clock) * self.tables.batch_times(variant, batch)
         self.power.ran(variant, clock, cost_j / self.power.factor(variant, clock), now_s)
-        self._spent(cost_j, 0.0)
+        self._spent(cost_j, share)
 
     def skipped(self, frames: int, late: bool) -> None:
         if late:
@@ -266,7 +281,7 @@ class State:
         if (budget.deadline_ms, budget.deadline_quantile) != (before.deadline_ms, before.deadline_quantile):
             self.feedback.reset_lateness()
         if budget != before:
-            self.smooth_w = (None, None)
+            self.smooth_w = {}
             self._forget_unenforceable(budget)
         self.variants, self.budget, self.cameras, self.planned_s = variants, budget, cameras, -math.inf
 
@@ -285,8 +300,7 @@ class State:
 
     def _forget_unenforceable(self, budget: Budget) -> None:
         """Of the limits that could not be held, those that change in `budget` are judged again."""
-        keys = {"power": "power_w", "energy": "energy_wh", "heat": "temperature_c"}
-        same = [name for name, key in keys.items() if getattr(self.budget, key) == getattr(budget, key)]
+        same = [name for name, key in LIMIT_KEYS.items() if getattr(self.budget, key) == getattr(budget, key)]
         self.unenforceable = tuple([name for name in self.unenforceable if name in same])
         self.exceeded_s = {name: since_s for name, since_s in self.exceeded_s.items() if name in same}
 
@@ -336,7 +350,7 @@ class State:
             others = [k for k in better[i] if allowed[k]]
             if guessed[i] and others:
                 least_j = min([self.joules(k, self.clock) for k in others])
-                return self.energy_learnt(i) and least_j <= self.joules(i, self.clock)
+                return self.power.learnt(i, self.clock) and least_j <= self.joules(i, self.clock)
             return bool(others)
 
         return tuple([may and not dominated(i) for i, may in enumerate(allowed)])
@@ -351,26 +365,20 @@ class State:
 def start(
     variants: tuple[Variant, ...], device: Device, budget: Budget, fps: float, begun_ns: int, decision: Decision
 ) -> State:
-    known, n = tables(variants, device, 1), len(variants)
-    deadline_s, window_s, clock = budget.deadline_ms / 1000, window_of(budget), len(device.idle_w) - 1
-    return State(
+    known, n, clock = tables(variants, device, 1), len(variants), len(device.idle_w) - 1
+    deadline_s = budget.deadline_ms / 1000
+    state = State(
         variants=variants,
         tables=known,
-        budget=budget,
+        budget=replace(budget, battery=None),
         begun_ns=begun_ns,
         latency=latency.start(n, device.clock_ratio),
-        power=power.start(known, clock, window_s),
-        heat=thermal.start(),
+        power=power.start(known, clock, window_of(budget)),
         heat_model=thermal.model(device),
         values=value_iteration.start(known, deadline_s),
         plan=no_plan(known, deadline_s, clock),
-        quota=energy_quota.start(None, budget, 0.0, 0.0),
-        caps=None if budget.power_w is None else power_window.start(budget.power_w, window_s),
-        store=None if budget.battery is None else battery.Store(budget.battery, 0.0),
-        feedback=Feedback(),
         round_s=1.0 / fps,
         offered_s=1.0 / fps,
-        cameras=1,
         clock=clock,
         highest=clock,
         lost=[None] * n,
@@ -381,6 +389,8 @@ def start(
         activity=[Activity([0] * n), Activity([0] * n)],
         decision=decision,
     )
+    state.adapt(variants, budget, 1, 0.0)
+    return state
 
 
 def no_plan(known: Tables, deadline_s: float, clock: int) -> Plan:

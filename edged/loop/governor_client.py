@@ -5,6 +5,7 @@ The governor itself is pure; what it decides is carried out, published and remem
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,9 +33,10 @@ from edged.governor.messages import (
     Tick,
     VariantLost,
 )
+from edged.loop.decision_message import decision_message, numbers
 from edged.loop.device_info import DeviceInfo
 from edged.loop.gpu_clock import GpuClock
-from edged.loop.messages import RelaxedLimits, decision_message, log_decision, log_event
+from edged.loop.messages import RelaxedLimits, log_decision, log_event
 
 REMEMBERED: Final = 1000
 REMEMBERED_BYTES: Final = 256 * 1024
@@ -61,22 +63,37 @@ class Hooks:
 
 
 class DecisionHistory:
-    """The last decisions, encoded: as objects they would take six times the memory. Bounded in number and in bytes, so
-    that it is full within minutes. On the engine loop."""
+    """The last decisions, encoded: as objects they would take six times the memory. They are in one ring buffer that is
+    resident from the start: where decisions are rare, memory would grow with them for hours. On the engine loop."""
 
     def __init__(self) -> None:
         self._encoder = msgspec.msgpack.Encoder()
-        self._encoded: deque[bytes] = deque()
-        self._bytes = 0
+        self._buffer = bytearray(b"\xff") * REMEMBERED_BYTES  # unlike bytearray(n) it writes, and so takes, the memory
+        self._sizes: deque[int] = deque()
+        self._used = self._end = 0
 
     def add(self, message: schema.Decision) -> None:
-        self._encoded.append(self._encoder.encode(message))
-        self._bytes += len(self._encoded[-1])
-        while len(self._encoded) > REMEMBERED or self._bytes > REMEMBERED_BYTES:
-            self._bytes -= len(self._encoded.popleft())
+        encoded = self._encoder.encode(message)
+        if len(encoded) > REMEMBERED_BYTES:
+            return
+        while len(self._sizes) == REMEMBERED or self._used + len(encoded) > REMEMBERED_BYTES:
+            self._used -= self._sizes.popleft()
+        fitting = REMEMBERED_BYTES - self._end
+        self._buffer[self._end : self._end + len(encoded)] = encoded[:fitting]
+        self._buffer[: len(encoded[fitting:])] = encoded[fitting:]
+        self._sizes.append(len(encoded))
+        self._used += len(encoded)
+        self._end = (self._end + len(encoded)) % REMEMBERED_BYTES
 
     def last(self, n: int) -> list[bytes]:
-        return list(self._encoded)[-n:]
+        """Oldest first."""
+        found, end = [], self._end
+        for size in itertools.islice(reversed(self._sizes), n):
+            begin = (end - size) % REMEMBERED_BYTES
+            wrapped = b"" if begin + size <= REMEMBERED_BYTES else bytes(self._buffer[:end])
+            found.append(bytes(self._buffer[begin : begin + size]) + wrapped)
+            end = begin
+        return found[::-1]
 
 
 class GovernorClient:
@@ -111,7 +128,7 @@ class GovernorClient:
         """The messages published, as they were encoded."""
         self._message: schema.Decision | None = None
         self.due_ns = now_ns
-        self._adopt(self.governor.decision)
+        self._adopt(self.governor.decision, now_ns)
 
     @property
     def decision(self) -> Decision:
@@ -129,7 +146,7 @@ class GovernorClient:
     def observe(self, observation: Observation, now_ns: int) -> None:
         decision = self.governor.observe(observation, now_ns)
         if decision is not self._decision:
-            self._adopt(decision)
+            self._adopt(decision, now_ns)
 
     def tick(self, now_ns: int) -> None:
         """Every half second, best while nothing waits: it plans, which takes some milliseconds."""
@@ -142,7 +159,7 @@ class GovernorClient:
             self.observe(ranged, now_ns)
         self.observe(Tick(), now_ns)
         self.gpu_clock.ask(self.governor.state.plan.clock, now_ns)
-        for event in self._relaxed.events(self._decision, now_ns):
+        for event in self._relaxed.events(self.message, now_ns):
             log_event(self._publisher.publish(event))
 
     def set_limits(self, limits: Limits, now_ns: int) -> None:
@@ -160,7 +177,7 @@ class GovernorClient:
         if i is None or state.lost[i] is not None:
             return "it does not work here", False
         floor = explain.barred_by_floor(state.variants[i].accuracy, state.budget)
-        return state.vetoed[i] or floor, explain.would_fit(state, i)
+        return state.vetoed[i] or floor, explain.misfit(state, i) is None
 
     def pin(self, variant: str | None, now_ns: int) -> None:
         """UsageError for a variant that is not there."""
@@ -220,11 +237,12 @@ class GovernorClient:
     def _event(self, kind: str, error: VariantError) -> None:
         log_event(self._publisher.publish(schema.Event(kind=kind, text=error.message, variant=error.variant)))
 
-    def _adopt(self, decision: Decision) -> None:
+    def _adopt(self, decision: Decision, now_ns: int) -> None:
         if decision.variant in self._pool.resident:  # what ran most lately may have been let go since
             self._pool.select(decision.variant)
         self._decision = decision
-        message = decision_message(decision, self.gpu_clock.clocks_mhz)
+        state = self.governor.state
+        message = decision_message(decision, numbers(state, state.seconds(now_ns)), self.gpu_clock.clocks_mhz)
         log_decision(message, self._message)
         self._message = self._publisher.publish(message)
         self.history.add(self._message)

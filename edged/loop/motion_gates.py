@@ -6,7 +6,7 @@ status, and an event where a gate is opened because it misses objects.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -37,7 +37,7 @@ class MotionGates:
     ) -> None:
         self._cameras, self._publisher, self._governor, self._mode = cameras, publisher, governor, mode
         self.on = False
-        self._misses: dict[str, GateMisses] = {}
+        self._misses: defaultdict[str, GateMisses] = defaultdict(GateMisses)
         self._counts: dict[str, deque[Counts]] = {}
 
     def put_in_force(self, limits: Limits) -> None:
@@ -48,7 +48,8 @@ class MotionGates:
     def configured(self) -> None:
         """The cameras were changed."""
         names = set(self._cameras.names())
-        self._misses = {name: misses for name, misses in self._misses.items() if name in names}
+        for removed in self._misses.keys() - names:
+            del self._misses[removed]
         self._counts = {name: counts for name, counts in self._counts.items() if name in names}
         self._send()
 
@@ -60,7 +61,7 @@ class MotionGates:
                     self._check(frame, objects, clock.mono_ns())
 
     def _check(self, frame: Frame, detections: Detections, now_ns: int) -> None:
-        misses = self._misses.setdefault(frame.camera, GateMisses())
+        misses = self._misses[frame.camera]
         before = misses.opened
         misses.look(frame.still, detections.boxes[detections.scores >= SURE], detections.boxes, now_ns)
         if misses.opened != before:
@@ -85,7 +86,7 @@ class MotionGates:
         frames, seconds = captured - captured_then, (now_ns - then_ns) / NS_PER_S
         variant = self._governor.message.variant if self._governor.message else None
         energy_mj = None if variant is None else self._governor.energy_mj(variant, 1)
-        found = self._misses.get(camera, GateMisses()).report()
+        found = self._misses[camera].report()
         return schema.Gate(
             open=found.opened,
             still_share=(still - still_then) / frames if frames > 0 else None,

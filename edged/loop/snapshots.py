@@ -7,8 +7,11 @@ disk costs snapshots only.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import heapq
 import logging
+import os
 import queue
 from collections import deque
 from collections.abc import Callable
@@ -39,6 +42,9 @@ QUALITY: Final = 85
 KEPT: Final = 128
 """objects whose best picture is in memory, some megabytes; of more the oldest is let go"""
 QUEUE: Final = 32
+LISTED: Final = 256
+"""files that are removed next, as known: there may be 100,000, whose paths would take 50 MB"""
+DAY: Final = "????-??-??"
 MB: Final = 1_000_000
 STOP_S: Final = 3.0
 
@@ -94,11 +100,10 @@ class SnapshotWriter:
     def __init__(self, config: SnapshotConfig, path: Path, report: Callable[[str], None]) -> None:
         self._config, self._path, self._report = config, path, report
         self._queue: queue.Queue[tuple[str, Pixels, PixelFormat]] = queue.Queue(QUEUE)
-        self._refused = False
-        self._kept: deque[tuple[Path, int]] = deque(
-            sorted((file, file.stat().st_size) for file in path.glob("*/*/*.jpg"))
-        )
-        self._bytes = sum(size for _, size in self._kept)
+        self._refused = self._cannot_prune = False
+        found = map(_status, filter(os.path.isfile, path.glob(f"*/{DAY}/*.jpg")))
+        self._bytes = sum(status.st_size for status in found if status is not None)
+        self._oldest: deque[Path] = deque()
         self.dropped = 0
         self.worker = Worker("snapshots", self._turn)
         self.worker.start()
@@ -126,6 +131,7 @@ class SnapshotWriter:
             return
         _, jpeg = cv2.imencode(".jpg", _small(bgr(pixels, format_)), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         path = self._path / name
+        replaced = _status(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_atomic(path, jpeg.tobytes(), 0o640)
@@ -137,20 +143,33 @@ class SnapshotWriter:
         if self._refused:
             self._report(f"snapshots are written to {self._path} again")
             self._refused = False
-        if not self._kept or self._kept[-1][0] != path:
-            self._kept.append((path, len(jpeg)))
-            self._bytes += len(jpeg)
-        self._prune()
+        self._bytes += len(jpeg) - (replaced.st_size if replaced is not None else 0)
+        self._prune(path)
 
-    def _prune(self) -> None:
-        """Remove the oldest files beyond `max_mb` and `keep_days`."""
+    def _prune(self, written: Path) -> None:
+        """Remove the oldest files beyond `max_mb` and `keep_days`, never the one just written."""
         oldest_ns = clock.wall_ns() - int(self._config.keep_days * 86_400 * clock.NS_PER_S)
-        while len(self._kept) > 1 and (
-            self._bytes > self._config.max_mb * MB or _modified_ns(self._kept[0][0]) < oldest_ns
-        ):
-            path, size = self._kept.popleft()
-            self._bytes -= size
-            path.unlink(missing_ok=True)
+        while (file := self._oldest_but(written)) is not None:
+            status = _status(file)
+            if status is not None:
+                if self._bytes <= self._config.max_mb * MB and status.st_mtime_ns >= oldest_ns:
+                    return
+                try:
+                    file.unlink(missing_ok=True)
+                except OSError as error:
+                    if not self._cannot_prune:
+                        self._report(f"{file} cannot be removed to make room for snapshots: {error.strerror}")
+                    self._cannot_prune = True
+                    return
+                self._bytes -= status.st_size
+            self._oldest.popleft()
+
+    def _oldest_but(self, written: Path) -> Path | None:
+        if self._oldest and self._oldest[0] == written:
+            self._oldest.popleft()
+        if not self._oldest:
+            self._oldest.extend(file for file in _oldest_files(self._path) if file != written)
+        return self._oldest[0] if self._oldest else None
 
 
 def name_of(frame: Frame, track: int) -> str:
@@ -183,8 +202,22 @@ def _small(picture: Pixels) -> Pixels:
     return smaller
 
 
-def _modified_ns(path: Path) -> int:
+def _oldest_files(path: Path) -> list[Path]:
+    """The first LISTED files of the oldest day that has any, of all cameras in the order of their times; days without
+    files are removed."""
+    for day in sorted({directory.name for directory in path.glob(f"*/{DAY}")}):
+        files_of_day = filter(os.path.isfile, path.glob(f"*/{day}/*.jpg"))
+        if oldest := heapq.nsmallest(LISTED, files_of_day, key=lambda file: file.name):
+            return oldest
+        for directory in path.glob(f"*/{day}"):
+            with contextlib.suppress(OSError):  # something else is in it
+                directory.rmdir()
+    return []
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """None: there is no such file."""
     try:
-        return path.stat().st_mtime_ns
+        return path.stat()
     except OSError:
-        return 0
+        return None

@@ -39,7 +39,7 @@ SHARE_DECAY: Final = 0.9
 """Of a variant's share of the results, each time: what ran in the last ten seconds counts as needed."""
 STOP_S: Final = 5.0
 WARMING_SHARE: Final = 0.1
-"""Of a busy loop's time, at most."""
+"""Of the loop's time, at most: a first run on a GPU may take as long as three frames of a camera."""
 
 _NO_MEMORY: Final = re.compile(r"bad_alloc|out ?of ?memory|failed to allocate|ALLOC_FAILED", re.IGNORECASE)
 
@@ -80,7 +80,10 @@ class VariantResidency:
     def close(self) -> None:
         """Before the pool is closed."""
         self._wake = lambda: None  # its pipe is closed soon
-        self.worker.stop(STOP_S)
+        if not self.worker.stop(STOP_S):
+            log.warning("a variant is still being loaded: what it uses is freed with the process")
+            self._pool.leave()
+            return
         with contextlib.suppress(queue.Empty):
             if isinstance(done := self._done.get_nowait(), Loaded):
                 free(done.engine)
@@ -132,20 +135,20 @@ class VariantResidency:
 
     def look(self, now_ns: int, idle: bool) -> None:
         """Take what the thread has done, and twice a second decide. `idle`: nothing is in flight."""
-        self.due_ns = self._decide_ns
         with contextlib.suppress(queue.Empty):
             self._arrived(self._done.get_nowait(), now_ns)
-        if self._warming is not None:
-            if idle:
-                self._warm_on(*self._warming, now_ns)
-                after_ns = clock.mono_ns()
-                self._warm_due_ns = after_ns + int((after_ns - now_ns) / WARMING_SHARE)
-            self.due_ns = now_ns
+        if self._warming is not None and idle and now_ns >= self._warm_due_ns:
+            self._warm_on(*self._warming, now_ns)
+            after_ns = clock.mono_ns()
+            self._warm_due_ns = after_ns + int((after_ns - now_ns) / WARMING_SHARE)
         if self._leaving is not None:
             self._let_go(self._leaving, now_ns)
         elif now_ns >= self._decide_ns:
-            self._decide_ns = self.due_ns = now_ns + EVERY_NS
+            self._decide_ns = now_ns + EVERY_NS
             self._decide(now_ns)
+        self.due_ns = now_ns if self._leaving is not None else self._decide_ns
+        if self._warming is not None:  # a loop that is held up must come here as soon as nothing is in flight
+            self.due_ns = min(self.due_ns, self._warm_due_ns)
 
     def _decide(self, now_ns: int) -> None:
         self._free_retired()
@@ -160,7 +163,7 @@ class VariantResidency:
             case LetGo(name, why):
                 self._tell_away(name, why, now_ns)
                 self._let_go(name, now_ns)
-        if now_ns - self._state.changed_ns > SETTLED_NS:
+        if now_ns - self._state.changed_ns > SETTLED_NS and self._loading is None:
             self._judge_limit(room)
 
     def _free_retired(self) -> None:
@@ -187,14 +190,16 @@ class VariantResidency:
         known = {variant.name: variant for variant in self._pool.variants if variant.refused is None}
         for name in known:
             self._shares[name] = max(shares.get(name, 0.0), SHARE_DECAY * self._shares.get(name, 0.0))
-        needs = []
+        needs, allowed = [], set()
         for name, variant in known.items():
             bar, fits = self._governor.would_run(name)
             latency_ms = variant.latency_ms[0] if variant.latency_ms else None
+            if bar is None:
+                allowed.add(name)
             needs.append(Need(name, bar is None, fits, self._shares[name], variant.accuracy, latency_ms))
         pinned = self._pinning or (decision.variant if decision.pinned else None)
         return [
-            Member(v.name, v.resident, v.file_mb or 0.0, v.memory_mb, v.load_s, v.name == self._pinning)
+            Member(v.name, v.resident, v.file_mb or 0.0, v.memory_mb, v.load_s, v.name == pinned, v.name in allowed)
             for v in (known[name] for name in residency.ranked(needs, pinned, self._reference))
         ]
 
@@ -268,8 +273,8 @@ class VariantResidency:
         engine = self._pool.let_go(name)
         self._leaving = name if engine is None else None
         if engine is None:
-            self.due_ns = now_ns
-        elif self._pool.concurrent:
+            return
+        if self._pool.concurrent:
             self._work.put(engine)
         else:
             free(engine)

@@ -104,7 +104,8 @@ class Ceiling:
     def _recover(self) -> None:
         """Restore what a helper left lowered that was killed."""
         try:
-            words = [whole(word) for word in self._state.read_text()[:200].split()]
+            with files.open_regular(self._state) as file:
+                words = [whole(word) for word in file.read(200).decode("ascii", "replace").split()]
         except FileNotFoundError:
             return
         match words:

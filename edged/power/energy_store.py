@@ -26,6 +26,7 @@ from edged.worker import Worker
 FILE: Final = "energy-used.json"
 WRITE_EVERY_S: Final = 60.0
 STOP_S: Final = 2.0
+MAX_BYTES: Final = 4096
 MOST: Final = 1e12
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _UNSYNCHRONISED: Final = 5  # TIME_ERROR of adjtimex(2)
@@ -82,11 +83,11 @@ class EnergyStore:
         if self._path is None:
             return None
         try:
-            content = self._path.read_bytes()
-            saved = msgspec.json.decode(content, type=_Saved)
+            with files.open_regular(self._path) as file:
+                saved = msgspec.json.decode(file.read(MAX_BYTES), type=_Saved)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             log.warning("%s cannot be used, the energy horizon starts at zero: %s", self._path, error)
             return None
         numbers = (saved.passed_s, saved.spent_j, saved.metered_s)

@@ -59,7 +59,13 @@ def find(name: str, config: Path) -> Profile:
         raise UsageError(f"{name[:40]!r} is no name of a profile", "1 to 32 lower-case letters, digits, - or _")
     for directory in _directories(config):
         path = directory / f"{name}.toml"
-        if path.exists():
+        try:
+            there = path.exists()
+        except OSError as error:
+            raise UsageError(
+                f"{path}: cannot be read: {error.strerror}", "check its directory's permissions"
+            ) from error
+        if there:
             return _load(name, path)
     known = names(config)
     near = difflib.get_close_matches(name, known, 1)

@@ -87,6 +87,8 @@ def _plot(samples: Sequence[Sample], gaps_s: Sequence[float], path: Path) -> Non
         axis.plot(minutes, [asdict(one)[name] for one in samples], linewidth=1)
         axis.set_ylabel(label)
         axis.set_ylim(bottom=0)
+    warm_mb = [one.rss_mb for one in samples[len(samples) // 6 :]]
+    axes[0].set_ylim(min(warm_mb) - 1, max(warm_mb) + 1)  # from zero, no slope could be seen
     axes[-1].plot(gaps_s, linewidth=1)
     axes[-1].set_ylabel("watchdog gaps, s")
     axes[-2].set_xlabel("minutes")

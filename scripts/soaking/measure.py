@@ -13,10 +13,11 @@ import numpy as np
 WARM_UP_S = 600.0
 """Caches, the recorder's ring and the estimators fill up; of a short run half is warm-up."""
 SLOPE_MB_PER_H = 0.5
-SLOPE_FROM_S = 3600.0
-GROWTH_MB = 1.5
-"""A run of less than an hour cannot show such a slope: its memory may grow by this much after the warm-up, in which the
-last decisions and what the C library keeps free are still filling up."""
+SLOPE_FROM_S = 3500.0
+"""The last sample of an hour is some seconds before its end."""
+GROWTH_MB = 0.5
+"""A run of less than an hour cannot show such a slope: its memory may grow by this much after the warm-up. What the C
+library keeps free for each thread fills up for a quarter of an hour."""
 GAP_S = 5.0
 STOP_S = 15.0
 
@@ -61,7 +62,7 @@ def judge(samples: Sequence[Sample], gap_s: float, code: int | None, stop_s: flo
     slope, error = _slope([one.at_s / 3600 for one in warm], [one.rss_mb for one in warm])
     third = len(warm) // 3 or 1
     growth = float(np.median([one.rss_mb for one in warm[-third:]]) - np.median([one.rss_mb for one in warm[:third]]))
-    flat = slope - 2 * error < SLOPE_MB_PER_H if samples[-1].at_s >= SLOPE_FROM_S else growth < GROWTH_MB
+    flat = slope < SLOPE_MB_PER_H if samples[-1].at_s >= SLOPE_FROM_S else growth < GROWTH_MB
     rows = [
         ("RSS slope, MB an hour; growth, MB", f"{slope:+.2f} +- {error:.2f}; {growth:+.1f}", flat),
         ("frames unaccounted for", str(max(one.unaccounted for one in samples)), _all_zero(samples)),

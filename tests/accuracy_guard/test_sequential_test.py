@@ -14,7 +14,7 @@ from edged.clock import NS_PER_S
 def evidence(scores: list[float]) -> SequentialTest:
     found = SequentialTest()
     for second, score in enumerate(scores):
-        found = found.add(score, second * NS_PER_S)
+        found.add(score, second * NS_PER_S)
     return found
 
 
@@ -70,9 +70,11 @@ def test_a_good_past_hides_a_fault_no_longer_than_the_next_window() -> None:
 def test_it_remembers_no_more_than_the_longest_window_and_nothing_too_old() -> None:
     full = evidence([0.5] * (WINDOWS[-1] + 50))
     assert len(full) == WINDOWS[-1]
-    late = full.recent(MAX_AGE_NS + 100 * NS_PER_S)
-    assert 0 < len(late) < len(full)
-    assert len(full.recent(2 * MAX_AGE_NS)) == 0
+    assert full.last_ns == (WINDOWS[-1] + 49) * NS_PER_S
+    full.forget(MAX_AGE_NS + 100 * NS_PER_S)
+    assert len(full) == WINDOWS[-1] - 50, "those of the seconds 50 to 99 are too old"
+    full.forget(2 * MAX_AGE_NS)
+    assert len(full) == 0 and full.last_ns is None and full.interval() is None
 
 
 @settings(max_examples=100, deadline=None)
@@ -99,7 +101,7 @@ def test_looking_after_every_score_raises_no_false_alarm_at_the_very_level() -> 
         for n in range(1, looks + 1):
             score = float(rng.random() < level)
             total += score
-            found = found.add(score, n * NS_PER_S)
+            found.add(score, n * NS_PER_S)
             alarmed = alarmed or found.below(level, error) is not None
             was_fixed = was_fixed or (n >= 8 and total / n + 1.96 * math.sqrt(level * (1 - level) / n) < level)
         alarms += alarmed

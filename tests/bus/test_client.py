@@ -16,8 +16,10 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edged.bus.control import request
 from edged.bus.schema import RingRef, topic_of
-from edged.client import Client, EdgedError, Event, Result, State, bgr
+from edged.client import Client, Event, Result, State, bgr
+from edged.errors import UsageError
 from edged.frames import ring
 from edged.frames.frame import PixelFormat
 from tests.support import messages
@@ -172,9 +174,12 @@ def test_nv12_becomes_bgr() -> None:
     assert np.abs(picture.astype(int) - 128).max() <= 1
 
 
-def test_an_endpoint_that_cannot_be_is_reported() -> None:
-    with pytest.raises(EdgedError, match="cannot connect to nonsense"):
-        Client("nonsense")
+@pytest.mark.parametrize("endpoint", ["nonsense", "ipc:///tmp/caf\udce9", "ipc:///" + "x" * 200])
+def test_an_endpoint_that_cannot_be_is_reported(endpoint: str) -> None:
+    with pytest.raises(UsageError):
+        Client(endpoint)
+    with pytest.raises(UsageError):
+        request("snapshot", endpoint)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,33 @@ def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a"] and path.read_text() == "newer"
 
 
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+def test_a_mode_holds_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        files.make_directory(tmp_path / "a" / "b", 0o755)
+        files.write_atomic(tmp_path / "a" / "b" / "public", "", 0o644)
+        files.write_atomic(tmp_path / "a" / "b" / "secret", "", 0o600)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a").rglob("*")}
+    assert modes == {"b": 0o755, "public": 0o644, "secret": 0o600}
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        files.make_directory(tmp_path / "file", 0o755)
+
+
+@pytest.mark.parametrize("odd", ["a pipe", "a directory", "a device", "nothing"])
+def test_only_a_regular_file_is_read_and_nothing_is_waited_for(tmp_path: Path, odd: str) -> None:
+    path = Path("/dev/zero") if odd == "a device" else tmp_path / "odd"
+    if odd == "a pipe":
+        os.mkfifo(path)
+    if odd == "a directory":
+        path.mkdir()
+    with pytest.raises(OSError):
+        files.open_regular(path)
+
+
 def test_what_a_killed_writer_left_is_no_obstacle_and_no_trap(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("precious")
     (tmp_path / ".a.new").symlink_to(tmp_path / "elsewhere")

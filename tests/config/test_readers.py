@@ -17,13 +17,19 @@ import edged
 from edged import config, profiles
 from edged.bus.curve import certificate, client_keys
 from edged.bus.requests import parse_request
+from edged.commands import replay, simulate
 from edged.commands.credential import Store
 from edged.config.text import effective_toml
 from edged.crash_guard import FILE, Starts
 from edged.engines.bundle import load_bundle
 from edged.engines.device_profile import Conditions, load_profile, profile_path
 from edged.errors import EdgedError
+from edged.frames.source import with_password
+from edged.gateway.spool import Item, Spool
+from edged.power.energy_store import FILE as ENERGY_FILE
+from edged.power.energy_store import EnergyStore
 from edged.replay import log, record
+from edged.simulate import scenario_file
 from edged.uri import parse, redact
 from edged_calibration.recipe.schema import load_recipe
 
@@ -36,6 +42,10 @@ lift = ["power_w"]
 deadline_ms = 30
 """
 RECIPE = next((Path(__file__).parents[2] / "calibration" / "recipes").glob("*.toml")).read_bytes()
+SCENARIO = (simulate.SHIPPED / "hot-noon.toml").read_bytes()
+ENERGY_USED = b"""{"passed_s": 1.0, "length_s": 10.0, "spent_j": 5.0, "metered_s": 1.0, "boot_id": "x", "mono_s": 1.0,
+"wall_s": 1.0, "synchronised": true}"""
+CAMERA = config.CameraConfig("a", "rtsp://user@host/", password_credential="file.toml")
 KEY = b"""metadata
 curve
     public-key = "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"
@@ -78,6 +88,31 @@ def read_crash_count(path: Path) -> None:
     assert Starts(path.parent).crashes >= 0
 
 
+def read_energy_used(path: Path) -> None:
+    (path.parent / ENERGY_FILE).unlink(missing_ok=True)
+    path.rename(path.parent / ENERGY_FILE)
+    EnergyStore(path.parent).load()
+
+
+def read_password(path: Path) -> None:
+    with_password(parse("rtsp://user@host/"), CAMERA, path.parent)
+
+
+def read_scenario(path: Path) -> None:
+    scenario_file.scenario(*simulate._read(str(path), "orin-nano"))
+
+
+def read_spool(path: Path) -> None:
+    path.with_name("file.toml-wal").unlink(missing_ok=True)
+    spool = Spool(path, 1 << 20)
+    spool.append([Item("event", "1", b"x")])
+    spool.close()
+
+
+def read_log_as_a_command(path: Path) -> None:
+    replay._files(path)
+
+
 def read_log(path: Path) -> None:
     with path.open("rb") as file:
         head = log.header(file, "log")
@@ -99,8 +134,15 @@ READERS: dict[str, tuple[Callable[[Path], object], bytes]] = {
     "device profile": (read_device_profile, b'{"version": 1, "device": "x", "runs": []}'),
     "crash count": (read_crash_count, b"2\n"),
     "key": (certificate, KEY),
+    "energy used": (read_energy_used, ENERGY_USED),
+    "password": (read_password, b"secret\n"),
+    "scenario": (read_scenario, SCENARIO),
+    "spool": (read_spool, b"SQLite format 3\0"),
+    "log of a command": (read_log_as_a_command, log.MAGIC),
     "directory of keys": (read_key_directory, KEY),
 }
+
+READ_IN_PLACE = ("configuration", "recipe", "key", "energy used", "password", "scenario", "spool", "log of a command")
 
 nested = st.recursive(
     st.none()
@@ -198,7 +240,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path, name: str, odd: str)
         case _:
             path.write_bytes(original)
             path.chmod(0)
-    if name in ("configuration", "recipe", "key"):  # the others copy the file to their own place first
+    if name in READ_IN_PLACE:  # the others copy the file to their own place first
         with contextlib.suppress(EdgedError):
             reader(path)
 

@@ -215,6 +215,16 @@ def test_subscribers_that_do_not_read(attacked: Attacked) -> None:
         time.sleep(5)
 
 
+def test_a_reload_without_end(attacked: Attacked) -> None:
+    """Signals that come faster than Python's handlers are run, whatever the engine loop is at."""
+    with attacked.under("SIGHUP without end"):
+        end = time.monotonic() + 5
+        while time.monotonic() < end and attacked.daemon.process.poll() is None:
+            attacked.daemon.signal(signal.SIGHUP)
+            time.sleep(0.0002)
+    assert "recursion" not in attacked.daemon.log
+
+
 def odd_name(attacked: Attacked) -> Path:
     (attacked.daemon.directory / "e.d").mkdir(exist_ok=True)
     return Path(os.fsdecode(os.fsencode(attacked.daemon.directory / "e.d") + b"/caf\xe9.toml"))

@@ -72,3 +72,18 @@ def test_a_daemon_that_is_killed_three_times_starts_smaller_the_fourth(tmp_path:
         assert daemon.state()["cameras"][0]["state"] in ("opening", "live")
         daemon.stop()
     assert not (tmp_path / FILE).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_start_that_is_stopped_is_orderly_and_no_crash(tmp_path: Path, number: signal.Signals) -> None:
+    bundle = write_bundle(tmp_path / "bundle", {"fp16": center_model()})
+    config = write_config(tmp_path, bundle, {"gate": "test://1?width=64&height=48"})
+    starting = RunningDaemon(config, tmp_path, STATE_DIRECTORY=str(tmp_path))
+    try:
+        wait_for(lambda: (tmp_path / FILE).exists() or starting.process.poll() is not None, 20)
+        starting.signal(number)
+        assert starting.process.wait(60) == 0, starting.log
+        assert not (tmp_path / FILE).exists() and not list(tmp_path.glob("*.ipc"))
+    finally:
+        starting.process.kill()
+        starting.__exit__(None, None, None)

@@ -22,6 +22,18 @@ from tests.support.daemon import RunningDaemon, write_config
 from tests.support.models import center_model, write_bundle
 
 SMALL = "test://3?width=128&height=64&fps=30"
+COLLECTING = """
+import gc, sys
+from edged import cli, daemon
+
+def collected(phase, info):
+    if phase == "stop" and info["generation"] == 2:
+        print("a full collection", flush=True)
+
+daemon.COLLECT_EVERY_NS //= 600
+gc.callbacks.append(collected)
+sys.exit(cli.main(["run", "-c", sys.argv[1]]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +65,14 @@ def test_results_come_and_every_frame_is_accounted_for(daemon: RunningDaemon) ->
                 break
         assert not any(client.gaps.values())
     assert daemon.stop() == 0
+
+
+def test_garbage_and_what_python_keeps_of_it_are_collected_again_and_again(bundle: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, bundle, {"gate": SMALL})
+    with RunningDaemon(config, tmp_path, [sys.executable, "-c", COLLECTING, str(config)]) as daemon:
+        before = daemon.log.count("a full collection")
+        wait_for(lambda: daemon.log.count("a full collection") >= before + 3)
+        assert daemon.stop() == 0
 
 
 def test_the_last_state_adds_up_and_nothing_is_left_behind(bundle: Path, tmp_path: Path) -> None:

@@ -88,6 +88,32 @@ def test_a_limit_that_is_lowered_lets_the_least_needed_go_and_never_the_last() -
     assert [action.name for action in some.run(60)] == ["b"] and some.resident == ["a"]
 
 
+def test_a_variant_that_alone_exceeds_the_limit_goes_before_a_smaller_one_that_does_not() -> None:
+    some = machine("a", "b", "c")
+    some.members = some.members[::-1]  # the largest is needed most
+    some.room = Room(limit_mb=210)
+    assert [action.name for action in some.run(60)] == ["c", "a"] and some.resident == ["b"]
+
+
+def test_one_that_alone_exceeds_the_limit_gives_way_to_the_most_needed_that_does_not() -> None:
+    some = machine("c")
+    some.members = some.members[::-1]
+    some.room = Room(limit_mb=210)
+    assert some.run(60) == [Load("b"), LetGo("c", "400 MB are in use, memory_mb is 210")]
+    assert some.run(600) == [] and some.resident == ["b"]
+    some.room = Room(limit_mb=2000)
+    assert some.run(60)[0] == Load("c")
+
+
+@pytest.mark.parametrize("kept", ["pinned", "vetoed", "no memory", "none fits"])
+def test_the_last_one_stays_where_no_other_may_or_can_take_its_place(kept: str) -> None:
+    some = machine("c", free_mb=400.0 if kept == "no memory" else 1e6)
+    some.room = Room(limit_mb=110 if kept == "none fits" else 210, total_mb=100.0)
+    some.members = [replace(m, may=kept != "vetoed" or m.resident) for m in some.members]
+    some.members = [replace(m, pinned=kept == "pinned" and m.resident) for m in some.members]
+    assert some.run(60) == []
+
+
 def test_when_memory_runs_short_one_after_another_goes_and_what_fits_comes_back_after_a_calm_time() -> None:
     some = machine("a", "b", "c", free_mb=400.0)
     some.room = Room(total_mb=2000.0)

@@ -10,6 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from edged.frames.motion import MotionDetector
+from edged.frames.motion_gate import MotionGate, Verdict
+from edged.regions import CameraMotion
 from edged.synthetic.scene import Scene
 
 Image = NDArray[np.uint8]
@@ -39,9 +41,11 @@ def stepping(luma: Image, index: int) -> Image:
     return np.clip(luma * gain + 8, 0, 255).astype(np.uint8)
 
 
-def pictures(change: Callable[[Image, int], Image], seconds: float) -> list[tuple[bool, Image]]:
-    scene = Scene(5, WIDTH, HEIGHT, FPS, RUN_S, PAUSE_S)
-    picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+def pictures(
+    change: Callable[[Image, int], Image], seconds: float, width: int = WIDTH, height: int = HEIGHT
+) -> list[tuple[bool, Image]]:
+    scene = Scene(5, width, height, FPS, RUN_S, PAUSE_S)
+    picture = np.empty((height, width, 3), np.uint8)
     made = []
     for index in range(int(seconds * FPS)):
         scene.render(index, picture)
@@ -61,6 +65,19 @@ def test_a_belt_that_runs_and_stops(change: Callable[[Image, int], Image], still
     running = [a for a, b in zip(seen, truth, strict=True) if b]
     assert sum(running) / len(running) > 0.95
     assert abs((1 - np.mean(seen)) - (1 - np.mean(truth))) < still_error
+
+
+@pytest.mark.parametrize("width, height", [(64, 48), (96, 54), (128, 64), (160, 120), (256, 144), (120, 320)])
+def test_a_belt_in_a_small_picture_is_seen_as_in_a_large_one(width: int, height: int) -> None:
+    gate = MotionGate(CameraMotion())
+    gate.enabled = True
+    seen = {True: 0, False: 0}
+    frames = pictures(plain, 40.0, width, height)
+    for index, (moves, luma) in enumerate(frames):
+        seen[moves] += gate.judge(luma, index / FPS) is Verdict.MOTION
+    running = sum(moves for moves, _ in frames)
+    assert seen[True] >= 0.9 * running
+    assert seen[False] <= 0.15 * (len(frames) - running)
 
 
 def ground(shape: tuple[int, int] = (HEIGHT, WIDTH)) -> Image:

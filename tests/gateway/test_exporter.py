@@ -9,7 +9,6 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +21,7 @@ from edged.bus.publisher import Publisher
 from edged.cli import main
 from tests.support import messages
 from tests.support.bus import endpoint_in, free_port, publishing, wait_for
+from tests.support.repeating import repeating
 
 
 @contextlib.contextmanager
@@ -56,23 +56,14 @@ def page(port: int) -> str:
         return ""
 
 
-@contextlib.contextmanager
-def reporting(publisher: Publisher) -> Iterator[None]:
+def reporting(publisher: Publisher) -> contextlib.AbstractContextManager[None]:
     """A state ten times a second, as a daemon would once."""
-    stop = threading.Event()
 
-    def run() -> None:
-        while not stop.wait(0.1):
-            publisher.publish(messages.result())
-            publisher.publish(messages.state())
+    def report(n: int) -> None:
+        publisher.publish(messages.result())
+        publisher.publish(messages.state())
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return repeating(report, 0.1)
 
 
 def test_it_serves_before_the_daemon_is_there_and_ends_at_once(tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -15,6 +13,7 @@ from edged.bus.schema import BudgetState, Detection, Event, State
 from edged.config.web import WebConfig
 from tests.support import messages
 from tests.support.browser import Tab, browsing, chromium
+from tests.support.repeating import repeating
 from tests.support.web_page import Ring, Served, ring, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -41,27 +40,15 @@ def state() -> State:
     )
 
 
-@contextlib.contextmanager
-def living(served: Served, made: Ring) -> Iterator[None]:
-    stop = threading.Event()
+def living(served: Served, made: Ring) -> contextlib.AbstractContextManager[None]:
+    def live(n: int) -> None:
+        seen = [Detection(EVIL, 0, 0.9, (10.0, 10.0, 60.0, 60.0), track=n)]
+        served.feed(msgspec.structs.replace(made.write(n % 256), detections=seen))
+        if n % 5 == 0:
+            told = Event(kind="restart", text=EVIL, camera="gate")
+            served.feed(told, msgspec.structs.replace(state(), t_publish=1.7e9 + n, uptime_s=n / 10))
 
-    def run() -> None:
-        for n in range(100_000):
-            if stop.wait(0.1):
-                return
-            seen = [Detection(EVIL, 0, 0.9, (10.0, 10.0, 60.0, 60.0), track=n)]
-            served.feed(msgspec.structs.replace(made.write(n % 256), detections=seen))
-            if n % 5 == 0:
-                told = Event(kind="restart", text=EVIL, camera="gate")
-                served.feed(told, msgspec.structs.replace(state(), t_publish=1.7e9 + n, uptime_s=n / 10))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return repeating(live, 0.1)
 
 
 async def shown(tab: Tab, served: Served) -> None:

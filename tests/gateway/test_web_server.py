@@ -25,6 +25,7 @@ from edged.gateway.web.part import Page
 from edged.regions import Zone
 from tests.support import messages
 from tests.support.bus import wait_for
+from tests.support.repeating import repeating
 from tests.support.web_page import Ring, Served, ring, serving
 
 TOKEN = "0123456789abcdef"
@@ -36,24 +37,9 @@ def served() -> Iterator[Served]:
         yield it
 
 
-@contextlib.contextmanager
-def showing(served: Served, made: Ring, noise: bool = False) -> Iterator[None]:
+def showing(served: Served, made: Ring, noise: bool = False) -> contextlib.AbstractContextManager[None]:
     """A camera that gives twenty frames a second; `noise`: large ones."""
-    stop = threading.Event()
-
-    def run() -> None:
-        grey = 0
-        while not stop.wait(0.05):
-            grey = (grey + 5) % 256
-            served.feed(made.write(grey, noise), messages.state())
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return repeating(lambda n: served.feed(made.write(5 * n % 256, noise), messages.state()), 0.05)
 
 
 def test_nothing_is_encoded_until_somebody_looks(served: Served) -> None:

@@ -83,7 +83,7 @@ def test_a_floor_that_no_variant_reaches_is_refused_and_nothing_changes() -> Non
 def test_the_accuracy_floor_forbids_a_variant() -> None:
     floored = script(budget=replace(BUDGET, deadline_ms=15.0, min_accuracy=0.84))
     assert "int8-sparse" not in floored.run(5, watts=None, celsius=None, fps=20)
-    verdict = floored.decision.alternatives[2].verdict
+    verdict = floored.published.alternatives[2].verdict
     assert verdict == "may not run: its accuracy 0.8 is below the floor, min_accuracy is 0.84"
 
 
@@ -99,7 +99,7 @@ def test_a_new_budget_takes_effect_at_once_both_ways() -> None:
 
 def test_a_pin_holds_and_its_end_lets_the_governor_choose_again() -> None:
     pinned = script().at(2, Pinned("mixed")).expect("mixed", "pin")
-    assert pinned.decision.pinned and "pinned by an operator" in pinned.decision.reason
+    assert pinned.decision.pinned and "pinned by an operator" in pinned.published.reason
     assert set(pinned.run(5, watts=None, celsius=None, fps=20)) == {"mixed"}
     pinned.at(pinned.t_s, Pinned(None)).expect("fp16", "none")
     assert not pinned.decision.pinned
@@ -135,7 +135,7 @@ def test_a_pin_that_cannot_be_is_refused() -> None:
 def test_a_lost_variant_never_runs_again_and_the_last_loss_is_an_error() -> None:
     lost = script().at(2, Pinned("fp16"), VariantLost("fp16", "out of memory"))
     assert lost.decision.variant == "mixed" and not lost.decision.pinned
-    assert lost.decision.alternatives[0].verdict == "may not run: it stopped working: out of memory"
+    assert lost.published.alternatives[0].verdict == "may not run: it stopped working: out of memory"
     lost.tell(VariantLost("fp16", "again"))
     assert "fp16" not in lost.run(5, watts=None, celsius=None, fps=20)
     lost.tell(VariantLost("int8-sparse", "x"))
@@ -199,7 +199,7 @@ def test_a_device_profile_that_is_not_plausible_is_refused() -> None:
 def test_without_profile_and_sensor_the_deadline_is_held_and_what_cannot_be_is_reported() -> None:
     blind = GovernorScript(replace(CAPPED, energy_wh=1.0), None, UNPROFILED)
     assert set(blind.run(5, watts=None, celsius=None)[20:]) == {"fp16"}
-    reported = " ".join(blind.decision.unenforceable)
+    reported = " ".join(blind.published.unheld)
     assert "power_w = 7.5 cannot be held: the device has no power sensor and no profile" in reported
     assert "energy_wh = 1 cannot be held" in reported and "temperature_c = 85 cannot be held" in reported
     assert blind.decision.alternatives[0].power_w is None and blind.governor.energy_j("fp16", 1) is None
@@ -208,14 +208,14 @@ def test_without_profile_and_sensor_the_deadline_is_held_and_what_cannot_be_is_r
 def test_the_first_reading_of_power_makes_budgets_holdable_and_its_watts_are_marked_assumed() -> None:
     first = GovernorScript(CAPPED, None, UNPROFILED)
     first.run(1, watts=None, celsius=None)
-    assert any("power_w" in sentence for sentence in first.decision.unenforceable)
+    assert any(limit.limit == "power" for limit in first.decision.unenforceable)
     first.tell(Sensed(6.0, 50.0), BudgetChanged(replace(CAPPED, power_w=7.0)))
     assert first.decision.unenforceable == ()
-    assumed = {n.name: n for n in first.decision.numbers if n.assumed}
+    assumed = {n.name: n for n in first.published.numbers if n.assumed}
     assert (assumed["energy of fp16 against a guess"].error or 0) > 0.5
     first.run(12, watts=6.0)
     first.tell(BudgetChanged(CAPPED))
-    assert not {n.name: n for n in first.decision.numbers}["energy of fp16 against a guess"].assumed
+    assert not {n.name: n for n in first.published.numbers}["energy of fp16 against a guess"].assumed
     assert first.governor.energy_j("fp16", 1) is not None
 
 

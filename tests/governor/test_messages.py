@@ -85,7 +85,7 @@ def test_each_field_is_set_by_its_producer(kind: type) -> None:
 
 
 def test_the_list_is_whole() -> None:
-    made_here = {"Start", "Tick", "Choice", "Alternative", "Number", "Decision"}
+    made_here = {"Start", "Tick", "Choice", "Load", "Misfit", "Alternative", "Unenforceable", "Decision"}
     kinds = {
         name
         for name, kind in vars(messages).items()

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pytest import MonkeyPatch
 
 from edged.clock import NS_PER_S
 from edged.config import SnapshotConfig
@@ -96,6 +97,38 @@ def test_the_oldest_go_when_there_are_too_many_megabytes_or_days(tmp_path: Path)
     assert sum(file.stat().st_size for file in files(tmp_path)[:-1]) < 20_000
 
 
+def test_the_oldest_of_all_cameras_go_first_and_days_without_files(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    """More than are listed at a time, with a clock that goes back at last: what is written then stays, too."""
+    monkeypatch.setattr("edged.loop.snapshots.LISTED", 3)
+    day = "2023-11-14"
+    for n in range(20):
+        file = tmp_path / f"{'gate' if n % 2 else 'yard'}/{day}/{n:06d}-1.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x" * 1000)
+    out = writer(tmp_path, max_mb=0.0125, keep_days=3660)
+    taken = [f"gate/{day}/000021-1.jpg", "gate/2023-11-15/000000-2.jpg", "gate/1970-01-01/000000-3.jpg"]
+    for name in taken:
+        assert out.take(name, picture(9), PixelFormat.BGR24)
+    wait_for(lambda: (tmp_path / taken[-1]).exists())
+    out.close()
+    assert 11_000 < sum(file.stat().st_size for file in files(tmp_path)) <= 12_500
+    assert all((tmp_path / name).exists() for name in taken)
+    left = sorted(int(file.name[:6]) for file in tmp_path.glob(f"*/{day}/*.jpg"))
+    assert left == [*range(21 - len(left), 20), 21]
+
+
+def test_a_snapshot_written_again_counts_once_and_a_day_left_empty_is_removed(tmp_path: Path) -> None:
+    empty = tmp_path / "gate" / "2023-01-01"
+    empty.mkdir(parents=True)
+    out = writer(tmp_path, max_mb=0.0125)
+    for n in range(30):
+        assert out.take(f"gate/2023-11-14/{n % 2:06d}-1.jpg", picture(9), PixelFormat.BGR24)
+        wait_for(lambda: out._queue.empty())
+    wait_for(lambda: not empty.exists())
+    out.close()
+    assert len(files(tmp_path)) == 2
+
+
 def test_a_directory_that_takes_nothing_is_reported_once_and_when_it_does_again(tmp_path: Path) -> None:
     reports: list[str] = []
     path = tmp_path / "shots"
@@ -110,6 +143,33 @@ def test_a_directory_that_takes_nothing_is_reported_once_and_when_it_does_again(
     out.close()
     assert "cannot be written" in reports[0] and "again" in reports[1]
     assert (path / "gate/d/9.jpg").exists()
+
+
+def test_what_others_put_into_the_directory_stops_nothing(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    day = tmp_path / "gate" / "2023-01-01"
+    (day / "directory.jpg").mkdir(parents=True)
+    (day / "0.jpg").symlink_to("nowhere")
+    (day / "1.jpg").write_bytes(b"x" * 20_000)
+    reports: list[str] = []
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "1.jpg":
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)  # root, and the tests may run as root, is refused nothing
+    out = writer(tmp_path, reports, max_mb=0.0125)
+    for n in range(3):
+        assert out.take(f"gate/2023-11-14/{n:06d}-1.jpg", picture(9), PixelFormat.BGR24)
+    wait_for(lambda: reports and out._queue.empty())
+    out.close()
+    monkeypatch.undo()
+    assert len(reports) == 1 and "cannot be removed" in reports[0]
+    out = writer(tmp_path, reports, max_mb=0.0125)
+    out.take("gate/2023-11-14/000009-1.jpg", picture(9), PixelFormat.BGR24)
+    wait_for(lambda: not (day / "1.jpg").exists())
+    out.close()
 
 
 def test_a_slow_disk_costs_snapshots_and_counts_them(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 
 from edged import clock
 from edged.config import CameraConfig, Limits
+from edged.engines.engine import HostMemory, ModelTensors
+from edged.engines.ort_cuda import OrtCudaEngine
 from edged.errors import UsageError
+from edged.loop import variant_residency
 from edged.loop.build import Loop
 from edged.power.host_paths import HostPaths
 from tests.support.bus import PATIENCE
@@ -68,8 +72,8 @@ def test_one_is_loaded_at_first_and_the_others_behind_it(tmp_path: Path) -> None
         assert len(resident(loop)) == 1 and not loop.residency.settled
         (first,) = resident(loop)
         assert loop.governor.decision.variant == first
-        verdicts = {other.variant: other.verdict for other in loop.governor.decision.alternatives}
-        assert all("it is not loaded yet" in verdicts[name] for name in MODELS if name != first)
+        barred = {other.variant: other.barred or "" for other in loop.governor.decision.alternatives}
+        assert all("it is not loaded yet" in barred[name] for name in MODELS if name != first)
         with running(loop, CAMERA):
             wait_for(lambda: resident(loop) == set(MODELS))
             wait_for(lambda: loop.governor.decision.variant == "fine")
@@ -168,21 +172,52 @@ def test_on_a_gpu_the_loop_warms_what_the_thread_loaded(tmp_path: Path) -> None:
             wait_for(lambda: loop.reporter.state is not None and loop.reporter.state.cameras[0].results > 0)
 
 
-def test_a_loop_that_is_never_idle_is_held_up_a_tenth_of_the_time_to_warm_a_variant(tmp_path: Path) -> None:
+def test_warming_takes_a_tenth_of_the_loop_and_never_holds_it_up_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with built(tmp_path, MODELS, PATIENT, load=False, runtime=HostGpuRuntime()) as loop:
         residency = loop.residency
+        monkeypatch.setattr(variant_residency, "EVERY_NS", 1)  # a decision at each look
+        while not residency.holds_up(now_ns := clock.mono_ns()):
+            residency.look(now_ns, idle=False)
+        residency.look(now_ns, idle=False)
+        assert residency.due_ns <= now_ns, "held up, so it is looked at as soon as nothing is in flight"
 
-        def wants_a_pause() -> bool:
-            residency.look(clock.mono_ns(), idle=False)
-            return residency.holds_up(clock.mono_ns())
+        monkeypatch.setattr(variant_residency, "EVERY_NS", clock.NS_PER_S * 3600)
+        for _ in range(5):
+            begun_ns = clock.mono_ns()
+            residency.look(begun_ns, idle=True)
+            took_ns = clock.mono_ns() - begun_ns
+            assert not residency.holds_up(begun_ns + took_ns), "frames first"
+            assert begun_ns < residency.due_ns <= begun_ns + took_ns + 10 * took_ns
+            wait_for(lambda: residency.holds_up(clock.mono_ns()))
 
-        assert not residency.holds_up(clock.mono_ns())
-        wait_for(wants_a_pause)
-        begun_ns = clock.mono_ns()
-        residency.look(begun_ns, idle=True)
-        end_ns = clock.mono_ns()
-        assert not residency.holds_up(begun_ns)
-        assert residency.holds_up(end_ns + 10 * (end_ns - begun_ns))
+
+class HangingRuntime(HostGpuRuntime):
+    """Loads the first engine, and hangs in the next until it is let go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads = 0
+        self.hangs, self.go_on = threading.Event(), threading.Event()
+
+    def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> OrtCudaEngine:
+        self.loads += 1
+        if self.loads > 1:
+            self.hangs.set()
+            self.go_on.wait(PATIENCE)
+        return super().load(content, file, tensors, memory)
+
+
+def test_what_a_load_that_hangs_uses_is_not_freed_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variant_residency, "STOP_S", 0.1)
+    runtime = HangingRuntime()
+    with built(tmp_path, MODELS, PATIENT, load=False, runtime=runtime) as loop, running(loop, CAMERA):
+        assert runtime.hangs.wait(PATIENCE)
+        held = set(runtime.gpu.held)
+    assert held and held <= set(runtime.gpu.held)
+    runtime.go_on.set()
+    assert loop.residency.worker.stop(PATIENCE)
 
 
 @pytest.mark.slow

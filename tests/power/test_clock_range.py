@@ -48,6 +48,6 @@ def test_on_a_device_of_one_clock_it_says_nothing() -> None:
 
 def test_a_decision_speaks_of_the_cameras_there_are_now() -> None:
     script = GovernorScript(CAPPED, replace(DEVICE, fixed_clock=True))
-    assert "with 1 camera " in script.decision.reason
+    assert "with 1 camera " in script.published.reason
     script.tell(Workload(2, 40.0))
-    assert "with 2 cameras " in script.decision.reason
+    assert "with 2 cameras " in script.published.reason

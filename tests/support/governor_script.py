@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edged.bus import schema
 from edged.clock import NS_PER_S
 from edged.governor.estimators.histogram import Histogram
 from edged.governor.governor import Governor
@@ -26,6 +27,7 @@ from edged.governor.messages import (
     Workload,
 )
 from edged.governor.state import State
+from edged.loop.decision_message import decision_message, numbers
 
 FP16 = Variant("fp16", 0.80, (20.0, 37.0), (2.0, 1.0), (5.0, 14.0))
 INT8 = Variant("int8", 0.73, (13.0, 24.0), (2.0, 1.0), (4.6, 13.0))
@@ -63,6 +65,11 @@ class GovernorScript:
     @property
     def decision(self) -> Decision:
         return self.governor.decision
+
+    @property
+    def published(self) -> schema.Decision:
+        """The decision in words, with the estimates of now."""
+        return decision_message(self.decision, numbers(self.state, self.t_s), ())
 
     def tell(self, *observations: Observation) -> Decision:
         for observation in observations:

@@ -32,7 +32,7 @@ NICE: Final = 5
 
 def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
-    if not out.is_dir():
+    if not os.path.isdir(out):
         raise UsageError(f"--out {out} is not a directory", "create it, or choose another")
     bundle = load_bundle(arguments.bundle or Path(edged.__file__).parent / "bundles" / "demo")
     with _interrupted_by_sigterm(), Fixture(arguments.cameras, bundle.directory) as fixture:

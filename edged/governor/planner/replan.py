@@ -160,9 +160,7 @@ def _window_w(state: State, now_s: float) -> float:
     mean_w = power.history.mean_w + 0.5 * power.background_error_w if seen else math.inf
     history = power.predicted(state.tables, state.clock, state.junction_c, now_s)
     window_w = power_window.allowed_w(history, caps, mean_w, now_s, power.doubt_j(window_s))
-    before, heat_before = state.smooth_w
-    smooth_w = window_w if before is None else before + WINDOW_SMOOTHING * (window_w - before)
-    state.smooth_w = smooth_w, heat_before
+    smooth_w = _smooth(state, "power", window_w, WINDOW_SMOOTHING)
     return min(smooth_w, window_w + 0.03 * cap_w) if window_w > 0.9 * smooth_w else window_w
 
 
@@ -172,10 +170,13 @@ def _heat_w(state: State) -> float:
     heat_w = thermal.allowed_w(state.heat, state.heat_model, state.budget.temperature_c)
     if not math.isfinite(heat_w):
         return heat_w
-    window_before, before = state.smooth_w
-    smooth_w = heat_w if before is None else before + HEAT_SMOOTHING * (heat_w - before)
-    state.smooth_w = window_before, smooth_w
-    return min(smooth_w, heat_w + 0.4)
+    return min(_smooth(state, "heat", heat_w, HEAT_SMOOTHING), heat_w + 0.4)
+
+
+def _smooth(state: State, limit: str, watts: float, gain: float) -> float:
+    before_w = state.smooth_w.get(limit, watts)
+    state.smooth_w[limit] = before_w + gain * (watts - before_w)
+    return state.smooth_w[limit]
 
 
 def _energy_w(state: State, options: tuple[Option, ...], now_s: float) -> tuple[float, bool]:
