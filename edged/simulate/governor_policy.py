@@ -102,8 +102,8 @@ def _batch_s(nominal: NominalProfile, engine: int, batch: int, clock: int = -1) 
 
 class GovernorPolicy:
     """A policy of the arena. Deadline, window, temperature and cap are the scenario's; quantile, accuracy floor and
-    energy are those of `limits`. `profiled`: with a device profile; without one only the warm latencies and the
-    accuracies are known, as in a daemon without a profile, and the watts are learnt."""
+    energy are those of `limits`. `profiled`: with a device profile; without one only the accuracies, the warm latencies
+    and the clocks' frequencies are known, as in a daemon without a profile, and the rest is learnt."""
 
     def __init__(
         self,
