@@ -29,6 +29,7 @@ _OPTIONS: Final[Mapping[Kind, Mapping[str, tuple[float, float]]]] = {
     "test": {**_SIZE, **_PAUSES}, "v4l2": _SIZE, "csi": _SIZE, "file": {"pace": (0, 1), "loop": (0, 1)},
 }  # fmt: skip
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]|[A-Za-z0-9_.-]+)(:\d{1,5})?")
+_TAIL: Final = re.compile(r"[/?#]")
 _LOCAL: Final = re.compile(r"(test|file|v4l2|csi)://|[/.~]", re.IGNORECASE)
 _SECRET_KEY: Final = re.compile(r"(?i)pass|pwd|token|key|secret|auth|user|usr|login|session|sig")
 _SECRET_PAIR: Final = re.compile(
@@ -107,7 +108,7 @@ def parse(source: str) -> SourceUri:
 
 
 def _remote(kind: Kind, scheme: str, rest: str, source: str) -> SourceUri:
-    cut = re.search(r"[/?#]", rest)
+    cut = _TAIL.search(rest)
     authority, tail = (rest[: cut.start()], rest[cut.start() :]) if cut else (rest, "")
     userinfo, at, host = authority.rpartition("@")
     if not _HOST.fullmatch(host) or "@" in tail:

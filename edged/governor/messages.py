@@ -211,22 +211,11 @@ class Unvetoed:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """Agreement of `variant` with the reference on one frame, 0..1; None if neither detected anything."""
-
-    camera: str
-    variant: str
-    agreement: float | None
-
-
-@dataclass(frozen=True)
 class ShadowDone:
     """The accuracy guard ran frames again: energy was spent, no frame was served."""
 
     variant: str
     batch: int
-    service_ms: float
-    compared: tuple[Compared, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class State:
     camera_vetoes: list[tuple[str, int, str]] = field(default_factory=list)
     camera_candidates: dict[str, tuple[bool, ...]] = field(default_factory=dict)
     pinned: int | None = None
-    long_run: LongRun = field(default_factory=LongRun)
+    long_run: LongRun | None = None
     throttle: Throttle = UNTHROTTLED
     planned_s: float = -math.inf
     clock_s: float = -math.inf
@@ -235,7 +235,7 @@ class State:
     def _spent(self, joules: float, share: float) -> None:
         plan = self.plan
         if plan.price <= 0.0 or plan.paced:
-            self.feedback.decay(0.995)
+            self.feedback.correction *= 0.995
             return
         least_j = min([self.joules(i, plan.clock) for i, may in enumerate(self.candidates) if may])
         self.feedback.spent(joules, plan.target_j * self.cameras / self.frames_per_round, share, least_j)
@@ -266,7 +266,7 @@ class State:
         if not same:
             self.tables = tables(variants, self.device, cameras)
         if variants != self.variants:
-            self.long_run = LongRun()  # it was of other choices
+            self.long_run = None  # it was of other choices
         if budget.deadline_ms != before.deadline_ms or not same:
             self.values = value_iteration.start(self.tables, budget.deadline_ms / 1000)
         window_s = window_of(budget)
@@ -314,7 +314,7 @@ class State:
         self.power.sensed_s, self.power.history.at_s = sensed_s, int(now_s)
         self.values = value_iteration.start(self.tables, self.budget.deadline_ms / 1000)
         self.plan = no_plan(self.tables, self.budget.deadline_ms / 1000, self.clock)
-        self.long_run, self.feedback, self.planned_s = LongRun(), Feedback(), -math.inf
+        self.long_run, self.feedback, self.planned_s = None, Feedback(), -math.inf
         self.quota = energy_quota.start(None, self.budget, now_s, 0.0)
 
     def set_clock_range(self, highest: int | None) -> None:

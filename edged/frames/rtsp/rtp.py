@@ -9,6 +9,7 @@ from edged.clock import NS_PER_S
 
 _NTP_TO_UNIX_S: Final = 2_208_988_800
 _SENDER_REPORT, _RECEIVER_REPORT, _BYE = 200, 201, 203
+_HEADER: Final = struct.Struct("!BBHII")
 _HELD_PACKETS: Final = 64
 _HELD_NS: Final = 60 * 1_000_000  # longer than Wi-Fi reorders, shorter than a picture at most rates
 
@@ -39,14 +40,16 @@ def parse_rtp(data: bytes, arrival_ns: int, fresh: bool) -> RtpPacket | None:
     """None for what is no RTP packet."""
     if len(data) < 12 or data[0] >> 6 != 2:
         return None
-    first, second, sequence, timestamp, ssrc = struct.unpack_from("!BBHII", data)
-    start, end = 12 + 4 * (first & 15), len(data)
-    if first & 0x10:
-        if end < start + 4:
-            return None
-        start += 4 + 4 * int(struct.unpack_from("!H", data, start + 2)[0])
-    if first & 0x20:
-        end -= data[-1]
+    first, second, sequence, timestamp, ssrc = _HEADER.unpack_from(data)
+    start, end = 12, len(data)
+    if first != 0x80:  # nothing but the header, as nearly all cameras send it
+        start += 4 * (first & 15)
+        if first & 0x10:
+            if end < start + 4:
+                return None
+            start += 4 + 4 * int(struct.unpack_from("!H", data, start + 2)[0])
+        if first & 0x20:
+            end -= data[-1]
     if end <= start:
         return None
     payload = data[start:end]

@@ -30,6 +30,10 @@ _MAX_REDIRECTS: Final = 3
 _REPORT_S: Final = 5
 _TURN_NS: Final = 500 * NS_PER_MS
 _UDP_BUFFER: Final = 2 << 20
+_LIFETIME: Final = re.compile(r"\d{1,6}")
+_CHANNELS: Final = re.compile(r"interleaved=(\d+)-(\d+)")
+_SERVER_PORTS: Final = re.compile(r"server_port=(\d+)(?:-(\d+))?")
+_SERVER: Final = re.compile(r"source=([^;\s]+)")
 _HINTS: Final = {
     401: "",
     403: "the camera does not let this user see the stream",
@@ -100,13 +104,13 @@ class RtspSession:
         session, *parameters = answer.header("session").split(";")
         self._connection.session = session.strip()
         lifetime = next((p for p in parameters if p.strip().startswith("timeout=")), "timeout=60").partition("=")[2]
-        self._alive_s = max(1.0, min(30.0, float(lifetime) / 2)) if re.fullmatch(r"\d{1,6}", lifetime.strip()) else 30.0
+        self._alive_s = max(1.0, min(30.0, float(lifetime) / 2)) if _LIFETIME.fullmatch(lifetime.strip()) else 30.0
         chosen = answer.header("transport")
-        channels = re.search(r"interleaved=(\d+)-(\d+)", chosen)
+        channels = _CHANNELS.search(chosen)
         self._channels = (int(channels.group(1)), int(channels.group(2))) if channels else (0, 1)
         if self._datagrams is not None:
-            ports = re.search(r"server_port=(\d+)(?:-(\d+))?", chosen)
-            source = re.search(r"source=([^;\s]+)", chosen)
+            ports = _SERVER_PORTS.search(chosen)
+            source = _SERVER.search(chosen)
             self._aim(ports, source.group(1) if source else self._connection.peer)
 
     def _aim(self, ports: re.Match[str] | None, source: str) -> None:
@@ -144,15 +148,16 @@ class RtspSession:
             raise EdgedError(f"no packet for {self._read_s:.0f} s")
 
     def _receive_tcp(self, deadline_ns: int) -> bool:
-        connection = self._connection
-        item = connection.packet(deadline_ns)
-        if item is None:
+        connection, (media, control) = self._connection, self._channels
+        if not connection.wait(deadline_ns):
             return False
-        channel, data = item
-        if channel == self._channels[0]:
-            self._take(parse_rtp(data, connection.arrival_ns, connection.fresh))
-        elif channel == self._channels[1]:
-            self._control_packet(data)
+        packets = connection.packets
+        while packets and not self._units:
+            channel, data = packets.popleft()
+            if channel == media:
+                self._take(parse_rtp(data, connection.arrival_ns, connection.fresh))
+            elif channel == control:
+                self._control_packet(data)
         return True
 
     def _receive_udp(self, deadline_ns: int) -> bool:
@@ -187,7 +192,9 @@ class RtspSession:
         self.packets += 1
         self.bytes += len(packet.payload)
         for ready, gap in self._tracker.push(packet):
-            self._units += self._depacketiser.push(ready, gap)
+            ended = self._depacketiser.push(ready, gap)
+            if ended:
+                self._units += ended
 
     def _control_packet(self, data: bytes) -> None:
         report, bye = parse_rtcp(data)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from edged.governor.estimators import histogram
 from edged.governor.estimators.histogram import Histogram
 
 LOW: Final = -0.5
@@ -77,7 +78,7 @@ class Latency:
 
     def tail(self, q: float) -> float:
         """What the expected time is to be multiplied by for the quantile q."""
-        return math.exp(self.noise.quantile(q) or 0.0)
+        return math.exp(self.noise.quantile(q))
 
     def error(self, variant: int) -> float:
         """Standard error of log_factor."""
@@ -175,7 +176,7 @@ def start(variants: int, clock_ratio: tuple[float, ...] = (1.0,)) -> Latency:
     for i in range(exponents, n):
         for j in range(exponents, n):
             cov[i][j] = EXPONENT_VAR if i == j else EXPONENT_VAR / 2
-    noise = Histogram(LOW, BIN, MEMORY, counts)
+    noise = histogram.start(LOW, BIN, MEMORY, counts)
     return Latency([0.0] * n, cov, [-1.0] * variants, [0] * variants, noise, [], log_slower)
 
 
@@ -196,7 +197,5 @@ def plausible(latency_ms: Sequence[float], most: int) -> tuple[float, ...]:
 
 def _middle_var(noise: Histogram) -> float:
     """Variance of the middle half: how much a typical batch varies, independent of the tail."""
-    low, high = noise.quantile(0.25), noise.quantile(0.75)
-    if low is None or high is None:
-        return NOISE_VAR
-    return float(min(NOISE_VAR_MAX, max(NOISE_VAR, ((high - low) / 1.349) ** 2)))
+    spread = (noise.quantile(0.75) - noise.quantile(0.25)) / 1.349
+    return min(NOISE_VAR_MAX, max(NOISE_VAR, spread**2))

@@ -10,7 +10,7 @@ for what idling saves at lower clocks. It changes in place.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -165,7 +165,7 @@ class Power:
 
     def predicted(self, tables: Tables, clock: int, junction_c: float, now_s: float) -> PowerHistory:
         """A copy of the history, up to now by the model."""
-        elapsed_s, history = now_s - self.sensed_s, self.history.copy()
+        elapsed_s, history = now_s - self.sensed_s, replace(self.history, seconds_j=self.history.seconds_j.copy())
         if elapsed_s <= 0:
             return history
         rest_w = base_power_w(tables, clock, junction_c) + self.background_w + self.stale_margin_w(now_s)

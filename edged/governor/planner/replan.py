@@ -69,7 +69,7 @@ def replan(state: State, now_s: float) -> None:
         within, allowed, state.long_run, clocks, state.period_s, elapsed_s, service_price, correction
     )
     if state.plan.paced:
-        state.feedback.decay(0.97)
+        state.feedback.correction *= 0.97
     if state.plan.clock != clock:
         state.clock_s = now_s
 
