@@ -58,6 +58,7 @@ class _Capture:
         self._request, self._link = request, link
         self._poll = select.poll()
         self._poll.register(link, select.POLLIN)
+        self._links = (link,)
         self._index = request.first_frame - 1
         self._limit = _RateLimit(request.camera.fps)
         self._credits = 1
@@ -143,11 +144,10 @@ class _Capture:
         """Wait until then, or not at all; notice in either case when the daemon is gone."""
         while True:
             left_ns = max(0, until_ns - clock.mono_ns())
-            if self._poll.poll(left_ns // clock.NS_PER_MS):
+            # poll knows whole milliseconds only
+            if select.select(self._links, (), (), left_ns / clock.NS_PER_S)[0]:
                 self._take_packet()
-            elif left_ns < clock.NS_PER_MS:
-                if left_ns:
-                    clock.sleep_s(left_ns / clock.NS_PER_S)  # poll knows whole milliseconds only
+            elif clock.mono_ns() >= until_ns:
                 return
 
     def _await_credit(self) -> None:
