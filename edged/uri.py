@@ -113,6 +113,9 @@ def _remote(kind: Kind, scheme: str, rest: str, source: str) -> SourceUri:
     userinfo, at, host = authority.rpartition("@")
     if not _HOST.fullmatch(host) or "@" in tail:
         raise UsageError(f"source {redact(source)!r} has no valid host", _ESCAPE_HINT)
+    port = re.search(r":(\d{1,5})$", host)
+    if port is not None and not 0 < int(port.group(1)) < 1 << 16:
+        raise UsageError(f"source {redact(source)!r}: {port.group(1)} is no port", "ports are numbers from 1 to 65535")
     user, colon, password = userinfo.partition(":")
     return SourceUri(
         kind,

@@ -26,6 +26,7 @@ _CHUNK: Final = 1 << 17
 _MAX_HEAD: Final = 1 << 16
 _MAX_BODY: Final = 1 << 20
 _MAX_PACKETS: Final = 4096
+_MAX_TRIES: Final = 3  # of a request: a camera may call each nonce stale
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,14 @@ class RtspConnection:
     def request(self, method: str, url: str, headers: dict[str, str] | None = None) -> Response:
         """Send it and wait for the answer; once more with credentials if the camera asks for them."""
         deadline_ns = clock.mono_ns() + int(self._timeout_s * NS_PER_S)
-        while True:
+        for _ in range(_MAX_TRIES):
             self.send_request(method, url, headers)
             response = self._response(deadline_ns)
             if response.status != 401:
-                return response
+                break
             if not self._auth.challenged(response.headers.get("www-authenticate", [])):
-                return response
+                break
+        return response
 
     def learn_methods(self, url: str) -> None:
         """Ask what the camera can do; one that does not say is kept alive by OPTIONS."""
@@ -164,6 +166,11 @@ class RtspConnection:
                 if not self._take_packets():
                     return None
                 continue
+            if buffer.startswith(b"HTTP/"):
+                raise EdgedError(
+                    "a web server answers at this port, no camera's stream",
+                    "use the port of RTSP in the URL: 554 unless the camera's manual says otherwise",
+                )
             if not buffer.startswith(b"RTSP/"[: len(buffer)]):
                 following = [at for at in (buffer.find(b"$", 1), buffer.find(b"RTSP/", 1)) if at > 0]
                 del buffer[: min(following, default=len(buffer))]

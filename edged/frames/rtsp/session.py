@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from edged import clock
 from edged.clock import NS_PER_MS, NS_PER_S
 from edged.errors import EdgedError
+from edged.frames.http_auth import refusal
 from edged.frames.rtsp.connection import Response, RtspConnection
 from edged.frames.rtsp.depacketiser import AccessUnit, Depacketiser
 from edged.frames.rtsp.rtp import RtpPacket, SenderReport, SequenceTracker, parse_rtcp, parse_rtp, receiver_report
@@ -64,8 +65,8 @@ class RtspSession:
             self.track: VideoTrack = track
             base = described.header("content-base") or described.header("content-location") or self._url
             self._control = resolve(base, track.session_control)
-            self._set_up(resolve(base, track.control))
-            _accepted(self._connection.request("PLAY", self._control, {"Range": "npt=0.000-"}), "PLAY")
+            self._set_up(resolve(base, track.control), uri)
+            _accepted(self._connection.request("PLAY", self._control, {"Range": "npt=0.000-"}), "PLAY", uri)
         except EdgedError:
             self.close()
             raise
@@ -76,6 +77,7 @@ class RtspSession:
         self._heard_ns = clock.mono_ns()
         self._next_report_ns = self._heard_ns + NS_PER_S
         self._next_alive_ns = self._heard_ns + int(self._alive_s * NS_PER_S)
+        self._others = False
         self.bytes = 0
         self.packets = 0
 
@@ -93,14 +95,14 @@ class RtspSession:
 
     # ---- setting up ----------------------------------------------------------------------------------------------
 
-    def _set_up(self, url: str) -> None:
+    def _set_up(self, url: str, uri: SourceUri) -> None:
         if self._transport == "tcp":
             wanted = "RTP/AVP/TCP;unicast;interleaved=0-1"
         else:
             self._datagrams = _datagram_pair(self._connection.local)
             port = self._datagrams[0].getsockname()[1]
             wanted = f"RTP/AVP;unicast;client_port={port}-{port + 1}"
-        answer = _accepted(self._connection.request("SETUP", url, {"Transport": wanted}), "SETUP")
+        answer = _accepted(self._connection.request("SETUP", url, {"Transport": wanted}), "SETUP", uri)
         session, *parameters = answer.header("session").split(";")
         self._connection.session = session.strip()
         lifetime = next((p for p in parameters if p.strip().startswith("timeout=")), "timeout=60").partition("=")[2]
@@ -136,21 +138,37 @@ class RtspSession:
         now_ns = clock.mono_ns()
         self._keep_alive(now_ns)
         deadline_ns = min(now_ns + _TURN_NS, self._heard_ns + int(self._read_s * NS_PER_S))
-        got = self._receive_tcp(deadline_ns) if self._datagrams is None else self._receive_udp(deadline_ns)
-        if got:
-            self._heard_ns = self._connection.arrival_ns if self._datagrams is None else clock.mono_ns()
-        elif clock.mono_ns() - self._heard_ns >= self._read_s * NS_PER_S:
-            if self._datagrams is not None and not self.packets:
-                raise EdgedError(
-                    "the camera answers, and none of its packets arrives by UDP",
-                    'open the way through the firewall, or set transport = "tcp"',
-                )
-            raise EdgedError(f"no packet for {self._read_s:.0f} s")
+        before = self.packets
+        if self._datagrams is None:
+            self._receive_tcp(deadline_ns)
+        else:
+            self._receive_udp(deadline_ns)
+        now_ns = clock.mono_ns()
+        if self.packets != before:
+            self._heard_ns = now_ns
+        elif now_ns - self._heard_ns >= self._read_s * NS_PER_S:
+            raise self._silence()
 
-    def _receive_tcp(self, deadline_ns: int) -> bool:
+    def _silence(self) -> EdgedError:
+        if self.packets:
+            return EdgedError(f"no packet for {self._read_s:.0f} s")
+        if self._others:
+            return EdgedError(
+                f"packets come, and none of them is of the video that the camera offers ({self.track.codec}, "
+                f"payload type {self.track.payload_type})",
+                "choose another of its streams in the URL",
+            )
+        if self._datagrams is not None:
+            return EdgedError(
+                "the camera answers, and none of its packets arrives by UDP",
+                'open the way through the firewall, or set transport = "tcp"',
+            )
+        return EdgedError(f"the camera answers PLAY, and no packet comes for {self._read_s:.0f} s")
+
+    def _receive_tcp(self, deadline_ns: int) -> None:
         connection, (media, control) = self._connection, self._channels
         if not connection.wait(deadline_ns):
-            return False
+            return
         packets = connection.packets
         while packets and not self._units:
             channel, data = packets.popleft()
@@ -158,21 +176,22 @@ class RtspSession:
                 self._take(parse_rtp(data, connection.arrival_ns, connection.fresh))
             elif channel == control:
                 self._control_packet(data)
-        return True
+            else:
+                self._others = True
 
-    def _receive_udp(self, deadline_ns: int) -> bool:
+    def _receive_udp(self, deadline_ns: int) -> None:
         assert self._datagrams is not None
         data_end, control_end = self._datagrams
-        got = False
+        fresh = True
         while True:
             try:
                 data = data_end.recv(65_536)
             except OSError:
                 break
-            self._take(parse_rtp(data, clock.mono_ns(), not got))
-            got = True
+            self._take(parse_rtp(data, clock.mono_ns(), fresh))
+            fresh = False
             if self._units:
-                return True
+                return
         ready = select.poll()
         for end in (data_end, control_end, self._connection):
             ready.register(end, select.POLLIN)
@@ -182,12 +201,10 @@ class RtspSession:
                     self._control_packet(control_end.recv(65_536))
             elif descriptor == self._connection.fileno():
                 self._connection.absorb()
-            else:
-                got = True
-        return got
 
     def _take(self, packet: RtpPacket | None) -> None:
         if packet is None or packet.payload_type != self.track.payload_type:
+            self._others = True
             return
         self.packets += 1
         self.bytes += len(packet.payload)
@@ -236,7 +253,7 @@ def _described(uri: SourceUri, open_s: float) -> tuple[RtspConnection, Response,
             answer = connection.request("DESCRIBE", uri.target, {"Accept": "application/sdp"})
             location = answer.header("location")
             if answer.status not in (301, 302, 303, 305, 307) or not location:
-                return connection, _accepted(answer, "DESCRIBE"), uri.target
+                return connection, _accepted(answer, "DESCRIBE", uri), uri.target
         except EdgedError:
             connection.close()
             raise
@@ -251,11 +268,11 @@ def _described(uri: SourceUri, open_s: float) -> tuple[RtspConnection, Response,
     raise EdgedError(f"the camera redirects more than {_MAX_REDIRECTS} times")
 
 
-def _accepted(answer: Response, method: str) -> Response:
+def _accepted(answer: Response, method: str, uri: SourceUri) -> Response:
     if answer.status == 200:
         return answer
     if answer.status == 401:
-        raise EdgedError("the camera refuses the user or the password")
+        raise refusal(uri)
     reason = "".join(c if c.isprintable() else " " for c in answer.reason)[:60]
     raise EdgedError(
         f"the camera answers {method} with {answer.status} {reason}".rstrip(), _HINTS.get(answer.status, "")
