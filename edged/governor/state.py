@@ -198,10 +198,6 @@ class State:
         unit = own * (power.STALL_ENERGY + (1 - power.STALL_ENERGY) * stretched)
         return self.tables.nominal_j[variant][clock] * unit * self.power.factor(variant, clock)
 
-    def base_w(self, clock: int) -> float:
-        """Drawn at rest, other loads apart, as estimated now."""
-        return power.base_power_w(self.tables, clock, self.junction_c) + self.power.idle_correction_w(clock)
-
     # --- what is measured ---------------------------------------------------------------------------------------------
 
     def ran(self, variant: int, batch: int, service_s: float, wait_ms: float, late: int, now_s: float) -> None:

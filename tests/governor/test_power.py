@@ -217,5 +217,5 @@ def test_without_a_profile_the_watts_are_learnt_clock_by_clock_and_what_they_sha
             assert seen.error(1, 0) < 0.6 * before  # never ran there
     assert [seen.factor(v, c) for v in (0, 1) for c in (0, 2)] == pytest.approx([0.9, 2.0] * 2, rel=0.3)
     assert all(seen.learnt(variant, clock) for variant in (0, 1) for clock in (0, 1, 2))
-    drawn_w = [seen.idle_correction_w(c) + power.base_power_w(known, c, 25.0) + seen.background_w for c in range(3)]
+    drawn_w = [seen.rest_w(known, c, 25.0) + seen.background_w for c in range(3)]
     assert drawn_w == pytest.approx(idle_w, abs=0.35)

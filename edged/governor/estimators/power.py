@@ -124,9 +124,10 @@ class Power:
         error, factor = self.error(variant, clock), self.factor(variant, clock)
         return error < min(LEARNT_OWN * math.sqrt(ASSUMED_VAR), LEARNT_SHARE * max(LEARNT_SHARE, factor))
 
-    def idle_correction_w(self, clock: int) -> float:
-        """What idling at this clock draws beyond the guess."""
-        return float(self.mean[-1] * self.slope_w[clock]) if self.clocks > 1 else 0.0
+    def rest_w(self, tables: Tables, clock: int, junction_c: float) -> float:
+        """Drawn at rest, other loads apart, as estimated now."""
+        beyond_guess_w = float(self.mean[-1] * self.slope_w[clock]) if self.clocks > 1 else 0.0
+        return base_power_w(tables, clock, junction_c) + beyond_guess_w
 
     def stale_margin_w(self, now_s: float) -> float:
         """What to add to the background for not having seen the device for a while: up to its recent peak, and how far

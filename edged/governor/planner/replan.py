@@ -88,7 +88,7 @@ def _highest(state: State) -> int:
     if cap_w is None or "power" in state.unenforceable:
         return highest
     other_w = max(0.0, state.power.background_w)
-    while highest > 0 and state.base_w(highest) + other_w >= cap_w:
+    while highest > 0 and state.power.rest_w(state.tables, highest, state.junction_c) + other_w >= cap_w:
         highest -= 1
     return highest
 
@@ -108,14 +108,14 @@ def _costs(state: State, options: tuple[Option, ...]) -> Array:
 
 def _base_w(state: State, now_s: float) -> Array:
     """Drawn without any frame, by clock."""
-    rest_w = [state.base_w(clock) for clock in range(state.tables.clocks)]
+    rest_w = [state.power.rest_w(state.tables, clock, state.junction_c) for clock in range(state.tables.clocks)]
     return np.array(rest_w) + state.power.background_w + state.power.stale_margin_w(now_s)
 
 
 def _unenforceable(state: State, now_s: float) -> tuple[str, ...]:
     """The limits that the device exceeds with no frame at all, for some time and by more than the estimate's error."""
     budget, clock = state.budget, state.idle_clock
-    idle_w = state.base_w(clock)
+    idle_w = state.power.rest_w(state.tables, clock, state.junction_c)
     idle_w += state.power.background_w - 2 * state.power.background_error_w
     mean_w = None if budget.energy_wh is None else budget.energy_wh / budget.energy_horizon_h
     limits_w = {"power": budget.power_w, "energy": mean_w}
@@ -186,7 +186,7 @@ def _energy_w(state: State, options: tuple[Option, ...], now_s: float) -> tuple[
         clock = state.idle_clock
         idle_w = float(state.tables.idle_w[clock]) + state.power.background_w
         if state.knows_heat:
-            idle_w = state.base_w(clock) + state.power.background_w
+            idle_w = state.power.rest_w(state.tables, clock, state.junction_c) + state.power.background_w
         cheapest_j = min(state.joules(o.variant, clock) * o.times / o.frames for o in options)
         store.plan(max(LEAST_W, idle_w), cheapest_j * state.cameras / state.round_s, now_s)
         watts, safe = store.allowed_w, store.safe
