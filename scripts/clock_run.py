@@ -22,7 +22,7 @@ from tests.support.models import write_bundle
 
 LIMITS_W: Final = (60.0, 7.5, 10.0, 60.0)
 """One phase each."""
-WINDOW_S: Final = 2.0
+WINDOW_S: Final = 5.0
 
 
 class Phase(NamedTuple):
@@ -32,7 +32,7 @@ class Phase(NamedTuple):
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/clock-run", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each of the four limits (%(default)g)")
+    parser.add_argument("--seconds", type=float, default=25.0, help="of each of the four limits (%(default)g)")
     parser.add_argument("--out", type=Path, default=Path("clock-run.png"), help="the plot (%(default)s)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edged-") as name:
@@ -75,10 +75,10 @@ def run(directory: Path, helper: Helper, board: LiveBoard, seconds: float) -> li
 
 
 def report(board: LiveBoard, phases: Sequence[Phase]) -> bool:
-    """A line for each phase, its first seconds left out; whether the limits were held."""
+    """A line for each phase, its first two windows left out; whether the limits were held."""
     held = True
     for phase, after in pairwise(phases):
-        moments = [m for m in board.history if phase.begin_s + 3 * WINDOW_S <= m.at_s < after.begin_s]
+        moments = [m for m in board.history if phase.begin_s + 2 * WINDOW_S <= m.at_s < after.begin_s]
         if not moments:
             continue
         mean_w = sum(m.power_w for m in moments) / len(moments)

@@ -16,7 +16,6 @@ from edged.governor.messages import (
     Budget,
     BudgetChanged,
     ClockRange,
-    Compared,
     Device,
     EnergyUse,
     Pinned,
@@ -51,7 +50,6 @@ PRODUCERS: dict[type, str] = {
     ClockRange: "loop/gpu_clock.py",
     Waiting: "loop/dispatcher.py",
     ShadowDone: "loop/shadow_runner.py",
-    Compared: "loop/shadow_runner.py",
     Vetoed: "accuracy_guard/guard.py",
     Unvetoed: "accuracy_guard/guard.py",
 }

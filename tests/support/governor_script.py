@@ -39,9 +39,9 @@ BUDGET = Budget(60.0, 0.99, 0.0, 7.5, 10.0, temperature_c=85.0)
 
 
 def share_below(histogram: Histogram, value: float) -> float:
-    """P(sample < value), as the governor interpolates it; 0 while there are none."""
+    """P(sample < value), as the governor interpolates it."""
     edges = histogram.low + histogram.step * np.arange(1, len(histogram.below) + 1)
-    return float(np.interp(value, edges, histogram.below, left=0.0)) if histogram.below else 0.0
+    return float(np.interp(value, edges, histogram.below, left=0.0))
 
 
 class GovernorScript:

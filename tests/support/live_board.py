@@ -1,15 +1,17 @@
 """An emulated board that lives: its power, temperature and clock follow its engines' work and the GPU's clock ceiling.
 
 As much of the time as its engines work (`clocked_engine`), the board draws the active power of the clock in force above
-its idle power. The clock follows the ceiling, which only others write.
+its idle power. The meter averages that as an INA3221 does. The clock follows the ceiling, which only others write.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from time import monotonic
 from typing import NamedTuple
 
+from edged.power.provider import Sample
 from tests.support.clocked_engine import busy_s
 from tests.support.jetson_tree import JetsonTree
 
@@ -17,11 +19,12 @@ IDLE_W = (4.0, 6.0, 8.0, 12.0)
 ACTIVE_W = (4.0, 8.0, 14.0, 24.0)
 """By clock of a Thor, ascending; active above idle."""
 STEP_S = 0.1
-SMOOTH_S = 0.5
 AIR_C, C_PER_W, TIME_CONSTANT_S = 30.0, 1.0, 5.0
 
 
 class Moment(NamedTuple):
+    """`power_w`: as metered."""
+
     at_s: float
     power_w: float
     ceiling_mhz: float
@@ -36,7 +39,7 @@ class LiveBoard:
         self.tree = tree
         self.mhz = tuple(hz / 1e6 for hz in tree.board.gpu_hz)
         self.history: list[Moment] = []
-        self._busy = 0.0
+        self._metered_w = IDLE_W[-1]
         self._temperature_c = AIR_C + C_PER_W * IDLE_W[-1]
         self._stop = threading.Event()
         self._begun_s = monotonic()
@@ -66,20 +69,20 @@ class LiveBoard:
         then_s, then_busy_s = monotonic(), busy_s(self.tree.root)
         while not self._stop.wait(STEP_S):
             now_s, now_busy_s = monotonic(), busy_s(self.tree.root)
-            share = min(1.0, (now_busy_s - then_busy_s) / (now_s - then_s))
-            self._busy += min(1.0, (now_s - then_s) / SMOOTH_S) * (share - self._busy)
-            self._live(now_s - then_s)
+            self._live((now_busy_s - then_busy_s) / (now_s - then_s), now_s - then_s)
             then_s, then_busy_s = now_s, now_busy_s
 
-    def _live(self, seconds: float) -> None:
+    def _live(self, busy: float, seconds: float) -> None:
+        """`busy`: the share of the last `seconds` in which the engines worked; above 1 where a batch began before."""
         ceiling_mhz = self.ceiling_mhz
         index = max(n for n, mhz in enumerate(self.mhz) if mhz <= ceiling_mhz)
-        power_w = IDLE_W[index] + self._busy * ACTIVE_W[index]
-        settled_c = AIR_C + C_PER_W * power_w
+        drawn_w = IDLE_W[index] + busy * ACTIVE_W[index]
+        self._metered_w += (1 - math.exp(-seconds / Sample.power_mean_s)) * (drawn_w - self._metered_w)
+        settled_c = AIR_C + C_PER_W * drawn_w
         self._temperature_c += min(1.0, seconds / TIME_CONSTANT_S) * (settled_c - self._temperature_c)
         tree, zone = self.tree, "sys/devices/virtual/thermal/thermal_zone8/temp"
         tree.write(f"{tree.devfreq}/cur_freq", round(self.mhz[index] * 1e6))
-        tree.write(f"{tree.gpu}/load", round(1000 * self._busy))
+        tree.write(f"{tree.gpu}/load", round(1000 * min(1.0, busy)))
         tree.write(zone, round(1000 * self._temperature_c))
-        tree.write_total_w(power_w)
-        self.history.append(Moment(self.now_s, power_w, ceiling_mhz, self.mhz[index], self._temperature_c))
+        tree.write_total_w(self._metered_w)
+        self.history.append(Moment(self.now_s, self._metered_w, ceiling_mhz, self.mhz[index], self._temperature_c))

@@ -130,6 +130,8 @@ class Container:
         self._before_ns = now_ns
         if not packet.size:  # the end: what the decoder still holds
             return _Tag(mono_ns, None, True)
+        if self.format == "hls":
+            packet.is_corrupt = False  # nothing is lost on this way; cameras count the packets of each segment anew
         # what comes before the first keyframe FFmpeg keeps back by itself
         right = self._damage.unit(_facts(packet), not packet.is_corrupt, now_ns) or self._damage.beginning
         tag = _Tag(mono_ns, _camera_time_ns(packet), right)
