@@ -34,7 +34,7 @@ from edged.errors import EdgedError
 from edged.governor.governor import Governor
 from edged.governor.messages import BudgetChanged, Sensed, Workload
 from edged.loop.decision_message import decision_message
-from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, read_device_info
+from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, read_device_info, with_guessed_clocks
 from edged.loop.governor_client import budget_of
 from edged.loop.profile_schedule import ProfileSchedule
 from edged.loop.sensor_feed import battery_of
@@ -86,8 +86,12 @@ def check(path: Path, config: Config) -> Iterator[Finding]:
     limits, mode = yield from _profiles(path, config)
     known = yield from _bundle(config, mode)
     if config.power.clock_control and known is not None and not known.clock_matters:
-        text = "clock_control has no effect: there is no device profile with the cost of each clock"
-        yield Finding("warning", "GPU clock", text, f"measure it: edged-calibrate profile {config.bundle}")
+        if known.device is None:
+            text, fix = "clock_control has no effect: this machine lists no GPU clocks", "it is for Jetson boards"
+        else:
+            text = "clock_control has no effect: the device profile is of one clock only"
+            fix = f"measure all: edged-calibrate profile {config.bundle}"
+        yield Finding("warning", "GPU clock", text, fix)
     sample = yield from try_power(config.power, mode)
     with progress(f"opening {cameras} cameras"):
         tried = try_cameras(config.camera)
@@ -140,6 +144,8 @@ def _bundle(config: Config, mode: str | None) -> Generator[Finding, None, Device
             known = read_device_info(pool, bundle, mode_in_force(mode, HERE.tools), config.engine.threads)
             if config.power.provider == "simulated":
                 known = as_simulated(known, pool, config.power.simulated_device)
+            if config.power.clock_control:
+                known = with_guessed_clocks(known, HERE.root)
     except EdgedError as error:
         yield failed("engines", error)
         return None

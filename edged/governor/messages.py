@@ -43,7 +43,8 @@ class Variant:
 class Device:
     """What a device profile says. Tuples go by clock, slowest first. `fixed_clock`: the clock is an operator's and not
     changed from here. `leakage_w_per_c`: additional power per degree above 25 C. `assumed`: the watts are a guess for
-    want of a profile, learnt while running."""
+    want of a profile, learnt while running. `clock_ratio`: each clock as a share of the highest, where nothing was
+    measured at them; else one entry."""
 
     idle_w: tuple[float, ...]
     fixed_clock: bool = True
@@ -53,6 +54,7 @@ class Device:
     junction_sink_c_per_w: float = 1.2
     sink_air_c_per_w: float = 4.5
     assumed: bool = False
+    clock_ratio: tuple[float, ...] = (1.0,)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Final
 from edged.bus import schema
 from edged.governor import explain
 from edged.governor.messages import Decision, Misfit, Unenforceable
-from edged.governor.state import LIMIT_KEYS, UNKNOWN, State
+from edged.governor.state import LIMIT_KEYS, State
 
 LIMITS: Final = {"heat": "heat", "power": "the mean power", "energy": "the energy that must last"}
 UNMEASURED: Final = {
@@ -155,19 +155,19 @@ def numbers(state: State, now_s: float) -> list[schema.Number]:
         age_s = _age(now_s, state.heat.at_s)
         found.append(_number("junction", state.heat.junction_c, "C", state.heat.error_c, age_s))
     for i, name in enumerate(state.tables.names):
-        slow, ran_s = math.exp(state.latency.log_factor(i)), state.latency.ran_s[i]
+        slow, ran_s = math.exp(state.latency.log_factor(i, state.clock)), state.latency.ran_s[i]
         ago_s = None if ran_s < 0 else _age(now_s, ran_s)
         found.append(_number(f"latency of {name} against its profile", slow, "x", slow * state.latency.error(i), ago_s))
-        if state.device != UNKNOWN:
+        if not state.unmeasured:
             reference = "a guess" if state.tables.assumed[i] else "its profile"
-            guessed = state.tables.assumed[i] and not state.power.learnt(i)
-            factor, error = state.power.factor(i), state.power.error(i)
+            guessed = state.tables.assumed[i] and not state.power.learnt(i, state.clock)
+            factor, error = state.power.factor(i, state.clock), state.power.error(i, state.clock)
             found.append(_number(f"energy of {name} against {reference}", factor, "x", error, ago_s, guessed))
     return found
 
 
 def _watts(state: State, now_s: float) -> list[schema.Number]:
-    if state.device == UNKNOWN:
+    if state.unmeasured:
         return []
     power, guess = state.power, state.device.assumed
     error_w, age_s = power.background_error_w, _age(now_s, power.valid_s) if power.metered else None

@@ -257,7 +257,7 @@ def test_without_a_profile_a_variant_that_draws_little_is_found_under_a_tight_li
     assert result.power_violation == 0.0
     state = policy.governor.state
     dla = state.tables.names.index("dla")
-    assert state.power.learnt(dla) or state.power.factor(dla) < 0.4
+    assert state.power.learnt(dla, 0) or state.power.factor(dla, 0) < 0.4
     assert state.latency.runs[dla] > 0.3 * result.frames
 
 
