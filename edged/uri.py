@@ -29,6 +29,7 @@ _OPTIONS: Final[Mapping[Kind, Mapping[str, tuple[float, float]]]] = {
     "test": {**_SIZE, **_PAUSES}, "v4l2": _SIZE, "csi": _SIZE, "file": {"pace": (0, 1), "loop": (0, 1)},
 }  # fmt: skip
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%[\w.-]+)?\]|[A-Za-z0-9_.-]+)(:\d{1,5})?")
+_TAIL: Final = re.compile(r"[/?#]")
 _LOCAL: Final = re.compile(r"(test|file|v4l2|csi)://|[/.~]", re.IGNORECASE)
 _SECRET_KEY: Final = re.compile(r"(?i)pass|pwd|token|key|secret|auth|user|usr|login|session|sig")
 _SECRET_PAIR: Final = re.compile(
@@ -107,11 +108,14 @@ def parse(source: str) -> SourceUri:
 
 
 def _remote(kind: Kind, scheme: str, rest: str, source: str) -> SourceUri:
-    cut = re.search(r"[/?#]", rest)
+    cut = _TAIL.search(rest)
     authority, tail = (rest[: cut.start()], rest[cut.start() :]) if cut else (rest, "")
     userinfo, at, host = authority.rpartition("@")
     if not _HOST.fullmatch(host) or "@" in tail:
         raise UsageError(f"source {redact(source)!r} has no valid host", _ESCAPE_HINT)
+    port = re.search(r":(\d{1,5})$", host)
+    if port is not None and not 0 < int(port.group(1)) < 1 << 16:
+        raise UsageError(f"source {redact(source)!r}: {port.group(1)} is no port", "ports are numbers from 1 to 65535")
     user, colon, password = userinfo.partition(":")
     return SourceUri(
         kind,

@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from edged import clock
-from edged.engines.ort import OrtEngine
-from tests.support.clocked_board import ACTIVE_W, IDLE_W, MODELS, clocked_config
-from tests.support.clocked_engine import submit_at_the_ceiling
+from edged.engines.ort import OrtRuntime
+from tests.support.clocked_engine import MODELS, load_at_the_ceiling
 from tests.support.daemon import RunningDaemon
-from tests.support.helped import Helper, command_on, profile_on
+from tests.support.helped import Helper, clocked_config, command_on, profile_on
 from tests.support.jetson_tree import JetsonTree
 from tests.support.live_board import LiveBoard
 from tests.support.models import write_bundle
 
 LIMITS_W: Final = (60.0, 7.5, 10.0, 60.0)
 """One phase each."""
-WINDOW_S: Final = 2.0
+WINDOW_S: Final = 5.0
 
 
 class Phase(NamedTuple):
@@ -33,7 +32,7 @@ class Phase(NamedTuple):
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/clock-run", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each of the four limits (%(default)g)")
+    parser.add_argument("--seconds", type=float, default=25.0, help="of each of the four limits (%(default)g)")
     parser.add_argument("--out", type=Path, default=Path("clock-run.png"), help="the plot (%(default)s)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edged-") as name:
@@ -42,7 +41,7 @@ def main() -> int:
         helper = Helper(directory, JetsonTree(directory / "board", "thor"))
         helper.start()
         try:
-            with LiveBoard(helper.tree, IDLE_W, ACTIVE_W) as board:
+            with LiveBoard(helper.tree) as board:
                 phases = run(directory, helper, board, given.seconds)
                 restored = helper.ceiling_mhz == board.mhz[-1]
         finally:
@@ -55,17 +54,16 @@ def main() -> int:
 
 def run(directory: Path, helper: Helper, board: LiveBoard, seconds: float) -> list[Phase]:
     """Profile, then the daemon under each limit; the last phase is the end."""
-    plain, at_the_ceiling = OrtEngine.submit, submit_at_the_ceiling(helper.tree.root)
+    plain, at_the_ceiling = OrtRuntime.load, load_at_the_ceiling(helper.tree.root)
     bundle = write_bundle(directory / "bundle", MODELS)
-    setattr(OrtEngine, "submit", at_the_ceiling)  # noqa: B010 - mypy knows no other way
+    setattr(OrtRuntime, "load", at_the_ceiling)  # noqa: B010 - mypy knows no other way
     try:
         profile_on(helper, bundle)
     finally:
-        setattr(OrtEngine, "submit", plain)  # noqa: B010
+        setattr(OrtRuntime, "load", plain)  # noqa: B010
     config = clocked_config(directory, bundle, LIMITS_W[0], WINDOW_S)
     phases = []
     with RunningDaemon(config, directory, command_on(helper.tree, helper.socket, config, clocked=True)) as daemon:
-        board.watch(daemon.process.pid)
         for limit_w in LIMITS_W:
             phases.append(Phase(board.now_s, limit_w))
             daemon.ask("set", power_w=limit_w)
@@ -77,10 +75,10 @@ def run(directory: Path, helper: Helper, board: LiveBoard, seconds: float) -> li
 
 
 def report(board: LiveBoard, phases: Sequence[Phase]) -> bool:
-    """A line for each phase, its first seconds left out; whether the limits were held."""
+    """A line for each phase, its first two windows left out; whether the limits were held."""
     held = True
     for phase, after in pairwise(phases):
-        moments = [m for m in board.history if phase.begin_s + 3 * WINDOW_S <= m.at_s < after.begin_s]
+        moments = [m for m in board.history if phase.begin_s + 2 * WINDOW_S <= m.at_s < after.begin_s]
         if not moments:
             continue
         mean_w = sum(m.power_w for m in moments) / len(moments)

@@ -24,7 +24,7 @@ from typing import Final
 from edged.accuracy_guard.input_drift import ImageStats, InputDrift, Norm, updated
 from edged.accuracy_guard.sampling import StratifiedSampler
 from edged.accuracy_guard.sequential_test import MIN_SPACING_NS, Interval, SequentialTest
-from edged.governor.messages import Compared, Unvetoed, Vetoed
+from edged.governor.messages import Unvetoed, Vetoed
 
 SHARE: Final = 0.01
 """Of a camera's frames that run a second time."""
@@ -52,6 +52,15 @@ def gate_of(accuracy: float | None, reference: float | None) -> float:
         return UNKNOWN_GATE
     half = 0.5 * min(1.0, accuracy / reference)
     return min(MAX_GATE, max(accuracy + reference - 1, half))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Agreement of `variant` with the reference on one frame, 0..1; None if neither detected anything."""
+
+    camera: str
+    variant: str
+    agreement: float | None
 
 
 @dataclass(frozen=True)

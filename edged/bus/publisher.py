@@ -2,7 +2,8 @@
 
 A ZeroMQ socket may be used from several threads if a lock orders the calls; it is held for the microseconds of one
 non-blocking send. No call here waits for a subscriber: one that does not keep up loses messages (and sees the gap in
-`seq`), the daemon never does. `serve()` must be called when `fd` is readable and at least every 100 ms.
+`seq`), the daemon never does. `publish` answers newcomers too; while nothing is published `serve()` must be called when
+`fd` is readable and at least every 100 ms.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class Publisher:
             raise
         self.fd = int(self._socket.get(zmq.FD))
         """Readable when a subscriber may have come or gone; poll it, read nothing from it."""
+        self.sent = 0
+        """messages so far"""
 
     def publish(self, message: M) -> M:
         """Stamp and send; returns what was sent. The topic follows from the message's type and camera.
@@ -93,6 +96,7 @@ class Publisher:
             self._socket.send(channel.topic, _MORE)
             self._socket.send(payload, _LAST)
             channel.seq = seq
+            self.sent += 1
             if type(message) is State:
                 self._retained = payload
             self._answer_subscriptions(GREET_PER_PUBLISH)

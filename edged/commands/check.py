@@ -33,8 +33,8 @@ from edged.engines.residency import LOAD_COPIES
 from edged.errors import EdgedError
 from edged.governor.governor import Governor
 from edged.governor.messages import BudgetChanged, Sensed, Workload
-from edged.loop.decision_message import reason, unheld
-from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, read_device_info
+from edged.loop.decision_message import decision_message
+from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, read_device_info, with_guessed_clocks
 from edged.loop.governor_client import budget_of
 from edged.loop.profile_schedule import ProfileSchedule
 from edged.loop.sensor_feed import battery_of
@@ -86,8 +86,12 @@ def check(path: Path, config: Config) -> Iterator[Finding]:
     limits, mode = yield from _profiles(path, config)
     known = yield from _bundle(config, mode)
     if config.power.clock_control and known is not None and not known.clock_matters:
-        text = "clock_control has no effect: there is no device profile with the cost of each clock"
-        yield Finding("warning", "GPU clock", text, f"measure it: edged-calibrate profile {config.bundle}")
+        if known.device is None:
+            text, fix = "clock_control has no effect: this machine lists no GPU clocks", "it is for Jetson boards"
+        else:
+            text = "clock_control has no effect: the device profile is of one clock only"
+            fix = f"measure all: edged-calibrate profile {config.bundle}"
+        yield Finding("warning", "GPU clock", text, fix)
     sample = yield from try_power(config.power, mode)
     with progress(f"opening {cameras} cameras"):
         tried = try_cameras(config.camera)
@@ -140,6 +144,8 @@ def _bundle(config: Config, mode: str | None) -> Generator[Finding, None, Device
             known = read_device_info(pool, bundle, mode_in_force(mode, HERE.tools), config.engine.threads)
             if config.power.provider == "simulated":
                 known = as_simulated(known, pool, config.power.simulated_device)
+            if config.power.clock_control:
+                known = with_guessed_clocks(known, HERE.root)
     except EdgedError as error:
         yield failed("engines", error)
         return None
@@ -192,12 +198,14 @@ def _limits(limits: Limits, known: DeviceInfo, tried: list[Tried], sample: Sampl
     except EdgedError as error:
         yield failed("limits", error)
         return
-    fits = any(other.fits for other in decision.alternatives if other.variant == decision.variant)
+    state = governor.state
+    message = decision_message(decision, state, state.seconds(now_ns), known.clocks_mhz)
+    fits = any(other.fits for other in message.alternatives if other.variant == message.variant)
     fix = "" if fits else "raise deadline_ms, lower the cameras' fps, or use a faster bundle"
-    why = reason(decision).replace(f"{decision.variant} runs next", decision.variant, 1)
-    yield Finding("ok" if fits else "warning", "limits", f"would run {why}", fix)
-    for limit in decision.unenforceable:
-        yield Finding("warning", "limits", unheld(limit), _UNHELD_FIX)
+    reason = message.reason.replace(f"{message.variant} runs next", message.variant, 1)
+    yield Finding("ok" if fits else "warning", "limits", f"would run {reason}", fix)
+    for sentence in message.unheld:
+        yield Finding("warning", "limits", sentence, _UNHELD_FIX)
 
 
 def _variant(bundle: Bundle, variant: PoolVariant, device: str) -> Finding:

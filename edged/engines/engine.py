@@ -142,6 +142,11 @@ class Engine(Protocol):
         """How long the batch just collected was at work, without what it waited behind another lane's."""
         ...
 
+    def rest(self) -> None:
+        """Give back what engines share to compute in, as far as they can take it again when a batch needs it. Nothing
+        may be in flight on this engine; others may run."""
+        ...
+
     def close(self) -> None:
         """Free everything. Never called from the frame path."""
         ...

@@ -104,13 +104,16 @@ class VariantLoader:
         content = verify_file(self._bundle, file)
         return Loaded(name, self._runtime.load(content, file.path, self._tensors, memory), begun_ns)
 
-    def load_beside(self, name: str) -> Loaded:
+    def load_beside(self, name: str, last: bool) -> Loaded:
         """The same, and warm, on memory of its own: nothing of what runs meanwhile is touched. For a runtime that is
-        `concurrent`. The engine is to be bound to the memory of the others."""
+        `concurrent`. The engine is to be bound to the memory of the others. `last`: no other is left to be loaded."""
         memory = self.memory()
         loaded = self.load(name, memory)
         try:
-            return replace(loaded, latency_ms=exhaust(warm(loaded.engine, self._max_batch)))
+            latency_ms = exhaust(warm(loaded.engine, self._max_batch))
+            if last:
+                loaded.engine.rest()
+            return replace(loaded, latency_ms=latency_ms)
         except EdgedError:
             loaded.engine.close()
             raise

@@ -144,10 +144,7 @@ class OrtEngine:
     def submit(self, lane: int, batch: int) -> None:
         """Run the first `batch` frames to the end."""
         bound, begun_ns = self._bound[batch - 1], clock.mono_ns()
-        try:
-            self._session.run_with_iobinding(bound.binding, None)
-        except Exception as error:  # the binding raises a dozen unrelated types
-            raise EdgedError(f"ONNX Runtime: {first_line(error)}") from error
+        self._run(bound)
         self._took_ms = (clock.mono_ns() - begun_ns) / clock.NS_PER_MS
         self._done = bound.outputs
 
@@ -160,9 +157,24 @@ class OrtEngine:
     def took_ms(self, lane: int) -> float:
         return self._took_ms
 
+    def rest(self) -> None:
+        """A run of one frame, with which the arena lets go all that no tensor lies in. The next run of each batch size
+        takes what it needs, which costs it some milliseconds once."""
+        options = ort.RunOptions()
+        options.log_severity_level = FATAL
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._run(self._bound[0], options)
+        give_back_freed()
+
     def close(self) -> None:
         self._bound.clear()
         del self._session
+
+    def _run(self, bound: _Bound, options: ort.RunOptions | None = None) -> None:
+        try:
+            self._session.run_with_iobinding(bound.binding, options)
+        except Exception as error:  # the binding raises a dozen unrelated types
+            raise EdgedError(f"ONNX Runtime: {first_line(error)}") from error
 
     def _bind(self, batch: int) -> _Bound:
         binding = self._session.io_binding()

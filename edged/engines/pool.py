@@ -72,6 +72,8 @@ class Pool:
             raise NothingRunsError(bundle.directory, self.variants)
         reference = bundle.manifest.reference
         self._active = reference if reference in self._engines else next(iter(self._engines))
+        if self._all_resident():
+            self._engines[self._active].rest()
 
     @classmethod
     def open(cls, bundle: Bundle, config: EngineConfig, one_of_accuracy: float | None = None) -> Pool:
@@ -183,7 +185,9 @@ class Pool:
     def load(self, name: str) -> Loaded:
         """An engine of a variant that is not resident, for `adopt`; from any one thread. It is warm where the runtime
         is `concurrent`. EdgedError if it cannot be had."""
-        return self._loader.load_beside(name) if self.concurrent else self._loader.load(name, self._memory)
+        if not self.concurrent:
+            return self._loader.load(name, self._memory)
+        return self._loader.load_beside(name, self._all_resident(but=name))
 
     def warm(self, loaded: Loaded) -> Generator[None, None, tuple[float, ...]]:
         """Single runs, while nothing is in flight, until it is warm; returns its latencies."""
@@ -264,6 +268,11 @@ class Pool:
                 why = "is not loaded" if known.refused is None else f"is refused: {known.refused}"
             raise UsageError(f"variant {name!r} {why}", f"select one of: {', '.join(self.resident)}")
         return name
+
+    def _all_resident(self, but: str | None = None) -> bool:
+        """Then memory is given back that only larger batches than those to come may need. Not before: what the next
+        one takes is measured by how the process grows, and planned for on top of the most that the others may need."""
+        return all(v.resident or v.refused is not None for v in self._variants.values() if v.name != but)
 
     def _fastest(self, names: list[str]) -> str:
         return min(names, key=lambda name: self._variants[name].latency_ms[0])

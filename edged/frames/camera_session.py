@@ -20,7 +20,7 @@ from edged.errors import EdgedError
 from edged.frames import camera_state as life
 from edged.frames import child_protocol
 from edged.frames import ring as rings
-from edged.frames.child import Child
+from edged.frames.child import MAX_AT_ONCE, Child
 from edged.frames.frame import Frame
 from edged.frames.frame_counters import FrameCounters
 from edged.frames.ring import GarbageError, RingReader, StreamFigures
@@ -130,25 +130,29 @@ class CameraSession:
 
     def readable(self, now_ns: int) -> None:
         """The child's socket has something."""
-        if self.child is None:
+        child = self.child
+        if child is None:
             return
-        messages = self.child.receive()
-        self.look(now_ns)
-        for item in messages:
+        notified = self.look(now_ns)
+        if self.child is not child:  # what it left in its ring was the end of it
+            return
+        # mostly the notification of one frame: to read on until there is nothing would cost as much again
+        for item in child.receive(1 if notified == 1 else MAX_AT_ONCE):
             if isinstance(item, child_protocol.OpenedLine):
                 self._opened(item, now_ns)
             else:
                 self.apply(item, now_ns)
 
-    def look(self, now_ns: int) -> None:
-        """Take in what the child counts in its ring, and tell the state machine."""
+    def look(self, now_ns: int) -> int:
+        """Take in what the child counts in its ring, and tell the state machine; of how many frames the child has
+        notified us."""
         if self.ring is None:
-            return
+            return 0
         try:
             moved = self.counters.look(*self.ring.counts())
         except GarbageError:
             self.apply(_GARBAGE, now_ns)
-            return
+            return 0
         if moved.frozen:
             self.apply(life.FrozenSeen(), now_ns)
         if moved.corrupt and not moved.frames:
@@ -159,6 +163,7 @@ class CameraSession:
             self.still_since_ns = now_ns
         if moved.rate or moved.still or self._waits_for_us():
             self.apply(life.Alive(), now_ns)
+        return moved.frames + moved.frozen + moved.still
 
     def tick(self, now_ns: int) -> None:
         """To be called from `wake_ns` on."""

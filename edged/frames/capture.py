@@ -23,7 +23,7 @@ from edged import clock
 from edged.errors import EdgedError, UsageError
 from edged.frames import child_protocol
 from edged.frames.motion_gate import MotionGate, Verdict
-from edged.frames.prctl import keep_out_of_core_dumps
+from edged.frames.prctl import keep_out_of_core_dumps, name_process
 from edged.frames.ring import RingWriter
 from edged.frames.source import open_source
 from edged.frames.sources.base import Grabbed, Source, SourceInfo, StreamCost
@@ -42,7 +42,7 @@ def main(request: child_protocol.StartRequest, link: socket.socket) -> None:
     """Capture until the source ends or the daemon goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the daemon decides when we stop
     cv2.setNumThreads(1)
-    Path("/proc/self/comm").write_text(f"cam-{request.camera.name}"[:15])
+    name_process(f"cam-{request.camera.name}")
     link.setblocking(False)
     capture = _Capture(request, link)
     try:
@@ -58,6 +58,7 @@ class _Capture:
         self._request, self._link = request, link
         self._poll = select.poll()
         self._poll.register(link, select.POLLIN)
+        self._links = (link,)
         self._index = request.first_frame - 1
         self._limit = _RateLimit(request.camera.fps)
         self._credits = 1
@@ -136,17 +137,17 @@ class _Capture:
                 self._obey(packet)
                 if packet.startswith(b"{"):
                     self._rate = self._corrupt = self._frozen = self._still = 0
-                    return RingWriter(msgspec.json.decode(packet, type=child_protocol.RingLine).ring)
+                    return RingWriter(child_protocol.RING_LINES.decode(packet).ring)
         raise EdgedError(f"the daemon named no ring within {_ANSWER_S:.0f} s")
 
     def _wait(self, until_ns: int) -> None:
         """Wait until then, or not at all; notice in either case when the daemon is gone."""
         while True:
             left_ns = max(0, until_ns - clock.mono_ns())
-            if self._poll.poll(left_ns // clock.NS_PER_MS):
+            # poll knows whole milliseconds only
+            if select.select(self._links, (), (), left_ns / clock.NS_PER_S)[0]:
                 self._take_packet()
-            elif left_ns < clock.NS_PER_MS:
-                clock.sleep_s(left_ns / clock.NS_PER_S)  # poll knows whole milliseconds only
+            elif clock.mono_ns() >= until_ns:
                 return
 
     def _await_credit(self) -> None:

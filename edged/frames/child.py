@@ -18,7 +18,7 @@ import msgspec
 from edged.frames import child_protocol
 from edged.frames.camera_state import ChildFailed, ChildGone, EndOfFile, Waiting
 
-_MAX_AT_ONCE: Final = 256  # packets in one turn: a child that floods must not hold up the loop
+MAX_AT_ONCE: Final = 256  # packets in one turn: a child that floods must not hold up the loop
 
 Message = child_protocol.OpenedLine | Waiting | ChildFailed | ChildGone | EndOfFile
 
@@ -33,10 +33,11 @@ class Child:
         self.link = link
         self._pidfd: int | None = None
 
-    def receive(self) -> list[Message]:
-        """What the child sent since the last call; notifications are left out, they only wake us up."""
+    def receive(self, packets: int = MAX_AT_ONCE) -> list[Message]:
+        """What the child sent since the last call, of at most so many packets; notifications are left out, they only
+        wake us up."""
         messages: list[Message] = []
-        for _ in range(_MAX_AT_ONCE):
+        for _ in range(packets):
             try:
                 packet = self._packet()
             except BlockingIOError:

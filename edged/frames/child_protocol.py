@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
+import msgspec
 from msgspec import Meta, Struct
 
 from edged.config import CameraConfig
@@ -64,6 +65,11 @@ class RingLine(Struct, frozen=True, forbid_unknown_fields=True):
     """The ring to write to from now on."""
 
     ring: str
+
+
+# made once for all children, before they are forked
+START_REQUESTS: Final = msgspec.json.Decoder(StartRequest)
+RING_LINES: Final = msgspec.json.Decoder(RingLine)
 
 
 def fps_packet(fps: float | None) -> bytes:

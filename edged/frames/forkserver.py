@@ -2,7 +2,8 @@
 
 The daemon (ForkServer) starts it once and sends it requests; each is forked off a process that has OpenCV, FFmpeg and
 NumPy loaded and no threads, so that all cameras share those pages and start within milliseconds. multiprocessing's own
-fork server would import the daemon's main program, with all its libraries, into every child.
+fork server would import the daemon's main program, with all its libraries, into every child. What a child would import,
+compile or build once is made before the fork: whatever it makes itself, it has for itself, once for each camera.
 
 In: a StartRequest and one end of the child's socket pair, over a SOCK_SEQPACKET pair. Out: a child that greets the
 daemon over its own pair, with its pidfd attached: a handle that, unlike a number, never means another process.
@@ -25,7 +26,7 @@ import msgspec
 
 from edged import clock
 from edged.errors import EdgedError
-from edged.frames.child_protocol import HELLO, StartRequest
+from edged.frames.child_protocol import HELLO, START_REQUESTS, StartRequest
 from edged.frames.prctl import die_with_parent
 
 _MAX_REQUEST: Final = 1 << 16
@@ -149,11 +150,13 @@ def serve() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; the daemon watches its own sockets
     die_with_parent()
+    import encodings.idna  # for the names of hosts
+
     from edged.frames import capture
     from edged.frames.sources import file, http, network, rtsp, scene
     from edged.frames.video import view
 
-    del file, http, network, rtsp, scene, view  # loaded for the children's sake
+    del encodings, file, http, network, rtsp, scene, view  # loaded for the children's sake
     gc.collect()
     gc.freeze()  # keeps the collector from writing to, and so unsharing, the pages of what is loaded
     while True:
@@ -172,7 +175,7 @@ def serve() -> None:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 with contextlib.suppress(ConnectionError):
                     greet(child)
-                    capture.main(msgspec.json.decode(packet, type=StartRequest), child)
+                    capture.main(START_REQUESTS.decode(packet), child)
                 status = 0
             finally:
                 os._exit(status)

@@ -12,8 +12,18 @@ import secrets
 from collections.abc import Sequence
 from typing import Final
 
+from edged.errors import EdgedError
+from edged.uri import SourceUri
+
 _FIELD: Final = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))')
 _HASHES: Final = {"MD5": "md5", "SHA-256": "sha256"}
+
+
+def refusal(uri: SourceUri) -> EdgedError:
+    """What an answer of 401 means for a camera that was asked with this source's credentials."""
+    if uri.user is None:
+        return EdgedError("the camera asks for a user and a password", "write the user into the URL: //USER@HOST")
+    return EdgedError("the camera refuses the user or the password")
 
 
 class Authenticator:

@@ -1,12 +1,17 @@
-"""Two settings that a process makes for itself by prctl(2). Any process; Linux."""
+"""Settings that a process makes for itself by prctl(2). Any process; Linux."""
 
 from __future__ import annotations
 
+import functools
 import signal
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import ctypes
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
+_PR_SET_NAME: Final = 15
 
 
 def die_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
@@ -20,7 +25,17 @@ def keep_out_of_core_dumps() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
-def _prctl(option: int, value: int) -> None:
+def name_process(name: str) -> None:
+    """Give the calling thread, and in a process of one thread the process, a name of at most 15 bytes."""
+    _prctl(_PR_SET_NAME, name.encode())
+
+
+def _prctl(option: int, value: int | bytes) -> None:
+    _libc().prctl(option, value)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
     import ctypes  # a third of a millisecond, and only some processes need it
 
-    ctypes.CDLL(None, use_errno=True).prctl(option, value)
+    return ctypes.CDLL(None, use_errno=True)

@@ -55,7 +55,7 @@ def _open(uri: SourceUri, config: CameraConfig, first_frame: int, report: Report
 
             return FileSource(uri)
         case "http":
-            return _open_http(uri, config)
+            return _open_http(uri, config, report)
         case "rtsp" if config.decoder == "software":
             return _open_rtsp(uri, config, report)
         case "v4l2":
@@ -86,32 +86,16 @@ def _open_rtsp(uri: SourceUri, config: CameraConfig, report: Report) -> Source:
         return NetworkSource(uri, config.transport, _read_s(config))
 
 
-def _open_http(uri: SourceUri, config: CameraConfig) -> Source:
+def _open_http(uri: SourceUri, config: CameraConfig, report: Report) -> Source:
     """What the answer says that it is, decides who reads it."""
-    from edged.frames.sources.http import Answer, JpegSource, check_is_video
+    from edged.frames.sources.http import open_pictures
 
-    read_s = _read_s(config)
-    answer = Answer(uri, read_s)
-    try:
-        if answer.content_type.startswith("multipart/"):
-            return JpegSource(uri, answer, None, read_s)
-        check_is_video(answer)
-        if answer.content_type.startswith("image/") or answer.sniff().startswith(b"\xff\xd8"):
-            if config.poll_s is not None:
-                return JpegSource(uri, answer, config.poll_s, read_s)
-            raise EdgedError(
-                "the URL gives a single JPEG picture, no stream",
-                f"set poll_s = 1 for camera {config.name} to fetch it once a second, or use the URL of its stream",
-            )
-    except EdgedError:
-        answer.close()
-        raise
-    answer.close()
-    if config.poll_s is not None:
-        raise EdgedError("poll_s is set, and the URL gives no JPEG picture", "remove poll_s")
+    pictures = open_pictures(uri, config, _read_s(config), report)
+    if pictures is not None:
+        return pictures
     from edged.frames.sources.network import NetworkSource
 
-    return NetworkSource(uri, config.transport, read_s)
+    return NetworkSource(uri, config.transport, _read_s(config))
 
 
 def with_password(uri: SourceUri, config: CameraConfig, credentials: Path | None) -> SourceUri:

@@ -30,7 +30,7 @@ EXPLORE_POWER_RUNS: Final = 45
 
 def choose(state: State, waiting: Waiting, now_s: float) -> Choice:
     """`waiting` is checked; of more frames than cameras the first are chosen for."""
-    known, plan, latency, mean = state.tables, state.plan, state.latency, state.latency.mean
+    known, plan, latency = state.tables, state.plan, state.latency
     frames = min(waiting.frames, known.cameras)
     clock = state.clock if waiting.clock is None else waiting.clock
     age_s = waiting.age_ms / 1000
@@ -54,7 +54,7 @@ def choose(state: State, waiting: Waiting, now_s: float) -> Choice:
             continue
         if i != variant:
             variant = i
-            service_s = known.nominal_s[i][clock] * math.exp(mean[0] + mean[1 + i])
+            service_s = known.nominal_s[i][clock] * math.exp(latency.log_factor(i, clock))
             room = math.log(left_s / service_s)
             log_room = (room - LOW) / BIN
             guessed = i in unlearnt
@@ -92,9 +92,9 @@ def _unlearnt(state: State) -> Sequence[int]:
     allowed = state.plan.allowed
     if state.plan.target_j <= 0.0 or allowed.window_w < EXPLORE_WINDOW * allowed.cap_w:
         return ()
-    runs, power = state.latency.runs, state.power
+    runs, power, clock = state.latency.runs, state.power, state.clock
     guessed = enumerate(state.tables.assumed)
-    return [i for i, guess in guessed if guess and runs[i] < EXPLORE_POWER_RUNS and not power.learnt(i)]
+    return [i for i, guess in guessed if guess and runs[i] < EXPLORE_POWER_RUNS and not power.learnt(i, clock)]
 
 
 def _ahead(relative: Sequence[float], backlog: float) -> float:

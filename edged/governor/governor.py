@@ -24,8 +24,8 @@ from edged.governor import state as states
 from edged.governor.estimators.latency import plausible_ms
 from edged.governor.messages import Answer, Budget, Choice, Decision, Device, Observation, Request, Variant, Waiting
 from edged.governor.planner.replan import REPLAN_S, replan
-from edged.governor.profile import MAX_BATCH
-from edged.governor.state import UNKNOWN, Activity, State
+from edged.governor.profile import MAX_BATCH, UNKNOWN
+from edged.governor.state import Activity, State
 
 SCHEDULE_QUANTILE: Final = 0.9
 """Of the service times given to the schedule."""
@@ -66,9 +66,7 @@ class Governor:
                 "measure it again: edged-calibrate profile",
             )
         ranked = tuple(sorted((profile.checked(v) for v in variants), key=profile.rank))
-        first = Decision(
-            "", 1, "none", "", messages.Load(1, FIRST_FPS, budget.deadline_ms, budget.deadline_quantile), ()
-        )
+        first = Decision("", 1, "none", "")
         self._on_call = on_call
         self.state = states.start(ranked, device or UNKNOWN, budget, FIRST_FPS, now_ns, first)
         self._permit()
@@ -150,7 +148,7 @@ class Governor:
         """A service time that no frame undercuts: the profile's, or less where this device has proved quicker. However
         slow it seems now, a frame with more time left is not late yet."""
         nominal_s, clock, latency = self.state.tables.nominal_s, self.state.clock, self.state.latency
-        known_s = [nominal_s[i][clock] * math.exp(min(0.0, latency.log_factor(i))) for i in self._able()]
+        known_s = [nominal_s[i][clock] * math.exp(min(0.0, latency.log_factor(i, clock))) for i in self._able()]
         return 1000 * min(known_s, default=0.0)
 
     def _able(self) -> list[int]:
@@ -232,7 +230,7 @@ class Governor:
         if done.clock is not None and 0 <= done.clock < state.tables.clocks:
             state.clock = done.clock
         if not state.variants[i].latency_ms:  # nothing was known of it until it ran here, pinned
-            one = done.service_ms / done.batch / math.exp(state.latency.log_factor(i))
+            one = done.service_ms / done.batch / math.exp(state.latency.log_factor(i, state.clock))
             state.first_latency(i, tuple([one * k for k in range(1, done.batch + 1)]), now_s)
             self._permit()
         wait_ms = done.wait_ms if 0 <= done.wait_ms < MAX_MS else state.wait_ms
@@ -243,10 +241,10 @@ class Governor:
         power_w = sample.power_w if sample.power_w is not None and 0 <= sample.power_w <= MAX_W else None
         celsius = sample.temperature_c
         temperature_c = celsius if celsius is not None and MIN_C <= celsius <= MAX_C else None
-        if not state.profiled and (power_w is not None or temperature_c is not None):
-            self._assume(sample, power_w, now_s)
         if sample.clock is not None and 0 <= sample.clock < state.tables.clocks:
             state.clock = sample.clock
+        if not state.profiled and (power_w is not None or temperature_c is not None):
+            self._assume(sample, power_w, now_s)
         state.sensed(sample, power_w, temperature_c, now_s)
 
     def _assume(self, sample: messages.Sensed, power_w: float | None, now_s: float) -> None:
@@ -254,8 +252,9 @@ class Governor:
         short time without frames."""
         state = self.state
         quiet = power_w is not None and state.quiet_s is not None and state.quiet_s[0] <= now_s < state.quiet_s[1]
-        if quiet or (not state.power.metered and (power_w is not None or state.device == UNKNOWN)):
-            state.metered(profile.assumed(IDLE_GUESS_W if power_w is None else power_w), now_s, quiet)
+        if quiet or (not state.power.metered and (power_w is not None or state.unmeasured)):
+            idle_w = IDLE_GUESS_W if power_w is None else power_w
+            state.metered(profile.assumed(idle_w, state.device, state.clock), now_s, quiet)
             self._permit()
         if quiet:
             state.quiet_s = (now_s, now_s)

@@ -24,13 +24,30 @@ QUIET_MEANS: Final = 4.0
 """Averaging times of the sensor after which it shows what the device draws now: 2 % of a step are left."""
 QUIET_MOST_S: Final = 6.0
 QUIET_WAIT_S: Final = 1.0  # so long a quiet time waits for a reading; a silent sensor ends it
-ASSUMED_HEAT: Final = Device((0.0,))
-"""Assumed: a small module under its reference cooler. The heat filter takes its errors for warmer or cooler air."""
+UNKNOWN: Final = Device((0.0,))
+"""The device of which nothing is known: its energy costs nothing, and no budget of it is held. Its heat is that of a
+small module under its reference cooler; the heat filter takes its errors for warmer or cooler air."""
+ASSUMED_FIXED_SHARE: Final = 0.25  # of a frame's time, which no clock changes
+ASSUMED_VOLTAGE: Final = 0.6  # share of the highest voltage that is left near no clock at all
+ASSUMED_IDLE_SHARE: Final = 0.4  # of idle power, which goes with the clock
 
 
-def assumed(idle_w: float) -> Device:
-    """For a device without a profile that draws `idle_w` while little runs."""
-    return replace(ASSUMED_HEAT, idle_w=(max(0.1, idle_w),), assumed=True)
+def assumed(idle_w: float, known: Device = UNKNOWN, clock: int = 0) -> Device:
+    """For a device without a profile that draws `idle_w` at `clock` while little runs."""
+    shares = [1.0 - ASSUMED_IDLE_SHARE * (1.0 - ratio) for ratio in known.clock_ratio]
+    return replace(known, idle_w=tuple([max(0.1, idle_w) * x / shares[clock] for x in shares]), assumed=True)
+
+
+def assumed_times(device: Device) -> list[float]:
+    """How much longer a frame takes at each clock of which nothing was measured."""
+    return [ASSUMED_FIXED_SHARE + (1.0 - ASSUMED_FIXED_SHARE) / ratio for ratio in device.clock_ratio]
+
+
+def assumed_active_w(device: Device) -> list[float]:
+    """Watts above idle at each such clock: in proportion to clock and squared voltage."""
+    volts = [ASSUMED_VOLTAGE + (1.0 - ASSUMED_VOLTAGE) * ratio for ratio in device.clock_ratio]
+    top_w = ASSUMED_ACTIVE_SHARE * max(device.idle_w)
+    return [top_w * ratio * v * v for ratio, v in zip(device.clock_ratio, volts, strict=True)]
 
 
 def quiet_time(now_s: float, sample: Sensed) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from edged.governor.estimators.latency import plausible
 from edged.governor.limits import battery, energy_quota, power_window
 from edged.governor.limits.lateness import Feedback
 from edged.governor.limits.throttle import UNTHROTTLED, Throttle
-from edged.governor.messages import Budget, Decision, Device, LimitOfIdling, Sensed, Variant
+from edged.governor.messages import Budget, Decision, Device, Sensed, Unenforceable, Variant
 from edged.governor.planner import value_iteration
 from edged.governor.planner.options import Tables, tables
 from edged.governor.planner.pricing import Allowed, LongRun, Plan
@@ -28,9 +28,7 @@ VARIANT_FACTOR_MOST: Final = 0.5
 MAX_LAG_S: Final = 60.0
 WAIT_EWMA: Final = 0.05
 WAITING_EWMA: Final = 0.01
-LIMIT_KEYS: Final[dict[LimitOfIdling, str]] = {"power": "power_w", "energy": "energy_wh", "heat": "temperature_c"}
-UNKNOWN: Final = Device((0.0,))
-"""The device of which nothing is known: its energy costs nothing, and no budget of it is held."""
+LIMIT_KEYS: Final[dict[Unenforceable, str]] = {"power": "power_w", "energy": "energy_wh", "heat": "temperature_c"}
 
 
 @dataclass(slots=True)
@@ -100,7 +98,7 @@ class State:
     camera_vetoes: list[tuple[str, int, str]] = field(default_factory=list)
     camera_candidates: dict[str, tuple[bool, ...]] = field(default_factory=dict)
     pinned: int | None = None
-    long_run: LongRun = field(default_factory=LongRun)
+    long_run: LongRun | None = None
     throttle: Throttle = UNTHROTTLED
     planned_s: float = -math.inf
     clock_s: float = -math.inf
@@ -165,7 +163,12 @@ class State:
     @property
     def profiled(self) -> bool:
         """The watts were measured on this device before."""
-        return self.device != UNKNOWN and not self.device.assumed
+        return not self.unmeasured and not self.device.assumed
+
+    @property
+    def unmeasured(self) -> bool:
+        """Nothing is known of its watts, not even by a first reading."""
+        return not any(self.device.idle_w)
 
     @property
     def knows_power(self) -> bool:
@@ -185,7 +188,7 @@ class State:
 
     def service_s(self, variant: int, clock: int) -> float:
         """How long a single frame takes, as estimated now, noise apart."""
-        return self.tables.nominal_s[variant][clock] * math.exp(self.latency.log_factor(variant))
+        return self.tables.nominal_s[variant][clock] * math.exp(self.latency.log_factor(variant, clock))
 
     def joules(self, variant: int, clock: int) -> float:
         """What a single frame costs above idle, as estimated now."""
@@ -193,7 +196,7 @@ class State:
         stretched = math.exp(max(0.0, mean[0]))
         own = math.exp(min(VARIANT_FACTOR_MOST, max(-VARIANT_FACTOR_MOST, mean[1 + variant])))
         unit = own * (power.STALL_ENERGY + (1 - power.STALL_ENERGY) * stretched)
-        return self.tables.nominal_j[variant][clock] * unit * self.power.factor(variant)
+        return self.tables.nominal_j[variant][clock] * unit * self.power.factor(variant, clock)
 
     # --- what is measured ---------------------------------------------------------------------------------------------
 
@@ -203,7 +206,7 @@ class State:
         ratio = math.log(max(1e-5, service_s / known.batch_times(variant, batch) / known.nominal_s[variant][clock]))
         self.drawn(variant, batch, batch / self.cameras, now_s)
         self.feedback.count(batch, late)
-        self.latency.learn(variant, ratio, now_s)
+        self.latency.learn(variant, clock, ratio, now_s)
         self.wait_ms += WAIT_EWMA * (wait_ms - self.wait_ms)
         self.activity[-1].ran[variant] += batch
 
@@ -212,8 +215,9 @@ class State:
 
     def drawn(self, variant: int, batch: int, share: float, now_s: float) -> None:
         """By a batch, for a `share` of a round's frames: for none where the accuracy guard ran them again."""
-        cost_j = self.joules(variant, self.clock) * self.tables.batch_times(variant, batch)
-        self.power.ran(variant, cost_j / self.power.factor(variant), now_s)
+        clock = self.clock
+        cost_j = self.joules(variant, clock) * self.tables.batch_times(variant, batch)
+        self.power.ran(variant, clock, cost_j / self.power.factor(variant, clock), now_s)
         self._spent(cost_j, share)
 
     def skipped(self, frames: int, late: bool) -> None:
@@ -227,7 +231,7 @@ class State:
     def _spent(self, joules: float, share: float) -> None:
         plan = self.plan
         if plan.price <= 0.0 or plan.paced:
-            self.feedback.decay(0.995)
+            self.feedback.correction *= 0.995
             return
         least_j = min([self.joules(i, plan.clock) for i, may in enumerate(self.candidates) if may])
         self.feedback.spent(joules, plan.target_j * self.cameras / self.frames_per_round, share, least_j)
@@ -258,7 +262,7 @@ class State:
         if not same:
             self.tables = tables(variants, self.device, cameras)
         if variants != self.variants:
-            self.long_run = LongRun()  # it was of other choices
+            self.long_run = None  # it was of other choices
         if budget.deadline_ms != before.deadline_ms or not same:
             self.values = value_iteration.start(self.tables, budget.deadline_ms / 1000)
         window_s = window_of(budget)
@@ -302,12 +306,11 @@ class State:
         self.tables = tables(self.variants, device, self.cameras)
         self.heat_model = thermal.model(device)
         sensed_s = self.power.sensed_s
-        self.power = power.start(self.tables, self.tables.clocks - 1, window_of(self.budget), quiet)
+        self.power = power.start(self.tables, self.clock, window_of(self.budget), quiet)
         self.power.sensed_s, self.power.history.at_s = sensed_s, int(now_s)
         self.values = value_iteration.start(self.tables, self.budget.deadline_ms / 1000)
-        self.clock = self.highest = self.tables.clocks - 1
         self.plan = no_plan(self.tables, self.budget.deadline_ms / 1000, self.clock)
-        self.long_run, self.feedback, self.planned_s = LongRun(), Feedback(), -math.inf
+        self.long_run, self.feedback, self.planned_s = None, Feedback(), -math.inf
         self.quota = energy_quota.start(None, self.budget, now_s, 0.0)
 
     def set_clock_range(self, highest: int | None) -> None:
@@ -343,7 +346,7 @@ class State:
             others = [k for k in better[i] if allowed[k]]
             if guessed[i] and others:
                 least_j = min([self.joules(k, self.clock) for k in others])
-                return self.power.learnt(i) and least_j <= self.joules(i, self.clock)
+                return self.power.learnt(i, self.clock) and least_j <= self.joules(i, self.clock)
             return bool(others)
 
         return tuple([may and not dominated(i) for i, may in enumerate(allowed)])
@@ -365,7 +368,7 @@ def start(
         tables=known,
         budget=replace(budget, battery=None),
         begun_ns=begun_ns,
-        latency=latency.start(n),
+        latency=latency.start(n, device.clock_ratio),
         power=power.start(known, clock, window_of(budget)),
         heat_model=thermal.model(device),
         values=value_iteration.start(known, deadline_s),

@@ -30,7 +30,7 @@ from edged.frames.schedule import Scheduler
 from edged.governor.governor import OnCall
 from edged.health import Heartbeats
 from edged.loop.batch_executor import BatchExecutor
-from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, read_device_info
+from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, read_device_info, with_guessed_clocks
 from edged.loop.dispatcher import Dispatcher
 from edged.loop.engine_loop import STAGE, EngineLoop, Parts
 from edged.loop.governor_client import GovernorClient, Hooks, battery_budget
@@ -60,7 +60,8 @@ from edged.vision.letterbox import open_letterboxer
 from edged.worker import Worker
 
 STUCK_AFTER_S: Final = 5.0  # a turn takes milliseconds; a first CUDA call or a paged-out model may take seconds
-NO_CLOCK_COSTS: Final = "no device profile says what each clock costs"
+NO_CLOCK_COSTS: Final = "the device profile is of one clock only"
+NO_CLOCKS: Final = "this machine lists no GPU clocks"
 
 log = logging.getLogger("edged")
 
@@ -225,18 +226,18 @@ def _device_info(pool: Pool, bundle: Bundle, config: Config, provider: Provider,
     if isinstance(provider, SimulatedProvider):
         known = as_simulated(known, pool, provider.device)
         provider.expect({variant.name: variant.active_w[0] for variant in known.variants})
-    return known
+    return with_guessed_clocks(known, around.machine.root) if config.power.clock_control else known
 
 
 def _gpu_clock(
     stack: contextlib.ExitStack, config: Config, known: DeviceInfo, around: Surroundings, beats: Heartbeats, now_ns: int
 ) -> GpuClock:
-    """The GPU's clock, controlled where that is configured and the cost of each clock is known."""
+    """The GPU's clock, controlled where that is configured and the cost of each clock is known, or guessed."""
     if not config.power.clock_control:
         return GpuClock(known.clocks_mhz)
-    if known.device is None or not known.clock_matters:
-        text = f"GPU clock control is unavailable: {NO_CLOCK_COSTS}"
-        log.warning("%s; measure it: edged-calibrate profile", text)
+    if not known.clock_matters:
+        text = f"GPU clock control is unavailable: {NO_CLOCKS if known.device is None else NO_CLOCK_COSTS}"
+        log.warning("%s", text if known.device is None else f"{text}; measure all: edged-calibrate profile")
         around.publisher.publish(schema.Event(kind="clock_control", text=text))
         return GpuClock(known.clocks_mhz)
     actuator = ClockActuator(known.clocks_mhz, around.machine.clock_helper)

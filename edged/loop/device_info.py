@@ -6,8 +6,9 @@ In: the pool, the bundle directory. Out: `DeviceInfo`, plain data. On the thread
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from edged.engines.device_profile import Conditions, DeviceProfile, load_profile
 from edged.engines.pool import Pool
 from edged.errors import EdgedError
 from edged.governor.messages import Device, Variant
+from edged.power.gpu import few_clocks_mhz
 from edged.power.nvpmodel import current_mode
 from edged.simulate import simulated_profile
 
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """`variants` that can run here. `device` is None while nothing measured is known of the machine's watts.
+    """`variants` that can run here. `device` is None while nothing is known of the machine's watts and clocks.
     `clocks_mhz`: what the numbers of clocks mean, empty where there is but one. `refused`: why there is a profile file
     that is not used, and how to fix it. `profile`: the one that is used."""
 
@@ -36,7 +38,7 @@ class DeviceInfo:
 
     @property
     def clock_matters(self) -> bool:
-        """What each clock costs is known, so that one can be chosen."""
+        """What each clock costs is known or guessed, so that one can be chosen."""
         return self.device is not None and len(self.device.idle_w) == len(self.clocks_mhz) > 1
 
 
@@ -54,6 +56,23 @@ def read_device_info(pool: Pool, bundle: Bundle, power_mode: str | None = None, 
     profiled, device = from_profile(variants, profile)
     clocks_mhz = tuple(profile.clocks_mhz) if len(profile.clocks_mhz) > 1 else ()
     return DeviceInfo(tuple(profiled), device, clocks_mhz, profile=profile)
+
+
+def guessed_clocks(variants: Iterable[Variant], clocks_mhz: Sequence[float]) -> tuple[tuple[Variant, ...], Device]:
+    """For a machine of which nothing was measured but how long a warm batch takes at the highest of these clocks: what
+    the others cost is guessed by the governor, and learnt."""
+    top_mhz = max(clocks_mhz)
+    unknown = tuple([replace(v, clock_factor=()) for v in variants])
+    return unknown, Device((0.0,) * len(clocks_mhz), clock_ratio=tuple([mhz / top_mhz for mhz in clocks_mhz]))
+
+
+def with_guessed_clocks(known: DeviceInfo, root: Path) -> DeviceInfo:
+    """With a few of the clocks that the GPU lists, where nothing measured is known of the machine's watts."""
+    clocks_mhz = few_clocks_mhz(root)
+    if known.device is not None or not clocks_mhz:
+        return known
+    variants, device = guessed_clocks(known.variants, clocks_mhz)
+    return replace(known, variants=variants, device=device, clocks_mhz=clocks_mhz)
 
 
 def from_profile(variants: Iterable[Variant], profile: DeviceProfile) -> tuple[tuple[Variant, ...], Device | None]:

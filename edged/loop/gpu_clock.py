@@ -37,7 +37,7 @@ class GpuClock:
     def __init__(
         self, clocks_mhz: Sequence[float], actuator: Actuator | None = None, dwell_s: float = 0.0, now_ns: int = 0
     ) -> None:
-        """`clocks_mhz` ascends, as in the device profile; a clock is kept for `dwell_s` at least. Without an actuator
+        """`clocks_mhz` ascends; a clock is kept for `dwell_s` at least. Without an actuator
         the clock is not controlled."""
         self.clocks_mhz = tuple(clocks_mhz)
         self._actuator = actuator
@@ -66,7 +66,7 @@ class GpuClock:
         return schema.ClockControl(mhz, self.clocks_mhz[0], self.clocks_mhz[self._highest], problem)
 
     def at(self, ceiling_mhz: float | None) -> int | None:
-        """The clock index of a ceiling in MHz; None for None, or if the profile has no clock so low."""
+        """The clock index of a ceiling in MHz; None for None, or if there is no clock so low."""
         if ceiling_mhz is None:
             return None
         below = [n for n, mhz in enumerate(self.clocks_mhz) if mhz <= ceiling_mhz * (1 + SAME_CLOCK)]
@@ -112,7 +112,7 @@ class GpuClock:
 
     def _lost(self, state: ClockState) -> tuple[ClockRange | None, schema.Event | None]:
         assert self._actuator is not None
-        problem = state.problem or f"the ceiling is {state.ceiling_mhz:g} MHz, below every clock of the device profile"
+        problem = state.problem or f"the ceiling is {state.ceiling_mhz:g} MHz, below every clock to choose from"
         event = None
         if problem != self._problem:
             event = schema.Event(kind="clock_control", text=f"GPU clock control is unavailable: {problem}")

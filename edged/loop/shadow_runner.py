@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from edged import clock
-from edged.accuracy_guard.guard import Change, Guard
+from edged.accuracy_guard.guard import Change, Compared, Guard
 from edged.accuracy_guard.input_drift import ImageStats, InputDrift, Norm
 from edged.bus import schema
 from edged.bus.publisher import Publisher
@@ -28,7 +28,7 @@ from edged.engines.manifest import Manifest
 from edged.engines.pool import Pool
 from edged.errors import EdgedError
 from edged.frames.frame import Frame
-from edged.governor.messages import Compared, ShadowDone, Unvetoed, Vetoed
+from edged.governor.messages import ShadowDone, Unvetoed, Vetoed
 from edged.loop.governor_client import GovernorClient
 from edged.vision.agreement import make_compare
 from edged.vision.decoder import Decode
@@ -193,7 +193,7 @@ class ShadowRunner:
         self._runs += 1
         self._spent_ms += service_ms
         self._governor.ran(name, begin_ns, end_ns)
-        self._governor.observe(ShadowDone(name, 1, service_ms, tuple(compared)), now_ns)
+        self._governor.observe(ShadowDone(name, 1), now_ns)
         for one in compared:
             self._report_changes(self._guard.compared(one, now_ns), now_ns)
         return objects

@@ -226,7 +226,7 @@ class StatusReporter:
 
     def _publish_telemetry(self, sample: Sample) -> None:
         """A sample that grows stale is another one: its values are unknown then."""
-        if sample == self._sample:
+        if sample is self._sample or sample == self._sample:
             return
         self._sample = sample
         for alarm in self._alarms.of(sample):

@@ -32,10 +32,10 @@ from edged.loop.messages import log_event
 from edged.power.memory import MemoryReader
 from edged.worker import Worker
 
-EVERY_NS: Final = clock.NS_PER_S // 2
+EVERY_NS: Final = clock.NS_PER_S
 SETTLED_NS: Final = 2 * clock.NS_PER_S
 """After a variant went, until what is held is what stays."""
-SHARE_DECAY: Final = 0.9
+SHARE_DECAY: Final = 0.8
 """Of a variant's share of the results, each time: what ran in the last ten seconds counts as needed."""
 STOP_S: Final = 5.0
 WARMING_SHARE: Final = 0.1
@@ -134,7 +134,7 @@ class VariantResidency:
         return self._warming is not None and now_ns >= self._warm_due_ns
 
     def look(self, now_ns: int, idle: bool) -> None:
-        """Take what the thread has done, and twice a second decide. `idle`: nothing is in flight."""
+        """Take what the thread has done, and once a second decide. `idle`: nothing is in flight."""
         with contextlib.suppress(queue.Empty):
             self._arrived(self._done.get_nowait(), now_ns)
         if self._warming is not None and idle and now_ns >= self._warm_due_ns:
@@ -186,7 +186,7 @@ class VariantResidency:
     def _members(self) -> list[Member]:
         """What can be loaded, the most needed first."""
         decision = self._governor.decision
-        shares = {other.variant: other.share for other in decision.alternatives}
+        shares = dict(decision.shares)
         known = {variant.name: variant for variant in self._pool.variants if variant.refused is None}
         for name in known:
             self._shares[name] = max(shares.get(name, 0.0), SHARE_DECAY * self._shares.get(name, 0.0))

@@ -5,6 +5,7 @@ Files under a root in, numbers out. Used by the sampler and by the clock helper,
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ GPU_NAME: Final = re.compile(r"(\d+\.)?(gpu|ga10b|gv11b)|gpu-gpc-0")
 """Orin on JetPack 6 and 5, Xavier, and Thor's graphics clusters."""
 MOST_CLOCKS: Final = 64
 HZ_PER_MHZ: Final = 1_000_000
+FEW_CLOCKS: Final = 5
+"""So many are enough to choose from where each has to be tried."""
+SLOWEST: Final = 0.3  # as a share of the ceiling: below it nearly all power is that of idling
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,23 @@ def clocks_hz(files: SysfsReader, directory: Path) -> tuple[int, ...]:
         return ()
     known = {number for word in words[:MOST_CLOCKS] if (number := whole(word)) is not None and number > 0}
     return tuple(sorted(known))
+
+
+def few_clocks_mhz(root: Path) -> tuple[float, ...]:
+    """Some of the clocks of this machine's GPU, spread from SLOWEST to the ceiling in force; empty if it lists none."""
+    files = SysfsReader(root)
+    try:
+        directory = find_gpu(files)
+        if directory is None:
+            return ()
+        ceiling_mhz = read_gpu(files, directory, []).ceiling_mhz or math.inf
+        listed = [hz / HZ_PER_MHZ for hz in clocks_hz(files, directory)]
+    finally:
+        files.close()
+    settable = [mhz for mhz in listed if mhz <= ceiling_mhz]
+    useful = [mhz for mhz in settable if mhz >= SLOWEST * settable[-1]]
+    steps = min(FEW_CLOCKS, len(useful)) - 1
+    return tuple([useful[round(i * (len(useful) - 1) / steps)] for i in range(steps + 1)]) if steps > 0 else ()
 
 
 def _mhz(hz: int | None) -> float | None:

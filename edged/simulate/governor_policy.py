@@ -33,7 +33,7 @@ from edged.governor.messages import (
     Vetoed,
     Workload,
 )
-from edged.loop.device_info import from_profile
+from edged.loop.device_info import from_profile, guessed_clocks
 from edged.loop.dispatcher import Dispatcher
 from edged.simulate.arena import Action, Arrival, Moment, NominalProfile, Outcome
 from edged.simulate.device import Reading
@@ -102,8 +102,8 @@ def _batch_s(nominal: NominalProfile, engine: int, batch: int, clock: int = -1) 
 
 class GovernorPolicy:
     """A policy of the arena. Deadline, window, temperature and cap are the scenario's; quantile, accuracy floor and
-    energy are those of `limits`. `profiled`: with a device profile; without one only the warm latencies and the
-    accuracies are known, as in a daemon without a profile, and the watts are learnt."""
+    energy are those of `limits`. `profiled`: with a device profile; without one only the accuracies, the warm latencies
+    and the clocks' frequencies are known, as in a daemon without a profile, and the rest is learnt."""
 
     def __init__(
         self,
@@ -120,6 +120,9 @@ class GovernorPolicy:
         known, device = tuple(warm_variants(nominal)), None
         if self._profiled:
             known, device = from_profile(known, msgspec.json.decode(device_profile(nominal), type=DeviceProfile))
+        elif not self._fixed_clock:
+            known, device = guessed_clocks(known, nominal.table.clocks_mhz)
+        self._knows_clocks = self._profiled or not self._fixed_clock
         battery = None
         if nominal.capacity_wh is not None:
             battery = BatteryBudget(nominal.duration_s, tuple(float(x) for x in nominal.forecast_w))
@@ -133,7 +136,7 @@ class GovernorPolicy:
         )
         self.governor = Governor(known, self.budget, 0, device, self._on_call)
         self._observe(Workload(nominal.cameras, nominal.fps * nominal.cameras), 0.0)
-        if self._profiled and not self._fixed_clock:
+        if not self._fixed_clock:
             self._observe(ClockRange(nominal.clocks - 1), 0.0)
         self._schedule = Scheduler()
         self._dispatcher = Dispatcher(self._schedule, self.governor, nominal.cameras, self._drop)
@@ -152,7 +155,7 @@ class GovernorPolicy:
         if reading.charge is not None and self.nominal.capacity_wh is not None:
             capacity_j = self.nominal.capacity_wh * 3600
             store = Battery(reading.charge * capacity_j, capacity_j, reading.sun_w)
-        clock = self._clock if self._profiled else None
+        clock = self._clock if self._knows_clocks else None
         sensed = Sensed(
             reading.power_w,
             reading.temperature_c,
@@ -201,11 +204,11 @@ class GovernorPolicy:
             self.budget = replace(self.budget, power_w=cap_w)
             self._observe(BudgetChanged(self.budget), at_s)
         now_ns = _ns(at_s)
-        if self._profiled and not self._fixed_clock and moment.may_switch_clock:
+        if not self._fixed_clock and moment.may_switch_clock:
             self._clock = self.governor.state.plan.clock  # in force before the batch begins
         clock = self._clock
         free_ns = now_ns if clock == moment.clock else now_ns + _ns(CLOCK_STALL_S)
-        chosen = self._dispatcher.next(now_ns, free_ns, False, clock if self._profiled else None)
+        chosen = self._dispatcher.next(now_ns, free_ns, False, clock if self._knows_clocks else None)
         self._report_drops(at_s)
         if chosen is None:
             return Action(clock)
@@ -214,7 +217,7 @@ class GovernorPolicy:
     def done(self, outcome: Outcome) -> None:
         service_s = outcome.end_s - outcome.begin_s
         wait_ms = max(0.0, outcome.finished_age_s - service_s) * 1000
-        clock = outcome.clock if self._profiled else None
+        clock = outcome.clock if self._knows_clocks else None
         done = BatchDone(ENGINES[outcome.engine], outcome.frames, service_s * 1000, wait_ms, outcome.late, clock)
         self._observe(done, outcome.end_s)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import cv2
@@ -62,11 +63,16 @@ class Letterbox:
 
     def unmap(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes (N, 4) x0, y0, x1, y1: from input pixels to source pixels, clipped to the picture."""
-        corner = np.array((self.left, self.top, self.left, self.top), np.float32)
-        scale = np.array((self.scale_x, self.scale_y, self.scale_x, self.scale_y), np.float32)
-        edge = np.array((self.source_width, self.source_height, self.source_width, self.source_height), np.float32)
+        corner, scale, edge = self._corners
         source: NDArray[np.float32] = np.minimum(np.maximum((boxes - corner) / scale, 0), edge)
         return source
+
+    @cached_property
+    def _corners(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Of x0, y0, x1, y1: the origin, the scale and the greatest value."""
+        corner, scale = (self.left, self.top), (self.scale_x, self.scale_y)
+        rows = np.array((corner * 2, scale * 2, (self.source_width, self.source_height) * 2), np.float32)
+        return rows[0], rows[1], rows[2]
 
     def unmap_points(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Points (..., 2) x, y: from input pixels to source pixels, not clipped."""

@@ -49,9 +49,10 @@ def select(boxes: Floats, scores: Floats, class_ids: Indices, spec: Selection, l
 def placed(boxes: Floats, scores: Floats, class_ids: Indices, kept: Indices, letterbox: Letterbox) -> Selected:
     """The candidates `kept` as detections of the source frame, without those that lie in the padding."""
     source = letterbox.unmap(boxes[kept])
-    visible = (source[:, 2:] > source[:, :2]).all(axis=1)
+    visible = source[:, 2:] > source[:, :2]
     if not visible.all():
-        kept, source = kept[visible], source[visible]
+        rows = visible.all(axis=1)
+        kept, source = kept[rows], source[rows]
     return Selected(Detections(source, scores[kept], class_ids[kept]), kept)
 
 
@@ -72,13 +73,14 @@ def greedy(count: int, overlap: Overlap, limit: int) -> Indices:
         if block.size > 1:
             # row i, column j: i suppresses j, should i itself be kept
             hits = overlap(block, block) & _LATER[: block.size, : block.size]
-            if hits.any():
+            suppressing = np.flatnonzero(hits.any(axis=1)).tolist()
+            if suppressing:
                 keep = np.ones(block.size, bool)
-                for i in range(block.size):
+                for i in suppressing:
                     if keep[i]:
                         keep &= ~hits[i]
                 block = block[keep]
-        kept = np.concatenate((kept, block))
+        kept = np.concatenate((kept, block)) if start else block
         if kept.size >= limit:
             break
     return kept[:limit]
@@ -86,10 +88,14 @@ def greedy(count: int, overlap: Overlap, limit: int) -> Indices:
 
 def _overlap(boxes: Floats, class_ids: Indices, a: Indices, b: Indices, iou_threshold: float) -> NDArray[np.bool_]:
     """(len(a), len(b)): whether they are of one class and their intersection over union is above the threshold."""
-    first, second = boxes[a], boxes[b]
-    sides = np.minimum(first[:, None, 2:], second[:, 2:]) - np.maximum(first[:, None, :2], second[:, :2])
-    np.maximum(sides, 0, out=sides)
-    common = sides[..., 0] * sides[..., 1]
+    first, second = boxes[a].T, boxes[b].T
+    x0, y0, x1, y1 = first[:, :, None]
+    common, high = np.minimum(x1, second[2]), np.minimum(y1, second[3])
+    common -= np.maximum(x0, second[0])
+    high -= np.maximum(y0, second[1])
+    np.maximum(common, 0, out=common)
+    np.maximum(high, 0, out=high)
+    common *= high
     union = _area(first)[:, None] + _area(second) - common
     overlap: NDArray[np.bool_] = common > iou_threshold * union
     overlap &= class_ids[a][:, None] == class_ids[b]
@@ -97,5 +103,6 @@ def _overlap(boxes: Floats, class_ids: Indices, a: Indices, b: Indices, iou_thre
 
 
 def _area(boxes: Floats) -> Floats:
-    area: Floats = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    """Of (4, n)."""
+    area: Floats = (boxes[2] - boxes[0]) * (boxes[3] - boxes[1])
     return area

@@ -3,8 +3,8 @@
 `--set production` takes the set of sites as a daemon meets them: 4 to 16 cameras in their own time, weights, vetoes, a
 camera that drops out. There is no bound for it; the yardstick is the best fixed (engine, clock, share of the frames)
 with hindsight, whose scores are in `data/`, and the baselines run beside it. `--guess`: without a device profile, where
-a daemon has warm latencies alone and no clock to set; the bound is that of the clock so held, the same governor with a
-profile runs beside it, and what both reach after the first 120 s is compared.
+a daemon has warm latencies and the list of clocks alone; the same governor with a profile runs beside it, and what both
+reach after the first 120 s is compared.
 `--scenarios FILE` takes other scenarios, `--bounds FILE` their bounds ({"NAME:SEED": {"REG": score}}), `--policy NAME`
 one baseline in the governor's place, `--results FILE` appends a line as each run ends. `data/governor_holdout_*.json`
 is another set, of other devices and shapes. `--fixed-clock` holds the clock at its highest, and then the bound is that
@@ -106,7 +106,6 @@ def measure(
     known = read(bounds or DATA / f"{shipped}_bounds.json") if bounds or scenarios is None else {}
     chosen = read(scenarios or DATA / f"{shipped}_scenarios.json")[: QUICK if quick else None]
     report = ArenaReport("governor")
-    fixed_clock |= guess
 
     def make() -> Policy:
         if policy == "edged":
@@ -120,7 +119,7 @@ def measure(
         bounds_of = {key: bound for key in scores if (bound := bound_of(known.get(key, {}), fixed_clock))}
         judge(report, scores, bounds_of, GUESS_SHARE if guess else MEAN_SHARE)
     if guess:
-        settle(report, chosen, scores, known)
+        settle(report, chosen, scores, known, fixed_clock)
     if policy == "edged":
         cost(report)
     report.notes["policy"] = policy + (", no profile" if guess else "") + (", clock held" if fixed_clock else "")
@@ -164,17 +163,16 @@ def settle(
     scenarios: Sequence[Mapping[str, Any]],
     scores: Mapping[str, Score],
     known: Mapping[str, Mapping[str, float | None]],
+    fixed_clock: bool,
 ) -> None:
-    """What was reached after the first SETTLED_S against the same governor with a device profile, where a clock so held
-    lets frames run at all; beside it the share of the bound of a clock that is free."""
-    judged = {key for key in scores if bound_of(known.get(key, {}), True)}
-    profiled = run_all(scenarios, lambda: GovernorPolicy(True), "with a profile", True)
+    """What was reached after the first SETTLED_S against the same governor with a device profile, where frames can run
+    at all."""
+    judged = {key for key in scores if bound_of(known.get(key, {}), fixed_clock)}
+    profiled = run_all(scenarios, lambda: GovernorPolicy(fixed_clock), "with a profile", fixed_clock)
     ratios = [scores[key].settled / profiled[key].settled for key in scores if key in judged]
     if ratios:
         name, spread = f"after {SETTLED_S} s, against the same with a profile", (min(ratios), max(ratios))
         report.figures.append(Figure(name, mean(ratios), "", SETTLED_SHARE, "at least", spread))
-    free = [scores[key].score / bound for key in scores if (bound := bound_of(known.get(key, {}), False))]
-    report.notes["mean share of a free clock's bound"] = round(mean(free), 4) if free else None
 
 
 def hindsight(scenario: Mapping[str, Any], seed: int) -> float:

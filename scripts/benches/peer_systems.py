@@ -2,7 +2,8 @@
 
 python peer_systems.py SYSTEM JSON: cv2-threads (a reader thread for each camera that keeps the newest frame), pyav (one
 loop over the cameras in turn), gstreamer (appsink pipelines, scaled in them). JSON: urls, model, size, threshold, log.
-Each result is appended to the log as int32 camera, int32 frame number, int32 boxes, int32 0, float64 monotonic seconds.
+Each result is appended to the log as int32 camera, int32 frame number, int32 boxes, int32 age in us as the system
+itself says (0: it says none), float64 monotonic seconds.
 Runs until it is ended. Imports nothing of edged: GStreamer's bindings are those of the system's Python.
 """
 

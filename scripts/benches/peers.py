@@ -181,8 +181,9 @@ def _running(
 
 def _run(name: str, command: list[str], material: Material, count: int, seconds: float, directory: Path) -> Row:
     begun = time.monotonic()
-    with _running(name, command, material, count, directory) as (process, cameras, log, notes):
-        ages: dict[tuple[int, int], float] = {}
+    with _running(name, command, material, count, directory) as (process, cameras, log, _):
+        ages: list[float] = []
+        errors: list[float] = []
         while not (first := _records(log)) and time.monotonic() - begun < START_S and process.poll() is None:
             time.sleep(0.02)
         if not first:
@@ -192,14 +193,15 @@ def _run(name: str, command: list[str], material: Material, count: int, seconds:
         seen = skip
         while time.monotonic() - since < seconds:
             time.sleep(0.1)
-            for camera, number, _, _, at_s in _records(log)[seen:]:
+            for camera, number, _, published_us, at_s in _records(log)[seen:]:
                 seen += 1
                 if 0 <= number < cameras.sent.shape[1]:
-                    ages[camera, seen] = at_s * 1e3 - int(cameras.sent[camera, number]) / 1e6
+                    age_ms = at_s * 1e3 - int(cameras.sent[camera, number]) / 1e6
+                    ages.append(age_ms)
+                    errors += [published_us / 1e3 - age_ms] if published_us else []
         elapsed = time.monotonic() - since
         used_ns = proc.cpu_between_ns(before, proc.cpu_ns(process.pid))
         records, memory = _records(log)[skip:], proc.pss_mb(process.pid)
-        errors = _age_errors(notes, ages, skip)
     results = max(1, len(records))
     return Row(
         len(records) / elapsed,
@@ -207,21 +209,9 @@ def _run(name: str, command: list[str], material: Material, count: int, seconds:
         memory,
         first[0][4] - begun,
         statistics.fmean(r[2] for r in records) if records else 0.0,
-        list(ages.values()),
+        ages,
         errors,
     )
-
-
-def _age_errors(notes: Path, ages: dict[tuple[int, int], float], skip: int) -> list[float]:
-    if not notes.exists():
-        return []
-    lines = [json.loads(line) for line in notes.read_text().splitlines()]
-    published = [line for line in lines if "age_ms" in line]
-    found = []
-    for (_, place), age in ages.items():
-        if place <= len(published):
-            found.append(published[place - 1]["age_ms"] - age)
-    return found
 
 
 def _records(log: Path) -> list[tuple[int, int, int, int, float]]:

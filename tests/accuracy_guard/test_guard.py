@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.accuracy_guard.guard import CLOSE_SHARE, KNOWN, SHARE, Change, Guard, gate_of
+from edged.accuracy_guard.guard import CLOSE_SHARE, KNOWN, SHARE, Change, Compared, Guard, gate_of
 from edged.accuracy_guard.input_drift import ImageStats, Norm
 from edged.accuracy_guard.sequential_test import needed
 from edged.clock import NS_PER_S
-from edged.governor.messages import Compared, Unvetoed, Vetoed
+from edged.governor.messages import Unvetoed, Vetoed
 
 DEMO = {"fp16": 0.8022, "int8-sparse": 0.7895}
 GATE = gate_of(0.7895, 0.8022)

@@ -93,6 +93,8 @@ def test_what_is_supported(source: str, kind: str, target: str, options: dict[st
         ("file://a.mp4", "file:///absolute/path"),
         ("rtsp:///x", "no valid host"),
         ("rtsp://h:99999999/x", "no valid host"),
+        ("rtsp://h:99999/x", "99999 is no port"),
+        ("https://h:0/x", "0 is no port"),
         ("rtsp://h/x\n", "control character"),
     ],
 )

@@ -16,7 +16,16 @@ from edged.engines.engine import HostMemory, ModelTensors, TensorSpec
 from edged.engines.ort import OrtEngine, OrtRuntime, allocate, first_line, session_options
 from edged.errors import EdgedError
 from tests.support.heap import allocated_bytes, python_bytes
-from tests.support.models import CLASSES, HEIGHT, WIDTH, Tensors, center_model, lying_model, model_with_external_weights
+from tests.support.models import (
+    CLASSES,
+    HEIGHT,
+    STRIDE,
+    WIDTH,
+    Tensors,
+    center_model,
+    lying_model,
+    model_with_external_weights,
+)
 
 MAX_BATCH = 4
 IMAGE = TensorSpec("image", "uint8", (HEIGHT, WIDTH, 3))
@@ -65,6 +74,27 @@ def test_every_batch_size_gives_what_a_bare_session_gives() -> None:
     assert engine.outputs == TENSORS.outputs
     assert (engine.lanes, engine.max_batch) == (1, MAX_BATCH) and engine.memory_bytes is not None
     check_every_batch(engine, content)
+    engine.close()
+
+
+def test_an_engine_at_rest_gives_back_what_a_large_batch_took() -> None:
+    height, width = 512, 1024  # 6 MB a frame as float
+    content = center_model(height=height, width=width)
+    image = TensorSpec("image", "uint8", (height, width, 3))
+    cells = (height // STRIDE, width // STRIDE)
+    tensors = ModelTensors(
+        image, (TensorSpec("scores", "float32", (CLASSES, *cells)), TensorSpec("boxes", "float32", (4, *cells)))
+    )
+    engine = load(content, HostMemory(allocate, 1, MAX_BATCH, image), tensors)
+    pixels = np.random.default_rng(0).integers(0, 256, (MAX_BATCH, *image.shape), np.uint8)
+    engine.input_buffer(0)[:] = pixels
+    engine.submit(0, MAX_BATCH)
+    engine.collect(0)
+    before = allocated_bytes()
+    engine.rest()
+    assert before - allocated_bytes() > 12 << 20
+    engine.submit(0, MAX_BATCH)
+    np.testing.assert_array_equal(engine.collect(0)["scores"], expected(content, pixels)["scores"])
     engine.close()
 
 

@@ -14,7 +14,7 @@ from edged.engines.bundle import load_bundle
 from edged.engines.device_profile import RuntimeName
 from edged.engines.engine import Engine, HostMemory, ModelTensors, Outputs, TensorSpec
 from edged.engines.manifest import EngineFile, InputSpec, Manifest
-from edged.engines.ort import OrtRuntime
+from edged.engines.ort import OrtEngine, OrtRuntime
 from edged.engines.pool import Pool, VariantError
 from edged.errors import EdgedError, UsageError
 from tests.support.heap import allocated_bytes, python_bytes
@@ -119,6 +119,21 @@ def test_two_thousand_switches_create_and_free_nothing(tmp_path: Path) -> None:
         kept, _ = python_bytes(lambda: switch(200))
         assert kept < 1 << 10
         assert allocated_bytes() - held < 256 << 10
+
+
+def test_memory_is_given_back_once_the_last_variant_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[OrtEngine] = []
+    monkeypatch.setattr(OrtEngine, "rest", lambda engine: rests.append(engine))
+    with Pool(load_bundle(write_bundle(tmp_path / "one", MODELS)), OrtRuntime(1), 4, 0.0) as pool:
+        for left in (2, 1):
+            assert rests == []
+            (name, *others) = [variant.name for variant in pool.variants if not variant.resident]
+            assert len(others) == left - 1
+            loaded = pool.load(name)
+            pool.adopt(loaded, loaded.latency_ms)
+        assert rests == [loaded.engine]
+    with open_pool(tmp_path / "all", MODELS):
+        assert len(rests) == 2
 
 
 def test_calls_out_of_order_are_refused(tmp_path: Path) -> None:
@@ -236,6 +251,9 @@ class FakeEngine:
 
     def took_ms(self, lane: int) -> float:
         return 1.0 + lane
+
+    def rest(self) -> None:
+        """It keeps what it has, as on a GPU."""
 
     def close(self) -> None:
         self._log.append("closed")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.frames.sources.jpeg import jpeg_length
-from edged.frames.sources.multipart import MultipartReader
+from edged.frames.sources.multipart import JpegReader, MultipartReader
 
 
 def jpeg(n: int) -> bytes:
@@ -57,6 +57,38 @@ def test_a_cut_picture_ends_at_the_next_boundary() -> None:
     reader = MultipartReader("b")
     parts = reader.push(b"--b\r\nContent-Type: image/jpeg\r\n\r\n" + cut + b"\r\n" + stream(False), 1)
     assert [part.data for part in parts] == [cut, *JPEGS]
+
+
+@pytest.mark.parametrize("start", ["b", "--other"])
+def test_another_boundary_than_was_said_is_learnt_from_the_first_part(start: str) -> None:
+    data = stream(True).replace(b"--b", start.encode())
+    reader = MultipartReader("b")
+    assert [part.data for at in range(0, len(data), 50) for part in reader.push(data[at : at + 50], at)] == JPEGS
+
+
+@pytest.mark.parametrize("off", [7, -40, 2000])
+def test_lengths_that_are_wrong_are_found_out_with_the_first(off: int) -> None:
+    data = stream(True)
+    for image in JPEGS:
+        data = data.replace(b"Length: %d" % len(image), b"Length: %d" % (len(image) + off))
+    reader = MultipartReader("b")
+    assert [part.data for at in range(0, len(data), 50) for part in reader.push(data[at : at + 50], at)] == JPEGS
+
+
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9" + bytes(30)], ids=["no end marker", "padded"])
+def test_right_lengths_are_believed_however_the_picture_ends(end: bytes) -> None:
+    images = [image[:-2] + end for image in JPEGS]
+    reader, found = MultipartReader("b"), []
+    for n, image in enumerate(images):
+        head = b"--b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(image)
+        found += [(part.data, n - part.arrival_ns) for part in reader.push(head + image + b"\r\n", n)]
+    assert found == [(images[0], 1), *((image, 0) for image in images[1:])], "the first waits for the proof"
+
+
+def test_jpegs_with_nothing_between_them() -> None:
+    data, reader = b"".join(JPEGS) + b"\0\0" + JPEGS[0], JpegReader()
+    found = [part for at in range(0, len(data), 50) for part in reader.push(data[at : at + 50], at)]
+    assert [part.data for part in found] == [*JPEGS, JPEGS[0]]
 
 
 @given(st.lists(st.binary(max_size=200), max_size=8))

@@ -60,3 +60,20 @@ def test_a_clock_that_jumps_far_begins_anew() -> None:
         clock.mono_ns(n * 6000, n * S // 15, True)
     assert clock.mono_ns(30 * 6000 + HZ * 3600, 2 * S, True) == 2 * S
     assert clock.mono_ns(31 * 6000 + HZ * 3600, 2 * S + S // 15, True) >= 2 * S + S // 15 - MS
+
+
+def test_the_same_time_stamp_again_and_again_is_no_age() -> None:
+    assert max(run([0.0] * 100, tick=0)) == 0
+
+
+def test_time_stamps_of_half_the_rate_are_found_out_within_a_second_and_a_half() -> None:
+    ages = run([0.0] * 100, fps=20, tick=HZ / 40)
+    assert max(ages) < 700 and max(ages[30:]) == 0
+
+
+def test_time_stamps_that_go_back_are_a_count_that_begins_anew() -> None:
+    clock = CaptureTime(HZ)
+    for n in range(100):
+        back = 5 * HZ if n >= 60 else 0
+        arrival_ns = n * S // 20
+        assert arrival_ns - clock.mono_ns(n * HZ // 20 - back & 0xFFFFFFFF, arrival_ns, True) < MS, n

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,6 +82,24 @@ def test_another_source_begins_anew_and_is_a_gap() -> None:
     assert numbers(tracker.push(packet(900, ssrc=2))) == [(900, True)]
     assert numbers(tracker.push(packet(901, ssrc=2))) == [(901, False)]
     assert tracker.lost == 0
+
+
+@pytest.mark.parametrize("reorders", [False, True])
+def test_a_camera_that_numbers_anew_is_followed(reorders: bool) -> None:
+    tracker = SequenceTracker(reorders)
+    tracker.push(packet(30_000))
+    found = [item for n in range(4) for item in numbers(tracker.push(packet(10_000 + n)))]
+    first = 1 if reorders else 0  # one packet alone may be a stray
+    assert found == [(10_000 + n, n == first) for n in range(first, 4)]
+    assert tracker.lost == 0
+
+
+def test_late_and_stray_datagrams_are_no_new_count() -> None:
+    tracker = SequenceTracker(reorders=True)
+    tracker.push(packet(30_000))
+    for stray in (29_950, 29_951, 29_952, 10_000, 20_000):
+        assert tracker.push(packet(stray)) == []
+    assert numbers(tracker.push(packet(30_001))) == [(30_001, False)]
 
 
 def test_reports_both_ways() -> None:

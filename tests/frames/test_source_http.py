@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import struct
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -13,13 +14,14 @@ import cv2
 import numpy as np
 import pytest
 
+from edged.bus.client import bgr
 from edged.config import CameraConfig
 from edged.errors import EdgedError
 from edged.frames.frame import PixelFormat
 from edged.frames.ring import RingSpec
 from edged.frames.source import open_source
 from edged.frames.sources.base import Source
-from tests.support.clips import number_of, numbered, write_clip
+from tests.support.clips import number_of, numbered, write_clip, write_pictures
 from tests.support.engine_loop import EngineLoop
 from tests.support.http_camera import HttpCamera, parts, single
 
@@ -29,6 +31,9 @@ def jpeg(picture: np.ndarray[Any, Any]) -> bytes:
 
 
 JPEGS = [jpeg(picture) for picture in numbered(30)]
+
+
+PNG = bytes(cv2.imencode(".png", numbered(1)[0])[1].tobytes())
 
 
 def opened(url: str, **keys: Any) -> Source:
@@ -101,6 +106,11 @@ def test_a_slow_camera_of_an_unknown_rate_says_what_to_set() -> None:
         ("text/plain", b"moved", "a text (text/plain), no video"),
         ("image/jpeg", JPEGS[0], "a single JPEG picture, no stream"),
         ("application/octet-stream", JPEGS[0], "a single JPEG picture, no stream"),
+        ("image/png", PNG, "a single PNG picture, no stream"),
+        ("image/gif", b"GIF89a" + bytes(100), "a picture (image/gif) that is no JPEG, PNG or WebP"),
+        ("image/jpeg", b"\r\n<!DOCTYPE html><title>log in", "a web page (image/jpeg), no video"),
+        ("application/octet-stream", b"<html>" + bytes(100), "a web page (application/octet-stream), no video"),
+        ("video/mp4", b"", "the URL gives nothing"),
         ("application/octet-stream", b"\x01" * 5000, "damaged or no video"),
     ],
 )
@@ -123,6 +133,66 @@ def test_a_single_picture_is_fetched_again_and_again() -> None:
         opened(camera.url, poll_s=1)
 
 
+@pytest.mark.parametrize("kind", [".png", ".webp", ".jpg"])
+def test_single_pictures_of_other_codecs_whatever_their_type_says(kind: str) -> None:
+    images = [bytes(cv2.imencode(kind, picture)[1].tobytes()) for picture in numbered(5)]
+    with HttpCamera(single("text/html", lambda n: images[n])) as camera:
+        source = opened(camera.url, poll_s=0.1)
+        assert seen(source, 5) == list(range(5))
+        source.close()
+
+
+def test_a_polled_url_that_gives_a_page_one_day_says_so() -> None:
+    with HttpCamera(single("image/jpeg", lambda n: JPEGS[n] if n < 2 else b"<html>" + bytes(100))) as camera:
+        source = opened(camera.url, poll_s=0.1)
+        assert seen(source, 2) == [0, 1]
+        with pytest.raises(EdgedError, match="the URL gives a web page"):
+            source.grab()
+        source.close()
+
+
+def test_pictures_of_which_none_can_be_decoded_are_reported() -> None:
+    reports: list[str] = []
+    spoilt = [cut(image) for image in JPEGS[:5]]
+    with HttpCamera(parts([*spoilt, *JPEGS[5:]], 30)) as camera:
+        source = open_source(CameraConfig(name="cam", source=camera.url), report=reports.append)
+        assert seen(source, 1) == [5]
+        assert set(reports) == {"connected, pictures come, and none can be decoded"}
+        source.close()
+
+
+def test_jpeg_after_jpeg_without_parts() -> None:
+    def reply(camera: HttpCamera, request: Any) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", "video/x-motion-jpeg")
+        request.end_headers()
+        for image in JPEGS:
+            request.wfile.write(image)
+            camera.stopping.wait(0.03)
+
+    with HttpCamera(reply) as camera:
+        source = opened(camera.url)
+        assert seen(source, 20) == list(range(20))
+        source.close()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_shown_as_its_exif_says(orientation: int) -> None:
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHII", 8, 1, 0x112, 3, 1, orientation) + bytes(4)
+    image = JPEGS[3][:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + JPEGS[3][2:]
+    upright = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+    assert upright is not None
+    with HttpCamera(single("image/jpeg", image)) as camera:
+        source = opened(camera.url, poll_s=0.1)
+        assert source.grab() is not None
+        picture = np.empty(RingSpec(source.info.width, source.info.height, source.info.format).shape, np.uint8)
+        source.retrieve(picture)
+        shown = bgr(picture, source.info.format)
+        source.close()
+    if tuple(av.library_versions["libavcodec"]) >= (62,):  # earlier ones leave the mark alone
+        assert shown.shape == upright.shape and np.abs(shown.astype(int) - upright).mean() < 12
+
+
 def test_redirects_basic_authentication_and_refusals() -> None:
     token = base64.b64encode(b"root:p@ss").decode()
 
@@ -139,7 +209,7 @@ def test_redirects_basic_authentication_and_refusals() -> None:
         with pytest.raises(EdgedError, match="refuses the user or the password"):
             opened(camera.url.replace("://", "://root:no@"))
         moved = single("text/plain", b"", 302, Location=camera.url)
-        with HttpCamera(moved) as elsewhere, pytest.raises(EdgedError, match="refuses the user or the password"):
+        with HttpCamera(moved) as elsewhere, pytest.raises(EdgedError, match="asks for a user and a password"):
             opened(elsewhere.url)
     for status, says in ((404, "HTTP 404"), (302, "redirects to something that is not HTTP")):
         answer = single("text/plain", b"", status, Location="file:///etc/passwd")
@@ -166,22 +236,48 @@ def test_a_transport_stream_begins_with_its_first_keyframe_and_plays_at_its_own_
         source.close()
 
 
-def test_a_playlist_of_two_segments_is_played_whole(tmp_path: Path) -> None:
-    whole = transport_stream(tmp_path / "a.ts", 40)
-    playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nseg.ts\n#EXT-X-ENDLIST\n"
+def whole_of(source: Source) -> tuple[list[int | None], list[int]]:
+    """(the numbers of all pictures, when they are due) of a source that is played to its end."""
+    found: list[int | None] = []
+    dues: list[int] = []
+    with pytest.raises(EdgedError, match="ended the stream"):
+        while (grabbed := source.grab()) is not None:
+            picture = np.empty(RingSpec(source.info.width, source.info.height, source.info.format).shape, np.uint8)
+            source.retrieve(picture)
+            found.append(None if grabbed.corrupt else number_of(picture[: source.info.height]))
+            dues.append(grabbed.mono_ns)
+    source.close()
+    return found, dues
+
+
+@pytest.mark.parametrize("name", ["seg%d.ts", "live/%d", "get.cgi?n=%d"])
+def test_a_playlist_is_played_whole_however_its_segments_are_named(tmp_path: Path, name: str) -> None:
+    """Each segment numbers its packets anew, as cameras do that write one after the other."""
+    segments = {
+        name % k: write_pictures(
+            tmp_path / f"{k}.ts", numbered(40)[20 * k : 20 * k + 20], stamps=(20 * k).__add__
+        ).read_bytes()
+        for k in range(2)
+    }
+    entries = "".join(f"#EXTINF:2,\n{segment}\n" for segment in segments)
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n{entries}#EXT-X-ENDLIST\n".encode()
 
     def reply(camera: HttpCamera, request: BaseHTTPRequestHandler) -> None:
-        segment = request.path.endswith(".ts")
-        single("video/mp2t" if segment else "text/plain", whole if segment else playlist)(camera, request)
+        segment = segments.get(request.path[1:])
+        single("video/mp2t" if segment else "text/plain", segment or playlist)(camera, request)
 
     with HttpCamera(reply) as camera:
-        source = opened(camera.url + ".m3u8")
-        count = 0
-        with pytest.raises(EdgedError, match="ended the stream"):
-            while (grabbed := source.grab()) is not None:
-                count += not grabbed.corrupt
-        assert count == 40
-        source.close()
+        found, _ = whole_of(opened(camera.url + ".m3u8"))
+        assert found == list(range(40))
+
+
+@pytest.mark.parametrize("kind", ["ts", "mkv"])
+def test_a_pause_in_a_recording_on_a_server_is_cut_to_a_second(tmp_path: Path, kind: str) -> None:
+    clip = write_pictures(tmp_path / f"a.{kind}", numbered(20), stamps=lambda n: n if n < 10 else n + 100)
+    with HttpCamera(single("text/vnd.trolltech.linguist", clip.read_bytes())) as camera:
+        found, dues = whole_of(opened(camera.url))
+        assert found == list(range(20))
+        assert np.diff(dues).max() < 1.6e9
 
 
 def test_grey_and_odd_jpegs_are_pictures_too() -> None:

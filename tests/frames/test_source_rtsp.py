@@ -200,3 +200,40 @@ def test_udp_packets_that_never_arrive_are_a_sentence(clips: dict[str, AccessUni
             opened(camera, transport="udp")
         assert 3e9 < clock.mono_ns() - begin < 20e9
         assert 'transport = "tcp"' in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "a web server answers at this port"),
+        (b'RTSP/1.0 401 No\r\nCSeq: 1\r\nWWW-Authenticate: Basic realm="c"\r\n\r\n', "asks for a user and a password"),
+    ],
+)
+def test_answers_of_a_wrong_port_and_to_no_user(clips: dict[str, AccessUnits], answer: bytes, says: str) -> None:
+    with RtspCamera(clips["h264"]) as camera:
+        camera._answer = lambda method, headers, way: answer  # type: ignore[method-assign]
+        with pytest.raises(EdgedError, match=says):
+            opened(camera)
+
+
+def test_a_camera_that_calls_every_nonce_stale_is_not_asked_for_ever(clips: dict[str, AccessUnits]) -> None:
+    asked: list[str] = []
+
+    def stale(method: str, headers: dict[str, str], way: Any) -> bytes:
+        asked.append(method)
+        challenge = f'Digest realm="c", nonce="n{len(asked)}", stale=true'
+        return f"RTSP/1.0 401 No\r\nCSeq: {headers['cseq']}\r\nWWW-Authenticate: {challenge}\r\n\r\n".encode()
+
+    with RtspCamera(clips["h264"]) as camera:
+        camera._answer = stale  # type: ignore[method-assign]
+        with pytest.raises(EdgedError, match="refuses the user or the password"):
+            open_source(CameraConfig(name="cam", source=camera.url.replace("://", "://a:b@")))
+    assert len(asked) < 10
+
+
+def test_packets_of_another_stream_than_the_one_described_are_a_sentence(clips: dict[str, AccessUnits]) -> None:
+    with RtspCamera(clips["h264"]) as camera:
+        described = camera._sdp
+        camera._sdp = lambda: described().replace("96", "97")  # type: ignore[method-assign]
+        with pytest.raises(EdgedError, match="none of them is of the video that the camera offers"):
+            opened(camera)

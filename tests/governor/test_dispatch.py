@@ -48,11 +48,11 @@ def test_a_variant_that_hardly_ran_is_tried_and_again_after_a_long_time_unless_i
     state = ready(1.5).state
     state.latency.runs[0] = EXPLORE_RUNS - 1
     assert choice(state).variant == "fp16", "for the knowledge, dear as it is"
-    state.latency.learn(0, 0.0, 0.9)
+    state.latency.learn(0, 0, 0.0, 0.9)
     assert choice(state).variant == "int8-sparse"
     state.latency.ran_s[0] = -EXPLORE_AGAIN_S
     assert choice(state).variant == "fp16"
-    state.latency.learn(0, 0.0, 1.0)
+    state.latency.learn(0, 0, 0.0, 1.0)
     assert choice(state).variant == "fp16", "and more than once: the first batch was a cold start"
     assert choice(state, 0.05).variant != "fp16", "10 ms are left of 20"
 

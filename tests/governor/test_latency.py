@@ -22,12 +22,12 @@ def shown(known: Latency, variant: int, ratios: list[float], from_s: float = 0.0
     known, now_s = deepcopy(known), from_s
     for ratio in ratios:
         now_s += FRAME_S
-        known.learn(variant, math.log(ratio), now_s)
+        known.learn(variant, 0, math.log(ratio), now_s)
     return known, now_s
 
 
 def factor(known: Latency, variant: int) -> float:
-    return math.exp(known.log_factor(variant))
+    return math.exp(known.log_factor(variant, 0))
 
 
 def alone() -> Latency:
@@ -55,8 +55,8 @@ def test_the_factor_of_one_variant_is_separated_from_the_devices() -> None:
     known, now_s = start(2), 0.0
     for _ in range(200):
         now_s += FRAME_S
-        known.learn(0, 0.0, now_s)
-        known.learn(1, math.log(1.4), now_s)
+        known.learn(0, 0, 0.0, now_s)
+        known.learn(1, 0, math.log(1.4), now_s)
     assert factor(known, 0) == pytest.approx(1.0, rel=0.02)
     assert factor(known, 1) == pytest.approx(1.4, rel=0.02)
     assert known.mean[2] - known.mean[1] == pytest.approx(math.log(1.4), abs=0.03)
@@ -104,7 +104,7 @@ def test_the_tail_is_calibrated_on_noise_it_has_not_seen(spread: float) -> None:
         ratio = math.exp(rng.gauss(0, spread)) * (1.8 if rng.random() < 0.01 else 1.0)
         if i >= 1000 and ratio > factor(known, 0) * known.tail(0.99):
             over += 1
-        known.learn(0, math.log(ratio), now_s)
+        known.learn(0, 0, math.log(ratio), now_s)
     assert 0.005 < over / 5000 < 0.02
 
 
@@ -126,8 +126,8 @@ def test_the_device_factor_fades_in_seconds_and_a_variants_in_minutes() -> None:
     known, now_s = start(2), 0.0
     for _ in range(200):
         now_s += FRAME_S
-        known.learn(0, math.log(1.5), now_s)
-        known.learn(1, math.log(2.1), now_s)
+        known.learn(0, 0, math.log(1.5), now_s)
+        known.learn(1, 0, math.log(2.1), now_s)
     slow, own = known.mean[0], known.mean[2]
     for _ in range(120):
         now_s += 0.5
@@ -158,7 +158,7 @@ numbers = st.floats(-11.0, 15.0)
 def test_whatever_it_is_shown_it_stays_a_number(batches: list[tuple[int, float, float]]) -> None:
     known = start(3)
     for variant, ratio, now_s in batches:
-        known.learn(variant, ratio, now_s)
+        known.learn(variant, 0, ratio, now_s)
         known.fade(now_s, 0.5)
     for variant in range(3):
         assert math.isfinite(factor(known, variant)) and factor(known, variant) > 0
@@ -178,8 +178,8 @@ def test_a_steady_machine_is_distinguished_from_its_noise() -> None:
     known, now_s, factors = alone(), 0.0, []
     for _ in range(1200):
         now_s += 0.1
-        known.learn(0, chance.gauss(0.0, 0.03), now_s)
-        factors.append(known.log_factor(0))
+        known.learn(0, 0, chance.gauss(0.0, 0.03), now_s)
+        factors.append(known.log_factor(0, 0))
     assert math.sqrt(sum(x * x for x in factors[200:]) / 1000) < 0.012
     assert known.tail(0.99) < 1.1
 
@@ -190,3 +190,17 @@ def test_a_small_change_is_followed_within_a_few_batches_all_the_same(changed: f
     known, now_s = shown(alone(), 0, [math.exp(chance.gauss(0.0, 0.03)) for _ in range(600)])
     known, _ = shown(known, 0, [changed * math.exp(chance.gauss(0.0, 0.03)) for _ in range(6)], now_s)
     assert factor(known, 0) == pytest.approx(changed, rel=0.04)
+
+
+def test_what_a_guessed_clock_costs_is_learnt_by_variant_and_carried_to_a_clock_that_never_ran() -> None:
+    ratios = (0.4, 0.6, 1.0)
+    known, exponents = start(2, ratios), (-0.3, 0.4)  # times are off by ratio ** -exponent
+    chance, now_s = random.Random(3), 0.0
+    for clock in (2, 1, 2):
+        for i in range(240):
+            now_s += FRAME_S
+            variant = i % 2
+            known.learn(variant, clock, chance.gauss(-exponents[variant] * math.log(ratios[clock]), 0.03), now_s)
+    for variant, exponent in enumerate(exponents):
+        assert known.log_factor(variant, 2) == pytest.approx(0.0, abs=0.03)
+        assert known.log_factor(variant, 0) == pytest.approx(-exponent * math.log(0.4), abs=0.1)

@@ -29,13 +29,11 @@ def test_four_frames_one_by_one_count_as_much_as_at_once() -> None:
     assert spent(0.1, 0.25, times=4) == pytest.approx(spent(0.4), rel=0.01)
 
 
-def test_the_correction_is_bounded_and_decays() -> None:
+def test_the_correction_is_bounded() -> None:
     feedback = Feedback()
     for _ in range(1000):
         feedback.spent(50.0, 0.1, 1.0, 0.1)
     assert feedback.correction == MOST
-    feedback.decay(0.5)
-    assert feedback.correction == MOST / 2
 
 
 def test_lateness_is_free_within_the_quantile_and_dear_beyond() -> None:

@@ -16,7 +16,6 @@ from edged.governor.messages import (
     Budget,
     BudgetChanged,
     ClockRange,
-    Compared,
     Device,
     EnergyUse,
     Pinned,
@@ -51,7 +50,6 @@ PRODUCERS: dict[type, str] = {
     ClockRange: "loop/gpu_clock.py",
     Waiting: "loop/dispatcher.py",
     ShadowDone: "loop/shadow_runner.py",
-    Compared: "loop/shadow_runner.py",
     Vetoed: "accuracy_guard/guard.py",
     Unvetoed: "accuracy_guard/guard.py",
 }
@@ -85,7 +83,7 @@ def test_each_field_is_set_by_its_producer(kind: type) -> None:
 
 
 def test_the_list_is_whole() -> None:
-    made_here = {"Start", "Tick", "Choice", "Load", "Misfit", "Alternative", "Unenforceable", "Decision"}
+    made_here = {"Start", "Tick", "Choice", "Misfit", "Decision"}
     kinds = {
         name
         for name, kind in vars(messages).items()

@@ -17,7 +17,7 @@ def test_latency_watts_and_accuracy_by_clock() -> None:
     known = tables([FAST, SLOW], DEVICE, 1)
     assert known.nominal_s == ((0.02, 0.01), (0.03, 0.03)) and known.accuracy == (0.7, 0.9)
     assert known.active_w[0].tolist() == [3.0, 9.0] and known.active_w[1].tolist() == [0.0, 0.0]
-    assert known.nominal_j[0] == pytest.approx((0.06, 0.09)) and known.stretch(0, 0) == 2.0
+    assert known.nominal_j[0] == pytest.approx((0.06, 0.09)) and known.nominal_s[0][0] == 2 * known.nominal_s[0][1]
 
 
 def test_frames_go_as_one_batch_where_that_is_quicker_and_one_by_one_where_not() -> None:

@@ -7,6 +7,7 @@ import random
 from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from edged.governor import profile
@@ -43,7 +44,7 @@ def lived(
     for i in range(seconds * 5):
         variant = (i // 25) % len(factors)
         nominal_j = 4 * float(known.active_w[variant, 0] * known.latency_s[variant, 0])
-        reported.ran(variant, nominal_j, reported.sensed_s)
+        reported.ran(variant, 0, nominal_j, reported.sensed_s)
         watts = 6.0 + other_w + factors[variant] * nominal_j / 0.2
         late.append(watts)
         shown_w += (1 - math.exp(-0.2 / 0.4)) * (late.pop(0) - shown_w)
@@ -54,7 +55,7 @@ def lived(
 
 def test_a_unit_that_draws_more_than_its_profile_is_found_out_variant_by_variant() -> None:
     reported = lived(KNOWN, 120, (1.3, 0.9, 1.1))
-    assert [reported.factor(i) for i in range(3)] == pytest.approx([1.3, 0.9, 1.1], abs=0.06)
+    assert [reported.factor(i, 0) for i in range(3)] == pytest.approx([1.3, 0.9, 1.1], abs=0.06)
     assert reported.background_w == pytest.approx(0.0, abs=0.25)
 
 
@@ -62,21 +63,21 @@ def test_a_co_runner_is_distinguished_from_the_frames_within_seconds() -> None:
     reported = lived(KNOWN, 60, (1.0, 1.0, 1.0))
     reported = lived(KNOWN, 6, (1.0, 1.0, 1.0), 2.0, reported)
     assert reported.background_w == pytest.approx(2.0, abs=0.4)
-    assert reported.factor(0) == pytest.approx(1.0, abs=0.1)
+    assert reported.factor(0, 0) == pytest.approx(1.0, abs=0.1)
 
 
 def test_without_a_profile_the_common_error_is_learnt_on_one_variant_for_all() -> None:
     reported = lived(UNKNOWN, 20, (3.0,))
-    assert reported.factor(0) == pytest.approx(3.0, rel=0.1)
-    assert reported.factor(1) > 2.0  # never ran
-    assert reported.error(1) < 0.8 * meter_of(UNKNOWN).error(1)
+    assert reported.factor(0, 0) == pytest.approx(3.0, rel=0.1)
+    assert reported.factor(1, 0) > 2.0  # never ran
+    assert reported.error(1, 0) < 0.8 * meter_of(UNKNOWN).error(1, 0)
 
 
 def test_a_silent_meter_leaves_the_profile_and_in_doubt_the_worst_seen() -> None:
     reported = lived(KNOWN, 60, (1.0, 1.0, 1.0), 1.5)
     now_s = reported.sensed_s
     silent = lived(KNOWN, 10, (1.0, 1.0, 1.0), 0.0, reported, meter=False)
-    assert silent.factor(0) == reported.factor(0) and silent.valid_s == now_s
+    assert silent.factor(0, 0) == reported.factor(0, 0) and silent.valid_s == now_s
     worst_w = max(0.0, reported.peak_w - reported.background_w)
     assert silent.stale_margin_w(now_s + 10) == pytest.approx(worst_w + silent.background_error_w)
     assert not lived(KNOWN, 5, (1.0,), meter=False).metered
@@ -103,19 +104,19 @@ def test_a_meter_that_speaks_once_a_second_teaches_as_much_as_a_quick_one() -> N
     for i in range(1500):
         variant = (i // 3) % 2
         nominal_j = 4 * float(KNOWN.active_w[variant, 0] * KNOWN.latency_s[variant, 0])
-        reported.ran(variant, nominal_j, now_s + 0.1)
+        reported.ran(variant, 0, nominal_j, now_s + 0.1)
         now_s += 0.2
         late.append(6.0 + (1.3, 0.8)[variant] * nominal_j / 0.2)
         shown_w += (1 - math.exp(-0.2 / 0.4)) * (late.pop(0) - shown_w)
         if i % 5 == 4:
             reported.sensed(KNOWN, 0, 25.0, round(shown_w / 0.05) * 0.05, now_s, False)
-    assert [reported.factor(i) for i in range(2)] == pytest.approx([1.3, 0.8], abs=0.06)
+    assert [reported.factor(i, 0) for i in range(2)] == pytest.approx([1.3, 0.8], abs=0.06)
 
 
 def test_what_runs_while_no_reading_comes_is_kept_in_bounds() -> None:
     reported = meter_of(KNOWN)
     for i in range(1000):
-        reported.ran(0, 1.0, 0.5 * i)
+        reported.ran(0, 0, 1.0, 0.5 * i)
     assert len(reported.pending_j) == power.BINS and sum(map(sum, reported.pending_j)) == pytest.approx(1000.0)
     watts = reported.sensed(KNOWN, 0, 25.0, None, 500.0, False)
     assert watts == pytest.approx(6.0 + 2.0) and reported.pending_j == []
@@ -125,10 +126,10 @@ def test_what_ran_since_the_last_reading_is_in_the_history_of_now() -> None:
     """A meter that answers once a second must not leave the window blind to the current second."""
     reported = meter_of(KNOWN)
     reported.sensed(KNOWN, 0, 25.0, 6.0, 1.0, False)
-    reported.ran(0, 4.0, 1.5)
+    reported.ran(0, 0, 4.0, 1.5)
     now = reported.predicted(KNOWN, 0, 25.0, 1.8)
     rest_w = 6.0 + reported.background_w
-    assert now.drawn_j - reported.history.drawn_j == pytest.approx(0.8 * rest_w + 4.0 * reported.factor(0))
+    assert now.drawn_j - reported.history.drawn_j == pytest.approx(0.8 * rest_w + 4.0 * reported.factor(0, 0))
     assert reported.predicted(KNOWN, 0, 25.0, 1.0) == reported.history
     reported.sensed(KNOWN, 0, 25.0, None, 1.8, False)
     assert reported.history == now
@@ -140,12 +141,12 @@ def test_readings_that_are_no_multiple_of_a_bin_apart_teach_as_much() -> None:
     nominal_j = 2 * float(KNOWN.active_w[0, 0] * KNOWN.latency_s[0, 0])
     for i in range(1200):
         now_s += 0.1
-        reported.ran(0, nominal_j, now_s - 0.05)
+        reported.ran(0, 0, nominal_j, now_s - 0.05)
         late.append(6.0 + nominal_j / 0.1)
         shown_w += (1 - math.exp(-0.1 / 0.4)) * (late.pop(0) - shown_w)
         if i % 5 == 4:
             reported.sensed(KNOWN, 0, 25.0, shown_w, now_s, False)
-    assert reported.background_w + reported.factor(0) * nominal_j / 0.1 == pytest.approx(nominal_j / 0.1, rel=0.01)
+    assert reported.background_w + reported.factor(0, 0) * nominal_j / 0.1 == pytest.approx(nominal_j / 0.1, rel=0.01)
 
 
 def drawn(sensor: tuple[float, float], loads_w: list[float], every: int, silent: range = range(0)) -> Power:
@@ -194,3 +195,27 @@ def test_the_history_is_doubted_as_far_as_readings_deviate() -> None:
 
     assert doubt_j(0.08, 2) < 0.3
     assert doubt_j(0.24, 10) == pytest.approx(0.24 * math.sqrt(20), rel=0.5)
+
+
+def test_without_a_profile_the_watts_are_learnt_clock_by_clock_and_what_they_share_is_carried_over() -> None:
+    ratios, idle_w, factors = (0.5, 0.75, 1.0), (5.2, 5.6, 6.0), (0.9, 1.5, 2.0)
+    guess = profile.assumed(6.0, Device((0.0,) * 3, clock_ratio=ratios), 2)
+    known = tables([replace(v, clock_factor=(), active_w=()) for v in (FP16, INT8)], guess, 1)
+    assert known.idle_w[0] == pytest.approx(6.0 * (1 - profile.ASSUMED_IDLE_SHARE * 0.5)) and known.idle_w[2] == 6.0
+    assert (np.diff(known.active_w) > 0).all() and (np.diff(known.latency_s) < 0).all()
+    seen, now_s, shown_w = power.start(known, 2, 10, quiet=True), 0.0, 6.0
+    before = seen.error(1, 0)
+    for clock, seconds in ((2, 40), (1, 40), (0, 40), (2, 40), (0, 40)):
+        for i in range(seconds * 5):
+            variant, share = (i // 25) % 2, 1 + (i // 60) % 3
+            nominal_j = share * float(known.nominal_j[variant][clock])
+            seen.ran(variant, clock, nominal_j, now_s)
+            now_s += 0.2
+            shown_w += (1 - math.exp(-0.2 / 0.4)) * (idle_w[clock] + factors[clock] * nominal_j / 0.2 - shown_w)
+            seen.sensed(known, clock, 25.0, shown_w, now_s, False)
+        if (clock, seconds) == (2, 40):
+            assert seen.error(1, 0) < 0.6 * before  # never ran there
+    assert [seen.factor(v, c) for v in (0, 1) for c in (0, 2)] == pytest.approx([0.9, 2.0] * 2, rel=0.3)
+    assert all(seen.learnt(variant, clock) for variant in (0, 1) for clock in (0, 1, 2))
+    drawn_w = [seen.rest_w(known, c, 25.0) + seen.background_w for c in range(3)]
+    assert drawn_w == pytest.approx(idle_w, abs=0.35)

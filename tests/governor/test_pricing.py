@@ -32,7 +32,7 @@ def valued(allowed: tuple[int, ...] = (0, 1, 2), sweeps: int = 30) -> Values:
 
 def planned(allowed: Allowed, long_run: LongRun | None = None, clock: int = 1, free: bool = False) -> Plan:
     clocks = Clocks(BASE_W, clock, free, not free)
-    made, _ = pricing.plan(valued(), allowed, long_run or LongRun(), clocks, ROUND_S, 0.5, 3.0, 0.0)
+    made, _ = pricing.plan(valued(), allowed, long_run, clocks, ROUND_S, 0.5, 3.0, 0.0)
     return made
 
 
@@ -73,7 +73,7 @@ def test_less_power_makes_a_joule_dearer_and_the_binding_budget_is_named() -> No
 def test_a_quiet_time_saves_for_a_burst_within_its_window_only() -> None:
     """The past was busy and its joules dear; now there is power to spare."""
     clocks = Clocks(BASE_W, 1, False, False)
-    _, busy = pricing.plan(valued(), Allowed(7.0), LongRun(), clocks, ROUND_S, 0.5, 3.0, 0.0)
+    _, busy = pricing.plan(valued(), Allowed(7.0), None, clocks, ROUND_S, 0.5, 3.0, 0.0)
     without = planned(Allowed(window_w=20.0), busy)
     short = planned(Allowed(window_w=20.0, cap_w=7.0, window_s=5.0), busy)
     long = planned(Allowed(window_w=20.0, cap_w=7.0, window_s=60.0), busy)
@@ -82,7 +82,7 @@ def test_a_quiet_time_saves_for_a_burst_within_its_window_only() -> None:
 
 def plans_until_a_change(allowed: Allowed, stall_price: float = 0.0, free: bool = True) -> int | None:
     """How many plans, half a second apart, at the higher clock before another is asked for; None: it is not in 100."""
-    clocks, long_run = Clocks(BASE_W, 1, free, not free, stall_price), LongRun()
+    clocks, long_run = Clocks(BASE_W, 1, free, not free, stall_price), None
     for k in range(100):
         made, long_run = pricing.plan(valued(), allowed, long_run, clocks, ROUND_S, 0.5, 3.0, 0.0)
         if made.clock != 1:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edged.governor.governor import Governor
-from edged.governor.messages import BudgetChanged, Compared, Pinned, ShadowDone, Vetoed, Workload
+from edged.governor.messages import BudgetChanged, Pinned, ShadowDone, Vetoed, Workload
 from edged.governor.state import State
 from edged.replay.codec import codec
 from tests.support.governor_script import BUDGET, VARIANTS, GovernorScript
@@ -54,11 +54,11 @@ def test_a_limit_may_come_and_go_while_running() -> None:
 def test_a_shadow_run_is_paid_for_and_serves_nobody() -> None:
     script = GovernorScript()
     before_j = sum(map(sum, script.state.power.pending_j))
-    script.tell(*[ShadowDone("fp16", 1, 20.0, (Compared("gate", "int8", 0.9),))] * 20)
+    script.tell(*[ShadowDone("fp16", 1)] * 20)
     spent_j = sum(map(sum, script.state.power.pending_j)) - before_j
     assert spent_j == pytest.approx(20 * 14.0 * 0.020, rel=0.01)  # 14 W above idle for 20 ms, twenty times
     assert script.state.feedback.frames == 0 and script.state.activity[-1].ran == [0, 0, 0]
-    script.tell(ShadowDone("nobody", 1, 10.0), ShadowDone("fp16", 0, 10.0))
+    script.tell(ShadowDone("nobody", 1), ShadowDone("fp16", 0))
     assert sum(map(sum, script.state.power.pending_j)) - before_j == pytest.approx(spent_j)
 
 

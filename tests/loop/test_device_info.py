@@ -21,7 +21,7 @@ from edged.engines.device_profile import (
 )
 from edged.engines.pool import Pool
 from edged.governor.messages import Device, Variant
-from edged.loop.device_info import DeviceInfo, from_profile, mode_in_force, read_device_info
+from edged.loop.device_info import DeviceInfo, from_profile, mode_in_force, read_device_info, with_guessed_clocks
 from tests.support.jetson_tree import JetsonTree
 from tests.support.models import center_model, write_bundle
 
@@ -141,3 +141,17 @@ def test_without_a_meter_there_is_no_device_and_without_clocks_none_to_choose() 
     assert device is None and fp16.latency_ms == (20.0,) and fp16.active_w == ()
     _, device = from_profile(KNOWN_VARIANTS, DeviceProfile(2, "desk", "cpu", runs, idle_w=[7.0]))
     assert device is not None and device.fixed_clock and device.idle_w == (7.0,)
+
+
+def test_where_nothing_was_measured_a_few_of_the_gpus_clocks_are_chosen_from(tmp_path: Path) -> None:
+    board = JetsonTree(tmp_path / "board")  # 306 to 1020 MHz
+    warm = (Variant("fine", 0.8, (10.0,), (1.0,)),)
+    known = with_guessed_clocks(DeviceInfo(warm), board.root)
+    assert known.clocks_mhz == (306, 510, 714, 816, 1020) and known.clock_matters
+    assert known.device is not None and known.device.fixed_clock and known.variants[0].clock_factor == ()
+    assert known.device.clock_ratio == pytest.approx([mhz / 1020 for mhz in known.clocks_mhz])
+
+    measured = DeviceInfo(warm, Device((4.0,)))
+    assert with_guessed_clocks(measured, board.root) is measured
+    bare = DeviceInfo(warm)
+    assert with_guessed_clocks(bare, tmp_path / "elsewhere") is bare and not bare.clock_matters

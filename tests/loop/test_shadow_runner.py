@@ -151,8 +151,7 @@ def test_a_healthy_variant_is_sampled_and_left_alone(tmp_path: Path, passed_ns: 
         assert b.ear.on_engine == ["fp32"] * len(runs)
         # one in 20 until 64 scores are there, then one in 100
         assert len(runs) == pytest.approx(64 + (3000 - 64 * 20) / 100, abs=3)
-        assert all(run.variant == "fp32" and run.batch == 1 and run.service_ms > 0 for run in runs)
-        assert all(len(run.compared) == 1 and run.compared[0].agreement == pytest.approx(1.0) for run in runs)
+        assert all(run.variant == "fp32" and run.batch == 1 for run in runs)
         assert b.ear.changes() == [] and b.ear.events == []
         report = b.shadow.report(clock.mono_ns())
         assert report.reference == "fp32" and report.shadow_runs == len(runs)
@@ -240,7 +239,6 @@ def test_each_camera_is_compared_on_its_own_picture(tmp_path: Path, passed_ns: l
         by_camera = {s.camera: s for s in b.shadow.report(clock.mono_ns()).agreement}
         assert by_camera["gate"].vetoed
         assert (by_camera["yard"].samples, by_camera["yard"].vetoed) == (0, False)
-        assert {run.compared[0].agreement for run in b.ear.runs() if run.compared[0].camera == "yard"} == {None}
 
 
 def test_a_reference_that_fails_costs_nothing_but_its_runs(tmp_path: Path, passed_ns: list[int]) -> None:
@@ -269,9 +267,14 @@ def test_three_variants_share_the_reference_run(tmp_path: Path, passed_ns: list[
         b.batches(700, variant="tiny")
         assert {change.variant for change in b.ear.changes()} == {"tiny"}
         b.ear.on_engine.clear()
+        before = samples(b)
         b.batches(200, variant="int8")  # the vetoed one is asked beside it, with one run of the reference for both
         assert b.ear.on_engine == ["fp32", "tiny"] * (len(b.ear.on_engine) // 2)
-        assert [c.variant for run in b.ear.runs()[-2:] for c in run.compared] == ["int8", "tiny"]
+        assert all(samples(b)[variant] > before.get(variant, 0) for variant in ("int8", "tiny"))
+
+
+def samples(b: Bench) -> dict[str, int]:
+    return {standing.variant: standing.samples for standing in b.shadow.report(clock.mono_ns()).agreement}
 
 
 def test_a_dark_camera_is_a_drift_reported_once_and_its_end_too(tmp_path: Path, passed_ns: list[int]) -> None:

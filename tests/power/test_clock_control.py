@@ -206,10 +206,24 @@ def test_without_a_helper_the_daemon_runs_and_says_what_is_missing(helper: Helpe
         wait_for(lambda: helper.ceiling_mhz < TOP, 20)
 
 
-def test_without_a_profile_of_clocks_there_is_nothing_to_choose_by(helper: Helper, config: Path) -> None:
-    bundle = config.parent / "bundle"
-    profile_path(bundle, Conditions(device_name(), "cpu", "15W")).unlink()
+def test_with_a_profile_of_one_clock_there_is_nothing_to_choose_by(helper: Helper, config: Path) -> None:
+    path = profile_path(config.parent / "bundle", Conditions(device_name(), "cpu", "15W"))
+    measured = json.loads(path.read_text())
+    runs = [run for run in measured["runs"] if run["clock"] == 0]
+    path.write_text(json.dumps(measured | {"runs": runs, "clocks_mhz": [], "idle_w": measured["idle_w"][:1]}))
     with on_board(helper, config) as daemon:
         wait_for(lambda: daemon.camera("gate")["captured"] > 5, 20)
         assert daemon.state()["clock"] is None and helper.ceiling_mhz == TOP
-        assert "no device profile says what each clock costs" in daemon.log
+        assert "the device profile is of one clock only" in daemon.log
+
+
+def test_without_a_profile_a_few_clocks_are_chosen_from_by_a_guess(helper: Helper, config: Path) -> None:
+    profile_path(config.parent / "bundle", Conditions(device_name(), "cpu", "15W")).unlink()
+    with on_board(helper, config) as daemon:
+        wait_for(lambda: clock_of(daemon)["clock_mhz"] is not None, 20)
+        clock = clock_of(daemon)
+        assert clock["highest_mhz"] == TOP and clock["lowest_mhz"] >= LOW and clock["problem"] is None
+        # the board reads 7.0 W whatever runs, above the limit: a lower clock is tried
+        wait_for(lambda: helper.ceiling_mhz < TOP, 60)
+        assert daemon.stop() == 0
+    assert helper.ceiling_mhz == TOP

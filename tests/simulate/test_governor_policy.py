@@ -50,5 +50,5 @@ def test_it_says_what_the_device_is_nominally() -> None:
 
 def test_without_one_only_accuracies_and_warm_latencies_are_known() -> None:
     start = started(False)
-    assert start.device is None
+    assert start.device is not None and not any(start.device.idle_w) and start.device.clock_ratio[-1] == 1.0
     assert all(v.latency_ms and not v.clock_factor and not v.active_w for v in start.variants)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,34 @@ def write_clip(
             if pix_fmt != "yuv420p" or width % 2 or height % 2:
                 frame = frame.reformat(width=width, height=height, format=pix_fmt)
             frame.pts, frame.time_base = index, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_pictures(
+    path: Path,
+    shown: list[Any],
+    fps: int = 15,
+    stamps: Callable[[int], int] = lambda n: n,
+    setup: Callable[[Any], None] = lambda stream: None,
+    options: str = "",
+) -> Path:
+    """BGR pictures as a file of H.264. `stamps`: the time of each, in periods. `setup`: changes to the stream before it
+    is written. `options`: of x264."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=fps)
+        stream.height, stream.width = shown[0].shape[:2]
+        stream.pix_fmt, stream.options = (
+            "yuv420p",
+            {"preset": "ultrafast", "tune": "zerolatency", "crf": "15", "g": "15"},
+        )
+        if options:
+            stream.options = {**stream.options, "x264-params": options}
+        setup(stream)
+        for n, picture in enumerate(shown):
+            frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+            frame.pts, frame.time_base = stamps(n), Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

@@ -27,7 +27,7 @@ from edged.governor.messages import (
     Workload,
 )
 from edged.governor.state import State
-from edged.loop.decision_message import decision_message, numbers
+from edged.loop.decision_message import decision_message
 
 FP16 = Variant("fp16", 0.80, (20.0, 37.0), (2.0, 1.0), (5.0, 14.0))
 INT8 = Variant("int8", 0.73, (13.0, 24.0), (2.0, 1.0), (4.6, 13.0))
@@ -39,9 +39,9 @@ BUDGET = Budget(60.0, 0.99, 0.0, 7.5, 10.0, temperature_c=85.0)
 
 
 def share_below(histogram: Histogram, value: float) -> float:
-    """P(sample < value), as the governor interpolates it; 0 while there are none."""
+    """P(sample < value), as the governor interpolates it."""
     edges = histogram.low + histogram.step * np.arange(1, len(histogram.below) + 1)
-    return float(np.interp(value, edges, histogram.below, left=0.0)) if histogram.below else 0.0
+    return float(np.interp(value, edges, histogram.below, left=0.0))
 
 
 class GovernorScript:
@@ -69,7 +69,7 @@ class GovernorScript:
     @property
     def published(self) -> schema.Decision:
         """The decision in words, with the estimates of now."""
-        return decision_message(self.decision, numbers(self.state, self.t_s), ())
+        return decision_message(self.decision, self.state, self.t_s, ())
 
     def tell(self, *observations: Observation) -> Decision:
         for observation in observations:

@@ -15,10 +15,11 @@ from time import monotonic
 from edged import journal
 from edged.config import load
 from edged.daemon import Daemon
-from edged.engines.ort import OrtEngine
+from edged.engines.ort import OrtRuntime
 from edged.power.host_paths import HostPaths
 from edged_calibration.commands import profile
-from tests.support.clocked_engine import submit_at_the_ceiling
+from tests.support.clocked_engine import load_at_the_ceiling
+from tests.support.daemon import write_config
 from tests.support.jetson_tree import JetsonTree
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -79,9 +80,28 @@ def command_on(tree: JetsonTree, helper_socket: Path, config: Path, *, clocked: 
     return [*command, "clocked"] if clocked else command
 
 
+def clocked_config(directory: Path, bundle: Path, limit_w: float, window_s: float) -> Path:
+    """Four cameras with three times the frames that the most accurate of the clocked engines can do at the lowest clock
+    of a Thor, under a power limit. The motion gate, which would take that load away, is off."""
+    lines = f"""
+[limits]
+deadline_ms = 200
+power_w = {limit_w}
+power_window_s = {window_s}
+[power]
+interval_s = 0.2
+clock_control = true
+[motion]
+gate = "off"
+"""
+    names = "gate", "yard", "road", "shed"
+    cameras = {name: f"test://{n}?width=128&height=64&fps=24" for n, name in enumerate(names)}
+    return write_config(directory, bundle, cameras, lines)
+
+
 def main(root: str, helper: str, config: str, clocked: str = "") -> None:
     if clocked:
-        setattr(OrtEngine, "submit", submit_at_the_ceiling(Path(root)))  # noqa: B010 - mypy knows no other way
+        setattr(OrtRuntime, "load", load_at_the_ceiling(Path(root)))  # noqa: B010 - mypy knows no other way
     with journal.logging_to():
         machine = HostPaths(Path(root), Path(helper), str(Path(root) / "bin"))
         daemon = Daemon(Path(config), load(Path(config)), machine)

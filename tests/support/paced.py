@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,18 @@ class PacedRuntime(OrtRuntime):
         self._run_ms = run_ms
 
     def load(self, content: bytes, file: str, tensors: ModelTensors, memory: HostMemory) -> Any:
-        return PacedEngine(super().load(content, file, tensors, memory), self._run_ms[Path(file).stem])
+        run_s = self._run_ms[Path(file).stem] / 1000
+        return PacedEngine(super().load(content, file, tensors, memory), lambda: run_s)
 
 
 class PacedEngine:
-    """The engine it is given, but `collect` returns no sooner than `run_ms` after `submit`."""
+    """The engine it is given, but `collect` returns no sooner than `run_s()` after `submit`. `on_run` is told how long
+    each batch took."""
 
-    def __init__(self, engine: Engine, run_ms: float) -> None:
-        self._engine, self._run_s = engine, run_ms / 1000
+    def __init__(
+        self, engine: Engine, run_s: Callable[[], float], on_run: Callable[[float], None] = lambda took_s: None
+    ) -> None:
+        self._engine, self._run_s, self._on_run = engine, run_s, on_run
         self._submitted_s = 0.0
         self._took_s = 0.0
 
@@ -36,8 +40,9 @@ class PacedEngine:
 
     def collect(self, lane: int) -> Outputs:
         outputs = self._engine.collect(lane)
-        time.sleep(max(0.0, self._submitted_s + self._run_s - time.monotonic()))
+        time.sleep(max(0.0, self._submitted_s + self._run_s() - time.monotonic()))
         self._took_s = time.monotonic() - self._submitted_s
+        self._on_run(self._took_s)
         return outputs
 
     def took_ms(self, lane: int) -> float:

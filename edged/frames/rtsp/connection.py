@@ -25,7 +25,8 @@ from edged.uri import SourceUri
 _CHUNK: Final = 1 << 17
 _MAX_HEAD: Final = 1 << 16
 _MAX_BODY: Final = 1 << 20
-_MAX_EARLY: Final = 4096
+_MAX_PACKETS: Final = 4096
+_MAX_TRIES: Final = 3  # of a request: a camera may call each nonce stale
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class RtspConnection:
         self._timeout_s = timeout_s
         self._buffer = bytearray()
         self._sequence = 0
-        self._early: deque[tuple[int, bytes]] = deque(maxlen=_MAX_EARLY)
+        self.packets: deque[tuple[int, bytes]] = deque()
+        """interleaved packets that are here, as (channel, data), for `wait` to fill and the reader to empty"""
         self.session = ""
         self.keep_alive_method = "OPTIONS"
         self.arrival_ns = 0
@@ -92,13 +94,14 @@ class RtspConnection:
     def request(self, method: str, url: str, headers: dict[str, str] | None = None) -> Response:
         """Send it and wait for the answer; once more with credentials if the camera asks for them."""
         deadline_ns = clock.mono_ns() + int(self._timeout_s * NS_PER_S)
-        while True:
+        for _ in range(_MAX_TRIES):
             self.send_request(method, url, headers)
             response = self._response(deadline_ns)
             if response.status != 401:
-                return response
+                break
             if not self._auth.challenged(response.headers.get("www-authenticate", [])):
-                return response
+                break
+        return response
 
     def learn_methods(self, url: str) -> None:
         """Ask what the camera can do; one that does not say is kept alive by OPTIONS."""
@@ -130,55 +133,62 @@ class RtspConnection:
                 raise DisconnectedError(f"the camera closed the connection: {error.strerror}") from None
 
     def _response(self, deadline_ns: int) -> Response:
-        while True:
-            item = self._parsed()
-            if isinstance(item, Response):
-                return item
-            if item is not None:
-                self._early.append(item)  # a camera may send its first packets before the answer to PLAY
-            elif not self._fill(deadline_ns):
+        while True:  # a camera may send its first packets before the answer to PLAY
+            response = self._parsed()
+            if response is not None:
+                return response
+            if len(self.packets) >= _MAX_PACKETS or not self._fill(deadline_ns):
                 raise EdgedError(f"no answer within {self._timeout_s:.0f} s")
 
     # ---- packets -------------------------------------------------------------------------------------------------
 
-    def packet(self, deadline_ns: int) -> tuple[int, bytes] | None:
-        """The next interleaved packet as (channel, data); None at the deadline."""
-        if self._early:
-            return self._early.popleft()
-        while True:
-            item = self._parsed()
-            if isinstance(item, tuple):
-                return item
-            if isinstance(item, Response):
-                if item.status == 401:  # the nonce of a keep-alive has become stale
-                    self._auth.challenged(item.headers.get("www-authenticate", []))
-                continue
-            if not self._fill(deadline_ns):
-                return None
+    def wait(self, deadline_ns: int) -> bool:
+        """Wait until there are `packets`; False at the deadline."""
+        while not self.packets:
+            response = self._parsed()
+            if response is not None:
+                if response.status == 401:  # the nonce of a keep-alive has become stale
+                    self._auth.challenged(response.headers.get("www-authenticate", []))
+            elif not self.packets and not self._fill(deadline_ns):
+                return False
+        return True
 
     def absorb(self) -> None:
         """Read what has come without waiting: answers to keep-alives while the packets come by UDP."""
-        self.packet(clock.mono_ns())
+        self.wait(clock.mono_ns())
+        self.packets.clear()
 
-    def _parsed(self) -> Response | tuple[int, bytes] | None:
-        """The first whole item of the buffer, taken out of it. What is neither packet nor answer is passed over."""
+    def _parsed(self) -> Response | None:
+        """Take whole packets out of the buffer, up to an answer, which is returned. What is neither is passed over."""
         buffer = self._buffer
         while buffer:
             if buffer[0] == 0x24:
-                if len(buffer) < 4:
+                if not self._take_packets():
                     return None
-                size = 4 + (buffer[2] << 8 | buffer[3])
-                if len(buffer) < size:
-                    return None
-                item = (buffer[1], bytes(memoryview(buffer)[4:size]))
-                del buffer[:size]
-                return item
+                continue
+            if buffer.startswith(b"HTTP/"):
+                raise EdgedError(
+                    "a web server answers at this port, no camera's stream",
+                    "use the port of RTSP in the URL: 554 unless the camera's manual says otherwise",
+                )
             if not buffer.startswith(b"RTSP/"[: len(buffer)]):
                 following = [at for at in (buffer.find(b"$", 1), buffer.find(b"RTSP/", 1)) if at > 0]
                 del buffer[: min(following, default=len(buffer))]
                 continue
             return self._parsed_response()
         return None
+
+    def _take_packets(self) -> bool:
+        """Those at the beginning of the buffer; whether there were any, and room for more."""
+        buffer, packets, start, size = self._buffer, self.packets, 0, len(self._buffer)
+        while start + 4 <= size and buffer[start] == 0x24 and len(packets) < _MAX_PACKETS:
+            end = start + 4 + (buffer[start + 2] << 8 | buffer[start + 3])
+            if end > size:
+                break
+            packets.append((buffer[start + 1], bytes(buffer[start + 4 : end])))
+            start = end
+        del buffer[:start]
+        return start > 0 and len(packets) < _MAX_PACKETS
 
     def _parsed_response(self) -> Response | None:
         end = self._buffer.find(b"\r\n\r\n")

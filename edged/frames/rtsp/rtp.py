@@ -9,8 +9,10 @@ from edged.clock import NS_PER_S
 
 _NTP_TO_UNIX_S: Final = 2_208_988_800
 _SENDER_REPORT, _RECEIVER_REPORT, _BYE = 200, 201, 203
+_HEADER: Final = struct.Struct("!BBHII")
 _HELD_PACKETS: Final = 64
 _HELD_NS: Final = 60 * 1_000_000  # longer than Wi-Fi reorders, shorter than a picture at most rates
+_MISORDERED: Final = 100  # packets: what is further behind is no late packet (RFC 3550, A.1)
 
 
 class RtpPacket(NamedTuple):
@@ -39,14 +41,16 @@ def parse_rtp(data: bytes, arrival_ns: int, fresh: bool) -> RtpPacket | None:
     """None for what is no RTP packet."""
     if len(data) < 12 or data[0] >> 6 != 2:
         return None
-    first, second, sequence, timestamp, ssrc = struct.unpack_from("!BBHII", data)
-    start, end = 12 + 4 * (first & 15), len(data)
-    if first & 0x10:
-        if end < start + 4:
-            return None
-        start += 4 + 4 * int(struct.unpack_from("!H", data, start + 2)[0])
-    if first & 0x20:
-        end -= data[-1]
+    first, second, sequence, timestamp, ssrc = _HEADER.unpack_from(data)
+    start, end = 12, len(data)
+    if first != 0x80:  # nothing but the header, as nearly all cameras send it
+        start += 4 * (first & 15)
+        if first & 0x10:
+            if end < start + 4:
+                return None
+            start += 4 + 4 * int(struct.unpack_from("!H", data, start + 2)[0])
+        if first & 0x20:
+            end -= data[-1]
     if end <= start:
         return None
     payload = data[start:end]
@@ -72,35 +76,48 @@ class SequenceTracker:
     """Puts packets in order and counts those that are missing; `lost` is of all time.
 
     Over TCP they come in order (`reorders` False): a gap is a loss at once. Over UDP a gap is a loss when a later
-    packet has waited for 60 ms, or 64 of them have.
+    packet has waited for 60 ms, or 64 of them have. A camera that numbers anew from elsewhere is followed: over UDP
+    from the second such packet on, since one alone may be a stray.
     """
 
     def __init__(self, reorders: bool) -> None:
         self._reorders = reorders
         self._next: int | None = None
         self._held: dict[int, RtpPacket] = {}
+        self._after_stray: int | None = None
         self.lost = 0
         self.highest = 0
         self.ssrc: int | None = None
 
     def push(self, packet: RtpPacket) -> list[tuple[RtpPacket, bool]]:
         """The packets that are next, each with whether some are missing before it. A late or doubled one is dropped."""
-        if packet.ssrc != self.ssrc:
+        if packet.ssrc != self.ssrc or self._next is None:
             renewed = self.ssrc is not None
-            self.ssrc, self._held = packet.ssrc, {}
-            self._next = packet.sequence + 1 & 0xFFFF
-            self.highest = packet.sequence
-            return [(packet, renewed)]
-        assert self._next is not None
+            self.ssrc = packet.ssrc
+            return self._begin(packet, renewed)
         ahead = packet.sequence - self._next & 0xFFFF
         if ahead >= 0x8000:
-            return []
-        self.highest += (packet.sequence - self.highest & 0xFFFF) if ahead < 0x8000 else 0
+            return self._begin(packet, True) if self._renumbered(packet.sequence) else []
+        self.highest += packet.sequence - self.highest & 0xFFFF
         if ahead == 0 and not self._held:
             self._next = packet.sequence + 1 & 0xFFFF
             return [(packet, False)]
         self._held[packet.sequence] = packet
         return self._ready(packet.arrival_ns)
+
+    def _begin(self, packet: RtpPacket, gap: bool) -> list[tuple[RtpPacket, bool]]:
+        self._held, self._after_stray = {}, None
+        self._next = packet.sequence + 1 & 0xFFFF
+        self.highest = packet.sequence
+        return [(packet, gap)]
+
+    def _renumbered(self, sequence: int) -> bool:
+        """Of a packet that is behind: whether the camera has begun to number anew."""
+        if not self._reorders:
+            return True
+        assert self._next is not None
+        expected, self._after_stray = self._after_stray, sequence + 1 & 0xFFFF
+        return self._next - sequence & 0xFFFF > _MISORDERED and sequence == expected
 
     def _ready(self, now_ns: int) -> list[tuple[RtpPacket, bool]]:
         found: list[tuple[RtpPacket, bool]] = []

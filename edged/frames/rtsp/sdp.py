@@ -14,6 +14,9 @@ from typing import Final
 START_CODE: Final = b"\0\0\0\1"
 _SETS: Final = ("sprop-vps", "sprop-sps", "sprop-pps", "sprop-parameter-sets")
 _MAX_BYTES: Final = 1 << 16
+_MEDIA: Final = re.compile(r"^m=", re.MULTILINE)
+_ENCODING: Final = re.compile(r"([\w.-]+)/(\d{1,9})")
+_RATE: Final = re.compile(r"\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class VideoTrack:
 
 def video_track(text: str) -> VideoTrack | None:
     """The first video track; None if there is none."""
-    session, *media = re.split(r"(?m)^m=", text[:_MAX_BYTES])
+    session, *media = _MEDIA.split(text[:_MAX_BYTES])
     for section in media:
         words = section.split("\n", 1)[0].split()
         if len(words) >= 4 and words[0] == "video" and words[3].isdecimal():
@@ -40,12 +43,11 @@ def video_track(text: str) -> VideoTrack | None:
 
 
 def _track(section: str, payload_type: int, session_control: str) -> VideoTrack:
-    named = re.search(rf"(?m)^a=rtpmap:{payload_type}\s+([\w.-]+)/(\d{{1,9}})", section)
+    named = _ENCODING.match(_of_payload(section, "rtpmap", payload_type))
     codec, clock_hz = (named.group(1).upper(), int(named.group(2))) if named else ("", 0)
     if named is None and payload_type == 26:
         codec = "JPEG"  # a static type of RFC 3551
-    form = re.search(rf"(?m)^a=fmtp:{payload_type}\s+(.*)$", section)
-    rate = re.match(r"\d+(\.\d+)?", _attribute(section, "framerate") or "")
+    rate = _RATE.match(_attribute(section, "framerate"))
     fps = float(rate.group()) if rate else 0.0
     return VideoTrack(
         codec,
@@ -53,14 +55,28 @@ def _track(section: str, payload_type: int, session_control: str) -> VideoTrack:
         clock_hz or 90_000,
         _attribute(section, "control") or "*",
         session_control,
-        _parameter_sets(form.group(1) if form else ""),
+        _parameter_sets(_of_payload(section, "fmtp", payload_type)),
         fps if 0 < fps <= 1000 else None,
     )
 
 
-def _attribute(section: str, name: str) -> str | None:
-    found = re.search(rf"(?m)^a={name}:[ \t]*(.*?)\s*$", section)
-    return found.group(1) if found else None
+def _attributes(section: str, name: str) -> list[str]:
+    prefix = f"a={name}:"
+    return [line[len(prefix) :].strip() for line in section.split("\n") if line.startswith(prefix)]
+
+
+def _attribute(section: str, name: str) -> str:
+    """The value of the first of that name; "" if there is none."""
+    return next(iter(_attributes(section, name)), "")
+
+
+def _of_payload(section: str, name: str, payload_type: int) -> str:
+    """What the first attribute of that name says of a payload type; "" if there is none."""
+    for value in _attributes(section, name):
+        words = value.split(None, 1)
+        if len(words) == 2 and words[0] == str(payload_type):
+            return words[1]
+    return ""
 
 
 def _parameter_sets(form: str) -> bytes:
@@ -78,7 +94,7 @@ def _parameter_sets(form: str) -> bytes:
 
 def resolve(base: str, control: str) -> str:
     """The URL of a control attribute, as cameras mean it: appended to the base, query or not."""
-    if re.match(r"(?i)rtsps?://", control):
+    if control.lower().startswith(("rtsp://", "rtsps://")):
         return control
     if control in ("", "*"):
         return base

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from edged import clock
 from edged.clock import NS_PER_MS, NS_PER_S
 from edged.errors import EdgedError
+from edged.frames.http_auth import refusal
 from edged.frames.rtsp.connection import Response, RtspConnection
 from edged.frames.rtsp.depacketiser import AccessUnit, Depacketiser
 from edged.frames.rtsp.rtp import RtpPacket, SenderReport, SequenceTracker, parse_rtcp, parse_rtp, receiver_report
@@ -30,6 +31,10 @@ _MAX_REDIRECTS: Final = 3
 _REPORT_S: Final = 5
 _TURN_NS: Final = 500 * NS_PER_MS
 _UDP_BUFFER: Final = 2 << 20
+_LIFETIME: Final = re.compile(r"\d{1,6}")
+_CHANNELS: Final = re.compile(r"interleaved=(\d+)-(\d+)")
+_SERVER_PORTS: Final = re.compile(r"server_port=(\d+)(?:-(\d+))?")
+_SERVER: Final = re.compile(r"source=([^;\s]+)")
 _HINTS: Final = {
     401: "",
     403: "the camera does not let this user see the stream",
@@ -60,8 +65,8 @@ class RtspSession:
             self.track: VideoTrack = track
             base = described.header("content-base") or described.header("content-location") or self._url
             self._control = resolve(base, track.session_control)
-            self._set_up(resolve(base, track.control))
-            _accepted(self._connection.request("PLAY", self._control, {"Range": "npt=0.000-"}), "PLAY")
+            self._set_up(resolve(base, track.control), uri)
+            _accepted(self._connection.request("PLAY", self._control, {"Range": "npt=0.000-"}), "PLAY", uri)
         except EdgedError:
             self.close()
             raise
@@ -72,6 +77,7 @@ class RtspSession:
         self._heard_ns = clock.mono_ns()
         self._next_report_ns = self._heard_ns + NS_PER_S
         self._next_alive_ns = self._heard_ns + int(self._alive_s * NS_PER_S)
+        self._others = False
         self.bytes = 0
         self.packets = 0
 
@@ -89,24 +95,24 @@ class RtspSession:
 
     # ---- setting up ----------------------------------------------------------------------------------------------
 
-    def _set_up(self, url: str) -> None:
+    def _set_up(self, url: str, uri: SourceUri) -> None:
         if self._transport == "tcp":
             wanted = "RTP/AVP/TCP;unicast;interleaved=0-1"
         else:
             self._datagrams = _datagram_pair(self._connection.local)
             port = self._datagrams[0].getsockname()[1]
             wanted = f"RTP/AVP;unicast;client_port={port}-{port + 1}"
-        answer = _accepted(self._connection.request("SETUP", url, {"Transport": wanted}), "SETUP")
+        answer = _accepted(self._connection.request("SETUP", url, {"Transport": wanted}), "SETUP", uri)
         session, *parameters = answer.header("session").split(";")
         self._connection.session = session.strip()
         lifetime = next((p for p in parameters if p.strip().startswith("timeout=")), "timeout=60").partition("=")[2]
-        self._alive_s = max(1.0, min(30.0, float(lifetime) / 2)) if re.fullmatch(r"\d{1,6}", lifetime.strip()) else 30.0
+        self._alive_s = max(1.0, min(30.0, float(lifetime) / 2)) if _LIFETIME.fullmatch(lifetime.strip()) else 30.0
         chosen = answer.header("transport")
-        channels = re.search(r"interleaved=(\d+)-(\d+)", chosen)
+        channels = _CHANNELS.search(chosen)
         self._channels = (int(channels.group(1)), int(channels.group(2))) if channels else (0, 1)
         if self._datagrams is not None:
-            ports = re.search(r"server_port=(\d+)(?:-(\d+))?", chosen)
-            source = re.search(r"source=([^;\s]+)", chosen)
+            ports = _SERVER_PORTS.search(chosen)
+            source = _SERVER.search(chosen)
             self._aim(ports, source.group(1) if source else self._connection.peer)
 
     def _aim(self, ports: re.Match[str] | None, source: str) -> None:
@@ -132,42 +138,60 @@ class RtspSession:
         now_ns = clock.mono_ns()
         self._keep_alive(now_ns)
         deadline_ns = min(now_ns + _TURN_NS, self._heard_ns + int(self._read_s * NS_PER_S))
-        got = self._receive_tcp(deadline_ns) if self._datagrams is None else self._receive_udp(deadline_ns)
-        if got:
-            self._heard_ns = self._connection.arrival_ns if self._datagrams is None else clock.mono_ns()
-        elif clock.mono_ns() - self._heard_ns >= self._read_s * NS_PER_S:
-            if self._datagrams is not None and not self.packets:
-                raise EdgedError(
-                    "the camera answers, and none of its packets arrives by UDP",
-                    'open the way through the firewall, or set transport = "tcp"',
-                )
-            raise EdgedError(f"no packet for {self._read_s:.0f} s")
+        before = self.packets
+        if self._datagrams is None:
+            self._receive_tcp(deadline_ns)
+        else:
+            self._receive_udp(deadline_ns)
+        now_ns = clock.mono_ns()
+        if self.packets != before:
+            self._heard_ns = now_ns
+        elif now_ns - self._heard_ns >= self._read_s * NS_PER_S:
+            raise self._silence()
 
-    def _receive_tcp(self, deadline_ns: int) -> bool:
-        connection = self._connection
-        item = connection.packet(deadline_ns)
-        if item is None:
-            return False
-        channel, data = item
-        if channel == self._channels[0]:
-            self._take(parse_rtp(data, connection.arrival_ns, connection.fresh))
-        elif channel == self._channels[1]:
-            self._control_packet(data)
-        return True
+    def _silence(self) -> EdgedError:
+        if self.packets:
+            return EdgedError(f"no packet for {self._read_s:.0f} s")
+        if self._others:
+            return EdgedError(
+                f"packets come, and none of them is of the video that the camera offers ({self.track.codec}, "
+                f"payload type {self.track.payload_type})",
+                "choose another of its streams in the URL",
+            )
+        if self._datagrams is not None:
+            return EdgedError(
+                "the camera answers, and none of its packets arrives by UDP",
+                'open the way through the firewall, or set transport = "tcp"',
+            )
+        return EdgedError(f"the camera answers PLAY, and no packet comes for {self._read_s:.0f} s")
 
-    def _receive_udp(self, deadline_ns: int) -> bool:
+    def _receive_tcp(self, deadline_ns: int) -> None:
+        connection, (media, control) = self._connection, self._channels
+        if not connection.wait(deadline_ns):
+            return
+        packets = connection.packets
+        while packets and not self._units:
+            channel, data = packets.popleft()
+            if channel == media:
+                self._take(parse_rtp(data, connection.arrival_ns, connection.fresh))
+            elif channel == control:
+                self._control_packet(data)
+            else:
+                self._others = True
+
+    def _receive_udp(self, deadline_ns: int) -> None:
         assert self._datagrams is not None
         data_end, control_end = self._datagrams
-        got = False
+        fresh = True
         while True:
             try:
                 data = data_end.recv(65_536)
             except OSError:
                 break
-            self._take(parse_rtp(data, clock.mono_ns(), not got))
-            got = True
+            self._take(parse_rtp(data, clock.mono_ns(), fresh))
+            fresh = False
             if self._units:
-                return True
+                return
         ready = select.poll()
         for end in (data_end, control_end, self._connection):
             ready.register(end, select.POLLIN)
@@ -177,17 +201,17 @@ class RtspSession:
                     self._control_packet(control_end.recv(65_536))
             elif descriptor == self._connection.fileno():
                 self._connection.absorb()
-            else:
-                got = True
-        return got
 
     def _take(self, packet: RtpPacket | None) -> None:
         if packet is None or packet.payload_type != self.track.payload_type:
+            self._others = True
             return
         self.packets += 1
         self.bytes += len(packet.payload)
         for ready, gap in self._tracker.push(packet):
-            self._units += self._depacketiser.push(ready, gap)
+            ended = self._depacketiser.push(ready, gap)
+            if ended:
+                self._units += ended
 
     def _control_packet(self, data: bytes) -> None:
         report, bye = parse_rtcp(data)
@@ -229,7 +253,7 @@ def _described(uri: SourceUri, open_s: float) -> tuple[RtspConnection, Response,
             answer = connection.request("DESCRIBE", uri.target, {"Accept": "application/sdp"})
             location = answer.header("location")
             if answer.status not in (301, 302, 303, 305, 307) or not location:
-                return connection, _accepted(answer, "DESCRIBE"), uri.target
+                return connection, _accepted(answer, "DESCRIBE", uri), uri.target
         except EdgedError:
             connection.close()
             raise
@@ -244,11 +268,11 @@ def _described(uri: SourceUri, open_s: float) -> tuple[RtspConnection, Response,
     raise EdgedError(f"the camera redirects more than {_MAX_REDIRECTS} times")
 
 
-def _accepted(answer: Response, method: str) -> Response:
+def _accepted(answer: Response, method: str, uri: SourceUri) -> Response:
     if answer.status == 200:
         return answer
     if answer.status == 401:
-        raise EdgedError("the camera refuses the user or the password")
+        raise refusal(uri)
     reason = "".join(c if c.isprintable() else " " for c in answer.reason)[:60]
     raise EdgedError(
         f"the camera answers {method} with {answer.status} {reason}".rstrip(), _HINTS.get(answer.status, "")

@@ -6,8 +6,6 @@ In: a path. Out: NV12 frames with the time at which each is due. Runs in the cam
 from __future__ import annotations
 
 import os
-import statistics
-from collections import deque
 from typing import Final
 
 import av
@@ -19,12 +17,11 @@ from edged.clock import NS_PER_S
 from edged.errors import EdgedError
 from edged.frames.sources.base import Grabbed, SourceInfo, StreamCost
 from edged.frames.sources.container import Container
+from edged.frames.sources.pace import Steps
 from edged.frames.video.picture import Picture
 from edged.uri import SourceUri
 
 _MAX_LATE_NS: Final = NS_PER_S // 2
-_PAUSE_NS: Final = NS_PER_S
-_LONGEST_FIRST_NS: Final = 5 * NS_PER_S
 
 # A playlist from outside must not make us open other files.
 _OPTIONS: Final = {"protocol_whitelist": "file"}
@@ -41,9 +38,9 @@ class FileSource:
         self.cost = StreamCost()
         self._reopen()
         self._fps = self._stream.fps or 25.0
-        self._period_ns = round(NS_PER_S / self._fps)
-        self._steps_ns: deque[int] = deque(maxlen=9)
-        self._due_ns = clock.mono_ns() - self._period_ns
+        period_ns = round(NS_PER_S / self._fps)
+        self._steps = Steps(period_ns)
+        self._due_ns = clock.mono_ns() - period_ns
         self._first: Grabbed | None = None
         while self._first is None or self._first.corrupt:  # only a decoded frame tells how it is to be shown
             grabbed = self._advance()
@@ -87,18 +84,13 @@ class FileSource:
         return Grabbed(self._due(item.frame) if self._paced else clock.mono_ns())
 
     def _due(self, frame: av.VideoFrame) -> int:
-        """When the frame is due: as far after the one before as their time stamps say, where those make sense. A pause
-        (a recording made on motion) is cut to a second, or to twice a picture's usual time."""
-        usual_ns = int(statistics.median(self._steps_ns)) if self._steps_ns else min(self._period_ns, _LONGEST_FIRST_NS)
-        step_ns = usual_ns
+        """When the frame is due: as far after the one before as their time stamps say, where those make sense."""
+        stamped_ns = 0
         if frame.pts is not None and frame.time_base is not None:
             if self._last_pts is not None:
                 stamped_ns = int((frame.pts - self._last_pts) * frame.time_base * NS_PER_S)
-                if stamped_ns > 0:
-                    step_ns = min(stamped_ns, max(_PAUSE_NS, 2 * usual_ns))
-                    self._steps_ns.append(stamped_ns)
             self._last_pts = frame.pts
-        self._due_ns += step_ns
+        self._due_ns += self._steps.played_ns(stamped_ns)
         now_ns = clock.mono_ns()
         if now_ns - self._due_ns > _MAX_LATE_NS:
             self._due_ns = now_ns  # this machine cannot decode that fast: slower, rather than ever later

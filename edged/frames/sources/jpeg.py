@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 SOI: Final = b"\xff\xd8"
+EOI: Final = b"\xff\xd9"
 _ALONE: Final = frozenset([0x01, *range(0xD0, 0xD9)])
 _SOS: Final = 0xDA
-_EOI: Final = 0xD9
+_EOI_KIND: Final = EOI[1]
 
 
 def jpeg_length(data: bytes | bytearray, start: int = 0) -> int | None:
@@ -22,7 +23,7 @@ def jpeg_length(data: bytes | bytearray, start: int = 0) -> int | None:
         kind = data[at + 1]
         if kind == 0xFF:  # fill bytes before a marker
             at += 1
-        elif kind == _EOI:
+        elif kind == _EOI_KIND:
             return at + 2 - start
         elif kind in _ALONE:
             at += 2

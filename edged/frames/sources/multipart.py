@@ -1,6 +1,6 @@
-"""The parts of a multipart/x-mixed-replace stream, each as soon as its last byte is here.
+"""The pictures of an HTTP stream, each as soon as its last byte is here: multipart/x-mixed-replace, or JPEG after JPEG.
 
-In: the bytes of an HTTP answer as they come, its boundary. Out: pictures with their arrival. Pure.
+In: the bytes of an answer as they come, its boundary. Out: pictures with their arrival. Pure.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from edged.frames.sources.jpeg import SOI, jpeg_length
+from edged.frames.sources.jpeg import EOI, SOI, jpeg_length
 
 MAX_PART_BYTES: Final = 16 << 20
 _MAX_HEAD: Final = 1 << 14
 _LENGTH: Final = re.compile(rb"(?im)^content-length:\s*(\d{1,9})\s*$")
+_FIRST_LINES: Final = re.compile(rb"\s*([^\r\n:]{1,200})\r?\n[\w-]+:")
 _TYPE: Final = re.compile(rb"(?im)^content-type:\s*([\w.+-]+/[\w.+-]+)")
 
 
@@ -27,18 +28,20 @@ class Part:
 
 
 class MultipartReader:
-    """Push what comes, take what is whole. Cameras write the boundary with and without its leading dashes, and many
-    no length: then a JPEG's own end counts, or the next boundary."""
+    """Push what comes, take what is whole. Cameras write the boundary with and without its leading dashes, or use
+    another than they said; many give no length or a wrong one: then a JPEG's own end counts, or the next boundary."""
 
     def __init__(self, boundary: str) -> None:
         plain = boundary.strip().strip('"')
         self._boundary = b"--" + plain.removeprefix("--").encode() if plain else b"--"
         self._buffer = bytearray()
         self._arrival_ns = 0
+        self._begun = False
+        self._lengths_hold: bool | None = None
 
     def push(self, data: bytes, arrival_ns: int) -> list[Part]:
         """The parts that end within these bytes."""
-        if len(self._buffer) <= 4 and not self._buffer.strip(b"\r\n"):  # what ended the part before is not this one's
+        if self._buffer.find(self._boundary) < 0:  # what ended the part before is not this one's
             self._arrival_ns = arrival_ns
         self._buffer += data
         parts: list[Part] = []
@@ -52,6 +55,8 @@ class MultipartReader:
     def _part(self) -> Part | None:
         buffer = self._buffer
         start = buffer.find(self._boundary)
+        if start < 0 and not self._begun and (first := _FIRST_LINES.match(buffer)):
+            self._boundary, start = first.group(1), first.start(1)
         if start < 0:
             if len(buffer) > _MAX_HEAD:
                 del buffer[: -len(self._boundary)]
@@ -67,14 +72,25 @@ class MultipartReader:
         if end is None:
             return None
         kind = _TYPE.search(fields)
+        self._begun = True
         part = Part(kind.group(1).decode().lower() if kind else "", bytes(buffer[head.end() : end]), self._arrival_ns)
         del buffer[:end]
         return part
 
     def _end(self, start: int, length: int | None) -> int | None:
         buffer = self._buffer
-        if length is not None and 0 < length <= MAX_PART_BYTES:
-            return start + length if len(buffer) >= start + length else None
+        if length is not None and 0 < length <= MAX_PART_BYTES and self._lengths_hold is not False:
+            end = start + length
+            if len(buffer) < end:
+                return None
+            if self._lengths_hold or buffer[start : start + 2] != SOI or buffer[end - 2 : end] == EOI:
+                return end
+            after = bytes(buffer[end : end + 2 + len(self._boundary)])  # cut, padded, or counted wrongly: that tells
+            if len(after) < 2 + len(self._boundary):
+                return None
+            self._lengths_hold = after.lstrip(b"\r\n").startswith(self._boundary)
+            if self._lengths_hold:
+                return end
         following = buffer.find(b"\n" + self._boundary, start)
         if buffer[start : start + 2] == SOI:
             length = jpeg_length(buffer, start)
@@ -83,3 +99,25 @@ class MultipartReader:
         if following < 0:
             return None
         return following - 1 if buffer[following - 1 : following] == b"\r" else following
+
+
+class JpegReader:
+    """The same for JPEGs that follow each other with nothing between them."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._arrival_ns = 0
+
+    def push(self, data: bytes, arrival_ns: int) -> list[Part]:
+        """The pictures that end within these bytes."""
+        if not self._buffer:
+            self._arrival_ns = arrival_ns
+        self._buffer += data
+        parts: list[Part] = []
+        while (start := self._buffer.find(SOI)) >= 0 and (length := jpeg_length(self._buffer, start)) is not None:
+            parts.append(Part("image/jpeg", bytes(self._buffer[start : start + length]), self._arrival_ns))
+            del self._buffer[: start + length]
+            self._arrival_ns = arrival_ns
+        if len(self._buffer) > MAX_PART_BYTES:
+            self._buffer.clear()
+        return parts

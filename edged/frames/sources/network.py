@@ -16,6 +16,7 @@ from edged.clock import NS_PER_S
 from edged.errors import EdgedError
 from edged.frames.sources.base import Grabbed, SourceInfo, StreamCost
 from edged.frames.sources.container import OPEN_S, Container
+from edged.frames.sources.pace import Steps
 from edged.frames.video.picture import Picture
 from edged.uri import SourceUri
 
@@ -29,7 +30,13 @@ _RTSP: Final = {
     "probesize": "32768",
     "protocol_whitelist": "rtsp,rtsps,rtp,udp,tcp,tls,crypto",
 }
-_HTTP: Final = {"analyzeduration": "1000000", "protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto"}
+_HTTP: Final = {
+    "analyzeduration": "1000000",
+    "protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto",
+    "extension_picky": "0",  # the segments of a camera's playlist are often answers of a program, named as it likes
+    "allowed_extensions": "ALL",
+    "allowed_segment_extensions": "ALL",
+}
 
 
 class NetworkSource:
@@ -44,6 +51,7 @@ class NetworkSource:
         self._picture = Picture()
         self._anchor_ns: int | None = None
         self._media_ns: int | None = None
+        self._steps = Steps(round(NS_PER_S / (self._stream.fps or 25.0)))
         self._next: Grabbed | None = None
         try:
             while self._next is None or self._next.corrupt:  # only a decoded frame tells the real size
@@ -82,6 +90,10 @@ class NetworkSource:
             self._anchor_ns = self._stream.begun_ns - media_ns
         elif not 0 <= step_ns <= _MAX_JUMP_NS:
             self._anchor_ns = clock.mono_ns() + _MAX_AHEAD_NS - media_ns
+        else:
+            played_ns = self._steps.played_ns(step_ns)
+            self._anchor_ns -= step_ns - played_ns
+            step_ns = played_ns
         due_ns = self._anchor_ns + media_ns - _MAX_AHEAD_NS
         if due_ns <= clock.mono_ns():
             return arrival_ns

@@ -19,18 +19,27 @@ Tag = TypeVar("Tag")
 _MAX_TAGS: Final = 64
 
 
+STILLS: Final = {b"\xff\xd8": "mjpeg", b"\x89PNG": "png", b"RIFF": "webp"}
+"""The codecs of single pictures, by their first bytes."""
+
+
+def still_codec(data: bytes) -> str | None:
+    """The codec of a single picture, from its first bytes; None if it is none."""
+    return next((codec for signature, codec in STILLS.items() if data.startswith(signature)), None)
+
+
 class DamagedError(Exception):
     """The unit cannot be decoded."""
 
 
 def prepare(context: Any, live: bool) -> None:
-    """The decoder's settings, before its first picture. `explode` makes it report JPEGs that are cut or have holes;
+    """The decoder's settings, before its first picture. `explode` makes it report stills that are cut or have holes;
     of other codecs the damage is tracked outside, and their damaged pictures keep the decoder in step. `live`: without
     delay, which some decoders would buy with the order of B frames."""
     context.thread_count = 1
     context.thread_type = "NONE"
     options = {"max_pixels": str(MAX_SIDE * MAX_SIDE)}
-    if context.name == "mjpeg":
+    if context.name in STILLS.values():
         options["err_detect"] = "explode"
     else:
         options["flags"] = "output_corrupt" + ("+low_delay" if live else "")
@@ -45,6 +54,7 @@ class Decoder(Generic[Tag]):
         if parameter_sets:
             self._context.extradata = parameter_sets
         prepare(self._context, live=True)
+        self._stills = codec in STILLS.values()
         self._tags: dict[int, Tag] = {}
         self._number = 0
         self.cpu_ns = 0
@@ -58,6 +68,8 @@ class Decoder(Generic[Tag]):
         """The pictures that are ready. Raises DamagedError."""
         packet: Any = av.Packet(data)
         packet.pts = self._number = self._number + 1
+        if self._stills:
+            packet.is_keyframe = True  # PNG's decoder would add others to the picture before
         if len(self._tags) >= _MAX_TAGS:
             self._tags.clear()
         self._tags[self._number] = tag

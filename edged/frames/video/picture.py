@@ -25,10 +25,21 @@ from edged.frames.sources.base import SourceInfo
 Plane = NDArray[np.uint8]
 
 _BT709: Final = 1  # AVCOL_SPC_BT709
+_OTHER_MATRICES: Final = (7, 9, 10)  # AVCOL_SPC_SMPTE240M, BT2020_NCL, BT2020_CL: rare, and brought to BT.709
 _FULL_RANGE: Final = 2  # AVCOL_RANGE_JPEG
 _PLANAR: Final = {"yuv420p": 1, "yuvj420p": 1, "yuv422p": 2, "yuvj422p": 2}
 """chroma rows per chroma row of NV12"""
 _FULL_FORMATS: Final = ("yuvj420p", "yuvj422p", "yuvj444p")
+
+
+def _unnamed(cls: type[Type], value: int) -> Type:
+    """A kind of side data that PyAV has no name for yet; it would refuse all of such a picture's (a JPEG's EXIF)."""
+    kind: Any = object.__new__(cls)
+    kind._name_, kind._value_ = f"UNNAMED_{value}", value
+    return cast("Type", kind)
+
+
+Type._missing_ = classmethod(_unnamed)  # type: ignore[method-assign, assignment]
 
 
 class Picture:
@@ -68,7 +79,8 @@ class Picture:
         height, width = into.shape[0] * 2 // 3, into.shape[1]
         luma_out, chroma_out = into[:height], into[height:].reshape(height // 2, width // 2, 2)
         step = _PLANAR.get(frame.format.name)
-        if step is not None:
+        other_matrix = frame.colorspace in _OTHER_MATRICES
+        if step is not None and not other_matrix:
             luma, u, v = (_rows(plane) for plane in frame.planes)
             u, v = u[: height // 2 * step : step, : width // 2], v[: height // 2 * step : step, : width // 2]
             if frame.interlaced_frame:
@@ -78,9 +90,13 @@ class Picture:
             np.copyto(luma_out, luma[:height, :width])
             cv2.merge([u, v], chroma_out)
             return
-        if frame.format.name != "nv12":
+        if frame.format.name != "nv12" or other_matrix:
             full = _pixel_format(frame) in (PixelFormat.NV12_FULL, PixelFormat.NV12_709_FULL)
-            frame = frame.reformat(format="nv12", dst_color_range="JPEG" if full else "MPEG")
+            frame = frame.reformat(
+                format="nv12",
+                dst_colorspace="ITU709" if other_matrix else None,
+                dst_color_range="JPEG" if full else "MPEG",
+            )
         luma, uv = (_rows(plane) for plane in frame.planes)
         uv = uv[: height // 2, :width].reshape(height // 2, width // 2, 2)
         if self._frame is not None and self._frame.interlaced_frame:
@@ -96,7 +112,7 @@ def _pixel_format(frame: av.VideoFrame) -> PixelFormat:
     if frame.format.is_rgb or frame.format.name.startswith(("gray", "pal")):
         return PixelFormat.NV12
     full = frame.color_range == _FULL_RANGE or frame.format.name in _FULL_FORMATS
-    if frame.colorspace == _BT709:
+    if frame.colorspace == _BT709 or frame.colorspace in _OTHER_MATRICES:
         return PixelFormat.NV12_709_FULL if full else PixelFormat.NV12_709
     return PixelFormat.NV12_FULL if full else PixelFormat.NV12
 

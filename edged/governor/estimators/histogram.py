@@ -7,9 +7,8 @@ rarer than 3 / n (the rule of three, 95 % sure).
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
@@ -27,21 +26,13 @@ class Histogram:
     step: float
     memory: float
     counts: list[float]
-    below: list[float] = field(default_factory=list)
-    last_in: list[int] = field(default_factory=list)
+    below: list[float]
+    last_in: list[int]
     weight: float = 1.0
     added: int = 0
 
-    def __post_init__(self) -> None:
-        if not self.last_in:
-            self.last_in = [0] * len(self.counts)
-        if not self.below and sum(self.counts) > 0:
-            self.below = _shares(self.counts)
-
     def add(self, value: float) -> bool:
-        """One more sample; a value that is not finite is none. Whether the shares were updated."""
-        if not math.isfinite(value):
-            return False
+        """One more sample. Whether the shares were updated."""
         k = min(max(int((value - self.low) / self.step), 0), len(self.counts) - 1)
         if self.weight > RESCALE_AT:
             self.counts = [c / self.weight for c in self.counts]
@@ -50,7 +41,7 @@ class Histogram:
         self.weight *= 1.0 + 1.0 / self.memory
         self.added += 1
         self.last_in[k] = self.added
-        if self.added % CUMULATE_EVERY and self.below:
+        if self.added % CUMULATE_EVERY:
             return False
         self._cumulate()
         return True
@@ -64,18 +55,20 @@ class Histogram:
             last_above = max(last_above, self.last_in[k])
         self.below = below
 
-    def quantile(self, q: float) -> float | None:
-        """The value that a share q of the samples stays below; None without samples."""
-        if not self.below:
-            return None
+    def quantile(self, q: float) -> float:
+        """The value that a share q of the samples stays below."""
         k = min(bisect_left(self.below, q), len(self.below) - 1)
         before = self.below[k - 1] if k else 0.0
         part = (q - before) / max(1e-12, self.below[k] - before)
         return self.low + self.step * (k + min(1.0, max(0.0, part)))
 
 
+def start(low: float, step: float, memory: float, counts: list[float]) -> Histogram:
+    """`counts`: what is taken to have been seen before, not all 0."""
+    return Histogram(low, step, memory, counts, _shares(counts), [0] * len(counts))
+
+
 def _shares(counts: list[float]) -> list[float]:
     """Share of all counts up to each bin."""
     sums = list(accumulate(counts))
-    total = sums[-1]
-    return [s / total for s in sums] if total > 0 else []
+    return [s / sums[-1] for s in sums]

@@ -1,7 +1,8 @@
 """How long a batch takes here and now, as a distribution: measured service times in, P(done within) out. Pure.
 
 Equation L1: ln(measured / profile) = device_factor + variant_factor + noise; one Kalman filter over both factors, so
-that a measurement of one variant informs the others. A lone outlier is a spike and moves little; two in a row are a new
+that a measurement of one variant informs the others. Where it is a guess how much slower a lower clock is, that is
+right up to a power of it, the variant's exponent. A lone outlier is a spike and moves little; two in a row are a new
 regime, and so are residuals that stay on one side. The noise goes to a decaying histogram: probabilities are read from
 it. Times are seconds from the start. It changes in place.
 """
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from edged.governor.estimators import histogram
 from edged.governor.estimators.histogram import Histogram
 
 LOW: Final = -0.5
@@ -24,6 +26,8 @@ NOISE_VAR_MAX: Final = 0.02
 """Variance of ln(measured / expected) of one batch: 4 % on a device of its own, to 14 % on a busy machine."""
 DEVICE_VAR: Final = 0.03
 VARIANT_VAR: Final = 0.02
+EXPONENT_VAR: Final = 0.08
+"""Of the power of the clock by which the guess of a lower clock's slowness is off."""
 DEVICE_DRIFT_PER_S: Final = 0.0005
 DEVICE_DRIFT_MAX: Final = 0.05
 DEVICE_VAR_MAX: Final = 0.25
@@ -46,8 +50,10 @@ PRIOR: Final = ((-2, 4.0), (-1, 12.0), (0, 20.0), (1, 12.0), (2, 4.0), (10, 0.15
 
 @dataclass(slots=True)
 class Latency:
-    """`mean` and `cov`: of [device_factor, variant_factor by variant]. `outliers`: the last, in a row, as variant and
-    ln(measured / profile). `seen_s`: when anything ran last, `ran_s` each variant (before: < 0), `runs` how often."""
+    """`mean` and `cov`: of [device_factor, variant_factor by variant, exponent by variant]; the exponents only where
+    `log_slower` has the logarithm of how much slower than the highest each clock is. `outliers`: the last, in a row, as
+    variant and ln(measured / profile). `seen_s`: when anything ran last, `ran_s` each variant (before: < 0), `runs` how
+    often."""
 
     mean: list[float]
     cov: list[list[float]]
@@ -55,32 +61,43 @@ class Latency:
     runs: list[int]
     noise: Histogram
     outliers: list[tuple[int, float]]
+    log_slower: tuple[float, ...] = ()
     seen_s: float = 0.0
     learnt_s: float = 0.0
     noise_var: float = NOISE_VAR
     residual_ewma: float = 0.0
 
-    def log_factor(self, variant: int) -> float:
+    def slower(self, clock: int) -> float:
+        """What the exponents multiply at this clock."""
+        return self.log_slower[clock] if self.log_slower else 0.0
+
+    def log_factor(self, variant: int, clock: int) -> float:
         """ln of what the profile's latency is to be multiplied by."""
-        return self.mean[0] + self.mean[1 + variant]
+        factor, slower = self.mean[0] + self.mean[1 + variant], self.slower(clock)
+        return factor + slower * self.mean[1 + variant + len(self.runs)] if slower else factor
 
     def tail(self, q: float) -> float:
         """What the expected time is to be multiplied by for the quantile q."""
-        return math.exp(self.noise.quantile(q) or 0.0)
+        return math.exp(self.noise.quantile(q))
 
     def error(self, variant: int) -> float:
         """Standard error of log_factor."""
         j = 1 + variant
         return math.sqrt(max(0.0, self.cov[0][0] + self.cov[j][j] + 2 * self.cov[0][j]))
 
-    def learn(self, variant: int, log_ratio: float, now_s: float) -> None:
+    def learn(self, variant: int, clock: int, log_ratio: float, now_s: float) -> None:
         """After a batch that took exp(log_ratio) times what the profile says."""
         cov, mean, j = self.cov, self.mean, 1 + variant
+        slower, k = self.slower(clock), j + len(self.runs)
+        if slower:
+            log_ratio -= slower * mean[k]
         first = cov[0]
         drift = min(DEVICE_DRIFT_MAX, DEVICE_DRIFT_PER_S * max(0.0, now_s - self.learnt_s))
         first[0] = min(DEVICE_VAR_MAX, first[0] + drift)
         residual = log_ratio - mean[0] - mean[j]
         spread = first[0] + cov[j][j] + 2 * first[j]
+        if slower:
+            spread += slower * (slower * cov[k][k] + 2 * (first[k] + cov[j][k]))
         noise_var = self.noise_var
         surprise = residual * residual / (spread + noise_var)
         outlier = residual > 0 and surprise >= OUTLIER  # noise only ever makes a batch slower
@@ -101,7 +118,7 @@ class Latency:
             spread += smoothed * smoothed
             smoothed = 0.0
         self.residual_ewma = smoothed
-        self._correct(j, residual, spread + noise_var)
+        self._correct(j, slower, residual, spread + noise_var)
         self.runs[variant] = 1 if now_s - self.ran_s[variant] > EXPLORE_AGAIN_S else self.runs[variant] + 1
         self.learnt_s = self.seen_s = self.ran_s[variant] = now_s
         if outlier:
@@ -109,10 +126,14 @@ class Latency:
         else:
             self._add_noise(residual)
 
-    def _correct(self, j: int, residual: float, total: float) -> None:
-        """The Kalman step for one measurement of mean[0] + mean[j] with the innovation variance `total`."""
+    def _correct(self, j: int, slower: float, residual: float, total: float) -> None:
+        """The Kalman step for one measurement of mean[0] + mean[j] + slower * (the exponent) with the innovation
+        variance `total`."""
         cov, mean = self.cov, self.mean
         towards = [row[0] + row[j] for row in cov]
+        if slower:
+            k = j + len(self.runs)
+            towards = [t + slower * row[k] for t, row in zip(towards, cov, strict=True)]
         for k, row in enumerate(cov):
             gain = towards[k] / total
             mean[k] += gain * residual
@@ -142,15 +163,21 @@ class Latency:
             self.cov[i][i] += (1 - kept * kept) * VARIANT_VAR
 
 
-def start(variants: int) -> Latency:
-    """Before anything has run: the profile is right within DEVICE_VAR and VARIANT_VAR."""
-    n = 1 + variants
-    variances = [DEVICE_VAR] + [VARIANT_VAR] * variants
+def start(variants: int, clock_ratio: tuple[float, ...] = (1.0,)) -> Latency:
+    """Before anything has run: the profile is right within DEVICE_VAR and VARIANT_VAR, a guess of clocks by
+    `clock_ratio` within EXPONENT_VAR, of which half is common to all variants."""
+    log_slower = tuple([-math.log(ratio) for ratio in clock_ratio]) if len(clock_ratio) > 1 else ()
+    variances = [DEVICE_VAR] + [VARIANT_VAR] * variants + [EXPONENT_VAR] * variants * bool(log_slower)
+    n, exponents = len(variances), 1 + variants
     counts = [0.0] * BINS
     for offset, count in PRIOR:
         counts[int(-LOW / BIN) + offset] = count
     cov = [[variances[i] if i == j else 0.0 for j in range(n)] for i in range(n)]
-    return Latency([0.0] * n, cov, [-1.0] * variants, [0] * variants, Histogram(LOW, BIN, MEMORY, counts), [])
+    for i in range(exponents, n):
+        for j in range(exponents, n):
+            cov[i][j] = EXPONENT_VAR if i == j else EXPONENT_VAR / 2
+    noise = histogram.start(LOW, BIN, MEMORY, counts)
+    return Latency([0.0] * n, cov, [-1.0] * variants, [0] * variants, noise, [], log_slower)
 
 
 def plausible_ms(ms: float) -> bool:
@@ -170,7 +197,5 @@ def plausible(latency_ms: Sequence[float], most: int) -> tuple[float, ...]:
 
 def _middle_var(noise: Histogram) -> float:
     """Variance of the middle half: how much a typical batch varies, independent of the tail."""
-    low, high = noise.quantile(0.25), noise.quantile(0.75)
-    if low is None or high is None:
-        return NOISE_VAR
-    return float(min(NOISE_VAR_MAX, max(NOISE_VAR, ((high - low) / 1.349) ** 2)))
+    spread = (noise.quantile(0.75) - noise.quantile(0.25)) / 1.349
+    return min(NOISE_VAR_MAX, max(NOISE_VAR, spread**2))

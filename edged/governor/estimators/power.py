@@ -3,13 +3,14 @@
 Equation P1: sensed power = idle(clock) + leakage(T) + background + sum over variants of energy_factor * busy power,
 through the sensor's lag and averaging; a Kalman filter over [background, energy factors]. What ran between two readings
 is kept in short bins, for meters that answer once a second. A step in the residual opens `background`: another load has
-come. Without a profile the factors start wide and bound to each other. It changes in place.
+come. Without a profile the factors start wide and bound to each other; there is one for each variant and clock, and one
+for what idling saves at lower clocks. It changes in place.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -29,7 +30,15 @@ ASSUMED_COMMON_VAR: Final = 1.0
 ASSUMED_VAR: Final = 0.3
 ASSUMED_RANGE: Final = (0.02, 30.0)
 """Where the watts of a variant are a guess: most of its error is common to all, and everything is possible."""
+CLOCK_VAR: Final = 0.1
+CELL_VAR: Final = 0.02
+"""The same at each clock: what is common to all variants there, and a variant's own."""
+IDLE_SHARE_SPREAD: Final = 0.1
+IDLE_SHARE_MOST: Final = 0.4
+"""How far the guess of the share of idle power that goes with the clock may be off, usually and at most."""
 LEARNT_SHARE: Final = 0.3  # a guess whose error has become smaller than this share of it has been learnt
+LEARNT_OWN: Final = 0.8
+"""And smaller than this share of what is not common to all: else it is the others that have been learnt."""
 NOISE_SHARE: Final = 0.02
 ESTIMATED_NOISE_SHARE: Final = 0.10
 NOISE_VAR: Final = 0.03
@@ -47,11 +56,13 @@ BINS: Final = 50  # so many at most: while no reading comes, the last takes in a
 
 @dataclass(slots=True)
 class Power:
-    """`mean`, `cov`: of [background, energy factor by variant]; `most_var`: what the variances may grow to.
-    `pending_j`: nominal joules by variant run since the last reading, by bin. `lagged`: what the sensor has not shown
-    yet; `busy_w`, `base_w`: what it shows; `newest_w`: what its average begins to take in now. `valid_s`: the last
-    reading that had power. `peak_w`: recent peak of the background. `meter_noise`: squared joules a second by which
-    readings and model differ. `metered`: power was ever read. `guessed`: 1 for each factor that is a guess."""
+    """`mean`, `cov`: of [background, energy factor by variant]; where the watts at several `clocks` are a guess, of
+    [background, energy factor by variant and clock, idle share beyond the guess], of which `slope_w` makes watts by
+    clock. `most_var`: what the variances may grow to. `pending_j`: nominal joules by factor run since the last reading,
+    by bin. `lagged`: what the sensor has not shown yet; `busy_w`, `base_w`: what it shows; `newest_w`: what its average
+    begins to take in now. `valid_s`: the last reading that had power. `peak_w`: recent peak of the background.
+    `meter_noise`: squared joules a second by which readings and model differ. `metered`: power was ever read.
+    `guessed`: 1 for each factor that is a guess."""
 
     mean: Array
     cov: Array
@@ -65,6 +76,8 @@ class Power:
     lagged: list[tuple[float, float, float, Array]]
     guessed: Array
     newest_w: Array
+    clocks: int
+    slope_w: Array
     showing: bool = False
     sensed_s: float = 0.0
     valid_s: float = 0.0
@@ -86,16 +99,35 @@ class Power:
         """How far the history may be off over a window for the meter's noise."""
         return math.sqrt(self.meter_noise * window_s)
 
-    def factor(self, variant: int) -> float:
-        return float(self.mean[1 + variant])
+    @property
+    def frames_w(self) -> Array:
+        """Nominal watts of the frames by variant, as the sensor shows them."""
+        return np.asarray(self.busy_w[: self._cells].reshape(-1, self.clocks).sum(1))
 
-    def error(self, variant: int) -> float:
+    @property
+    def _cells(self) -> int:
+        return len(self.busy_w) - (self.clocks > 1)
+
+    def _cell(self, variant: int, clock: int) -> int:
+        return variant * self.clocks + min(clock, self.clocks - 1)
+
+    def factor(self, variant: int, clock: int) -> float:
+        return float(self.mean[1 + self._cell(variant, clock)])
+
+    def error(self, variant: int, clock: int) -> float:
         """Standard error of the factor."""
-        return math.sqrt(max(0.0, float(self.cov[1 + variant, 1 + variant])))
+        j = 1 + self._cell(variant, clock)
+        return math.sqrt(max(0.0, float(self.cov[j, j])))
 
-    def learnt(self, variant: int) -> bool:
+    def learnt(self, variant: int, clock: int) -> bool:
         """Whether the watts of a variant without a profile are known by now."""
-        return self.error(variant) < LEARNT_SHARE * max(LEARNT_SHARE, self.factor(variant))
+        error, factor = self.error(variant, clock), self.factor(variant, clock)
+        return error < min(LEARNT_OWN * math.sqrt(ASSUMED_VAR), LEARNT_SHARE * max(LEARNT_SHARE, factor))
+
+    def rest_w(self, tables: Tables, clock: int, junction_c: float) -> float:
+        """Drawn at rest, other loads apart, as estimated now."""
+        beyond_guess_w = float(self.mean[-1] * self.slope_w[clock]) if self.clocks > 1 else 0.0
+        return base_power_w(tables, clock, junction_c) + beyond_guess_w
 
     def stale_margin_w(self, now_s: float) -> float:
         """What to add to the background for not having seen the device for a while: up to its recent peak, and how far
@@ -105,12 +137,12 @@ class Power:
         stale = min(1.0, max(0.0, now_s - self.valid_s - STALE_AFTER_S) / STALE_OVER_S)
         return (max(0.0, self.peak_w - self.background_w) + self.background_error_w) * stale
 
-    def ran(self, variant: int, nominal_j: float, now_s: float) -> None:
+    def ran(self, variant: int, clock: int, nominal_j: float, now_s: float) -> None:
         k = min(BINS - 1, max(0, int((now_s - self.sensed_s) / BIN_S)))
         pending = self.pending_j
         while len(pending) <= k:
             pending.append([0.0] * len(self.busy_w))
-        pending[k][variant] += nominal_j
+        pending[k][self._cell(variant, clock)] += nominal_j
 
     def sensed(
         self, tables: Tables, clock: int, junction_c: float, power_w: float | None, now_s: float, estimated: bool
@@ -121,7 +153,7 @@ class Power:
         modelled_w = (history.drawn_j - self.history.drawn_j) / elapsed_s
         self.history = history
         base_w = base_power_w(tables, clock, junction_c)
-        past = [(until_s, bin_s, base_w, busy_w) for until_s, bin_s, busy_w in self._binned(elapsed_s, now_s)]
+        past = [(until_s, bin_s, base_w, busy_w) for until_s, bin_s, busy_w in self._binned(clock, elapsed_s, now_s)]
         self._show(past)
         if power_w is not None:
             if self.showing:
@@ -134,21 +166,24 @@ class Power:
 
     def predicted(self, tables: Tables, clock: int, junction_c: float, now_s: float) -> PowerHistory:
         """A copy of the history, up to now by the model."""
-        elapsed_s, history = now_s - self.sensed_s, self.history.copy()
+        elapsed_s, history = now_s - self.sensed_s, replace(self.history, seconds_j=self.history.seconds_j.copy())
         if elapsed_s <= 0:
             return history
         rest_w = base_power_w(tables, clock, junction_c) + self.background_w + self.stale_margin_w(now_s)
-        for until_s, bin_s, busy_w in self._binned(elapsed_s, now_s):
+        for until_s, bin_s, busy_w in self._binned(clock, elapsed_s, now_s):
             history.add(rest_w + float(self.mean[1:] @ busy_w), bin_s, until_s)
         return history
 
-    def _binned(self, elapsed_s: float, now_s: float) -> list[tuple[float, float, Array]]:
-        """The time since the last sample in bins: (end, length, nominal watts by variant); the last takes the rest."""
+    def _binned(self, clock: int, elapsed_s: float, now_s: float) -> list[tuple[float, float, Array]]:
+        """The time since the last sample in bins: (end, length, nominal watts by factor); the last takes the rest."""
         count = min(BINS, max(1, round(elapsed_s / BIN_S)))
         joules = np.zeros((count, len(self.busy_w)))
         for k, there in enumerate(self.pending_j):
             joules[min(k, count - 1)] += there
         begun_s, rest_s = now_s - elapsed_s, elapsed_s - (count - 1) * BIN_S
+        if self.clocks > 1:
+            joules[:, -1] = self.slope_w[clock] * BIN_S
+            joules[-1, -1] = self.slope_w[clock] * rest_s
         bins = [(begun_s + (k + 1) * BIN_S, BIN_S, joules[k] / BIN_S) for k in range(count - 1)]
         return [*bins, (now_s, rest_s, joules[-1] / rest_s)]
 
@@ -213,21 +248,41 @@ class Power:
 
 def start(tables: Tables, clock: int, window_s: int, quiet: bool = False) -> Power:
     """`quiet`: the idle power of an assumed device was measured while no frame ran."""
-    n, guessed = len(tables.names), np.array(tables.assumed)
+    n, clocks = len(tables.names), len(tables.device.clock_ratio)
+    guessed = np.repeat(np.array(tables.assumed, float), clocks)
     idle_w = float(tables.idle_w[clock])
     background_var, background_max = BACKGROUND_VAR, BACKGROUND_VAR_MAX
     if quiet:
         background_var = (NOISE_SHARE * idle_w) ** 2 + NOISE_VAR
     elif tables.device.assumed:
         background_var, background_max = max(background_var, (0.3 * idle_w) ** 2), max(background_max, idle_w**2)
-    cov = np.zeros((n + 1, n + 1))
-    cov[1:, 1:] = np.outer(guessed, guessed) * ASSUMED_COMMON_VAR
-    cov += np.diag(np.concatenate([[background_var], np.where(guessed, ASSUMED_VAR, FACTOR_VAR)]))
-    most_var = np.concatenate([[background_max], np.where(guessed, ASSUMED_COMMON_VAR + ASSUMED_VAR, FACTOR_VAR_MAX)])
+    one, all_clocks = np.eye(n), np.ones((clocks, clocks))
+    bound = ASSUMED_COMMON_VAR + ASSUMED_VAR * np.kron(one, all_clocks)
+    if clocks > 1:
+        bound += CLOCK_VAR * np.kron(np.ones((n, n)), np.eye(clocks)) + CELL_VAR * np.eye(n * clocks)
+    factors = np.outer(guessed, guessed) * bound + np.diag(np.where(guessed, 0.0, FACTOR_VAR))
+    most_var = np.where(guessed, bound.diagonal(), FACTOR_VAR_MAX)
     low = np.where(guessed, ASSUMED_RANGE[0], FACTOR_RANGE[0])
     high = np.where(guessed, ASSUMED_RANGE[1], FACTOR_RANGE[1])
-    history, mean = power_history.start(float(tables.idle_w[0]), window_s), np.concatenate([[0.0], np.ones(n)])
-    return Power(mean, cov, most_var, low, high, [], np.zeros(n), idle_w, history, [], guessed, np.zeros(n))
+    mean, slope_w = np.ones(n * clocks), np.zeros(clocks)
+    if clocks > 1:
+        slope_w = float(tables.idle_w[-1]) * (1.0 - np.array(tables.device.clock_ratio))
+        guessed, mean = np.append(guessed, 0.0), np.append(mean, 0.0)
+        low, high = np.append(low, -IDLE_SHARE_MOST), np.append(high, IDLE_SHARE_MOST)
+        factors, most_var = _with(factors, IDLE_SHARE_SPREAD**2, last=True), np.append(most_var, IDLE_SHARE_SPREAD**2)
+    cov, most_var = _with(factors, background_var), np.append(background_max, most_var)
+    m, history = len(mean), power_history.start(float(tables.idle_w[0]), window_s)
+    return Power(
+        np.append(0.0, mean), cov, most_var, low, high, [], np.zeros(m), idle_w, history, [], guessed, np.zeros(m),
+        clocks, slope_w,
+    )  # fmt: skip
+
+
+def _with(cov: Array, variance: float, last: bool = False) -> Array:
+    """Of one more quantity, the first or the last, that is independent of the others."""
+    wider = np.pad(cov, (0, 1) if last else (1, 0))
+    wider[-1 if last else 0, -1 if last else 0] = variance
+    return wider
 
 
 def base_power_w(tables: Tables, clock: int, junction_c: float) -> float:

@@ -31,9 +31,6 @@ class PowerHistory:
         lately = self.seconds_j[-1 - LATELY_S : -1]
         return sum(lately) / len(lately)
 
-    def copy(self) -> PowerHistory:
-        return PowerHistory(self.seconds_j.copy(), self.at_s, self.mean_w, self.drawn_j)
-
     def add(self, watts: float, elapsed_s: float, now_s: float) -> None:
         """`watts` during the `elapsed_s` before now."""
         second = int(now_s - 1e-9)

@@ -34,10 +34,6 @@ class Feedback:
         excess = (joules - target_j * share) / max(target_j, 0.3 * least_j, 1e-9)
         self.correction = min(MOST, max(-MOST, self.correction * KEEP**share + GAIN * excess))
 
-    def decay(self, keep: float) -> None:
-        """While no short-term limit binds."""
-        self.correction *= keep
-
     def count(self, frames: int, late: int) -> None:
         keep = max(0.0, 1.0 - frames / LATE_MEMORY)
         self.frames = self.frames * keep + frames

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.governor.messages import Device, Variant
-from edged.governor.profile import ASSUMED_ACTIVE_SHARE, best_batch
+from edged.governor.profile import assumed_active_w, assumed_times, best_batch
 
 Array = NDArray[np.float64]
 
@@ -68,10 +68,6 @@ class Tables:
     def index(self, name: str) -> int | None:
         return self.names.index(name) if name in self.names else None
 
-    def stretch(self, variant: int, clock: int) -> float:
-        """How much longer it takes than at the highest clock."""
-        return self.nominal_s[variant][clock] / self.nominal_s[variant][-1]
-
     def batch_times(self, variant: int, batch: int) -> float:
         """Service time of a batch as a multiple of a single frame's."""
         times = self.times[variant]
@@ -81,9 +77,11 @@ class Tables:
 def tables(variants: Sequence[Variant], device: Device, cameras: int) -> Tables:
     """`variants` have latencies that are numbers (`profile.checked`), or none."""
     clocks = len(device.idle_w)
-    latency_s = np.array([[_first_ms(v) / 1000 * f for f in _by_clock(v.clock_factor, clocks, 1.0)] for v in variants])
-    guess_w = ASSUMED_ACTIVE_SHARE * max(device.idle_w) if device.assumed else 0.0
-    active_w = np.array([_by_clock(v.active_w, clocks, guess_w) for v in variants])
+    guess, guess_w = assumed_times(device), assumed_active_w(device) if device.assumed else [0.0]
+    latency_s = np.array(
+        [[_first_ms(v) / 1000 * f for f in _by_clock(v.clock_factor or guess, clocks, 1.0)] for v in variants]
+    )
+    active_w = np.array([_by_clock(v.active_w or guess_w, clocks, 0.0) for v in variants])
     times = tuple(tuple(ms / v.latency_ms[0] for ms in v.latency_ms) or (1.0,) for v in variants)
     return Tables(
         names=tuple(v.name for v in variants),
@@ -131,7 +129,7 @@ def _first_ms(variant: Variant) -> float:
     return variant.latency_ms[0] if variant.latency_ms else PLACEHOLDER_MS
 
 
-def _by_clock(values: tuple[float, ...], clocks: int, absent: float) -> list[float]:
+def _by_clock(values: Sequence[float], clocks: int, absent: float) -> list[float]:
     """One value per clock; a profile that has fewer holds its last for the others."""
     good = [x for x in values if math.isfinite(x) and x >= 0] or [absent]
     return [good[min(i, len(good) - 1)] for i in range(clocks)]

@@ -66,13 +66,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class LongRun:
-    """Of the recent past, by price; None before the first plan. `dual`: the dual function of the energy that must last.
-    `earned`: reward per second, by clock and price. `regret`: by clock, what it would have earned beyond the one in
-    force since the last change."""
+    """Of the recent past, by price. `dual`: the dual function of the energy that must last. `earned`: reward a second,
+    by clock and price. `regret`: by clock, what it would have earned beyond that in force since the last change."""
 
-    dual: Array | None = None
-    earned: Array | None = None
-    regret: Array | None = None
+    dual: Array
+    earned: Array
+    regret: Array
 
 
 class Clocks(NamedTuple):
@@ -93,7 +92,7 @@ class Clocks(NamedTuple):
 def plan(
     values: Values,
     allowed: Allowed,
-    before: LongRun,
+    before: LongRun | None,
     clocks: Clocks,
     period_s: float,
     elapsed_s: float,
@@ -104,7 +103,6 @@ def plan(
     prices, reward, base_w = values.prices, values.average_reward, clocks.base_w
     middle = 0.5 * (prices[1:] + prices[:-1])
     long_run = _long_run(before, reward / period_s, prices, clocks, elapsed_s)
-    assert long_run.regret is not None
     lasting = _lasting_price(long_run, prices, middle, allowed, clocks, service_price)
     clock, regret = _clock(values, allowed, lasting, long_run.regret, period_s, elapsed_s, clocks)
     long_run = replace(long_run, regret=regret)
@@ -125,19 +123,17 @@ def plan(
     return Plan(clock, price, paced, target_j, tuple(relative.tolist()), step_s, bound, base, allowed), long_run
 
 
-def _long_run(before: LongRun, earned_now: Array, prices: Array, clocks: Clocks, elapsed_s: float) -> LongRun:
-    gain = min(1.0, elapsed_s / LONG_RUN_S)
-    dual_now = _dual(earned_now, prices, clocks)
-    dual = dual_now if before.dual is None else before.dual + gain * (dual_now - before.dual)
-    earned = earned_now if before.earned is None else before.earned + gain * (earned_now - before.earned)
-    regret = np.zeros(len(clocks.base_w)) if before.regret is None else before.regret
-    return LongRun(dual, earned, regret)
+def _long_run(before: LongRun | None, earned: Array, prices: Array, clocks: Clocks, elapsed_s: float) -> LongRun:
+    gain, dual = min(1.0, elapsed_s / LONG_RUN_S), _dual(earned, prices, clocks)
+    if before is None:
+        return LongRun(dual, earned, np.zeros(len(clocks.base_w)))
+    mean_dual, mean_earned = before.dual + gain * (dual - before.dual), before.earned + gain * (earned - before.earned)
+    return LongRun(mean_dual, mean_earned, before.regret)
 
 
 def _lasting_price(
     long_run: LongRun, prices: Array, middle: Array, allowed: Allowed, clocks: Clocks, service_price: float
 ) -> float:
-    assert long_run.dual is not None and long_run.earned is not None
     lasting = 0.0
     if math.isfinite(allowed.energy_w):
         lasting = crossing(-np.diff(long_run.dual) / np.diff(prices), middle, allowed.energy_w)

@@ -14,7 +14,6 @@ from typing import Final
 import numpy as np
 
 from edged.governor.estimators import thermal
-from edged.governor.estimators.power import base_power_w
 from edged.governor.limits import power_window
 from edged.governor.planner import pricing, value_iteration
 from edged.governor.planner.options import Array, Option
@@ -27,6 +26,9 @@ HEAT_SMOOTHING: Final = 0.06
 WINDOW_SMOOTHING: Final = 0.25
 ROUND_SMOOTHING: Final = 0.3
 LEAST_W: Final = 0.1  # no device idles at less, whatever its meter says
+OPTIMISM_MOST: Final = 0.5
+KNOWN: Final = 0.1
+"""Relative error of the watts at a clock: above KNOWN, but for at most OPTIMISM_MOST, they are hoped to be lower."""
 UNENFORCEABLE: Final = 1.02  # idle power as a share of a limit above which even no frames hold it
 UNENFORCEABLE_C: Final = 2.0  # the same: degrees by which idling alone exceeds the temperature limit
 QUIET_SHARE: Final = 0.05
@@ -48,7 +50,8 @@ def replan(state: State, now_s: float) -> None:
     costs = _costs(state, options)
     base_w = _base_w(state, now_s)
     state.unenforceable = _unenforceable(state, now_s)
-    fixed, highest = state.device.fixed_clock, _highest(state)
+    # a reading of idle power is of one clock
+    fixed, highest = state.device.fixed_clock or state.is_quiet(now_s), _highest(state)
     # the requested clock counts as the clock: until a batch has run at it there is no other report of it
     clock = state.clock if fixed else min(state.plan.clock, highest)
     allowed = _allowed(state, options, base_w, now_s)
@@ -66,7 +69,7 @@ def replan(state: State, now_s: float) -> None:
         within, allowed, state.long_run, clocks, state.period_s, elapsed_s, service_price, correction
     )
     if state.plan.paced:
-        state.feedback.decay(0.97)
+        state.feedback.correction *= 0.97
     if state.plan.clock != clock:
         state.clock_s = now_s
 
@@ -85,34 +88,40 @@ def _highest(state: State) -> int:
     if cap_w is None or "power" in state.unenforceable:
         return highest
     other_w = max(0.0, state.power.background_w)
-    while highest > 0 and base_power_w(state.tables, highest, state.junction_c) + other_w >= cap_w:
+    while highest > 0 and state.power.rest_w(state.tables, highest, state.junction_c) + other_w >= cap_w:
         highest -= 1
     return highest
 
 
 def _costs(state: State, options: tuple[Option, ...]) -> Array:
-    """Joules by clock and option."""
-    variants = range(len(state.tables.names))
+    """Joules by clock and option. A clock that was hardly tried counts as cheaper than it seems by the error: else one
+    that seems too dear would never be tried."""
+    variants, power = range(len(state.tables.names)), state.power
     single = np.array([[state.joules(i, clock) for i in variants] for clock in range(state.tables.clocks)])
+    if power.clocks > 1:
+        for clock in range(power.clocks):
+            if clock != state.clock:
+                error = min([power.error(i, clock) / power.factor(i, clock) for i in variants])
+                single[clock] *= 1.0 - min(OPTIMISM_MOST, max(0.0, error - KNOWN))
     return np.asarray(single[:, [o.variant for o in options]] * np.array([o.times for o in options]))
 
 
 def _base_w(state: State, now_s: float) -> Array:
     """Drawn without any frame, by clock."""
-    rest_w = [base_power_w(state.tables, clock, state.junction_c) for clock in range(state.tables.clocks)]
+    rest_w = [state.power.rest_w(state.tables, clock, state.junction_c) for clock in range(state.tables.clocks)]
     return np.array(rest_w) + state.power.background_w + state.power.stale_margin_w(now_s)
 
 
 def _unenforceable(state: State, now_s: float) -> tuple[str, ...]:
     """The limits that the device exceeds with no frame at all, for some time and by more than the estimate's error."""
     budget, clock = state.budget, state.idle_clock
-    idle_w = base_power_w(state.tables, clock, state.junction_c)
+    idle_w = state.power.rest_w(state.tables, clock, state.junction_c)
     idle_w += state.power.background_w - 2 * state.power.background_error_w
     mean_w = None if budget.energy_wh is None else budget.energy_wh / budget.energy_horizon_h
     limits_w = {"power": budget.power_w, "energy": mean_w}
     over = {name for name, watts in limits_w.items() if watts is not None and idle_w > UNENFORCEABLE * watts}
     # without a profile what frames draw and what the device draws anyway are told apart only once frames have stopped
-    busy = float((state.power.busy_w / np.maximum(1e-9, state.tables.active_w[:, clock])).sum())
+    busy = float((state.power.frames_w / np.maximum(1e-9, state.tables.active_w[:, clock])).sum())
     proven = state.profiled or busy < QUIET_SHARE
     over = {name for name in over if proven or name in state.unenforceable} if state.knows_power else set()
     if budget.temperature_c is not None and state.heat.mean is not None:
@@ -177,7 +186,7 @@ def _energy_w(state: State, options: tuple[Option, ...], now_s: float) -> tuple[
         clock = state.idle_clock
         idle_w = float(state.tables.idle_w[clock]) + state.power.background_w
         if state.knows_heat:
-            idle_w = base_power_w(state.tables, clock, state.junction_c) + state.power.background_w
+            idle_w = state.power.rest_w(state.tables, clock, state.junction_c) + state.power.background_w
         cheapest_j = min(state.joules(o.variant, clock) * o.times / o.frames for o in options)
         store.plan(max(LEAST_W, idle_w), cheapest_j * state.cameras / state.round_s, now_s)
         watts, safe = store.allowed_w, store.safe

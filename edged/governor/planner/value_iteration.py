@@ -63,8 +63,9 @@ def iterate(values: Values, tables: Tables, latency: Latency, terms: Terms) -> V
     variant = np.array([o.variant for o in options])
     frames = np.array([float(o.frames) for o in options])
     times = np.array([o.times for o in options])
-    factor = np.exp([latency.log_factor(v) for v in range(len(tables.names))])
-    service_s = ((tables.latency_s * factor[:, None])[variant] * times[:, None]).T  # clock x option
+    variants, clocks = range(len(tables.names)), range(tables.clocks)
+    factor = np.exp([[latency.log_factor(v, clock) for clock in clocks] for v in variants])
+    service_s = ((tables.latency_s * factor)[variant] * times[:, None]).T  # clock x option
     left_s = np.maximum(1e-4, terms.deadline_s - w)
     on_time = _on_time(latency, np.log(left_s[None, :, None] / service_s[:, None, :]))  # clock x backlog x option
     accuracy = np.array(tables.accuracy)[variant]
@@ -74,7 +75,7 @@ def iterate(values: Values, tables: Tables, latency: Latency, terms: Terms) -> V
     dropped = np.clip(w - terms.period_s, 0.0, w[-1]) / step
     penalty = terms.drop_penalty * frames.max()
     value, reward = np.empty_like(values.relative_value), np.empty_like(values.average_reward)
-    for clock in range(tables.clocks):
+    for clock in clocks:
         cost, before = prices[:, None] * terms.joules[clock][None, :], values.relative_value[clock]
         value[clock], reward[clock] = _sweep(before, earned[clock], cost, after[clock], dropped, penalty)
     return Values(prices, w, value, reward)

@@ -56,12 +56,18 @@ class YoloBoxes:
         found = self._ranked(predictions.T) if spec.layout == "end_to_end" else self._best(predictions)
         if not len(found.scores):
             return NOTHING
-        half = np.maximum(found.boxes[:, 2:], 0) / 2
-        boxes: Floats = np.concatenate((found.boxes[:, :2] - half, found.boxes[:, :2] + half), axis=1)
+        half = np.maximum(found.boxes[:, 2:], 0)
+        half *= 0.5
+        boxes = np.empty_like(found.boxes)
+        np.subtract(found.boxes[:, :2], half, out=boxes[:, :2])
+        np.add(found.boxes[:, :2], half, out=boxes[:, 2:])
         if spec.oriented:
             return self._oriented(found, letterbox)
         selected = placed(boxes, found.scores, found.class_ids, self._kept(boxes, found), letterbox)
-        detections, extra = selected.detections, found.extra[selected.kept]
+        detections = selected.detections
+        if not (spec.keypoints or spec.prototypes):
+            return detections
+        extra = found.extra[selected.kept].astype(np.float32)
         if spec.keypoints:
             points = extra.reshape(-1, spec.keypoints, spec.keypoint_values)
             places = points[..., :2] if self._scale is None else points[..., :2] * self._scale[:2]
@@ -83,12 +89,12 @@ class YoloBoxes:
         if spec.objectness:
             scores = scores.clip(0, _FAR) * columns[4].clip(0, _FAR)  # no product overflows
         chosen = np.flatnonzero(scores >= spec.score_threshold)
-        chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
-        self._check(scores[chosen[:1]])
-        class_ids = probabilities[:, chosen].argmax(axis=0)
-        return self._candidates(
-            columns[:4, chosen].T, scores[chosen], class_ids, columns[first + self._classes :, chosen]
-        )
+        scores = scores[chosen]
+        order = np.argsort(-scores, kind="stable")
+        scores, found = scores[order], columns[:, chosen[order]]
+        self._check(scores)
+        last = first + self._classes
+        return self._candidates(found[:4].T, scores, found[first:last].argmax(axis=0), found[last:])
 
     def _ranked(self, columns: NDArray[Any]) -> Candidates:
         """Candidates of a graph that has done the NMS: corners (oriented: centre and size), score, class id."""
@@ -109,10 +115,10 @@ class YoloBoxes:
     ) -> Candidates:
         boxes = boxes.astype(np.float32)
         if self._scale is not None:
-            boxes = boxes * self._scale
+            boxes *= self._scale
         # far outside the picture is as good as anywhere outside; it keeps a wild number from overflowing
-        boxes = boxes.clip(-self._reach, self._reach)
-        return Candidates(boxes, np.minimum(scores.astype(np.float32), 1), class_ids, extra.T.astype(np.float32))
+        np.minimum(np.maximum(boxes, -self._reach, out=boxes), self._reach, out=boxes)
+        return Candidates(boxes, np.minimum(scores, 1, dtype=np.float32), class_ids, extra.T)
 
     def _check(self, best: NDArray[Any]) -> None:
         if len(best) and best[0] > 1 + _PROBABILITY_SLACK:
@@ -128,7 +134,7 @@ class YoloBoxes:
 
     def _oriented(self, found: Candidates, letterbox: Letterbox) -> Detections:
         """Boxes with an angle: `boxes` is what they span in the source frame, upright."""
-        spec, angles = self._spec, found.extra[:, -1]
+        spec, angles = self._spec, found.extra[:, -1].astype(np.float32)
         kept = np.arange(len(angles))
         if spec.layout != "end_to_end":
             kept = oriented_nms(found.boxes, angles, found.class_ids, spec.iou_threshold, spec.max_detections)
