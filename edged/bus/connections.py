@@ -124,7 +124,8 @@ class ConnectionLimiter:
         if self.worker.stop(STOP_TIMEOUT_S):
             self._events.close(linger=0)
         if self._path is not None:
-            full(self._path).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody put a directory there
+                full(self._path).unlink(missing_ok=True)
 
     def cut_all(self) -> None:
         """Close every connection there is now; who may come back does so by itself. Any thread."""

@@ -6,6 +6,7 @@ libzmq would take the path of a live socket without a message. `tcp://` is bound
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -80,7 +81,8 @@ class Binding:
         self._limiter.close()
         self._socket.close(linger=0)
         if self._path is not None:
-            self._path.unlink(missing_ok=True)  # libzmq leaves it, and a client would take it for a living daemon
+            with contextlib.suppress(OSError):  # somebody put a directory there
+                self._path.unlink(missing_ok=True)  # libzmq leaves it, and a client would take it for a living daemon
         self._unlock()
 
     def _unlock(self) -> None:
@@ -126,6 +128,9 @@ def _lock(socket_path: Path) -> int:
 
 
 def _cannot_bind(endpoint: str, error: zmq.ZMQError | OSError) -> EdgedError:
+    path = ipc_path(endpoint)
+    if path is not None and path.exists() and not path.is_socket():
+        return EdgedError(f"cannot open {endpoint}: something that is no socket is there", f"remove {path}")
     if error.errno == errno.EADDRINUSE:
         return EdgedError(f"{endpoint} is in use by another program", "stop it, or choose another port")
     return EdgedError(f"cannot open {endpoint}: {error.strerror}", "check bus.results and bus.control")

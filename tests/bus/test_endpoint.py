@@ -38,6 +38,22 @@ def test_closing_removes_the_socket_and_lets_the_next_one_in(tmp_path: Path) -> 
             assert not path.exists()
 
 
+def test_what_somebody_puts_in_place_of_a_socket_keeps_no_daemon_from_ending(tmp_path: Path) -> None:
+    path = tmp_path / "a.ipc"
+    with zmq.Context() as context:  # which ends once every socket is closed
+        binding = Binding(context.socket(zmq.XPUB), f"ipc://{path}", None, 10)
+        path.unlink()
+        for name in ("a.ipc", "a.ipc.full"):
+            (tmp_path / name).mkdir()
+        binding.close()
+        with (
+            context.socket(zmq.XPUB) as socket,
+            pytest.raises(EdgedError, match="something that is no socket") as caught,
+        ):
+            Binding(socket, f"ipc://{path}", None, 10)
+        assert caught.value.hint == f"remove {path}"
+
+
 def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")

@@ -1,5 +1,5 @@
-"""The state, record, key, credential, configuration and bundle directories after a failure at every step of a change: of
-the power, or of a disk that is full or read-only from then on."""
+"""The state, record, key, credential, configuration and bundle directories after a failure at every step of a change:
+of the power, or of a disk that is full or read-only from then on."""
 
 from __future__ import annotations
 
