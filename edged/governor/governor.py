@@ -66,9 +66,7 @@ class Governor:
                 "measure it again: edged-calibrate profile",
             )
         ranked = tuple(sorted((profile.checked(v) for v in variants), key=profile.rank))
-        first = Decision(
-            "", 1, "none", "", messages.Load(1, FIRST_FPS, budget.deadline_ms, budget.deadline_quantile), ()
-        )
+        first = Decision("", 1, "none", "")
         self._on_call = on_call
         self.state = states.start(ranked, device or UNKNOWN, budget, FIRST_FPS, now_ns, first)
         self._permit()
