@@ -22,6 +22,7 @@ import zmq
 
 from edged import clock
 from edged.bus.subscriptions import Peer
+from edged.paths import full
 from edged.worker import Worker
 
 Socket = zmq.Socket[bytes]
@@ -220,11 +221,6 @@ class ConnectionLimiter:
         with socket.socket(fileno=os.dup(self._listener)) as listener:
             ours, its = listener.getsockname(), peer.getsockname()
         return bool(ours == its if isinstance(ours, str) else ours[1] == its[1])  # the address may be "any"
-
-
-def full(path: Path) -> Path:
-    """Where a local socket is while it has all the connections it may."""
-    return path.with_name(path.name + ".full")
 
 
 def peer_of(frame: zmq.Frame) -> Peer | None:

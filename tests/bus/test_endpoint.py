@@ -10,9 +10,10 @@ import zmq.auth
 
 from edged.bus.admission import Admission
 from edged.bus.curve import ServerKeys, server_keys
-from edged.bus.endpoint import Binding, ipc_path
+from edged.bus.endpoint import Binding
 from edged.config.bus import BusConfig
 from edged.errors import EdgedError, UsageError
+from edged.paths import ipc_path
 from tests.support.bus import free_port
 
 
