@@ -33,7 +33,7 @@ from edged.engines.residency import LOAD_COPIES
 from edged.errors import EdgedError
 from edged.governor.governor import Governor
 from edged.governor.messages import BudgetChanged, Sensed, Workload
-from edged.loop.decision_message import reason, unheld
+from edged.loop.decision_message import decision_message
 from edged.loop.device_info import DeviceInfo, as_simulated, mode_in_force, read_device_info, with_guessed_clocks
 from edged.loop.governor_client import budget_of
 from edged.loop.profile_schedule import ProfileSchedule
@@ -198,12 +198,14 @@ def _limits(limits: Limits, known: DeviceInfo, tried: list[Tried], sample: Sampl
     except EdgedError as error:
         yield failed("limits", error)
         return
-    fits = any(other.fits for other in decision.alternatives if other.variant == decision.variant)
+    state = governor.state
+    message = decision_message(decision, state, state.seconds(now_ns), known.clocks_mhz)
+    fits = any(other.fits for other in message.alternatives if other.variant == message.variant)
     fix = "" if fits else "raise deadline_ms, lower the cameras' fps, or use a faster bundle"
-    why = reason(decision).replace(f"{decision.variant} runs next", decision.variant, 1)
-    yield Finding("ok" if fits else "warning", "limits", f"would run {why}", fix)
-    for limit in decision.unenforceable:
-        yield Finding("warning", "limits", unheld(limit), _UNHELD_FIX)
+    reason = message.reason.replace(f"{message.variant} runs next", message.variant, 1)
+    yield Finding("ok" if fits else "warning", "limits", f"would run {reason}", fix)
+    for sentence in message.unheld:
+        yield Finding("warning", "limits", sentence, _UNHELD_FIX)
 
 
 def _variant(bundle: Bundle, variant: PoolVariant, device: str) -> Finding:

@@ -1,4 +1,4 @@
-"""The Decision: what ran in the last second, what bound it, and how each variant stands. Pure.
+"""The Decision: what ran in the last second and what bound it; and how each variant stands. Pure.
 
 It is made from the batches that ran, twice a second, and on each change of the terms from what would run next. The
 daemon puts it into words (`edged/loop/decision_message.py`).
@@ -12,12 +12,10 @@ from typing import Final
 from edged.governor.dispatch import choose
 from edged.governor.messages import (
     RELAX_ORDER,
-    Alternative,
     Bound,
     Budget,
     Decision,
     Limit,
-    Load,
     Misfit,
     Unenforceable,
     Waiting,
@@ -45,14 +43,12 @@ def decide(state: State, now_s: float, changed: bool = False) -> Decision:
     same = terms == (before.variant, before.bound, before.relaxed, before.clock, before.unenforceable)
     if same and not changed and not _moved(state, ran, now_s):
         return before
-    budget = state.budget
-    decision = Decision(
+    state.decided_s = now_s
+    return Decision(
         variant=names[main],
         max_batch=best_batch(state.variants[main]),
         bound=bound,
         wanted=names[wanted],
-        load=Load(state.cameras, state.frames_per_s, budget.deadline_ms, budget.deadline_quantile),
-        alternatives=tuple([_alternative(state, i, ran.share(i)) for i in range(len(names))]),
         pinned=state.pinned is not None,
         clock=clock,
         price_per_j=state.price,
@@ -60,21 +56,18 @@ def decide(state: State, now_s: float, changed: bool = False) -> Decision:
         late=ran.late,
         saved=ran.saved,
         frame_share=ran.frame_share,
+        shares=tuple([(name, ran.share(i)) for i, name in enumerate(names) if ran.share(i)]),
         relaxed=relaxed,
         unenforceable=unenforceable,
     )
-    if decision == before:
-        return before
-    state.decided_s = now_s
-    return decision
 
 
 def _moved(state: State, ran: Activity, now_s: float) -> bool:
     """Whether the shares differ enough from what was published, long enough ago."""
-    before = state.decision
+    before, shares = state.decision, dict(state.decision.shares)
     if not ran.results or now_s - state.decided_s < RESTATE_S:
         return False
-    moved = [abs(ran.share(i) - then.share) for i, then in enumerate(before.alternatives)]
+    moved = [abs(ran.share(i) - shares.get(name, 0.0)) for i, name in enumerate(state.tables.names)]
     return max(*moved, abs(ran.frame_share - before.frame_share)) > SHARE_STEP
 
 
@@ -136,16 +129,22 @@ def misfit(state: State, i: int) -> Misfit | None:
     busy = per_frame * state.service_s(i, state.plan.clock) * state.frames_per_s
     if busy > 1.0:
         return Misfit("load", busy, 1.0)
-    watts, allowed = _power_w(state, i), state.plan.allowed
+    watts, allowed = power_w(state, i), state.plan.allowed
     lasting_w = math.inf if allowed.safe and not state.plan.paced else allowed.energy_w
     limits: dict[Bound, float] = {"heat": allowed.heat_w, "power": allowed.window_w, "energy": lasting_w}
     limit = min(limits, key=lambda name: limits[name])
     return None if watts is None or watts <= limits[limit] else Misfit(limit, watts, limits[limit])
 
 
-def _power_w(state: State, i: int) -> float | None:
+def power_w(state: State, i: int) -> float | None:
     """Of the device with all frames on a variant; None while nothing is known of its power."""
     return state.plan.base_w + state.joules(i, state.plan.clock) * state.frames_per_s if state.knows_power else None
+
+
+def dominated_by(state: State, i: int) -> str | None:
+    """The variant that always runs in its place, or None."""
+    better = [k for k in state.tables.dominated_by[i] if state.allowed[k]]
+    return state.tables.names[better[0]] if better and not state.candidates[i] else None
 
 
 def _bound(state: State, ran: Activity, main: int) -> tuple[Bound, int]:
@@ -183,26 +182,11 @@ def _relaxed(state: State, ran: Activity) -> tuple[Limit, ...]:
 
 def _unenforceable(state: State) -> tuple[Unenforceable, ...]:
     """The limits that are set and cannot be held."""
-    found = []
+    found: list[Unenforceable] = []
     for name, key in LIMIT_KEYS.items():
-        value, known = getattr(state.budget, key), state.knows_heat if name == "heat" else state.knows_power
-        if value is not None and (not known or name in state.unenforceable):
-            found.append(Unenforceable(name, value, known))
+        measured = state.knows_heat if name == "heat" else state.knows_power
+        if getattr(state.budget, key) is not None and (not measured or name in state.unenforceable):
+            found.append(name)
     if state.store is not None and state.store.charge is None:
-        found.append(Unenforceable("battery", state.store.budget.last_s, False))
+        found.append("battery")
     return tuple(found)
-
-
-def _alternative(state: State, i: int, share: float) -> Alternative:
-    better = [k for k in state.tables.dominated_by[i] if state.allowed[k]]
-    return Alternative(
-        variant=state.variants[i].name,
-        accuracy=state.variants[i].accuracy,
-        barred=barred(state, i),
-        dominated_by=state.tables.names[better[0]] if better and not state.candidates[i] else None,
-        misfit=misfit(state, i),
-        predicted_ms=predicted_ms(state, i),
-        energy_j=state.joules(i, state.plan.clock) if state.knows_power else None,
-        power_w=_power_w(state, i),
-        share=share,
-    )

@@ -14,8 +14,8 @@ Bound = Literal["heat", "deadline", "load", "power", "energy", "accuracy", "pin"
 
 Limit = Literal["heat", "deadline", "power", "energy", "accuracy", "frame_rate"]
 
-LimitOfIdling = Literal["power", "energy", "heat"]
-"""Those that a device may exceed with no frame at all."""
+Unenforceable = Literal["power", "energy", "heat", "battery"]
+"""What cannot be held while nothing measures it or, the battery apart, while the device exceeds it with no frame."""
 
 RELAX_ORDER: tuple[Limit, ...] = ("heat", "deadline", "power", "energy", "accuracy", "frame_rate")
 """When not all limits can be held, later ones are relaxed first; accuracy falls below its floor only when no working
@@ -269,15 +269,6 @@ class Choice(NamedTuple):
     skip_value: float
 
 
-class Load(NamedTuple):
-    """What a Decision was made for."""
-
-    cameras: int
-    frames_per_s: float
-    deadline_ms: float
-    deadline_quantile: float
-
-
 class Misfit(NamedTuple):
     """Why a variant cannot run on all frames: `bound` allows less than it `needs`. In milliseconds from capture to
     result (None: not known), in shares of the engine's time, or in watts of the device."""
@@ -288,49 +279,18 @@ class Misfit(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Alternative:
-    """How a variant stands. `barred`: why it may not run. `dominated_by`: the variant that always runs in its place.
-    `share`: of the last second's results. `predicted_ms`: capture to publish at the deadline's quantile. `energy_j`:
-    per frame above idle; `power_w`: of the device with all frames on it; None without a meter or a profile."""
-
-    variant: str
-    accuracy: float | None
-    barred: str | None
-    dominated_by: str | None
-    misfit: Misfit | None
-    predicted_ms: float | None
-    energy_j: float | None = None
-    power_w: float | None = None
-    share: float = 0.0
-
-    @property
-    def fits(self) -> bool:
-        return self.barred is None and self.misfit is None
-
-
-class Unenforceable(NamedTuple):
-    """A limit that is set and cannot be held: nothing measures what it limits or, where that is `known`, the device
-    exceeds it with no frame at all."""
-
-    limit: LimitOfIdling | Literal["battery"]
-    value: float
-    known: bool
-
-
-@dataclass(frozen=True)
 class Decision:
     """What ran in the last second, and why. `variant`: the one that made most results (before the first: that would run
     next). `wanted`: the one that `bound` keeps from running on all frames. `results`, `late`, `saved`: frames of the
-    last second that ran, were dropped as late, and to save energy; `frame_share`: of all these, those that ran.
-    `clock`: the ceiling requested, None where it is fixed. `price_per_j`: accuracy-weighted frames that a joule must
-    gain; 0 while energy is not limited. `relaxed`: limits that are relaxed now."""
+    last second that ran, were dropped as late, and to save energy; `frame_share`: of all these, those that ran;
+    `shares`: of those, by variant. `clock`: the ceiling requested, None where it is fixed. `price_per_j`:
+    accuracy-weighted frames that a joule must gain; 0 while energy is not limited. `relaxed`: limits that are relaxed
+    now. `unenforceable`: those that are set but cannot be held."""
 
     variant: str
     max_batch: int
     bound: Bound
     wanted: str
-    load: Load
-    alternatives: tuple[Alternative, ...]
     pinned: bool = False
     clock: int | None = None
     price_per_j: float = 0.0
@@ -338,6 +298,7 @@ class Decision:
     late: int = 0
     saved: int = 0
     frame_share: float = 1.0
+    shares: tuple[tuple[str, float], ...] = ()
     relaxed: tuple[Limit, ...] = ()
     unenforceable: tuple[Unenforceable, ...] = ()
 

@@ -16,7 +16,7 @@ from edged.governor.estimators.latency import plausible
 from edged.governor.limits import battery, energy_quota, power_window
 from edged.governor.limits.lateness import Feedback
 from edged.governor.limits.throttle import UNTHROTTLED, Throttle
-from edged.governor.messages import Budget, Decision, Device, LimitOfIdling, Sensed, Variant
+from edged.governor.messages import Budget, Decision, Device, Sensed, Unenforceable, Variant
 from edged.governor.planner import value_iteration
 from edged.governor.planner.options import Tables, tables
 from edged.governor.planner.pricing import Allowed, LongRun, Plan
@@ -28,7 +28,7 @@ VARIANT_FACTOR_MOST: Final = 0.5
 MAX_LAG_S: Final = 60.0
 WAIT_EWMA: Final = 0.05
 WAITING_EWMA: Final = 0.01
-LIMIT_KEYS: Final[dict[LimitOfIdling, str]] = {"power": "power_w", "energy": "energy_wh", "heat": "temperature_c"}
+LIMIT_KEYS: Final[dict[Unenforceable, str]] = {"power": "power_w", "energy": "energy_wh", "heat": "temperature_c"}
 
 
 @dataclass(slots=True)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from edged.bus import schema
-from edged.governor.messages import Alternative, Decision, Load, Misfit, Unenforceable
-from edged.governor.state import State
+from edged.governor import explain
+from edged.governor.messages import Decision, Misfit, Unenforceable
+from edged.governor.state import LIMIT_KEYS, State
 
 LIMITS: Final = {"heat": "heat", "power": "the mean power", "energy": "the energy that must last"}
-KEYS: Final = {"power": "power_w", "energy": "energy_wh", "heat": "temperature_c"}
 UNMEASURED: Final = {
     "power": "the device has no power sensor and no profile",
     "energy": "the device has no power sensor and no profile",
@@ -25,46 +25,34 @@ EXCEEDED: Final = {
 LEAST_SHARE: Final = 0.005  # of the results, for a variant to be named
 
 
-def decision_message(
-    decision: Decision, numbers: Sequence[schema.Number], clocks_mhz: Sequence[float]
-) -> schema.Decision:
-    """`clocks_mhz`: what the numbers of the clocks mean; empty where there is but one."""
+def decision_message(decision: Decision, state: State, now_s: float, clocks_mhz: Sequence[float]) -> schema.Decision:
+    """`state`: that of the governor as it decided. `clocks_mhz`: what the numbers of the clocks mean; empty where there
+    is but one."""
     clock = decision.clock
     return schema.Decision(
         variant=decision.variant,
         max_batch=decision.max_batch,
         bound=decision.bound,
-        reason=reason(decision),
-        alternatives=[
-            schema.Alternative(
-                variant=other.variant,
-                accuracy=other.accuracy,
-                predicted_ms=None if other.predicted_ms is None else round(other.predicted_ms, 2),
-                fits=other.fits,
-                verdict=verdict(decision, other),
-                energy_mj=None if other.energy_j is None else round(1000 * other.energy_j, 2),
-                power_w=None if other.power_w is None else round(other.power_w, 2),
-            )
-            for other in decision.alternatives
-        ],
+        reason=reason(decision, state),
+        alternatives=[_alternative(decision, state, i) for i in range(len(state.variants))],
         pinned=decision.pinned,
         clock_mhz=clocks_mhz[clock] if clock is not None and clock < len(clocks_mhz) else None,
         price_per_j=_round(decision.price_per_j),
         frame_share=decision.frame_share,
         yielded=list(decision.relaxed),
-        unheld=[unheld(limit) for limit in decision.unenforceable],
-        shares={other.variant: other.share for other in decision.alternatives if other.share > 0},
-        numbers=list(numbers),
+        unheld=[unheld(limit, state) for limit in decision.unenforceable],
+        shares=dict(decision.shares),
+        numbers=numbers(state, now_s),
     )
 
 
-def reason(decision: Decision) -> str:
+def reason(decision: Decision, state: State) -> str:
     """What ran, and why not the most accurate variant on all frames."""
-    bound, load, wanted = decision.bound, decision.load, decision.wanted
+    bound, wanted, i = decision.bound, decision.wanted, state.tables.names.index(decision.wanted)
     text = f"{decision.variant} runs next"
     if decision.results:
-        ran = sorted(decision.alternatives, key=lambda other: -other.share)
-        what = ", ".join([f"{other.variant} {other.share:.0%}" for other in ran if other.share >= LEAST_SHARE])
+        ran = sorted(decision.shares, key=lambda named: -named[1])
+        what = ", ".join([f"{name} {share:.0%}" for name, share in ran if share >= LEAST_SHARE])
         text = f"{what} of {decision.results} results in the last second"
     if decision.saved and decision.price_per_j > 0:
         text += f", {decision.saved} frames dropped to save energy"
@@ -73,60 +61,74 @@ def reason(decision: Decision) -> str:
     if bound == "pin":
         return f"{text}: pinned by an operator"
     if bound == "none":
-        return f"{text}: the most accurate variant fits {_deadline(load)} {_load(load)}"
-    best = next(other for other in decision.alternatives if other.variant == wanted)
+        return f"{text}: the most accurate variant fits {_deadline(state)} {_load(state)}"
     if bound == "accuracy":
-        return f"{text}: {wanted} would fit but {best.barred}"
-    if best.misfit is not None:
-        return f"{text}: {wanted} {_misfit(best.misfit, load)}"
+        return f"{text}: {wanted} would fit but {explain.barred(state, i)}"
+    if (misfit := explain.misfit(state, i)) is not None:
+        return f"{text}: {wanted} {clause(misfit, state)}"
     if bound in LIMITS:
         price = f"{_round(decision.price_per_j):g}"
         return f"{text}: {LIMITS[bound]} is limited, a joule must gain {price} accurate frames"
     return f"{text}: {wanted} alone would leave later frames too little time"
 
 
-def verdict(decision: Decision, other: Alternative) -> str:
-    """How a variant stands."""
-    if other.barred is not None:
-        text = f"may not run: {other.barred}"
-    elif other.dominated_by is not None:
-        text = f"never runs: {other.dominated_by} is as accurate, as fast and as cheap or better"
-    elif other.misfit is not None:
-        text = f"{_misfit(other.misfit, decision.load)}, if it ran on all frames"
-    else:
-        text = f"fits on all frames with {human_ms(other.predicted_ms)} of {_deadline(decision.load)}"
-    if other.share:
-        return f"made {other.share:.0%} of the results; {text}"
-    return f"runs next; {text}" if other.variant == decision.variant and not decision.results else text
-
-
-def unheld(limit: Unenforceable) -> str:
+def unheld(limit: Unenforceable, state: State) -> str:
     """Which limit cannot be held, and why."""
-    if limit.limit == "battery":
+    if limit == "battery":
         return "the battery's budget cannot be held: its charge has not been read"
-    why = (EXCEEDED if limit.known else UNMEASURED)[limit.limit]
-    return f"{KEYS[limit.limit]} = {limit.value:g} cannot be held: {why}"
+    measured = state.knows_heat if limit == "heat" else state.knows_power
+    why = (EXCEEDED if measured else UNMEASURED)[limit]
+    return f"{LIMIT_KEYS[limit]} = {getattr(state.budget, LIMIT_KEYS[limit]):g} cannot be held: {why}"
 
 
-def _misfit(misfit: Misfit, load: Load) -> str:
-    """As a clause without its subject."""
+def _alternative(decision: Decision, state: State, i: int) -> schema.Alternative:
+    """How a variant stands."""
+    name, share = state.tables.names[i], dict(decision.shares).get(state.tables.names[i], 0.0)
+    barred, misfit, needs_ms = explain.barred(state, i), explain.misfit(state, i), explain.predicted_ms(state, i)
+    if barred is not None:
+        text = f"may not run: {barred}"
+    elif (other := explain.dominated_by(state, i)) is not None:
+        text = f"never runs: {other} is as accurate, as fast and as cheap or better"
+    elif misfit is not None:
+        text = f"{clause(misfit, state)}, if it ran on all frames"
+    else:
+        text = f"fits on all frames with {human_ms(needs_ms)} of {_deadline(state)}"
+    if share:
+        text = f"made {share:.0%} of the results; {text}"
+    elif name == decision.variant and not decision.results:
+        text = f"runs next; {text}"
+    watts = explain.power_w(state, i)
+    return schema.Alternative(
+        variant=name,
+        accuracy=state.variants[i].accuracy,
+        predicted_ms=None if needs_ms is None else round(needs_ms, 2),
+        fits=barred is None and misfit is None,
+        verdict=text,
+        energy_mj=round(1000 * state.joules(i, state.plan.clock), 2) if state.knows_power else None,
+        power_w=None if watts is None else round(watts, 2),
+    )
+
+
+def clause(misfit: Misfit, state: State) -> str:
+    """Why a variant cannot run on all frames, without the subject."""
     if misfit.needs is None:
         return "has no known latency"
     if misfit.bound == "deadline":
-        return f"would need {human_ms(misfit.needs)} of {_deadline(load)} {_load(load)}"
+        return f"would need {human_ms(misfit.needs)} of {_deadline(state)} {_load(state)}"
     if misfit.bound == "load":
-        return f"would keep the engine {misfit.needs:.0%} busy {_load(load)}"
+        return f"would keep the engine {misfit.needs:.0%} busy {_load(state)}"
     allows = f"allows {human(misfit.allowed)} W" if misfit.allowed > 0 else "allows nothing"
-    return f"would draw {human(misfit.needs)} W {_load(load)}, {LIMITS[misfit.bound]} {allows}"
+    return f"would draw {human(misfit.needs)} W {_load(state)}, {LIMITS[misfit.bound]} {allows}"
 
 
-def _deadline(load: Load) -> str:
-    return f"{human_ms(load.deadline_ms)} at the {load.deadline_quantile * 100:g} % quantile"
+def _deadline(state: State) -> str:
+    budget = state.budget
+    return f"{human_ms(budget.deadline_ms)} at the {budget.deadline_quantile * 100:g} % quantile"
 
 
-def _load(load: Load) -> str:
-    cameras = f"with {load.cameras} camera{'' if load.cameras == 1 else 's'}"
-    return f"{cameras} at {human(load.frames_per_s)} frames/s"
+def _load(state: State) -> str:
+    cameras = f"with {state.cameras} camera{'' if state.cameras == 1 else 's'}"
+    return f"{cameras} at {human(state.frames_per_s)} frames/s"
 
 
 def human(value: float) -> str:

@@ -33,7 +33,7 @@ from edged.governor.messages import (
     Tick,
     VariantLost,
 )
-from edged.loop.decision_message import decision_message, numbers
+from edged.loop.decision_message import decision_message
 from edged.loop.device_info import DeviceInfo
 from edged.loop.gpu_clock import GpuClock
 from edged.loop.messages import RelaxedLimits, log_decision, log_event
@@ -242,7 +242,7 @@ class GovernorClient:
             self._pool.select(decision.variant)
         self._decision = decision
         state = self.governor.state
-        message = decision_message(decision, numbers(state, state.seconds(now_ns)), self.gpu_clock.clocks_mhz)
+        message = decision_message(decision, state, state.seconds(now_ns), self.gpu_clock.clocks_mhz)
         log_decision(message, self._message)
         self._message = self._publisher.publish(message)
         self.history.add(self._message)

@@ -186,7 +186,7 @@ class VariantResidency:
     def _members(self) -> list[Member]:
         """What can be loaded, the most needed first."""
         decision = self._governor.decision
-        shares = {other.variant: other.share for other in decision.alternatives}
+        shares = dict(decision.shares)
         known = {variant.name: variant for variant in self._pool.variants if variant.refused is None}
         for name in known:
             self._shares[name] = max(shares.get(name, 0.0), SHARE_DECAY * self._shares.get(name, 0.0))

@@ -115,7 +115,7 @@ def test_never_a_vetoed_or_lost_variant_only_numbers_and_the_same_again(script: 
         assert all(
             math.isfinite(n.value) and (n.error is None or math.isfinite(n.error)) for n in first.published.numbers
         )
-        assert all(a.predicted_ms is None or math.isfinite(a.predicted_ms) for a in reported.alternatives)
+        assert all(a.predicted_ms is None or math.isfinite(a.predicted_ms) for a in first.published.alternatives)
         assert math.isfinite(reported.price_per_j) and 0 <= reported.frame_share <= 1
         assert all(math.isfinite(ms) and ms > 0 for ms in first.governor.schedule_ms())
     assert repr(first.decision) == repr(second.decision)

@@ -83,7 +83,7 @@ def test_each_field_is_set_by_its_producer(kind: type) -> None:
 
 
 def test_the_list_is_whole() -> None:
-    made_here = {"Start", "Tick", "Choice", "Load", "Misfit", "Alternative", "Unenforceable", "Decision"}
+    made_here = {"Start", "Tick", "Choice", "Misfit", "Decision"}
     kinds = {
         name
         for name, kind in vars(messages).items()

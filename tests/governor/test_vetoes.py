@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.clock import NS_PER_S
+from edged.governor import explain
 from edged.governor.governor import Governor
 from edged.governor.messages import (
     Budget,
@@ -54,8 +55,7 @@ def test_a_veto_on_all_cameras_is_a_new_decision_and_its_end_is_too() -> None:
     assert choice(governor, "gate").variant == "int8"
     reported(governor, Vetoed("int8", "it sees nothing"))
     assert governor.decision.variant != "int8"
-    barred = next(a.barred for a in governor.decision.alternatives if a.variant == "int8")
-    assert barred == "it is vetoed: it sees nothing"
+    assert explain.barred(governor.state, 2) == "it is vetoed: it sees nothing"
     assert choice(governor, "gate").variant in ("fp16", "mixed")
     reported(governor, Unvetoed("int8", "it sees again"))
     assert choice(governor, "gate").variant == "int8"
@@ -112,7 +112,7 @@ def test_a_variant_that_another_dominates_runs_only_where_that_one_may_not() -> 
     governor = Governor([*VARIANTS, worse], BUDGET, 0, Device(idle_w=(3.0,)))
     reported(governor, Workload(3, 60.0), Sensed(power_w=3.5), Tick())
     assert all(choice(governor, "gate").variant != "worse" for _ in range(5)), "not even to be explored"
-    assert next(a.dominated_by for a in governor.decision.alternatives if a.variant == "worse") == "int8"
+    assert explain.dominated_by(governor.state, governor.state.tables.names.index("worse")) == "int8"
     reported(governor, *(Vetoed(v.name, "blind", "gate") for v in VARIANTS))
     assert choice(governor, "gate").variant == "worse"
 

@@ -1,92 +1,104 @@
-"""A decision as it is published: the governor's facts as sentences, and the numbers behind it."""
+"""A decision as it is published: what the governor decided as sentences, how each variant stands, the numbers."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
 
 from edged.bus import schema
-from edged.governor.messages import Alternative, Decision, Load, Misfit, Unenforceable
-from edged.loop.decision_message import decision_message, human, human_ms, numbers, reason
+from edged.governor.messages import Budget, Decision, Device, Misfit, Variant, Workload
+from edged.governor.state import State
+from edged.loop.decision_message import clause, decision_message, human, human_ms, numbers, reason
 from tests.support.governor_script import GovernorScript
 
-FINE = Alternative("fine", 0.9, None, None, Misfit("power", 9.01, 7.5), 18.7, 0.1805, 9.01)
-FAST = Alternative("fast", 0.8, None, None, None, 8.2, share=0.8)
+FINE = Variant("fine", 0.9, (20.0,), active_w=(9.0,))
+FAST = Variant("fast", 0.8, (8.0,), active_w=(3.0,))
+WORSE = Variant("worse", 0.7, (9.0,), active_w=(4.0,))
 DECISION = Decision(
     "fast",
     2,
     "power",
     "fine",
-    Load(2, 60.0, 50.0, 0.99),
-    (FINE, FAST),
     clock=1,
     price_per_j=0.5,
     results=24,
     late=1,
     saved=14,
     frame_share=0.62,
+    shares=(("fine", 0.2), ("fast", 0.8)),
     relaxed=("frame_rate",),
-    unenforceable=(Unenforceable("heat", 80.0, False),),
+    unenforceable=("heat",),
 )
-NUMBERS = [schema.Number("drawn without frames", 3.2, "W", 0.1, 0.4, False)]
+AT = "with 2 cameras at 40 frames/s"
+
+
+def state(power_w: float | None = None) -> State:
+    budget = Budget(50.0, 0.99, 0.0, power_w, temperature_c=80.0)
+    script = GovernorScript(budget, Device((4.0,)), (FINE, FAST, WORSE))
+    script.tell(Workload(2, 40.0))
+    return script.state
 
 
 def test_everything_is_carried_in_the_units_of_the_wire() -> None:
-    reported = decision_message(DECISION, NUMBERS, (306.0, 612.0))
+    reported = decision_message(DECISION, state(), 1.0, (306.0, 612.0))
     assert reported.clock_mhz == 612.0 and reported.frame_share == 0.62 and reported.price_per_j == 0.5
-    fine, fast = reported.alternatives
-    assert fine.energy_mj == 180.5 and fine.power_w == 9.01
-    assert fast.energy_mj is None and fast.power_w is None
-    assert reported.escalation is None and reported.shares == {"fast": 0.8} and reported.numbers == NUMBERS
+    fine, fast, _ = reported.alternatives
+    assert fine.energy_mj == 180.0 and fine.power_w == pytest.approx(4.0 + 0.18 * 40) and fast.fits
+    assert reported.escalation is None and reported.shares == {"fine": 0.2, "fast": 0.8}
     assert reported.yielded == ["frame_rate"]
     assert reported.unheld == ["temperature_c = 80 cannot be held: no temperature has been read"]
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(reported), type=schema.Decision) == reported
 
 
 def test_a_clock_that_is_given_is_none() -> None:
-    assert decision_message(DECISION, NUMBERS, ()).clock_mhz is None
+    assert decision_message(DECISION, state(), 1.0, ()).clock_mhz is None
 
 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({}, "fine would draw 9.01 W with 2 cameras at 60 frames/s, the mean power allows 7.5 W"),
         ({"bound": "pin"}, "pinned by an operator"),
-        ({"bound": "none"}, "the most accurate variant fits 50 ms at the 99 % quantile with 2 cameras at 60 frames/s"),
-        ({"wanted": "fast"}, "the mean power is limited, a joule must gain 0.5 accurate frames"),
-        ({"wanted": "fast", "bound": "load"}, "fast alone would leave later frames too little time"),
-        (
-            {"bound": "accuracy", "alternatives": (replace(FINE, barred="its accuracy is unknown"), FAST)},
-            "fine would fit but its accuracy is unknown",
-        ),
-        (
-            {"alternatives": (replace(FINE, misfit=Misfit("heat", 9.01, -1.0)), FAST)},
-            "fine would draw 9.01 W with 2 cameras at 60 frames/s, heat allows nothing",
-        ),
-        ({"alternatives": (replace(FINE, misfit=Misfit("deadline", None, 50.0)), FAST)}, "fine has no known latency"),
+        ({"bound": "none"}, f"the most accurate variant fits 50 ms at the 99 % quantile {AT}"),
+        ({}, "the mean power is limited, a joule must gain 0.5 accurate frames"),
+        ({"bound": "load"}, "fine alone would leave later frames too little time"),
     ],
 )
-def test_the_reason_says_what_ran_and_why_nothing_better(changes: dict[str, object], why: str) -> None:
-    ran = "fast 80% of 24 results in the last second, 14 frames dropped to save energy, 1 dropped as late"
-    assert reason(replace(DECISION, **changes)) == f"{ran}: {why}"  # type: ignore[arg-type]
+def test_the_reason_says_what_ran_and_why_nothing_better(changes: dict[str, Any], why: str) -> None:
+    ran = "fast 80%, fine 20% of 24 results in the last second, 14 frames dropped to save energy, 1 dropped as late"
+    assert reason(replace(DECISION, **changes), state()) == f"{ran}: {why}"
+
+
+def test_a_floor_that_bars_a_better_variant_is_named() -> None:
+    floored = state()
+    floored.budget = replace(floored.budget, min_accuracy=0.85)
+    named = reason(replace(DECISION, bound="accuracy", wanted="fast"), floored)
+    assert named.endswith("fast would fit but its accuracy 0.8 is below the floor, min_accuracy is 0.85")
+
+
+@pytest.mark.parametrize(
+    ("misfit", "text"),
+    [
+        (Misfit("power", 9.01, 7.5), f"would draw 9.01 W {AT}, the mean power allows 7.5 W"),
+        (Misfit("heat", 9.01, -1.0), f"would draw 9.01 W {AT}, heat allows nothing"),
+        (Misfit("load", 1.6, 1.0), f"would keep the engine 160% busy {AT}"),
+        (Misfit("deadline", 61.2, 50.0), f"would need 61.2 ms of 50 ms at the 99 % quantile {AT}"),
+        (Misfit("deadline", None, 50.0), "has no known latency"),
+    ],
+)
+def test_what_a_variant_does_not_fit_is_said_with_its_numbers(misfit: Misfit, text: str) -> None:
+    assert clause(misfit, state()) == text
 
 
 def test_each_variant_has_its_verdict() -> None:
-    others = (
-        FINE,
-        FAST,
-        replace(FAST, variant="lost", share=0.0, barred="it stopped working: it broke"),
-        replace(FAST, variant="worse", share=0.0, dominated_by="fast"),
-    )
-    reported = decision_message(replace(DECISION, alternatives=others), NUMBERS, ()).alternatives
-    assert [other.verdict for other in reported] == [
-        "would draw 9.01 W with 2 cameras at 60 frames/s, the mean power allows 7.5 W, if it ran on all frames",
-        "made 80% of the results; fits on all frames with 8.2 ms of 50 ms at the 99 % quantile",
-        "may not run: it stopped working: it broke",
-        "never runs: fast is as accurate, as fast and as cheap or better",
-    ]
+    broken = state()
+    broken.lost[0] = "it broke"
+    lost, fast, worse = decision_message(DECISION, broken, 1.0, ()).alternatives
+    assert lost.verdict == "made 20% of the results; may not run: it stopped working: it broke"
+    assert fast.verdict.startswith("made 80% of the results; fits on all frames with ")
+    assert worse.verdict == "never runs: fast is as accurate, as fast and as cheap or better"
 
 
 def test_numbers_have_errors_and_ages() -> None:

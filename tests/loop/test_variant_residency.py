@@ -72,8 +72,8 @@ def test_one_is_loaded_at_first_and_the_others_behind_it(tmp_path: Path) -> None
         assert len(resident(loop)) == 1 and not loop.residency.settled
         (first,) = resident(loop)
         assert loop.governor.decision.variant == first
-        barred = {other.variant: other.barred or "" for other in loop.governor.decision.alternatives}
-        assert all("it is not loaded yet" in barred[name] for name in MODELS if name != first)
+        verdicts = {other.variant: other.verdict for other in loop.governor.message.alternatives}
+        assert all("it is not loaded yet" in verdicts[name] for name in MODELS if name != first)
         with running(loop, CAMERA):
             wait_for(lambda: resident(loop) == set(MODELS))
             wait_for(lambda: loop.governor.decision.variant == "fine")

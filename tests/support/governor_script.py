@@ -27,7 +27,7 @@ from edged.governor.messages import (
     Workload,
 )
 from edged.governor.state import State
-from edged.loop.decision_message import decision_message, numbers
+from edged.loop.decision_message import decision_message
 
 FP16 = Variant("fp16", 0.80, (20.0, 37.0), (2.0, 1.0), (5.0, 14.0))
 INT8 = Variant("int8", 0.73, (13.0, 24.0), (2.0, 1.0), (4.6, 13.0))
@@ -69,7 +69,7 @@ class GovernorScript:
     @property
     def published(self) -> schema.Decision:
         """The decision in words, with the estimates of now."""
-        return decision_message(self.decision, numbers(self.state, self.t_s), ())
+        return decision_message(self.decision, self.state, self.t_s, ())
 
     def tell(self, *observations: Observation) -> Decision:
         for observation in observations:
