@@ -28,7 +28,6 @@ from edged.config.text import effective_toml
 from edged.engines.bundle import Bundle, load_bundle
 from edged.engines.loading import PoolVariant
 from edged.engines.pool import Pool
-from edged.engines.process_memory import held_bytes
 from edged.engines.residency import LOAD_COPIES
 from edged.errors import EdgedError
 from edged.governor.governor import Governor
@@ -40,6 +39,7 @@ from edged.loop.profile_schedule import ProfileSchedule
 from edged.loop.sensor_feed import battery_of
 from edged.power.host_paths import HERE
 from edged.power.provider import Sample
+from edged.process_memory import held_bytes
 from edged.regions import check_tiles
 from edged.terminal import console, progress
 from edged.vision.decoder import make_decoder
