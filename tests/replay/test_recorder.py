@@ -65,7 +65,7 @@ def test_the_ring_keeps_its_size_and_each_file_replays_by_itself(
     recorder, _ = opened(tmp_path, max_mb=0.06)
     recorder.start()
     governor = Governor(VARIANTS, BUDGET, 0, Device((4.0,)), recorder.on_call)
-    for k in range(24):
+    for k in range(48):
         drive(governor, 4, k * 5_000_000_000)
         wait_for(recorder._queue.empty)
     assert recorder.close(10.0)
