@@ -33,7 +33,6 @@ from edged.config import Config
 from edged.crash_guard import state_directory
 from edged.engines.bundle import load_bundle
 from edged.engines.manifest import Manifest
-from edged.engines.process_memory import give_back_freed, use_huge_pages
 from edged.errors import EdgedError
 from edged.frames.cameras import check_sources
 from edged.health import Health, Notifier
@@ -47,6 +46,7 @@ from edged.power.energy_store import EnergyStore
 from edged.power.host_paths import HERE, HostPaths
 from edged.power.modes import ModeControl
 from edged.power.power_mode_manager import PowerModeManager
+from edged.process_memory import give_back_freed, use_huge_pages
 from edged.replay.recorder import Recorder, directory_of
 from edged.worker import Worker
 

@@ -108,11 +108,10 @@ class Governor:
 
     def choose(self, waiting: Waiting, now_ns: int) -> Choice:
         """The next batch of the frames that wait. Report what came of it as BatchDone, or as Skipped."""
-        checked = self._checked(waiting)
-        self.state.seen_waiting(checked.frames)
-        choice = QUIET
-        if checked.required or not self.state.is_quiet(self.state.seconds(now_ns)):
-            choice = dispatch.choose(self.state, checked, self.state.seconds(now_ns))
+        state, checked, now_s = self.state, self._checked(waiting), self.state.seconds(now_ns)
+        state.seen_waiting(checked.frames)
+        quiet = state.is_quiet(now_s) and not checked.required
+        choice = QUIET if quiet else dispatch.choose(state, checked, now_s)
         if self._on_call is not None:
             self._on_call(now_ns, waiting, choice, self)
         return choice

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edged.engines.process_memory import use_huge_pages
+from edged.process_memory import use_huge_pages
 
 HUGE = 2 << 20
 

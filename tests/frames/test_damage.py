@@ -40,12 +40,22 @@ def run(script: str, fps: float = 15) -> str:
         ("KP!KPP", "....."),  # what was missing belonged to the pictures before
         ("KPpRPPPP", "..xxxx.."),
         ("KPpRpPRPPPP", "..xxxxxxx.."),  # a further loss restarts the count
-        ("KPpPSPPPSPP", "..xxxxxx..."),
+        ("KPpPSPPPSPPSP", "..xxxxxxxxx.."),
         ("KPpKLLPP", "..x.xx.."),  # leading pictures refer to what was lost
     ],
 )
 def test_scripts(script: str, shown: str) -> None:
     assert run(script) == shown
+
+
+def test_pictures_that_are_shown_before_the_keyframe_just_passed_may_refer_to_what_was_lost() -> None:
+    damage, wrap = DamageTracker(), 1 << 32
+    order = [("K", 0), ("P", 3), ("p", 6), ("P", 4), ("K", 10), ("P", 8), ("P", 9), ("P", 13), ("P", 11)]
+    shown = ""
+    for n, (letter, at) in enumerate(order):
+        right = damage.unit(facts(letter.upper()), letter.isupper(), n * S, (wrap - 9 + at) % wrap)
+        shown += ".x"[not right]
+    assert shown == "..xx.xx.."
 
 
 def test_without_any_sign_damage_ends_after_ten_seconds() -> None:

@@ -238,6 +238,48 @@ def test_pictures_of_a_file_with_b_frames_come_in_order(tmp_path: Path, codec: s
     source.close()
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg2video"])
+@pytest.mark.parametrize("place", [0.3, 0.45, 0.6, 0.75, 0.9])
+def test_nothing_smeared_is_shown_of_a_transport_stream_that_lost_a_packet(
+    tmp_path: Path, codec: str, place: float
+) -> None:
+    """With B frames and open GOPs: their parser says of a neighbour that it is damaged, and keyframes have followers
+    that are shown before them."""
+    whole, lossy = tmp_path / "a.ts", tmp_path / "b.ts"
+    with av.open(str(whole), "w") as container:
+        stream: Any = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt, stream.bit_rate = 240, 320, "yuv420p", 2_000_000
+        own = {
+            "libx264": {"x264-params": "open-gop=1:keyint=9:min-keyint=1"},
+            "libx265": {"x265-params": "keyint=10:log-level=none:pools=1"},
+        }
+        stream.options = {"bf": "2", "g": "10", "preset": "ultrafast", **own.get(codec, {})}
+        for n, picture in enumerate(numbered(60)):
+            frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+            frame.pts, frame.time_base = n, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = whole.read_bytes()
+    lost = 188 * int(place * len(data) / 188)
+    lossy.write_bytes(data[:lost] + data[lost + 188 :])
+
+    def shown(path: Path) -> list[Any]:
+        source, found = opened(path, "?pace=0&loop=0"), []
+        while (grabbed := source.grab()) is not None:
+            if not grabbed.corrupt:
+                pixels = np.empty(RingSpec(320, 240, source.info.format).shape, np.uint8)
+                source.retrieve(pixels)
+                found.append(pixels[:240].astype(int))
+        source.close()
+        return found
+
+    right = shown(whole)
+    seen = shown(lossy)
+    assert len(right) == 60 and 25 < len(seen) < 60
+    for picture in seen:
+        assert min(np.abs(picture - other).max() for other in right) < 40
+
+
 def test_paths_that_users_write_by_mistake(tmp_path: Path) -> None:
     clip = write_pictures(tmp_path / "a.mp4", numbered(2))
     for source, says, hint in (

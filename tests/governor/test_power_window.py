@@ -57,15 +57,17 @@ def test_a_steady_wish_is_given_the_cap_but_for_a_little() -> None:
     assert sum(drew[20:]) / 40 == pytest.approx(CAP_W, rel=0.02)
 
 
-def test_after_a_step_down_the_old_cap_holds_for_windows_that_began_under_it_and_nothing_is_spent_ahead() -> None:
-    history = power_history.start(REST_W, WINDOW_S)
+@pytest.mark.parametrize("into_second_s", [0.0, 0.5])
+def test_after_a_step_down_windows_that_begin_later_are_held_to_the_new_cap_and_no_others(into_second_s: float) -> None:
+    new_w, busy_w = 6.5, CAP_W + 2.0
+    history, caps = power_history.start(REST_W, WINDOW_S), power_window.start(busy_w, WINDOW_S, 19)
     for second in range(20):
-        history.add(CAP_W, 1.0, second + 1.0)
-    caps = power_window.start(CAP_W, WINDOW_S).noted(CAP_W, 20.0)
-    before_w = power_window.allowed_w(history, caps, CAP_W, 20.0)
-    after_w = power_window.allowed_w(history, caps.noted(6.5, 20.5), CAP_W, 20.5)
-    assert after_w < before_w
-    assert 4.5 < after_w <= 6.7
+        history.add(busy_w, 1.0, second + 1.0)
+    history.add(busy_w, into_second_s, 20.0 + into_second_s)
+    since_j = busy_w * into_second_s  # of the step's own second, which counts as one of the new cap
+    allowed_w = power_window.allowed_w(history, caps.noted(new_w, 20.0 + into_second_s), CAP_W, 20.0 + into_second_s)
+    left_s = WINDOW_S - into_second_s
+    assert allowed_w == pytest.approx((new_w * WINDOW_S - since_j) / left_s, rel=0.01)
 
 
 def test_seconds_without_a_reading_count_as_empty() -> None:

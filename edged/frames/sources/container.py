@@ -67,6 +67,7 @@ class Container:
         self._damage = DamageTracker()
         self._tags: dict[int, _Tag] = {}
         self._before_ns: int | None = None
+        self._was_corrupt, self._whole_so_far = False, True
         try:
             self._container = av.open(url, options=options, timeout=timeout)
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -132,8 +133,13 @@ class Container:
             return _Tag(mono_ns, None, True)
         if self.format == "hls":
             packet.is_corrupt = False  # nothing is lost on this way; cameras count the packets of each segment anew
+        # A parser marks the picture that it gives out when it meets a loss, which is in the one that follows.
+        whole = not (packet.is_corrupt or self._was_corrupt)
+        self._was_corrupt = packet.is_corrupt and self.format in _HELD_BACK
+        self._whole_so_far = self._whole_so_far and whole
         # what comes before the first keyframe FFmpeg keeps back by itself
-        right = self._damage.unit(_facts(packet), not packet.is_corrupt, now_ns) or self._damage.beginning
+        right = self._damage.unit(_facts(packet), whole, now_ns, packet.pts)
+        right = right or (self._damage.beginning and self._whole_so_far)
         tag = _Tag(mono_ns, _camera_time_ns(packet), right)
         if packet.pts is not None:
             if len(self._tags) >= _MAX_TAGS:

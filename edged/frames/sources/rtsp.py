@@ -108,7 +108,7 @@ class RtspSource:
         now_ns = clock.mono_ns()
         if unit.after_gap:
             self._damage.hurt()
-        right = self._damage.unit(facts, unit.whole and facts.whole_start, now_ns)
+        right = self._damage.unit(facts, unit.whole and facts.whole_start, now_ns, unit.timestamp)
         mono_ns = self._time.mono_ns(unit.timestamp, unit.arrival_ns, unit.fresh)
         tag = _Tag(Grabbed(mono_ns, self._session.wall_ns(unit.timestamp)), right)
         frames: list[tuple[av.VideoFrame, _Tag]] = []

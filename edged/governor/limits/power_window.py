@@ -63,9 +63,8 @@ def allowed_w(history: PowerHistory, caps: Caps, mean_w: float, now_s: float, do
     stepped = min(caps.recent_w) < max(caps.recent_w) or second - caps.begun_s < window
     doubt = min(DOUBT_MOST, doubt_j / max(1e-9, cap_w * window))
     guard = 1.0 - doubt - (STEP_GUARD if stepped else 0.0)
-    # greatest cap of the last j seconds: the limit of a window that began then
-    in_force = np.maximum.accumulate(np.array(caps.recent_w)[::-1])[::-1]
-    limit_j = np.concatenate([in_force[1:], [cap_w]]) * guard * window
+    # the greatest cap since each of the last seconds: the limit of the window that begins with that second
+    limit_j = np.maximum.accumulate(np.array(caps.recent_w)[::-1])[::-1] * guard * window
     ahead_s = np.arange(1, window + 1)
     left_s = np.maximum(LEAST_S, ahead_s - (now_s - second))
     soon_s = max(SOON_LEAST_S, SOON * window)
