@@ -103,10 +103,13 @@ def _verdict(camera: _Watched, config: CameraConfig) -> Tried:
         reason = f"no frame within {FIRST_FRAME_S:.0f} s"
         if status and state in ("backoff", "refused"):
             reason = status.reason
+        elif status and status.reason != "opening":
+            reason += f": {status.reason}"
         return Tried(config.name, "", problem=f"{status.source if status else 'source'}: {reason}")
     text = f"{status.source}: {status.width}x{status.height}"
     fps = None
-    if camera.done_ns is not None and camera.done_ns > camera.begun_ns:
+    more = status.captured > camera.first  # else it is slower than can be measured here
+    if more and camera.done_ns is not None and camera.done_ns > camera.begun_ns:
         fps = (status.captured - camera.first) * NS_PER_S / (camera.done_ns - camera.begun_ns)
         text += f", {fps:.1f} fps"
     source = {"camera": "the camera's own clock", "arrival": "arrival at this machine"}.get(

@@ -237,3 +237,10 @@ def test_packets_of_another_stream_than_the_one_described_are_a_sentence(clips: 
         camera._sdp = lambda: described().replace("96", "97")  # type: ignore[method-assign]
         with pytest.raises(EdgedError, match="none of them is of the video that the camera offers"):
             opened(camera)
+
+
+def test_a_camera_may_be_silent_for_as_long_as_the_rate_that_it_describes(clips: dict[str, AccessUnits]) -> None:
+    with RtspCamera(clips["h264"], fps=0.2) as camera:
+        source = opened(camera)
+        assert seen(source, 2) == [0, 1]
+        source.close()

@@ -28,6 +28,7 @@ Transport = Literal["tcp", "udp"]
 
 CODECS: Final[dict[str, Codec]] = {"H264": "h264", "H265": "hevc"}
 _MAX_REDIRECTS: Final = 3
+_PERIODS: Final = 6  # of the rate that the camera describes: so long it may be silent
 _REPORT_S: Final = 5
 _TURN_NS: Final = 500 * NS_PER_MS
 _UDP_BUFFER: Final = 2 << 20
@@ -63,6 +64,8 @@ class RtspSession:
             if track.codec not in CODECS:
                 raise UnknownCodecError(f"video of the codec {track.codec or 'unknown'}")
             self.track: VideoTrack = track
+            if track.fps is not None:
+                self._read_s = max(read_s, _PERIODS / track.fps)
             base = described.header("content-base") or described.header("content-location") or self._url
             self._control = resolve(base, track.session_control)
             self._set_up(resolve(base, track.control), uri)
@@ -151,7 +154,7 @@ class RtspSession:
 
     def _silence(self) -> EdgedError:
         if self.packets:
-            return EdgedError(f"no packet for {self._read_s:.0f} s")
+            return EdgedError(f"no packet for {self._read_s:.0f} s", "if this camera is slower than that, set its fps")
         if self._others:
             return EdgedError(
                 f"packets come, and none of them is of the video that the camera offers ({self.track.codec}, "
