@@ -2,7 +2,7 @@
 
 from edged.bus.cells import class_ids, mask_cells
 from edged.bus.client import Client, bgr
-from edged.bus.control import request
+from edged.bus.control_client import request
 from edged.bus.curve import CurveClient
 from edged.bus.schema import (
     ClassMap,

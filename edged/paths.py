@@ -10,7 +10,7 @@ import socket
 import stat
 from pathlib import Path
 
-from edged.errors import EdgedError
+from edged.errors import EdgedError, UsageError, encodable
 
 SERVICE_DIR = Path("/run/edged")
 """Where systemd puts the runtime directory of the service."""
@@ -21,6 +21,9 @@ CREDENTIALS_DIR = Path("/etc/edged/credentials")
 TEMPORARY = Path("/tmp")
 RESULTS = "results.ipc"
 CONTROL = "control.ipc"
+
+MAX_IPC_PATH_BYTES = 107
+"""What fits into the kernel's sockaddr_un."""
 
 
 def runtime_dir() -> Path:
@@ -120,3 +123,29 @@ def _socket_owner(path: Path) -> int | None:
     except OSError:
         return None
     return directory.st_uid
+
+
+def ipc_path(endpoint: str) -> Path | None:
+    """The socket's path; None for `tcp://`. UsageError for what can be neither."""
+    if encodable(endpoint) != endpoint:
+        raise UsageError(f"the endpoint {encodable(endpoint)} is not UTF-8 text", "use a directory of another name")
+    scheme, _, rest = endpoint.partition("://")
+    if scheme == "tcp" and rest:
+        return None
+    if scheme != "ipc" or not rest.startswith("/"):
+        raise UsageError(
+            f"{endpoint!r} is not an endpoint edged can use",
+            "write ipc:///absolute/path or tcp://address:port",
+        )
+    length = len(os.fsencode(rest))
+    if length > MAX_IPC_PATH_BYTES or "\0" in rest:
+        raise UsageError(
+            f"the socket path {rest} is {length} bytes long, the system allows {MAX_IPC_PATH_BYTES}",
+            "use a shorter runtime directory, or set bus.results and bus.control",
+        )
+    return Path(rest)
+
+
+def full(path: Path) -> Path:
+    """Where a local socket is while it has all the connections it may."""
+    return path.with_name(path.name + ".full")

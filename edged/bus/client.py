@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from edged import clock
 from edged.bus.curve import CurveClient
-from edged.bus.endpoint import ipc_path
 from edged.bus.schema import MESSAGE_TYPES, TOPICS, Message, Result, State, topic_of
 from edged.errors import EdgedError
 from edged.frames.frame import Frame, PixelFormat
 from edged.frames.ring import GarbageError, RingReader
-from edged.paths import find_results_endpoint
+from edged.paths import find_results_endpoint, ipc_path
 
 RECEIVE_HIGH_WATER_MARK = 256
 MAX_MESSAGE_BYTES = 4 << 20

@@ -22,6 +22,7 @@ import zmq
 
 from edged import clock
 from edged.bus.subscriptions import Peer
+from edged.paths import full
 from edged.worker import Worker
 
 Socket = zmq.Socket[bytes]
@@ -124,7 +125,8 @@ class ConnectionLimiter:
         if self.worker.stop(STOP_TIMEOUT_S):
             self._events.close(linger=0)
         if self._path is not None:
-            full(self._path).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody put a directory there
+                full(self._path).unlink(missing_ok=True)
 
     def cut_all(self) -> None:
         """Close every connection there is now; who may come back does so by itself. Any thread."""
@@ -219,11 +221,6 @@ class ConnectionLimiter:
         with socket.socket(fileno=os.dup(self._listener)) as listener:
             ours, its = listener.getsockname(), peer.getsockname()
         return bool(ours == its if isinstance(ours, str) else ours[1] == its[1])  # the address may be "any"
-
-
-def full(path: Path) -> Path:
-    """Where a local socket is while it has all the connections it may."""
-    return path.with_name(path.name + ".full")
 
 
 def peer_of(frame: zmq.Frame) -> Peer | None:

@@ -11,14 +11,16 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import zmq
 from zmq.auth import load_certificate
 from zmq.utils import z85
 
-from edged.config.bus import BusConfig
 from edged.errors import UsageError, encodable
+
+if TYPE_CHECKING:  # a client needs no configuration
+    from edged.config.bus import BusConfig
 
 Socket = zmq.Socket[bytes]
 

@@ -6,6 +6,7 @@ libzmq would take the path of a live socket without a message. `tcp://` is bound
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -18,12 +19,9 @@ from edged.bus.admission import Admission
 from edged.bus.connections import ConnectionLimiter, allowed
 from edged.bus.curve import Socket
 from edged.bus.subscriptions import Peer
-from edged.errors import EdgedError, UsageError, encodable
-from edged.paths import make_private
+from edged.errors import EdgedError, UsageError
+from edged.paths import ipc_path, make_private
 from edged.worker import Worker
-
-MAX_IPC_PATH_BYTES = 107
-"""What fits into the kernel's sockaddr_un."""
 
 SOCKET_MODE = 0o660
 
@@ -80,34 +78,14 @@ class Binding:
         self._limiter.close()
         self._socket.close(linger=0)
         if self._path is not None:
-            self._path.unlink(missing_ok=True)  # libzmq leaves it, and a client would take it for a living daemon
+            with contextlib.suppress(OSError):  # somebody put a directory there
+                self._path.unlink(missing_ok=True)  # libzmq leaves it, and a client would take it for a living daemon
         self._unlock()
 
     def _unlock(self) -> None:
         if self._lock_fd is not None:
             files.unlock(self._lock_fd)
             self._lock_fd = None
-
-
-def ipc_path(endpoint: str) -> Path | None:
-    """The socket's path; None for `tcp://`. UsageError for what can be neither."""
-    if encodable(endpoint) != endpoint:
-        raise UsageError(f"the endpoint {encodable(endpoint)} is not UTF-8 text", "use a directory of another name")
-    scheme, _, rest = endpoint.partition("://")
-    if scheme == "tcp" and rest:
-        return None
-    if scheme != "ipc" or not rest.startswith("/"):
-        raise UsageError(
-            f"{endpoint!r} is not an endpoint edged can use",
-            "write ipc:///absolute/path or tcp://address:port",
-        )
-    length = len(os.fsencode(rest))
-    if length > MAX_IPC_PATH_BYTES or "\0" in rest:
-        raise UsageError(
-            f"the socket path {rest} is {length} bytes long, the system allows {MAX_IPC_PATH_BYTES}",
-            "use a shorter runtime directory, or set bus.results and bus.control",
-        )
-    return Path(rest)
 
 
 def _lock(socket_path: Path) -> int:
@@ -126,6 +104,9 @@ def _lock(socket_path: Path) -> int:
 
 
 def _cannot_bind(endpoint: str, error: zmq.ZMQError | OSError) -> EdgedError:
+    path = ipc_path(endpoint)
+    if path is not None and path.exists() and not path.is_socket():
+        return EdgedError(f"cannot open {endpoint}: something that is no socket is there", f"remove {path}")
     if error.errno == errno.EADDRINUSE:
         return EdgedError(f"{endpoint} is in use by another program", "stop it, or choose another port")
     return EdgedError(f"cannot open {endpoint}: {error.strerror}", "check bus.results and bus.control")

@@ -12,9 +12,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 from edged import files, paths
-from edged.bus.control import request
+from edged.bus.control_client import request
 from edged.bus.curve import check_keys
-from edged.bus.endpoint import ipc_path
 from edged.checks.finding import Finding, failed
 from edged.config.bus import BusConfig
 from edged.errors import EdgedError
@@ -54,7 +53,7 @@ def try_sockets(bus: BusConfig) -> Generator[Finding, None, bool]:
 
 def _holder(endpoint: str) -> str | None:
     """None: free. Else the process that holds it, "" if it cannot be known. EdgedError if it could not be opened."""
-    path = ipc_path(endpoint)
+    path = paths.ipc_path(endpoint)
     return _tcp_holder(endpoint) if path is None else _ipc_holder(path)
 
 

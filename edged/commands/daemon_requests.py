@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edged.bus.control import request
+from edged.bus.control_client import request
 from edged.bus.curve import CurveClient
 from edged.errors import EdgedError
 

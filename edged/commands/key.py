@@ -40,9 +40,9 @@ def _new(name: str, out: Path, bus: BusConfig, config: Path) -> int:
         raise UsageError(f"{name[:80]!r} is no name for a key", "1 to 64 lower-case letters, digits, . - or _")
     clients = _clients(bus, config)
     public_file, secret_file = clients / f"{name}.key", out / f"{name}.key_secret"
-    for file in (public_file, secret_file):
+    for file, cure in ((public_file, f"`edged key revoke {name}`"), (secret_file, "delete it")):
         if os.path.lexists(file):
-            raise UsageError(f"{file} is there already", f"choose another name, or `edged key revoke {name}` first")
+            raise UsageError(f"{file} is there already", f"choose another name, or {cure} first")
     try:
         server = _server_key(bus, config)
         public, secret = new_key_pair()

@@ -22,8 +22,8 @@ from edged.engines.device_profile import device_name
 from edged.engines.engine import HostMemory, ModelTensors, Outputs, TensorSpec
 from edged.engines.manifest import EngineFile, InputSpec
 from edged.engines.onnx_file import check_self_contained, without_weights
-from edged.engines.process_memory import give_back_freed, own_bytes
 from edged.errors import EdgedError, UsageError
+from edged.process_memory import give_back_freed, own_bytes
 
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int8)": "int8"}
 _ALIGNMENT = 64  # one cache line, and what the widest vector loads want

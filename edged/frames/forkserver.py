@@ -28,6 +28,7 @@ from edged import clock
 from edged.errors import EdgedError
 from edged.frames.child_protocol import HELLO, START_REQUESTS, StartRequest
 from edged.frames.prctl import die_with_parent
+from edged.process_memory import give_back_freed
 
 _MAX_REQUEST: Final = 1 << 16
 _KILLED_S: Final = 1.0
@@ -159,6 +160,7 @@ def serve() -> None:
     del encodings, file, http, network, rtsp, scene, view  # loaded for the children's sake
     gc.collect()
     gc.freeze()  # keeps the collector from writing to, and so unsharing, the pages of what is loaded
+    give_back_freed()  # or each child fills a copy of these pages
     while True:
         try:
             packet, descriptors, _, _ = socket.recv_fds(link, _MAX_REQUEST, 1)

@@ -34,10 +34,15 @@ class RingNames:
         self._path = locks / f"rings-{safe}.lock"
         try:
             self._lock = files.lock(self._path)
+        except files.LockHeldError as error:
+            raise EdgedError(
+                f"another edged (pid {error.holder}) holds the frame rings by {self._path}",
+                "stop it, or give this one another endpoint",
+            ) from error
         except OSError as error:
             raise EdgedError(
-                f"cannot claim the frame rings by {self._path}: {error.strerror or error}",
-                "another edged with the same endpoint holds them: stop it, or give this one another endpoint",
+                f"cannot claim the frame rings by {self._path}: {error.strerror}",
+                "check who owns its directory, and whether the file system is full",
             ) from error
         self.token = secrets.token_hex(10)
         remove_dead_rings(shm)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from edged.bus.control import request
+from edged.bus.control_client import request
 from edged.errors import EdgedError
 from edged.worker import Worker
 

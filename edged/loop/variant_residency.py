@@ -23,13 +23,13 @@ from edged.engines.cuda import CudaError
 from edged.engines.engine import Engine
 from edged.engines.loading import Loaded, PoolVariant
 from edged.engines.pool import Pool, free
-from edged.engines.process_memory import give_back_freed, held_bytes
 from edged.engines.residency import LetGo, Load, Member, Need, Room
 from edged.errors import EdgedError, UsageError
 from edged.governor.messages import Residency, VariantLost
 from edged.loop.governor_client import GovernorClient
 from edged.loop.messages import log_event
 from edged.power.memory import MemoryReader
+from edged.process_memory import give_back_freed, held_bytes
 from edged.worker import Worker
 
 EVERY_NS: Final = clock.NS_PER_S

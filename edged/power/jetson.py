@@ -64,7 +64,7 @@ class SysfsProvider:
             temperatures = read_temperatures(self._files, missing)
             external = ExternalReadings(self.name, clock.mono_ns(), read_rails(self._files, missing), temperatures)
         else:
-            temperatures = {name: plausible_c(name, c, missing) for name, c in external.temperatures_c.items()}
+            temperatures = {name: plausible_c(name, c, name, missing) for name, c in external.temperatures_c.items()}
         gpu = self._gpu(missing)
         busy = busy_percent(load.cpu_percent, gpu.percent)
         sane = {name: plausible_w(name, watts, missing) for name, watts in external.rails_w.items()}

@@ -18,7 +18,7 @@ from edged.errors import EdgedError
 from edged.power.host import NO_POWER, HostProvider
 from edged.power.provider import Sample, counter_mean_s
 from edged.power.stuck_sensors import Load, stuck_temperatures
-from edged.power.temperatures import NO_TEMPERATURES, hottest
+from edged.power.temperatures import NO_TEMPERATURES, hottest, plausible_c
 
 try:
     ctypes.CDLL("libnvidia-ml.so.1")  # without the driver its package would take 3 MB for nothing
@@ -30,6 +30,8 @@ RAIL: Final = "gpu"
 LAG_S: Final = 0.1
 """The card's counters are renewed about ten times a second."""
 DRIVER_MEAN_S: Final = 1.0
+MOST_W: Final = 3000.0
+"""No card draws more."""
 """Over which the driver averages the power that it reports."""
 _SLOWDOWNS: Final = {
     "sw-power-cap": "nvmlClocksThrottleReasonSwPowerCap",
@@ -82,6 +84,7 @@ class NvmlProvider:
         missing = list(sample.missing)
         now_ns = clock.mono_ns()
         celsius = self._ask(missing, "temperature", pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU)
+        celsius = plausible_c("the GPU", celsius, RAIL, missing)
         temperatures = dict(sample.temperatures_c)
         watts = self._watts(missing, now_ns)
         usage = self._ask(missing, "utilisation", pynvml.nvmlDeviceGetUtilizationRates)
@@ -128,7 +131,9 @@ class NvmlProvider:
         if energy is not None and before is not None and now_ns > before[1] and energy > before[0]:
             seconds = (now_ns - before[1]) / clock.NS_PER_S
             self._mean_s = counter_mean_s(seconds)
-            return (energy - before[0]) / 1e3 / seconds
+            watts = (energy - before[0]) / 1e3 / seconds
+            if watts <= MOST_W:  # else the counter began anew
+                return watts
         self._mean_s = DRIVER_MEAN_S
         milliwatts = self._ask(missing, "power", pynvml.nvmlDeviceGetPowerUsage)
         if milliwatts == 0:

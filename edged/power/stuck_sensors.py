@@ -7,18 +7,17 @@ power or use changes for minutes, a working sensor on the chip cannot read the v
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from edged.clock import NS_PER_S
+from edged.power.temperatures import ON_CHIP
 
 STUCK_S: Final = 180.0
 """A chip's temperature follows its power within seconds."""
 STUCK_ELSEWHERE_S: Final = 3600.0
 """Disks, boards and radios are far from the load, and their sensors are coarse."""
-ON_CHIP: Final = re.compile(r"(cpu|gpu|soc|tj|cv\d|pkg|package|coretemp|k10temp|junction|tctl|tdie)", re.IGNORECASE)
 SMOOTH_S: Final = 10.0
 """Shorter changes of the load are left out: they hardly change a temperature."""
 LOAD_CHANGE_W: Final = 1.0

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import edged
-from edged.bus.control import request
+from edged.bus.control_client import request
 from edged.errors import EdgedError
 
 BUNDLE = Path(edged.__file__).parent / "bundles" / "demo"

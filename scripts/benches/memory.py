@@ -29,7 +29,7 @@ from edged.config import EngineConfig
 from edged.engines import ort as edged_ort
 from edged.engines.bundle import load_bundle, verify_file
 from edged.engines.pool import Pool
-from edged.engines.process_memory import give_back_freed, own_bytes
+from edged.process_memory import give_back_freed, own_bytes
 bundle, batch = load_bundle(sys.argv[1]), int(sys.argv[2])
 warm = ort.InferenceSession(bytes.fromhex(sys.argv[3]))  # what the first session of a process sets up
 warm.run(None, {"x": np.zeros(1, np.float32)})

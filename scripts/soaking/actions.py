@@ -17,7 +17,7 @@ from typing import Any
 
 import edged
 from edged import clock
-from edged.bus.control import request
+from edged.bus.control_client import request
 from edged.client import Client
 from edged.errors import EdgedError
 from scripts.soaking.measure import descendants

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.bus.control import request
+from edged.bus.control_client import request
 from edged.bus.schema import RingRef, topic_of
 from edged.client import Client, Event, Result, State, bgr
 from edged.errors import UsageError
@@ -192,3 +194,9 @@ def idle() -> Iterator[Client]:
 @given(parts=st.lists(st.binary(max_size=80) | st.sampled_from([b"event", b"state", b"result/gate"]), max_size=3))
 def test_no_bytes_raise(idle: Client, parts: list[bytes]) -> None:
     assert idle._decode(parts) is None
+
+
+def test_a_subscriber_loads_nothing_of_the_daemons_side() -> None:
+    code = "import sys, edged.client; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"edged.config", "edged.bus.control", "edged.bus.publisher", "cv2", "onnxruntime"} & set(loaded)

@@ -16,12 +16,14 @@ import zmq
 
 from edged.bus import connections, publisher
 from edged.bus.admission import Admission
-from edged.bus.connections import allowed, full
-from edged.bus.control import ControlServer, request
+from edged.bus.connections import allowed
+from edged.bus.control import ControlServer
+from edged.bus.control_client import request
 from edged.bus.curve import CurveClient, ServerKeys
 from edged.bus.replies import LimitsReply
 from edged.config import Limits
 from edged.errors import EdgedError
+from edged.paths import full
 from tests.support import messages
 from tests.support.bus import (
     curve_keys,

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edged.bus.admission import Admission
-from edged.bus.control import MAX_REQUEST_BYTES, ControlServer, request
+from edged.bus.control import MAX_REQUEST_BYTES, ControlServer
+from edged.bus.control_client import request
 from edged.bus.curve import CurveClient, ServerKeys
 from edged.bus.replies import LimitsReply, Reply
 from edged.bus.requests import Pin, Reload, Request, Set, Snapshot, Why

@@ -10,9 +10,10 @@ import zmq.auth
 
 from edged.bus.admission import Admission
 from edged.bus.curve import ServerKeys, server_keys
-from edged.bus.endpoint import Binding, ipc_path
+from edged.bus.endpoint import Binding
 from edged.config.bus import BusConfig
 from edged.errors import EdgedError, UsageError
+from edged.paths import ipc_path
 from tests.support.bus import free_port
 
 
@@ -36,6 +37,22 @@ def test_closing_removes_the_socket_and_lets_the_next_one_in(tmp_path: Path) -> 
             assert path.is_socket()
             binding.close()
             assert not path.exists()
+
+
+def test_what_somebody_puts_in_place_of_a_socket_keeps_no_daemon_from_ending(tmp_path: Path) -> None:
+    path = tmp_path / "a.ipc"
+    with zmq.Context() as context:  # which ends once every socket is closed
+        binding = Binding(context.socket(zmq.XPUB), f"ipc://{path}", None, 10)
+        path.unlink()
+        for name in ("a.ipc", "a.ipc.full"):
+            (tmp_path / name).mkdir()
+        binding.close()
+        with (
+            context.socket(zmq.XPUB) as socket,
+            pytest.raises(EdgedError, match="something that is no socket") as caught,
+        ):
+            Binding(socket, f"ipc://{path}", None, 10)
+        assert caught.value.hint == f"remove {path}"
 
 
 def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:

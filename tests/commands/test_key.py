@@ -11,7 +11,8 @@ import pytest
 import zmq
 
 from edged.bus.admission import Admission
-from edged.bus.control import ControlServer, request
+from edged.bus.control import ControlServer
+from edged.bus.control_client import request
 from edged.bus.curve import CurveClient, ServerKeys
 from edged.bus.publisher import Publisher
 from edged.bus.replies import LimitsReply

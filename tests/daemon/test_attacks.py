@@ -22,7 +22,7 @@ import zmq
 from _pytest.mark import ParameterSet
 
 import edged
-from edged.bus.control import request
+from edged.bus.control_client import request
 from edged.bus.schema import Result
 from edged.errors import EdgedError
 from tests.support.bus import raw_peer, wait_for

@@ -65,9 +65,9 @@ def test_rings_of_a_live_daemon_stay_and_those_of_a_dead_one_go(locks: Path, shm
 
 def test_an_instance_is_had_once(locks: Path, shm: Path) -> None:
     live = RingNames("live", locks, shm)
-    with pytest.raises(EdgedError, match="cannot claim the frame rings") as caught:
+    with pytest.raises(EdgedError, match="holds the frame rings") as caught:
         RingNames("live", locks, shm)
-    assert "same endpoint" in caught.value.hint
+    assert "another endpoint" in caught.value.hint
     live.release()
     RingNames("live", locks, shm).release()
 

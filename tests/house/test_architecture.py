@@ -14,8 +14,8 @@ OFFLINE = sorted((ROOT / "calibration").rglob("*.py"))
 
 # What each room may import from the house: a frame goes frames -> engines -> vision -> bus, a watt power -> governor.
 COMMON = {
-    "clock", "config", "credentials", "errors", "files", "geometry", "journal", "paths", "regions", "toml_file", "uri",
-    "validate", "worker",
+    "clock", "config", "credentials", "errors", "files", "geometry", "journal", "paths", "process_memory", "regions",
+    "toml_file", "uri", "validate", "worker",
 }  # fmt: skip
 ROOMS = {
     "config": {"config", "picture_view"},

@@ -189,6 +189,18 @@ def test_temperatures_by_name_the_hottest_and_the_absurd(machine: Machine) -> No
     assert "/sys/class/hwmon/hwmon0/temp2_input holds 'hot\\n', not a whole number" in sample.missing
 
 
+@pytest.mark.parametrize(("milli", "celsius"), [("0", None), ("61", None), ("-150", None), ("-5000", -5.0)])
+def test_a_chip_at_zero_degrees_is_a_dead_sensor_or_one_in_whole_degrees(
+    machine: Machine, milli: str, celsius: float | None
+) -> None:
+    for zone, kind in enumerate(("x86_pkg_temp", "acpitz")):
+        machine.write(f"sys/class/thermal/thermal_zone{zone}/type", kind + "\n")
+        machine.write(f"sys/class/thermal/thermal_zone{zone}/temp", milli + "\n")
+    sample = machine.read()
+    assert sample.temperatures_c == {"x86_pkg_temp": celsius, "acpitz": int(milli) / 1000}
+    assert any("which no working sensor of a chip does" in why for why in sample.missing) == (celsius is None)
+
+
 @given(
     stat=st.text(max_size=80), pressure=st.text(max_size=80), memory=st.text(max_size=80), energy=st.text(max_size=30)
 )

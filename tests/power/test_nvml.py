@@ -117,6 +117,20 @@ def test_a_counter_that_does_not_advance_and_a_card_of_0_w_are_no_power(
     assert "the GPU's power is unknown: it reads 0 W, and a card in use draws more" in sample.missing
 
 
+def test_a_counter_that_jumps_and_a_temperature_of_nothing_are_no_measurement(
+    fake: FakeNvml, now: Callable[[float], None]
+) -> None:
+    provider = NvmlProvider(Host(20.0))
+    provider.read()
+    now(1.0)
+    fake.answers["nvmlDeviceGetTotalEnergyConsumption"] += 10**12
+    fake.answers["nvmlDeviceGetTemperature"] = 0
+    sample = provider.read()
+    assert sample.rails_w["gpu"] == 70.0, "the driver's own mean"
+    assert sample.temperatures_c["gpu"] is None
+    assert "the GPU reads 0 C, which no working sensor of a chip does" in sample.missing
+
+
 def test_a_card_whose_temperature_keeps_its_value_under_changing_load_is_unknown(
     fake: FakeNvml, now: Callable[[float], None]
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edged.bus.control import request
+from edged.bus.control_client import request
 from edged.client import Client
 from edged.errors import EdgedError
 

@@ -1,13 +1,15 @@
-"""A power failure at every step of a change: `python -m tests.support.power_failure SCENARIO DIRECTORY`.
+"""A failure at every step of a change: `python -m tests.support.power_failure FAILURE SCENARIO DIRECTORY`.
 
-A child of this process makes the change and ends, without any clean-up, before its n-th step on the file system; what
-it wrote and had not synced is lost. Then the state is checked as the next start would find it, for every n. No thread
-is started before the fork. Prints how many failures there were.
+A child of this process makes the change. With the failure "power" it ends, without any clean-up, before its n-th step
+on the file system; what it wrote and had not synced is lost. With "full" or "read-only" this step and all after it are
+refused as by a disk, which must give a sentence and no traceback. Then the state is checked as the next start would
+find it, for every n. No thread is started before the fork. Prints how many failures there were.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -23,7 +25,7 @@ from edged.commands.credential import Store
 from edged.config import Config, load
 from edged.crash_guard import Starts
 from edged.engines.bundle import load_bundle, verify_file
-from edged.errors import UsageError
+from edged.errors import EdgedError, UsageError
 from edged.governor.governor import Governor
 from edged.governor.messages import Tick
 from edged.power.energy_meter import HorizonUse
@@ -45,11 +47,16 @@ class Scenario(NamedTuple):
     check: Callable[[Path], object]
 
 
-class PowerFailure:
-    """In the child: ends it before step `last`, and takes away what was not synced."""
+REFUSALS = {"full": errno.ENOSPC, "read-only": errno.EROFS}
 
-    def __init__(self, root: Path, last: int) -> None:
+
+class Failure:
+    """In the child, before step `last`: ends it, and takes away what was not synced; or refuses it and all others."""
+
+    def __init__(self, root: Path, last: int, kind: str) -> None:
         self._root, self._left = str(root), last
+        self._refusal = REFUSALS.get(kind)
+        self.refused = False
         self._written: set[str] = set()
         self._synced: set[tuple[int, int]] = set()
         real_fsync, real_fdatasync = os.fsync, os.fdatasync
@@ -72,8 +79,14 @@ class PowerFailure:
         writes = event != "open" or (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))
         if not path.startswith(self._root) or not writes:
             return
-        if self._left == 0:
+        if self._left == 0 and self._refusal is None:
             self._lose()
+        if self._left == 0 and self._refusal is not None:
+            # a full disk still removes and renames
+            if self._refusal == errno.EROFS or event in ("open", "os.mkdir"):
+                self.refused = True
+                raise OSError(self._refusal, os.strerror(self._refusal), path)
+            return
         self._left -= 1
         if event == "open":
             self._written.add(path)
@@ -90,8 +103,8 @@ class PowerFailure:
         os._exit(9)
 
 
-def cut_everywhere(scenario: Scenario, directory: Path) -> int:
-    """The number of power failures that the scenario was put through."""
+def fail_everywhere(kind: str, scenario: Scenario, directory: Path) -> int:
+    """The number of failures that the scenario was put through."""
     before, root = directory / "before", directory / "root"
     before.mkdir()
     scenario.prepare(before)
@@ -100,20 +113,24 @@ def cut_everywhere(scenario: Scenario, directory: Path) -> int:
         shutil.copytree(before, root)
         child = os.fork()
         if child == 0:
+            failure = Failure(root, n, kind)
             try:
-                PowerFailure(root, n)
                 with contextlib.redirect_stdout(io.StringIO()):
                     scenario.change(root)
-                os._exit(0)
+            except EdgedError as error:
+                if not failure.refused:
+                    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                    os._exit(1)
             except BaseException as error:
-                print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                print(f"before step {n}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
                 os._exit(1)
+            os._exit(9 if failure.refused else 0)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         assert code in (0, 9), f"the change failed with {code}"
         try:
             scenario.check(root)
         except Exception as error:
-            raise AssertionError(f"not valid after a failure before step {n}: {error}") from error
+            raise AssertionError(f"not valid after {kind} before step {n}: {error}") from error
         if code == 0:
             return n
     raise AssertionError("it does not end")
@@ -140,7 +157,8 @@ def two_credentials(root: Path) -> None:
 
 
 def change_credentials(root: Path) -> None:
-    (root / "unit.d" / "credentials.conf").unlink()  # it names the directory it was made in
+    with contextlib.suppress(OSError):
+        (root / "unit.d" / "credentials.conf").unlink()  # it names the directory it was made in
     two_credentials(root)
     store(root).put("camera.two", "c")
     store(root).remove("camera.one")
@@ -156,7 +174,27 @@ def configuration(root: Path) -> None:
 
 def change_keys(root: Path) -> None:
     for words in (["new", "a", "--out", str(root)], ["new", "b", "--out", str(root)], ["revoke", "a"]):
-        assert main(["key", *words, "-c", str(root / "e.toml")]) == 0
+        run("key", *words, "-c", str(root / "e.toml"))
+
+
+def run(*words: str) -> None:
+    """A command; EdgedError if it did not work, with what it said."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = main(words)
+    if code:
+        raise EdgedError(said.getvalue())
+
+
+def add_cameras(root: Path) -> None:
+    for name in ("b", "c"):
+        run("camera", "add", name, "test://7?width=64&height=48", "-c", str(root / "e.toml"))
+
+
+def check_cameras(root: Path) -> None:
+    """The configuration can be read, with the cameras that were added so far."""
+    names = [camera.name for camera in load(root / "e.toml").camera]
+    assert names in (["a"], ["a", "b"], ["a", "b", "c"]), names
 
 
 def check_keys(root: Path) -> None:
@@ -244,6 +282,7 @@ def check_energy(root: Path) -> None:
 SCENARIOS = {
     "credentials": Scenario(two_credentials, change_credentials, check_units),
     "keys": Scenario(configuration, change_keys, check_keys),
+    "cameras": Scenario(configuration, add_cameras, check_cameras),
     "crash count": Scenario(lambda root: None, count_crashes, lambda root: Starts(root).relied_on(Config("x"))),
     "bundle": Scenario(demo_bundle, replace_bundle, check_bundle),
     "energy": Scenario(lambda root: use_energy(root, 100.0), lambda root: use_energy(root, 150.0, 200.0), check_energy),
@@ -252,4 +291,4 @@ SCENARIOS = {
 
 
 if __name__ == "__main__":
-    print(cut_everywhere(SCENARIOS[sys.argv[1]], Path(sys.argv[2])))
+    print(fail_everywhere(sys.argv[1], SCENARIOS[sys.argv[2]], Path(sys.argv[3])))

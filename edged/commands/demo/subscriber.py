@@ -16,7 +16,7 @@ import msgspec
 import edged
 from edged import clock
 from edged.bus.client import Client
-from edged.bus.control import request
+from edged.bus.control_client import request
 from edged.bus.schema import Decision, Result, State
 from edged.commands.daemon_requests import checked
 from edged.commands.demo import summary

@@ -16,7 +16,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
 from edged import clock
-from edged.bus.control import request as ask_daemon
+from edged.bus.control_client import request as ask_daemon
 from edged.errors import EdgedError
 from edged.gateway.web.access import COOKIE, SESSION_S, Access
 from edged.gateway.web.camera_views import CameraViews
