@@ -85,13 +85,8 @@ def check(path: Path, config: Config) -> Iterator[Finding]:
     running = yield from try_sockets(config.bus)
     limits, mode = yield from _profiles(path, config)
     known = yield from _bundle(config, mode)
-    if config.power.clock_control and known is not None and not known.clock_matters:
-        if known.device is None:
-            text, fix = "clock_control has no effect: this machine lists no GPU clocks", "it is for Jetson boards"
-        else:
-            text = "clock_control has no effect: the device profile is of one clock only"
-            fix = f"measure all: edged-calibrate profile {config.bundle}"
-        yield Finding("warning", "GPU clock", text, fix)
+    if config.power.clock_control and known is not None:
+        yield clocks_to_choose(known, config.bundle)
     sample = yield from try_power(config.power, mode)
     with progress(f"opening {cameras} cameras"):
         tried = try_cameras(config.camera)
@@ -172,6 +167,22 @@ def _device_profile(known: DeviceInfo, config: Config) -> Finding:
     mode = f", power mode {profile.power_mode}" if profile.power_mode else ""
     text = f"{profile.device}, {profile.runtime}{mode}: batches to {batches}, {clocks} clock{'s' if clocks > 1 else ''}"
     return Finding("ok", subject, f"{text}, {heat} thermal constants")
+
+
+def clocks_to_choose(known: DeviceInfo, bundle: str) -> Finding:
+    measure = f"edged-calibrate profile {bundle}"
+    if not known.clock_matters:
+        what, fix = "this machine lists no GPU clocks", "it is for Jetson boards"
+        if known.device is not None:
+            what, fix = "the device profile is of one clock only", f"measure all: {measure}"
+        return Finding("warning", "GPU clock", f"clock_control has no effect: {what}", fix)
+    low_mhz, high_mhz = known.clocks_mhz[0], known.clocks_mhz[-1]
+    text = f"{len(known.clocks_mhz)} clocks from {low_mhz:g} to {high_mhz:g} MHz to choose from, "
+    if known.profile is None:
+        return Finding(
+            "ok", "GPU clock", text + "what they cost is guessed and learnt", f"for a better start: {measure}"
+        )
+    return Finding("ok", "GPU clock", text + "as measured by the device profile")
 
 
 def _limits(limits: Limits, known: DeviceInfo, tried: list[Tried], sample: Sample | None) -> Iterator[Finding]:

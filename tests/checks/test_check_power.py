@@ -12,7 +12,11 @@ import pytest
 
 from edged.checks.finding import Finding
 from edged.checks.power import try_power
+from edged.commands.check import clocks_to_choose
 from edged.config import PowerConfig
+from edged.engines.device_profile import VERSION, DeviceProfile
+from edged.governor.messages import Device
+from edged.loop.device_info import DeviceInfo
 from edged.power import clock_helper
 from edged.power.host_paths import HostPaths
 from tests.support.jetson_tree import JetsonTree
@@ -78,6 +82,18 @@ def test_a_clock_helper_that_is_there_tells_its_table(tmp_path: Path, monkeypatc
         (clock,) = reported(tmp_path, PowerConfig(clock_control=True))["GPU clock"]
         thread.join(20)
     assert clock.level == "ok" and clock.text.startswith("8 ceilings from 306 to 1020 MHz through ")
+
+
+def test_it_is_said_which_clocks_there_are_to_choose_from_and_whether_their_cost_was_measured() -> None:
+    bare = DeviceInfo(())
+    assert clocks_to_choose(bare, "b").level == "warning" and "lists no GPU clocks" in clocks_to_choose(bare, "b").text
+    at_one = clocks_to_choose(DeviceInfo((), Device((4.0,))), "b")
+    assert at_one.level == "warning" and "of one clock only" in at_one.text and at_one.fix.endswith("profile b")
+    guessed = clocks_to_choose(DeviceInfo((), Device((0.0, 0.0), clock_ratio=(0.5, 1.0)), (510, 1020)), "b")
+    assert guessed.level == "ok" and guessed.text.startswith("2 clocks from 510 to 1020 MHz") and guessed.fix
+    profile = DeviceProfile(VERSION, "board", "cpu", [], clocks_mhz=[510, 1020], idle_w=[4.0, 5.0])
+    measured = clocks_to_choose(DeviceInfo((), Device((4.0, 5.0)), (510, 1020), profile=profile), "b")
+    assert measured.level == "ok" and "as measured" in measured.text and not measured.fix
 
 
 def test_an_unknown_module_and_a_bare_machine(tmp_path: Path) -> None:

@@ -256,33 +256,24 @@ def start(tables: Tables, clock: int, window_s: int, quiet: bool = False) -> Pow
         background_var = (NOISE_SHARE * idle_w) ** 2 + NOISE_VAR
     elif tables.device.assumed:
         background_var, background_max = max(background_var, (0.3 * idle_w) ** 2), max(background_max, idle_w**2)
-    one, all_clocks = np.eye(n), np.ones((clocks, clocks))
-    bound = ASSUMED_COMMON_VAR + ASSUMED_VAR * np.kron(one, all_clocks)
+    bound = ASSUMED_COMMON_VAR + ASSUMED_VAR * np.kron(np.eye(n), np.ones((clocks, clocks)))
     if clocks > 1:
         bound += CLOCK_VAR * np.kron(np.ones((n, n)), np.eye(clocks)) + CELL_VAR * np.eye(n * clocks)
-    factors = np.outer(guessed, guessed) * bound + np.diag(np.where(guessed, 0.0, FACTOR_VAR))
-    most_var = np.where(guessed, bound.diagonal(), FACTOR_VAR_MAX)
+    factor_var = np.where(guessed, bound.diagonal(), FACTOR_VAR_MAX)
     low = np.where(guessed, ASSUMED_RANGE[0], FACTOR_RANGE[0])
     high = np.where(guessed, ASSUMED_RANGE[1], FACTOR_RANGE[1])
-    mean, slope_w = np.ones(n * clocks), np.zeros(clocks)
+    mean, slope_w = np.append(0.0, np.ones(len(guessed))), np.zeros(clocks)
+    most_var = np.append(background_max, factor_var)
+    cov = np.diag(np.append(background_var, np.where(guessed, 0.0, FACTOR_VAR)))
+    cov[1:, 1:] += np.outer(guessed, guessed) * bound
     if clocks > 1:
         slope_w = float(tables.idle_w[-1]) * (1.0 - np.array(tables.device.clock_ratio))
-        guessed, mean = np.append(guessed, 0.0), np.append(mean, 0.0)
+        cov, most_var = np.pad(cov, (0, 1)), np.append(most_var, IDLE_SHARE_SPREAD**2)
+        cov[-1, -1] = most_var[-1]
+        mean, guessed = np.append(mean, 0.0), np.append(guessed, 0.0)
         low, high = np.append(low, -IDLE_SHARE_MOST), np.append(high, IDLE_SHARE_MOST)
-        factors, most_var = _with(factors, IDLE_SHARE_SPREAD**2, last=True), np.append(most_var, IDLE_SHARE_SPREAD**2)
-    cov, most_var = _with(factors, background_var), np.append(background_max, most_var)
-    m, history = len(mean), power_history.start(float(tables.idle_w[0]), window_s)
-    return Power(
-        np.append(0.0, mean), cov, most_var, low, high, [], np.zeros(m), idle_w, history, [], guessed, np.zeros(m),
-        clocks, slope_w,
-    )  # fmt: skip
-
-
-def _with(cov: Array, variance: float, last: bool = False) -> Array:
-    """Of one more quantity, the first or the last, that is independent of the others."""
-    wider = np.pad(cov, (0, 1) if last else (1, 0))
-    wider[-1 if last else 0, -1 if last else 0] = variance
-    return wider
+    none, history = np.zeros(len(mean) - 1), power_history.start(float(tables.idle_w[0]), window_s)
+    return Power(mean, cov, most_var, low, high, [], none, idle_w, history, [], guessed, none.copy(), clocks, slope_w)
 
 
 def base_power_w(tables: Tables, clock: int, junction_c: float) -> float:
