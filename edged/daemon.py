@@ -46,7 +46,7 @@ from edged.power.energy_store import EnergyStore
 from edged.power.host_paths import HERE, HostPaths
 from edged.power.modes import ModeControl
 from edged.power.power_mode_manager import PowerModeManager
-from edged.process_memory import give_back_freed
+from edged.process_memory import give_back_freed, use_huge_pages
 from edged.replay.recorder import Recorder, directory_of
 from edged.worker import Worker
 
@@ -58,6 +58,7 @@ HEALTH_EVERY_NS: Final = clock.NS_PER_S // 2
 COLLECT_AFTER: Final = (20_000, 20, 20)
 """Objects of a frame are freed as it ends, without the collector; some hundred of them live at a time. Python's own
 threshold of 700 would start it at every other frame."""
+COLLECT_FIRST_NS: Final = 2 * clock.NS_PER_S
 COLLECT_EVERY_NS: Final = 60 * clock.NS_PER_S
 """Only a full collection frees what CPython keeps for reuse, and by itself none may come for days: a tuple made from a
 generator, as by `dataclasses.asdict`, is kept when it ends, up to 2,000 of a length; that was 15 KB a minute. What was
@@ -201,7 +202,7 @@ class Daemon:
         """Greets subscribers, feeds the watchdog, follows the schedule, reloads on SIGHUP: what must go on while the
         engine loop is busy."""
         health = Health(loop.heartbeats, self._notifier)
-        health_due_ns, collect_due_ns, sent = 0, clock.mono_ns() + COLLECT_EVERY_NS, 0
+        health_due_ns, collect_due_ns, sent = 0, clock.mono_ns() + COLLECT_FIRST_NS, 0
 
         def turn() -> None:
             nonlocal health_due_ns, collect_due_ns, sent
@@ -217,6 +218,7 @@ class Daemon:
                 collect_due_ns = now_ns + COLLECT_EVERY_NS
                 gc.collect()
                 give_back_freed()
+                use_huge_pages()
             loop.reporter.housekeep(now_ns)
             reconfigure()
 

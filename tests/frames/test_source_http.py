@@ -250,6 +250,12 @@ def whole_of(source: Source) -> tuple[list[int | None], list[int]]:
     return found, dues
 
 
+def test_a_file_whose_index_is_at_its_end_says_so(tmp_path: Path) -> None:
+    clip = write_pictures(tmp_path / "a.mp4", numbered(40, 640, 480))
+    with HttpCamera(single("video/mp4", clip.read_bytes())) as camera, pytest.raises(EdgedError, match="its index"):
+        opened(camera.url)
+
+
 @pytest.mark.parametrize("name", ["seg%d.ts", "live/%d", "get.cgi?n=%d"])
 def test_a_playlist_is_played_whole_however_its_segments_are_named(tmp_path: Path, name: str) -> None:
     """Each segment numbers its packets anew, as cameras do that write one after the other."""

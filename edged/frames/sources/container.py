@@ -5,6 +5,7 @@ In: a path or URL. Out: pictures. Runs in the camera's child process.
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,7 +94,9 @@ class Container:
 
     @property
     def pixel_aspect(self) -> float:
-        aspect = self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
+        of_file, of_codec = self.stream.sample_aspect_ratio, self.stream.codec_context.sample_aspect_ratio
+        # the formats of broadcasting have none of their own: of the stream's, FFmpeg keeps the first
+        aspect = of_codec or of_file if self.format in _HELD_BACK else of_file or of_codec
         return float(aspect) if aspect else 1.0
 
     def decoded(self) -> Iterator[Decoded]:
@@ -169,6 +172,8 @@ class Container:
             return "no answer in time"
         if isinstance(error, av.error.InvalidDataError):
             return "it is damaged or no video that FFmpeg knows"
+        if isinstance(error, OSError) and error.errno == errno.EIO:
+            return "it breaks off (an MP4 file needs its index at its beginning, or a server with ranges)"
         text = getattr(error, "strerror", None) or type(error).__name__
         return self._uri.scrub(str(text))
 
