@@ -106,7 +106,7 @@ def plot(board: LiveBoard, phases: Sequence[Phase], path: Path) -> None:
     heat.plot(at_s, [m.temperature_c for m in moments], label="junction")
     for axes, unit in ((power, "W"), (mhz, "MHz"), (heat, "C")):
         axes.set_ylabel(unit)
-        axes.legend(loc="upper right")
+        axes.legend(loc="upper center")
         axes.grid(alpha=0.3)
         axes.axvline(phases[-1].begin_s - begin_s, color="k", linewidth=0.8)
     heat.set_xlabel("seconds; the daemon stops at the black line")

@@ -39,10 +39,17 @@ def run(arguments: argparse.Namespace) -> int:
     credential = f"camera.{camera.name}" if asks else None
     password = None if credential is None else read_password(credential)
     print(f"camera {camera.name}: {_tried(camera, password)}")
+    store = Store(paths.CREDENTIALS_DIR, DROP_IN)
+    added = credential is not None and credential not in store.names()
     if credential is not None and password is not None:
-        Store(paths.CREDENTIALS_DIR, DROP_IN).put(credential, password)
+        store.put(credential, password)
         reload_units()
-    file = _write(path, table)
+    try:
+        file = _write(path, table)
+    except EdgedError:
+        if credential is not None and added:
+            store.remove(credential)  # of a camera that there is not
+        raise
     if credential is None:
         print(f"{file} is written; the daemon takes it with `edged ctl reload`")
     else:

@@ -270,7 +270,8 @@ class State:
         if budget.power_w is None:
             self.caps = None
         elif self.caps is None or len(self.caps.recent_w) != window_s:
-            self.caps = power_window.start(budget.power_w, window_s, int(now_s))
+            before_w = math.inf if self.caps is None else max(self.caps.recent_w)
+            self.caps = power_window.start(budget.power_w, window_s, int(now_s), before_w)
         if budget.battery != before.battery:
             self.store = None if budget.battery is None else battery.Store(budget.battery, now_s)
         self.quota = energy_quota.start(self.quota, budget, now_s, self.power.history.drawn_j)

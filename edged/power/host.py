@@ -15,7 +15,7 @@ from edged.power.battery import read_battery
 from edged.power.cpu_memory import CpuMemory
 from edged.power.provider import Sample, counter_mean_s
 from edged.power.rails import PLAUSIBLE_W, plausible_w
-from edged.power.stuck_sensors import Load, stuck_temperatures
+from edged.power.stuck_sensors import Load, StuckBattery, stuck_temperatures
 from edged.power.sysfs_reader import SysfsReader
 from edged.power.temperatures import hottest, read_temperatures, unique
 
@@ -33,6 +33,7 @@ class HostProvider:
         self._files = SysfsReader(root)
         self._load = CpuMemory(self._files)
         self._stuck = stuck_temperatures()
+        self._stuck_battery = StuckBattery()
         self._interval_s = 0.0
         self._energy: dict[str, tuple[int, int]] = {}  # rail -> (microjoules, when)
 
@@ -64,7 +65,7 @@ class HostProvider:
             cpu_percent=load.cpu_percent,
             memory_available_mb=load.memory_available_mb,
             cpu_pressure_percent=load.cpu_pressure_percent,
-            battery=read_battery(self._files, missing),
+            battery=self._stuck_battery.check(read_battery(self._files, missing), now_ns, missing),
             missing=tuple(missing),
         )
 

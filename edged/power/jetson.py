@@ -17,7 +17,7 @@ from edged.power.cpu_memory import CpuMemory
 from edged.power.gpu import GpuReading, find_gpu, read_gpu
 from edged.power.provider import Sample
 from edged.power.rails import find_module, module_named, plausible_w, read_rails, total_w
-from edged.power.stuck_sensors import Load, busy_percent, stuck_rails, stuck_temperatures
+from edged.power.stuck_sensors import Load, StuckBattery, busy_percent, stuck_rails, stuck_temperatures
 from edged.power.sysfs_reader import SysfsReader
 from edged.power.temperatures import hottest, plausible_c, read_temperatures
 from edged.power.throttle import read_events, read_throttled
@@ -45,6 +45,7 @@ class SysfsProvider:
         self._module = find_module(self._files)
         self._seen: set[str] = set()
         self._stuck_rails, self._stuck_temperatures = stuck_rails(), stuck_temperatures()
+        self._stuck_battery = StuckBattery()
 
     @property
     def name(self) -> str:
@@ -91,7 +92,7 @@ class SysfsProvider:
             gpu_ceiling_mhz=gpu.ceiling_mhz,
             throttled=read_throttled(self._files),
             throttle_events=read_events(self._files, missing),
-            battery=read_battery(self._files, missing),
+            battery=self._stuck_battery.check(read_battery(self._files, missing), external.mono_ns, missing),
             missing=tuple(missing),
         )
 

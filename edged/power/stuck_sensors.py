@@ -1,4 +1,4 @@
-"""Sensors that keep one value while the load changes: their readings become unknown, with the reason. Pure state.
+"""Sensors that keep one value whatever the load: their readings become unknown, with the reason. Pure state.
 
 A sensor that is dead or whose driver hangs often repeats its last value. Whether it does is judged by the load: while
 power or use changes for minutes, a working sensor on the chip cannot read the very same number. One thread.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edged.clock import NS_PER_S
+from edged.power.provider import BatteryReading
 from edged.power.temperatures import ON_CHIP
 
 STUCK_S: Final = 180.0
@@ -23,6 +24,10 @@ SMOOTH_S: Final = 10.0
 LOAD_CHANGE_W: Final = 1.0
 LOAD_CHANGE_SHARE: Final = 0.2
 LOAD_CHANGE_PERCENT: Final = 30.0
+UNSEEN_SHARE: Final = 0.05
+"""Of a battery's capacity; the coarsest gauges count in hundredths."""
+LONGEST_S: Final = 60.0
+"""After a longer pause it is not known what was drawn."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,27 @@ class StuckSensors:
                 read = f"{name} has read {value:g} {self._unit} for {unchanged_s / 60:.0f} minutes"
                 missing.append(f"{read} while the load changed: the sensor is stuck")
         return checked
+
+
+class StuckBattery:
+    """A gauge whose charge stays the same while more is drawn than any gauge fails to see."""
+
+    def __init__(self) -> None:
+        self._charge_j: float | None = None
+        self._drawn_j = 0.0
+        self._at_ns = 0
+
+    def check(self, battery: BatteryReading | None, now_ns: int, missing: list[str]) -> BatteryReading | None:
+        seconds, self._at_ns = min(LONGEST_S, max(0, now_ns - self._at_ns) / NS_PER_S), now_ns
+        if battery is None or battery.charge_j != self._charge_j:
+            self._charge_j, self._drawn_j = None if battery is None else battery.charge_j, 0.0
+            return battery
+        self._drawn_j += max(0.0, battery.discharge_w or 0.0) * seconds
+        if self._drawn_j < UNSEEN_SHARE * battery.capacity_j:
+            return battery
+        drawn_wh = self._drawn_j / 3600
+        missing.append(f"the battery's charge has not changed while {drawn_wh:.1f} Wh were drawn: its gauge is stuck")
+        return None
 
 
 def stuck_temperatures() -> StuckSensors:

@@ -56,6 +56,12 @@ def test_the_password_is_asked_for_and_becomes_a_credential(
         assert add(config, "gate", source) == 1
         assert "camera gate is not added: " in capsys.readouterr().err
         assert not (config.parent / "my.d").exists() and not (config.parent / "credentials").exists()
+        (config.parent / "my.d").touch()
+        monkeypatch.setattr("sys.stdin", io.StringIO(PASSWORD + "\n"))
+        assert add(config, "gate", source) == 1
+        assert "my.d/camera-gate.toml: Not a directory" in capsys.readouterr().err
+        assert not list((config.parent / "credentials").iterdir()), "of a camera that there is not"
+        (config.parent / "my.d").unlink()
         monkeypatch.setattr("sys.stdin", io.StringIO(PASSWORD + "\n"))
         assert add(config, "gate", source) == 0
     captured = capsys.readouterr()

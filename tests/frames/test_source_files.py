@@ -103,6 +103,28 @@ def test_an_anamorphic_picture_gets_square_pixels(tmp_path: Path) -> None:
     forced.close()
 
 
+def test_a_shape_that_changes_within_a_transport_stream_is_followed(tmp_path: Path) -> None:
+    data = b""
+    for n, shape in enumerate((Fraction(1, 1), Fraction(4, 3))):
+        clip = tmp_path / f"{n}.ts"
+        with av.open(str(clip), "w") as container:
+            stream: Any = container.add_stream("mpeg2video", rate=25)
+            stream.height, stream.width, stream.pix_fmt = 240, 320, "yuv420p"
+            stream.codec_context.sample_aspect_ratio = shape
+            for k, picture in enumerate(numbered(20)):
+                frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+                frame.pts, frame.time_base = k, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        data += clip.read_bytes()
+    (tmp_path / "all.ts").write_bytes(data)
+    source, widths = opened(tmp_path / "all.ts", "?loop=0&pace=0"), []
+    while (grabbed := source.grab()) is not None:
+        widths += [] if grabbed.corrupt else [source.info.width]
+    source.close()
+    assert widths == sorted(widths) and set(widths) == {320, 426} and 15 <= widths.count(426) <= 20
+
+
 def test_a_cover_picture_is_not_the_video(tmp_path: Path) -> None:
     def box(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", 8 + len(content)) + kind + content

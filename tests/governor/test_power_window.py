@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import pytest
@@ -57,17 +58,22 @@ def test_a_steady_wish_is_given_the_cap_but_for_a_little() -> None:
     assert sum(drew[20:]) / 40 == pytest.approx(CAP_W, rel=0.02)
 
 
-@pytest.mark.parametrize("into_second_s", [0.0, 0.5])
-def test_after_a_step_down_windows_that_begin_later_are_held_to_the_new_cap_and_no_others(into_second_s: float) -> None:
+@pytest.mark.parametrize("before_w", [CAP_W + 2.0, math.inf])
+@pytest.mark.parametrize("into_second_s", [0.0, 0.9])
+def test_after_a_step_down_the_new_cap_can_be_drawn_at_once(into_second_s: float, before_w: float) -> None:
+    """What was drawn before is no fault of the windows that begin later. Infinite: there was no cap."""
     new_w, busy_w = 6.5, CAP_W + 2.0
-    history, caps = power_history.start(REST_W, WINDOW_S), power_window.start(busy_w, WINDOW_S, 19)
+    history, caps = power_history.start(REST_W, WINDOW_S), power_window.start(busy_w, WINDOW_S, 20, before_w)
     for second in range(20):
         history.add(busy_w, 1.0, second + 1.0)
     history.add(busy_w, into_second_s, 20.0 + into_second_s)
-    since_j = busy_w * into_second_s  # of the step's own second, which counts as one of the new cap
-    allowed_w = power_window.allowed_w(history, caps.noted(new_w, 20.0 + into_second_s), CAP_W, 20.0 + into_second_s)
-    left_s = WINDOW_S - into_second_s
-    assert allowed_w == pytest.approx((new_w * WINDOW_S - since_j) / left_s, rel=0.01)
+    now_s, drew_w = 20.0 + into_second_s, []
+    while now_s < 20.0 + 2 * WINDOW_S:
+        caps = caps.noted(new_w, now_s)
+        drew_w.append(power_window.allowed_w(history, caps, CAP_W, now_s))
+        now_s += 0.5
+        history.add(drew_w[-1], 0.5, now_s)
+    assert drew_w == pytest.approx([new_w] * len(drew_w), rel=0.02)
 
 
 def test_seconds_without_a_reading_count_as_empty() -> None:

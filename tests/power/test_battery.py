@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edged.clock import NS_PER_S
 from edged.config import PowerConfig
 from edged.power.battery import read_battery
 from edged.power.provider import BatteryReading
+from edged.power.stuck_sensors import StuckBattery
 from edged.power.sysfs_reader import SysfsReader
 from edged.power.telemetry import open_provider
 from tests.support.jetson_tree import JetsonTree
@@ -122,3 +125,25 @@ def test_any_numbers_are_a_reading_or_a_sentence(
     supply(root, "BAT0", values)
     found, missing = read(root)
     assert (found is not None and 0 <= found.charge_j <= found.capacity_j) or missing
+
+
+def test_a_gauge_that_keeps_its_charge_while_energy_is_drawn_is_stuck() -> None:
+    gauge = StuckBattery()
+    full, at_ns = BatteryReading(90_000.0, 100_000.0, 10.0), 0
+
+    def after(seconds: int, reading: BatteryReading) -> tuple[BatteryReading | None, list[str]]:
+        nonlocal at_ns
+        for _ in range(seconds):
+            at_ns += NS_PER_S
+            missing: list[str] = []
+            found = gauge.check(reading, at_ns, missing)
+        return found, missing
+
+    assert after(499, full) == (full, [])
+    found, missing = after(10, full)
+    assert found is None
+    assert missing == ["the battery's charge has not changed while 1.4 Wh were drawn: its gauge is stuck"]
+    lower = replace(full, charge_j=89_000.0)
+    assert after(1, lower) == (lower, []), "it lives again"
+    for quiet in (replace(full, discharge_w=-10.0), replace(full, discharge_w=None)):
+        assert after(2000, quiet) == (quiet, []), "a full battery may be charged for long, and an unknown draw is none"
