@@ -12,6 +12,7 @@ is being written and 2n once it is whole. Readers of a slot compare `seq` before
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import threading
@@ -67,7 +68,7 @@ class RingSpec:
 
     @property
     def pixel_bytes(self) -> int:
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     @property
     def slot_bytes(self) -> int:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edged import clock
 from edged.bus.client import bgr
 from edged.config import CameraConfig
 from edged.errors import EdgedError
@@ -248,6 +249,36 @@ def whole_of(source: Source) -> tuple[list[int | None], list[int]]:
             dues.append(grabbed.mono_ns)
     source.close()
     return found, dues
+
+
+@pytest.mark.parametrize("kind", ["ts", "flv"])
+def test_the_age_of_a_live_stream_hides_no_period(tmp_path: Path, kind: str) -> None:
+    """Each picture is sent with the time of its own, 10 a second."""
+    clip = write_pictures(tmp_path / f"a.{kind}", numbered(30), fps=10)
+    data = clip.read_bytes()
+    with av.open(str(clip)) as container:
+        starts = [packet.pos for packet in container.demux(video=0) if packet.size]
+    sent: dict[int, int] = {}
+
+    def reply(camera: HttpCamera, request: Any) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", "application/octet-stream")
+        request.end_headers()
+        for n, (start, end) in enumerate(zip([0, *starts[1:]], [*starts[1:], len(data)], strict=True)):
+            sent[n] = clock.mono_ns()
+            request.wfile.write(data[start:end])
+            camera.stopping.wait(0.1)
+
+    with HttpCamera(reply) as camera:
+        source, hidden = opened(camera.url), []
+        for _ in range(25):
+            grabbed = source.grab()
+            assert grabbed is not None and not grabbed.corrupt
+            picture = np.empty(RingSpec(source.info.width, source.info.height, source.info.format).shape, np.uint8)
+            source.retrieve(picture)
+            hidden.append((grabbed.mono_ns - sent[number_of(picture[: source.info.height])]) / 1e6)
+        source.close()
+    assert np.median(hidden[10:]) < 60
 
 
 def test_a_file_whose_index_is_at_its_end_says_so(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -30,8 +31,9 @@ av.logging.set_level(None)  # FFmpeg's own lines would carry URLs, and come thou
 OPEN_S: Final = 5.0
 _MAX_BAD: Final = 300  # packets in a row that cannot be decoded
 _MAX_TAGS: Final = 64
-_HELD_BACK: Final = ("mpegts", "rtsp", "h264", "hevc", "hls")
-"""Formats in which a picture is known to be whole only when the next one begins."""
+_HELD_BACK: Final = {"mpegts": 2, "hls": 2, "rtsp": 1, "h264": 1, "hevc": 1}
+"""Formats in which a picture comes out late, by how many that had to begin first: a parser needs the beginning of the
+next one, and gets that of MPEG-TS only when the packet that holds it is complete, as the one after it begins."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,6 @@ class Container:
         self.cost = cost
         self._damage = DamageTracker()
         self._tags: dict[int, _Tag] = {}
-        self._before_ns: int | None = None
         self._was_corrupt, self._whole_so_far = False, True
         try:
             self._container = av.open(url, options=options, timeout=timeout)
@@ -85,6 +86,7 @@ class Container:
             raise EdgedError("it has a cover picture and no video stream")
         self.stream: VideoStream = max(moving, key=lambda stream: bool(stream.disposition & Disposition.default))
         self.format = self._container.format.name.split(",")[0]
+        self._came_ns: deque[int] = deque(maxlen=1 + _HELD_BACK.get(self.format, 0))
         prepare(self.stream.codec_context, live=False)
 
     @property
@@ -130,8 +132,8 @@ class Container:
     def _tag(self, packet: av.Packet[Any]) -> _Tag:
         """What is known of a packet's picture."""
         now_ns = clock.mono_ns()
-        mono_ns = self._before_ns if self._before_ns is not None and self.format in _HELD_BACK else now_ns
-        self._before_ns = now_ns
+        self._came_ns.append(now_ns)
+        mono_ns = self._came_ns[0]  # when it began: what it waited for is what the ones before had waited for
         if not packet.size:  # the end: what the decoder still holds
             return _Tag(mono_ns, None, True)
         if self.format == "hls":
