@@ -138,7 +138,7 @@ def decide(
             return short(state, now_ns), LetGo(_least_needed(loaded, fitting).name, why)
         state = replace(state, short_ns=now_ns)
         calm = not loading and now_ns - max(state.changed_ns, state.relieved_ns) >= state.calm_s * NS_PER_S
-        if calm and loaded[1:] == [] and fitting and loaded[0] not in fitting and _has_memory_for(fitting[0], room):
+        if calm and len(loaded) == 1 and fitting and loaded[0] not in fitting and _has_memory_for(fitting[0], room):
             return replace(state, changed_ns=now_ns), Load(fitting[0].name)
         return state, None
     if loading or now_ns - state.short_ns < state.calm_s * NS_PER_S:
