@@ -43,13 +43,17 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def write_atomic(path: Path, content: bytes | str, mode: int | None = None) -> None:
-    """Replace `path`, in the directory of which a file `.NAME.new` is written first. OSError if it cannot be done; the
-    old file is there then.
+    """Replace `path`, in the directory of which a file `.NAME.new` is written first. OSError if it cannot be done, and
+    for a device, a pipe or a socket, which others use; what was there is there then.
 
     When this returns, the new file is on the disk: both it and its directory are synced. `mode` holds whatever the
     umask: a service must be able to read what root writes for it. Nobody else can read the content of a file with a
     private `mode` at any time.
     """
+    with contextlib.suppress(FileNotFoundError):
+        there = path.stat().st_mode
+        if not (stat.S_ISREG(there) or stat.S_ISDIR(there)):  # a directory cannot be replaced anyway
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     fresh = path.with_name(f".{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()  # of a process that was killed; it may be a link that somebody put there

@@ -41,6 +41,8 @@ _STYLES: Final = {"ok": "green", "warning": "yellow", "failed": "bold red", "unt
 def run(arguments: argparse.Namespace) -> int:
     config = _config(arguments.config)
     bundle = Path(arguments.bundle) if arguments.bundle else Path(config.bundle) if config else DEMO
+    if arguments.out:
+        _write(Path(arguments.out), "", "a")  # that it can be, before half a minute of tests
     out = console()
     findings: list[Finding] = []
     with progress("testing this machine, about half a minute..."):
@@ -52,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(report)
     if arguments.out:
-        _write(Path(arguments.out), report)
+        _write(Path(arguments.out), report + "\n", "w")
         if not arguments.json:
             out.print(f"the report is in {arguments.out}")
     return int(any(finding.level == "failed" for finding in findings))
@@ -142,8 +144,9 @@ def _split(name: str) -> tuple[str, str]:
     return next(((name[: -len(u) - 1], unit) for u, unit in _UNITS.items() if name.endswith(f"_{u}")), (name, ""))
 
 
-def _write(path: Path, report: str) -> None:
+def _write(path: Path, text: str, mode: str) -> None:
     try:
-        path.write_text(report + "\n")
+        with path.open(mode) as file:
+            file.write(text)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}", "name another file with --out") from error

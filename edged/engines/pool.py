@@ -270,8 +270,8 @@ class Pool:
         return name
 
     def _all_resident(self, but: str | None = None) -> bool:
-        """Then memory is given back that only larger batches than those to come may need. Not before: what the next
-        one takes is measured by how the process grows, and planned for on top of the most that the others may need."""
+        """Whether all that can run, but one, are loaded. Only then do engines rest: before, what the next one takes is
+        measured by how the process grows, and planned for on top of the most that the others take."""
         return all(v.resident or v.refused is not None for v in self._variants.values() if v.name != but)
 
     def _fastest(self, names: list[str]) -> str:

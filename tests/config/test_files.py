@@ -51,6 +51,20 @@ def test_only_a_regular_file_is_read_and_nothing_is_waited_for(tmp_path: Path, o
         files.open_regular(path)
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, linked: bool) -> None:
+    """`--out /dev/stdout`, as root, must leave /dev as it is."""
+    pipe = path = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if linked:
+        path = tmp_path / "link"
+        path.symlink_to(pipe)
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(OSError, match="not a regular file"):
+        files.write_atomic(path, "new")
+    assert sorted(os.listdir(tmp_path)) == before and pipe.is_fifo() and path.is_symlink() == linked
+
+
 def test_what_a_killed_writer_left_is_no_obstacle_and_no_trap(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("precious")
     (tmp_path / ".a.new").symlink_to(tmp_path / "elsewhere")

@@ -1,18 +1,22 @@
 """The power is cut while a daemon records and keys and passwords come and go: a real file system on a loop device.
 
-A cut is a copy of the device at that moment: what was not written to it by then is lost, as with the page cache of a
-machine without power. Each copy is mounted, which replays its journal, checked, and a daemon is started on it. As root.
+A cut is a copy of the device at a moment in which who writes to it is stopped: what was not written to it by then is
+lost, as with the page cache of a machine without power. Each copy is mounted, which replays its journal, checked, and a
+daemon is started on it. As root.
 """
 
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
 import random
 import shutil
+import signal
 import subprocess
-import threading
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -60,16 +64,31 @@ def running(root: Path, runtime: Path) -> RunningDaemon:
     return RunningDaemon(root / "e.toml", runtime, STATE_DIRECTORY=str(root / "state"))
 
 
-def change(root: Path, ended: threading.Event) -> None:
-    """Keys and passwords come and go until `ended`."""
+def change(root: Path) -> None:
+    """Keys and passwords come and go, for ever."""
     store, config = Store(root / "credentials", root / "unit.d" / "credentials.conf"), str(root / "e.toml")
     n = 0
-    while not ended.is_set():
+    while True:
         n += 1
         assert main(["key", "new", f"k{n}", "--out", str(root), "-c", config]) == 0
         store.put(f"camera.{n % 3}", f"password {n}")
         assert main(["key", "revoke", f"k{n}", "-c", config]) == 0
         store.remove(f"camera.{n % 3}")
+
+
+def copied(image: Path, to: Path, writers: Sequence[int]) -> None:
+    """The image as it is at one moment: what changes while it is copied is no copy of any."""
+    for pid in writers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        for _ in range(100):
+            shutil.copyfile(image, to)
+            if filecmp.cmp(image, to, shallow=False):
+                return
+        raise AssertionError("the device never rests")
+    finally:
+        for pid in writers:
+            os.kill(pid, signal.SIGCONT)
 
 
 def check(root: Path, original: Path, runtime: Path) -> None:
@@ -93,26 +112,27 @@ def check(root: Path, original: Path, runtime: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(os.getuid() != 0 or not all(map(shutil.which, NEEDED)), reason="mounting needs root")
-def test_every_restart_after_a_cut_is_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_restart_after_a_cut_is_clean(tmp_path: Path) -> None:
     image, cut = tmp_path / "disk", tmp_path / "cut"
     with image.open("wb") as disk:
         disk.truncate(IMAGE_MB << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
-    chance, ended = random.Random(7), threading.Event()
+    chance = random.Random(7)
+    changing = "import sys, pathlib; from tests.daemon.test_power_cut import change; change(pathlib.Path(sys.argv[1]))"
     with mounted(image, tmp_path / "root") as root:
         write_bundle(root / "bundle", {"fine": center_model()})
         (root / "e.toml").write_text(CONFIG)
         os.sync()
-        changes = threading.Thread(target=change, args=(root, ended))
-        changes.start()
+        command = [sys.executable, "-c", changing, str(root)]
+        changes = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)
         try:
-            with running(root, tmp_path / "run"):
+            with running(root, tmp_path / "run") as daemon:
                 for _ in range(CUTS):
-                    ended.wait(chance.uniform(0.0, 0.5))
-                    shutil.copyfile(image, cut)
+                    time.sleep(chance.uniform(0.0, 0.5))  # the moment is the test's own choice
+                    copied(image, cut, (changes.pid, daemon.process.pid))
                     with mounted(cut, tmp_path / "found") as found:
                         check(found, root, tmp_path / "run-found")
-                    assert changes.is_alive()
+                    assert changes.poll() is None
         finally:
-            ended.set()
-            changes.join(60)
+            changes.kill()
+            changes.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edged.config.forward import WebhookConfig
+from edged.gateway import webhook
 from edged.gateway.webhook import Webhook
 from tests.gateway.test_forward import Counts, numbered
 from tests.support import messages
@@ -19,12 +21,16 @@ from tests.support.bus import free_port, wait_for
 
 pytestmark = pytest.mark.timeout(300)
 
+DRIP = 1
+"""An answer that comes byte by byte and does not end."""
+
 
 class Receiver(ThreadingHTTPServer):
     """Answers with `codes` first, then with 204; `got` has what it accepted."""
 
     def __init__(self, port: int, codes: tuple[int, ...] = ()) -> None:
         self.codes = list(codes)
+        self.ended = threading.Event()
         self.got: list[tuple[str, dict[str, str], dict[str, object]]] = []
         super().__init__(("127.0.0.1", port), _Handler)
 
@@ -35,6 +41,7 @@ class Receiver(ThreadingHTTPServer):
         try:
             yield self
         finally:
+            self.ended.set()
             self.shutdown()
             self.server_close()
             thread.join()
@@ -48,6 +55,12 @@ class _Handler(BaseHTTPRequestHandler):
         code = self.server.codes.pop(0) if self.server.codes else 204
         if code == 0:
             self.close_connection = True  # no answer at all
+            return
+        if code == DRIP:
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                while not self.server.ended.wait(0.05):
+                    self.wfile.write(b"x")
             return
         if code < 300:
             self.server.got.append((self.path, dict(self.headers), body))
@@ -111,6 +124,18 @@ def test_failures_are_tried_again_and_refusals_given_up(caplog: pytest.LogCaptur
         "it answers 401 Unauthorized; trying again",
         "it answers 429 Too Many Requests; trying again",
     ]
+
+
+def test_an_answer_that_drips_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "POST_AT_MOST_S", 0.3)
+    port = free_port()
+    with Receiver(port, (DRIP,)).serving() as receiver, posting(port, 1) as part:
+
+        def accepted() -> bool:
+            part.turn()  # as the gateway's thread does each second
+            return len(receiver.got) == 1
+
+        wait_for(accepted, 20)
 
 
 def test_what_was_not_accepted_is_posted_after_a_restart() -> None:

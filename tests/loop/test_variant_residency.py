@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -184,13 +185,17 @@ def test_warming_takes_a_tenth_of_the_loop_and_never_holds_it_up_in_vain(
         assert residency.due_ns <= now_ns, "held up, so it is looked at as soon as nothing is in flight"
 
         monkeypatch.setattr(variant_residency, "EVERY_NS", clock.NS_PER_S * 3600)
+        residency.look(now_ns + 1, idle=False)  # decides; the next time is far away
+        begun_ns, took_ns = now_ns, 3_000_000
         for _ in range(5):
-            begun_ns = clock.mono_ns()
+            after = SimpleNamespace(mono_ns=lambda at_ns=begun_ns + took_ns: at_ns, NS_PER_S=clock.NS_PER_S)
+            monkeypatch.setattr(variant_residency, "clock", after)
             residency.look(begun_ns, idle=True)
-            took_ns = clock.mono_ns() - begun_ns
-            assert not residency.holds_up(begun_ns + took_ns), "frames first"
-            assert begun_ns < residency.due_ns <= begun_ns + took_ns + 10 * took_ns
-            wait_for(lambda: residency.holds_up(clock.mono_ns()))
+            due_ns = begun_ns + 11 * took_ns
+            assert residency.due_ns == due_ns and not residency.holds_up(due_ns - 1), "frames first"
+            residency.look(due_ns - 1, idle=True)
+            assert residency.due_ns == due_ns, "and no other run before"
+            begun_ns = due_ns
 
 
 class HangingRuntime(HostGpuRuntime):
