@@ -20,7 +20,7 @@ from tests.support.jetson_tree import JetsonTree
 from tests.support.live_board import LiveBoard
 from tests.support.models import write_bundle
 
-LIMITS_W: Final = (60.0, 7.5, 10.0, 60.0)
+LIMITS_W: Final = (60.0, 7.5, 12.0, 60.0)
 """One phase each."""
 WINDOW_S: Final = 5.0
 

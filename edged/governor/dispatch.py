@@ -62,7 +62,7 @@ def choose(state: State, waiting: Waiting, now_s: float) -> Choice:
             accuracy = known.accuracy[i]
             untried = guessed or (
                 (latency.runs[i] < EXPLORE_RUNS or now_s - latency.ran_s[i] > EXPLORE_AGAIN_S)
-                and room > -OPTIMISM * math.sqrt(latency.cov[1 + i][1 + i])
+                and room > -OPTIMISM * latency.own_error(i, clock)
             )
             extra = (EXPLORE if untried else 0.0) - (CHANGE_PRICE if last is not None and 0 <= last != i else 0.0)
             shortest_s = min(shortest_s, service_s)

@@ -308,7 +308,7 @@ def test_a_playlist_is_played_whole_however_its_segments_are_named(tmp_path: Pat
         assert found == list(range(40))
 
 
-@pytest.mark.parametrize("kind", ["ts", "mkv"])
+@pytest.mark.parametrize("kind", ["ts", "mkv", "avi"])
 def test_a_pause_in_a_recording_on_a_server_is_cut_to_a_second(tmp_path: Path, kind: str) -> None:
     clip = write_pictures(tmp_path / f"a.{kind}", numbered(20), stamps=lambda n: n if n < 10 else n + 100)
     with HttpCamera(single("text/vnd.trolltech.linguist", clip.read_bytes())) as camera:

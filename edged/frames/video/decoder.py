@@ -25,7 +25,8 @@ STILLS: Final = {b"\xff\xd8": "mjpeg", b"\x89PNG": "png", b"RIFF": "webp"}
 
 def still_codec(data: bytes) -> str | None:
     """The codec of a single picture, from its first bytes; None if it is none."""
-    return next((codec for signature, codec in STILLS.items() if data.startswith(signature)), None)
+    codec = next((codec for signature, codec in STILLS.items() if data.startswith(signature)), None)
+    return None if codec == "webp" and data[8:12] != b"WEBP" else codec  # AVI begins like that too
 
 
 class DamagedError(Exception):

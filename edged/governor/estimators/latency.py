@@ -85,6 +85,15 @@ class Latency:
         j = 1 + variant
         return math.sqrt(max(0.0, self.cov[0][0] + self.cov[j][j] + 2 * self.cov[0][j]))
 
+    def own_error(self, variant: int, clock: int) -> float:
+        """The same of what it does not share with the others."""
+        j, slower = 1 + variant, self.slower(clock)
+        own_var = self.cov[j][j]
+        if slower:
+            k = j + len(self.runs)
+            own_var += slower * (slower * self.cov[k][k] + 2 * self.cov[j][k])
+        return math.sqrt(own_var)
+
     def learn(self, variant: int, clock: int, log_ratio: float, now_s: float) -> None:
         """After a batch that took exp(log_ratio) times what the profile says."""
         cov, mean, j = self.cov, self.mean, 1 + variant
