@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edged import process_memory
 from edged.process_memory import use_huge_pages
 
 HUGE = 2 << 20
@@ -31,6 +33,19 @@ def resident(address: int, size: int) -> int:
         pages.seek(address // mmap.PAGESIZE * 8)
         words = np.frombuffer(pages.read(size // mmap.PAGESIZE * 8), np.uint64)
     return int((words >> 63).sum()) * mmap.PAGESIZE
+
+
+def test_only_blocks_of_which_every_page_is_in_memory_are_taken() -> None:
+    with mmap.mmap(-1, 8 * HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+        values = np.frombuffer(memory, np.uint8)
+        address, start = values.ctypes.data, -values.ctypes.data % HUGE
+        values[start : start + 2 * HUGE] = 7
+        values[start + 3 * HUGE : start + 4 * HUGE - mmap.PAGESIZE] = 7
+        found = [block - address for block in process_memory._filled_blocks(HUGE)]
+        assert [at for at in found if 0 <= at < 8 * HUGE] == [start, start + HUGE]
+        del values
 
 
 def test_full_blocks_become_huge_pages_and_nothing_grows() -> None:

@@ -52,6 +52,15 @@ def test_a_part_is_there_with_its_last_byte_and_has_its_own_arrival(lengths: boo
     assert part.arrival_ns == 70
 
 
+@pytest.mark.parametrize("head", [b"", b"\r\n--b\r\n", b"\r\n--b\r\nContent-Type: image/jpeg\r\n\r\n"])
+def test_what_comes_with_the_end_of_the_picture_before_is_no_arrival(head: bytes) -> None:
+    reader, begin = MultipartReader("b"), b"\r\n--b\r\nContent-Type: image/jpeg\r\n\r\n"
+    found = reader.push(begin + JPEGS[0] + head, 5)
+    rest = begin.removeprefix(head) + JPEGS[1]
+    found += reader.push(rest[:-9], 70) + reader.push(rest[-9:], 80)
+    assert [(part.data, part.arrival_ns) for part in found] == [(JPEGS[0], 5), (JPEGS[1], 70)]
+
+
 def test_a_cut_picture_ends_at_the_next_boundary() -> None:
     cut = JPEGS[0][: len(JPEGS[0]) // 2]
     reader = MultipartReader("b")
@@ -89,6 +98,8 @@ def test_jpegs_with_nothing_between_them() -> None:
     data, reader = b"".join(JPEGS) + b"\0\0" + JPEGS[0], JpegReader()
     found = [part for at in range(0, len(data), 50) for part in reader.push(data[at : at + 50], at)]
     assert [part.data for part in found] == [*JPEGS, JPEGS[0]]
+    reader.push(JPEGS[1] + b"\r\n", 10_000)
+    assert [part.arrival_ns for part in reader.push(JPEGS[2], 20_000)] == [20_000]
 
 
 @given(st.lists(st.binary(max_size=200), max_size=8))

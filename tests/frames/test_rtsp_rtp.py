@@ -94,6 +94,13 @@ def test_a_camera_that_numbers_anew_is_followed(reorders: bool) -> None:
     assert tracker.lost == 0
 
 
+@pytest.mark.parametrize("reorders", [False, True])
+def test_a_packet_that_comes_twice_harms_nothing(reorders: bool) -> None:
+    tracker = SequenceTracker(reorders)
+    found = [item for n in (1, 1, 2, 2, 2, 3) for item in numbers(tracker.push(packet(n)))]
+    assert found == [(1, False), (2, False), (3, False)] and tracker.lost == 0
+
+
 def test_late_and_stray_datagrams_are_no_new_count() -> None:
     tracker = SequenceTracker(reorders=True)
     tracker.push(packet(30_000))

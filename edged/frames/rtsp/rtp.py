@@ -113,11 +113,12 @@ class SequenceTracker:
 
     def _renumbered(self, sequence: int) -> bool:
         """Of a packet that is behind: whether the camera has begun to number anew."""
-        if not self._reorders:
-            return True
         assert self._next is not None
+        behind = self._next - sequence & 0xFFFF
+        if not self._reorders:
+            return behind > 1  # else it is the one before again
         expected, self._after_stray = self._after_stray, sequence + 1 & 0xFFFF
-        return self._next - sequence & 0xFFFF > _MISORDERED and sequence == expected
+        return behind > _MISORDERED and sequence == expected
 
     def _ready(self, now_ns: int) -> list[tuple[RtpPacket, bool]]:
         found: list[tuple[RtpPacket, bool]] = []

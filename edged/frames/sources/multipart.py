@@ -15,6 +15,7 @@ MAX_PART_BYTES: Final = 16 << 20
 _MAX_HEAD: Final = 1 << 14
 _LENGTH: Final = re.compile(rb"(?im)^content-length:\s*(\d{1,9})\s*$")
 _FIRST_LINES: Final = re.compile(rb"\s*([^\r\n:]{1,200})\r?\n[\w-]+:")
+_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
 _TYPE: Final = re.compile(rb"(?im)^content-type:\s*([\w.+-]+/[\w.+-]+)")
 
 
@@ -41,7 +42,7 @@ class MultipartReader:
 
     def push(self, data: bytes, arrival_ns: int) -> list[Part]:
         """The parts that end within these bytes."""
-        if self._buffer.find(self._boundary) < 0:  # what ended the part before is not this one's
+        if not self._picture_begun():
             self._arrival_ns = arrival_ns
         self._buffer += data
         parts: list[Part] = []
@@ -52,6 +53,15 @@ class MultipartReader:
             self._buffer.clear()
         return parts
 
+    def _picture_begun(self) -> bool:
+        """Many cameras send the next boundary, some all of the head, with the end of the picture before."""
+        start = self._buffer.find(self._boundary)
+        head = self._head(start) if start >= 0 else None
+        return head is not None and head.end() < len(self._buffer)
+
+    def _head(self, start: int) -> re.Match[bytes] | None:
+        return _HEAD_END.search(self._buffer, start, start + _MAX_HEAD)
+
     def _part(self) -> Part | None:
         buffer = self._buffer
         start = buffer.find(self._boundary)
@@ -61,7 +71,7 @@ class MultipartReader:
             if len(buffer) > _MAX_HEAD:
                 del buffer[: -len(self._boundary)]
             return None
-        head = re.compile(rb"\r?\n\r?\n").search(buffer, start, start + _MAX_HEAD)
+        head = self._head(start)
         if head is None:
             if len(buffer) - start > _MAX_HEAD:
                 del buffer[: start + len(self._boundary)]
@@ -110,7 +120,7 @@ class JpegReader:
 
     def push(self, data: bytes, arrival_ns: int) -> list[Part]:
         """The pictures that end within these bytes."""
-        if not self._buffer:
+        if SOI not in self._buffer:
             self._arrival_ns = arrival_ns
         self._buffer += data
         parts: list[Part] = []

@@ -67,6 +67,8 @@ class Decoder(Generic[Tag]):
 
     def decode(self, data: bytes, tag: Tag) -> list[tuple[av.VideoFrame, Tag]]:
         """The pictures that are ready. Raises DamagedError."""
+        if not data:  # to the decoder it would be the end: it would take nothing more
+            raise DamagedError
         packet: Any = av.Packet(data)
         packet.pts = self._number = self._number + 1
         if self._stills:
