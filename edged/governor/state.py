@@ -284,10 +284,8 @@ class State:
 
     def first_latency(self, variant: int, latency_ms: tuple[float, ...], now_s: float) -> None:
         """Of a variant of which nothing was known, by batch size from 1, measured at the clock in force."""
-        known, nominal_s = list(self.variants), self.tables.nominal_s[variant]
-        slower = nominal_s[self.clock] / nominal_s[-1]
-        at_the_highest_ms = plausible([ms / slower for ms in latency_ms], MAX_BATCH)
-        known[variant] = replace(known[variant], latency_ms=at_the_highest_ms)
+        known, slower = list(self.variants), self.tables.stretch(variant, self.clock)
+        known[variant] = replace(known[variant], latency_ms=plausible([ms / slower for ms in latency_ms], MAX_BATCH))
         self.adapt(known, self.budget, self.cameras, now_s)
 
     def moved(self, variant: int, away: str | None, latency_ms: tuple[float, ...], now_s: float) -> None:
