@@ -149,6 +149,8 @@ class VariantResidency:
         self.due_ns = now_ns if self._leaving is not None else self._decide_ns
         if self._warming is not None:  # a loop that is held up must come here as soon as nothing is in flight
             self.due_ns = min(self.due_ns, self._warm_due_ns)
+        if not self._done.empty():  # since it was looked at
+            self.due_ns = now_ns
 
     def _decide(self, now_ns: int) -> None:
         self._free_retired()

@@ -54,6 +54,13 @@ def test_over_udp_what_comes_late_is_put_in_order_and_nothing_is_lost() -> None:
     assert tracker.push(packet(12)) == [] == tracker.push(packet(14))
 
 
+def test_the_highest_number_counts_wraps_and_no_late_packet() -> None:
+    tracker = SequenceTracker(reorders=True)
+    for number in (65_533, 65_535, 65_534, 1, 0, 3, 2):
+        tracker.push(packet(number))
+    assert tracker.highest == 0x1_0003
+
+
 def test_over_udp_a_gap_is_a_loss_after_60_ms_or_64_packets() -> None:
     tracker = SequenceTracker(reorders=True)
     tracker.push(packet(1))

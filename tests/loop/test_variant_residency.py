@@ -15,7 +15,7 @@ from edged import clock
 from edged.config import CameraConfig, Limits
 from edged.engines.engine import HostMemory, ModelTensors
 from edged.engines.ort_cuda import OrtCudaEngine
-from edged.errors import UsageError
+from edged.errors import EdgedError, UsageError
 from edged.loop import variant_residency
 from edged.loop.build import Loop
 from edged.power.host_paths import HostPaths
@@ -196,6 +196,21 @@ def test_warming_takes_a_tenth_of_the_loop_and_never_holds_it_up_in_vain(
             residency.look(due_ns - 1, idle=True)
             assert residency.due_ns == due_ns, "and no other run before"
             begun_ns = due_ns
+
+
+def test_what_the_thread_has_done_while_the_loop_decides_is_taken_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with built(tmp_path, MODELS, PATIENT, load=False) as loop:
+        residency = loop.residency
+
+        def decide(now_ns: int) -> None:
+            residency._done.put(("fine", EdgedError("it cannot be loaded")))
+            residency.due_ns = 0
+
+        monkeypatch.setattr(residency, "_decide", decide)
+        residency.look(now_ns := clock.mono_ns(), idle=True)
+        assert residency.due_ns <= now_ns
 
 
 class HangingRuntime(HostGpuRuntime):

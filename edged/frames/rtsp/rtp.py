@@ -98,7 +98,8 @@ class SequenceTracker:
         ahead = packet.sequence - self._next & 0xFFFF
         if ahead >= 0x8000:
             return self._begin(packet, True) if self._renumbered(packet.sequence) else []
-        self.highest += packet.sequence - self.highest & 0xFFFF
+        step = packet.sequence - self.highest & 0xFFFF
+        self.highest += step if step < 0x8000 else 0  # else it fills a gap below
         if ahead == 0 and not self._held:
             self._next = packet.sequence + 1 & 0xFFFF
             return [(packet, False)]
