@@ -14,7 +14,7 @@ BY_REASON: Final = (
     ("with 404", "the path in the URL is wrong: look it up in the camera's manual"),
     ("the user or the password", "sudo edged credential set camera.NAME, then systemctl restart edged"),
     ("web page", "use the URL of the stream, not that of the camera's page"),
-    ("single JPEG", "set poll_s, or use the URL of the stream"),
+    ("gives a single", "set poll_s, or use the URL of the stream"),
     ("frozen picture", "the camera sends the same picture again and again: restart it if that goes on"),
     ("onnection refused", "nothing answers at that address and port: check both, and that the camera's stream is on"),
     ("no answer", "the camera is off or unreachable: check its power, its cable and its address"),

@@ -139,10 +139,10 @@ def test_a_wrong_configuration_is_exit_2(
 
 def test_a_configuration_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "-c", str(tmp_path)]) == 2
-    assert "cannot be read: it is not a regular file" in capsys.readouterr().err
+    assert "cannot be read: Is a directory" in capsys.readouterr().err
     assert main(["check", "-c", str(tmp_path), "--json"]) == 2
     (finding,) = json.loads(capsys.readouterr().out)["findings"]
-    assert finding["level"] == "failed" and "not a regular file" in finding["text"] and finding["fix"]
+    assert finding["level"] == "failed" and "Is a directory" in finding["text"] and finding["fix"]
 
 
 def test_a_missing_bundle(check: Check, tmp_path: Path) -> None:
