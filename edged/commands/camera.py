@@ -43,7 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
     added = credential is not None and credential not in store.names()
     if credential is not None and password is not None:
         store.put(credential, password)
-        reload_units()
     try:
         file = _write(path, table)
     except EdgedError:
@@ -53,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if credential is None:
         print(f"{file} is written; the daemon takes it with `edged ctl reload`")
     else:
+        reload_units()
         print(
             f"{file} and the password {credential} are written; the service takes both with `systemctl restart edged`"
         )

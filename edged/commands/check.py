@@ -172,13 +172,13 @@ def _device_profile(known: DeviceInfo, config: Config) -> Finding:
 def clocks_to_choose(known: DeviceInfo, bundle: str) -> Finding:
     measure = f"edged-calibrate profile {bundle}"
     if not known.clock_matters:
-        what, fix = "this machine lists no GPU clocks", "it is for Jetson boards"
+        what, fix = "this machine lists no GPU clocks to choose from", "it is for Jetson boards"
         if known.device is not None:
             what, fix = "the device profile is of one clock only", f"measure all: {measure}"
         return Finding("warning", "GPU clock", f"clock_control has no effect: {what}", fix)
     low_mhz, high_mhz = known.clocks_mhz[0], known.clocks_mhz[-1]
     text = f"{len(known.clocks_mhz)} clocks from {low_mhz:g} to {high_mhz:g} MHz to choose from, "
-    if known.profile is None:
+    if known.device is not None and known.device.clock_ratio != (1.0,):
         return Finding(
             "ok", "GPU clock", text + "what they cost is guessed and learnt", f"for a better start: {measure}"
         )

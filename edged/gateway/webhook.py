@@ -65,7 +65,8 @@ class Webhook(Forwarder):
         posting = self._posting
         if posting is not None and clock.mono_ns() > posting[1]:
             with contextlib.suppress(OSError):
-                posting[0].shutdown(socket.SHUT_RDWR)
+                # as a plain socket: an SSLSocket would take its session away from the thread that reads
+                socket.socket.shutdown(posting[0], socket.SHUT_RDWR)
 
     def _connected(self, connection: socket.socket) -> None:
         self._posting = connection, clock.mono_ns() + int(POST_AT_MOST_S * clock.NS_PER_S)

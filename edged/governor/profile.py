@@ -58,7 +58,8 @@ def quiet_time(now_s: float, sample: Sensed) -> tuple[float, float]:
 
 
 def is_plausible(device: Device) -> bool:
-    """Whether all its constants are numbers in a possible range, and it has at least one clock."""
+    """Whether all its constants are numbers in a possible range, and it has at least one clock; where the clocks are a
+    guess, a ratio of each."""
     masses = device.junction_j_per_c, device.sink_j_per_c
     positive = *masses, device.junction_sink_c_per_w, device.sink_air_c_per_w
     return (
@@ -66,6 +67,8 @@ def is_plausible(device: Device) -> bool:
         and all(0 <= w < MAX_W for w in device.idle_w)
         and all(0 < x < 1e9 for x in positive)
         and 0 <= device.leakage_w_per_c < 1e9
+        and len(device.clock_ratio) in (1, len(device.idle_w))
+        and all(0 < ratio <= 1 for ratio in device.clock_ratio)
     )
 
 

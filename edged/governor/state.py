@@ -168,7 +168,7 @@ class State:
     @property
     def unmeasured(self) -> bool:
         """Nothing is known of its watts, not even by a first reading."""
-        return not any(self.device.idle_w)
+        return not any(self.device.idle_w) and len(self.device.clock_ratio) == len(self.device.idle_w)
 
     @property
     def knows_power(self) -> bool:
@@ -283,9 +283,9 @@ class State:
         self.variants, self.budget, self.cameras, self.planned_s = variants, budget, cameras, -math.inf
 
     def first_latency(self, variant: int, latency_ms: tuple[float, ...], now_s: float) -> None:
-        """Of a variant of which nothing was known, by batch size from 1."""
-        known = list(self.variants)
-        known[variant] = replace(known[variant], latency_ms=plausible(latency_ms, MAX_BATCH))
+        """Of a variant of which nothing was known, by batch size from 1, measured at the clock in force."""
+        known, slower = list(self.variants), self.tables.stretch(variant, self.clock)
+        known[variant] = replace(known[variant], latency_ms=plausible([ms / slower for ms in latency_ms], MAX_BATCH))
         self.adapt(known, self.budget, self.cameras, now_s)
 
     def moved(self, variant: int, away: str | None, latency_ms: tuple[float, ...], now_s: float) -> None:

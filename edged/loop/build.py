@@ -61,7 +61,7 @@ from edged.worker import Worker
 
 STUCK_AFTER_S: Final = 5.0  # a turn takes milliseconds; a first CUDA call or a paged-out model may take seconds
 NO_CLOCK_COSTS: Final = "the device profile is of one clock only"
-NO_CLOCKS: Final = "this machine lists no GPU clocks"
+NO_CLOCKS: Final = "this machine lists no GPU clocks to choose from"
 
 log = logging.getLogger("edged")
 

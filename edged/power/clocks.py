@@ -1,4 +1,4 @@
-"""The GPU's clock ceiling as a fast actuator: an index into a device profile's clocks in, the ceiling in force out.
+"""The GPU's clock ceiling as a fast actuator: an index into the clocks to choose from in, the ceiling in force out.
 
 `set` is for the engine loop: it stores the request and returns. The thread "power.clocks" executes it through the
 privileged helper (clock_helper.py), which restores the previous ceiling when this process closes its socket or dies. A
@@ -46,7 +46,7 @@ class ClockState:
 
 
 class ClockActuator:
-    """`clocks_mhz` ascends, as in the device profile. Starts its thread; `close` restores the previous ceiling."""
+    """`clocks_mhz` ascends: those to choose from. Starts its thread; `close` restores the previous ceiling."""
 
     def __init__(self, clocks_mhz: Sequence[float], path: Path = SOCKET) -> None:
         self._clocks_mhz = tuple(clocks_mhz)

@@ -30,9 +30,9 @@ RAIL: Final = "gpu"
 LAG_S: Final = 0.1
 """The card's counters are renewed about ten times a second."""
 DRIVER_MEAN_S: Final = 1.0
+"""Over which the driver averages the power that it reports."""
 MOST_W: Final = 3000.0
 """No card draws more."""
-"""Over which the driver averages the power that it reports."""
 _SLOWDOWNS: Final = {
     "sw-power-cap": "nvmlClocksThrottleReasonSwPowerCap",
     "sw-thermal": "nvmlClocksThrottleReasonSwThermalSlowdown",
@@ -132,7 +132,7 @@ class NvmlProvider:
             seconds = (now_ns - before[1]) / clock.NS_PER_S
             self._mean_s = counter_mean_s(seconds)
             watts = (energy - before[0]) / 1e3 / seconds
-            if watts <= MOST_W:  # else the counter began anew
+            if watts <= MOST_W:  # else the counter has jumped
                 return watts
         self._mean_s = DRIVER_MEAN_S
         milliwatts = self._ask(missing, "power", pynvml.nvmlDeviceGetPowerUsage)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edged.clock import NS_PER_S
+from edged.power.battery import MOST_OVERFULL
 from edged.power.provider import BatteryReading
 from edged.power.temperatures import ON_CHIP
 
@@ -25,7 +26,7 @@ LOAD_CHANGE_W: Final = 1.0
 LOAD_CHANGE_SHARE: Final = 0.2
 LOAD_CHANGE_PERCENT: Final = 30.0
 UNSEEN_SHARE: Final = 0.05
-"""Of a battery's capacity; the coarsest gauges count in hundredths."""
+"""Of a battery's capacity; the coarsest gauges count in hundredths. What one reads above full comes to it."""
 LONGEST_S: Final = 60.0
 """After a longer pause it is not known what was drawn."""
 
@@ -131,7 +132,8 @@ class StuckBattery:
             self._charge_j, self._drawn_j = None if battery is None else battery.charge_j, 0.0
             return battery
         self._drawn_j += max(0.0, battery.discharge_w or 0.0) * seconds
-        if self._drawn_j < UNSEEN_SHARE * battery.capacity_j:
+        above_full = MOST_OVERFULL - 1.0 if battery.charge_j >= battery.capacity_j else 0.0
+        if self._drawn_j < (UNSEEN_SHARE + above_full) * battery.capacity_j:
             return battery
         drawn_wh = self._drawn_j / 3600
         missing.append(f"the battery's charge has not changed while {drawn_wh:.1f} Wh were drawn: its gauge is stuck")

@@ -92,6 +92,9 @@ def test_it_is_said_which_clocks_there_are_to_choose_from_and_whether_their_cost
     guessed = clocks_to_choose(DeviceInfo((), Device((0.0, 0.0), clock_ratio=(0.5, 1.0)), (510, 1020)), "b")
     assert guessed.level == "ok" and guessed.text.startswith("2 clocks from 510 to 1020 MHz") and guessed.fix
     profile = DeviceProfile(VERSION, "board", "cpu", [], clocks_mhz=[510, 1020], idle_w=[4.0, 5.0])
+    meterless = DeviceProfile(VERSION, "board", "cpu", [], clocks_mhz=[510, 1020])
+    known = DeviceInfo((), Device((0.0, 0.0), clock_ratio=(0.5, 1.0)), (510, 1020), profile=meterless)
+    assert "guessed" in clocks_to_choose(known, "b").text, "a profile without a meter says nothing of watts"
     measured = clocks_to_choose(DeviceInfo((), Device((4.0, 5.0)), (510, 1020), profile=profile), "b")
     assert measured.level == "ok" and "as measured" in measured.text and not measured.fix
 

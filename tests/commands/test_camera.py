@@ -49,7 +49,8 @@ def test_a_camera_is_asked_and_written(config: Path, capsys: pytest.CaptureFixtu
 def test_the_password_is_asked_for_and_becomes_a_credential(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clip = access_units(128, 64, 20)
+    clip, reloaded = access_units(128, 64, 20), []
+    monkeypatch.setattr(command, "reload_units", lambda: reloaded.append(1))
     with RtspCamera(clip, fps=20, user="joe", password=PASSWORD) as camera:
         source = camera.url.replace("rtsp://", "rtsp://joe@")
         monkeypatch.setattr("sys.stdin", io.StringIO("wrong\n"))
@@ -61,10 +62,12 @@ def test_the_password_is_asked_for_and_becomes_a_credential(
         assert add(config, "gate", source) == 1
         assert "my.d/camera-gate.toml: Not a directory" in capsys.readouterr().err
         assert not list((config.parent / "credentials").iterdir()), "of a camera that there is not"
+        assert not reloaded, "a unit that was told of a password that is gone would not start"
         (config.parent / "my.d").unlink()
         monkeypatch.setattr("sys.stdin", io.StringIO(PASSWORD + "\n"))
         assert add(config, "gate", source) == 0
     captured = capsys.readouterr()
+    assert reloaded == [1]
     assert "128x64" in captured.out and "systemctl restart edged" in captured.out
     kept = config.parent / "credentials/camera.gate"
     assert kept.read_text() == PASSWORD + "\n" and stat.S_IMODE(kept.stat().st_mode) == 0o600

@@ -16,6 +16,7 @@ from edged.governor.messages import (
     Device,
     Observation,
     Pinned,
+    Residency,
     Sensed,
     Variant,
     VariantLost,
@@ -284,3 +285,17 @@ def test_a_reading_of_temperature_alone_lets_heat_be_held() -> None:
     assert hot.decision.unenforceable == ()
     chosen = hot.run(15, watts=None, celsius=86.0)[-200:]
     assert chosen.count("fp16") < 100
+
+
+def test_a_profile_of_several_clocks_that_reads_nothing_at_rest_is_a_profile_all_the_same() -> None:
+    measured = GovernorScript(CAPPED, Device((0.0, 0.0), fixed_clock=False))
+    measured.run(2, watts=6.0)
+    assert measured.state.profiled and measured.state.device.idle_w == (0.0, 0.0)
+
+
+def test_a_first_latency_at_a_lower_clock_is_told_from_that_at_the_highest() -> None:
+    guessed = Device((0.0,) * 3, clock_ratio=(0.4, 0.7, 1.0))
+    begun = GovernorScript(BUDGET, guessed, [FP16, Variant("int8", 0.73, ())])
+    begun.at(1, Sensed(clock=0), Residency("int8", None, (44.0, 88.0)))
+    assert begun.state.service_s(1, 0) == pytest.approx(0.044)
+    assert begun.state.service_s(1, 2) == pytest.approx(0.044 / (0.25 + 0.75 / 0.4))

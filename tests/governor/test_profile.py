@@ -23,6 +23,8 @@ def test_the_guess_is_marked() -> None:
         Device(()),
         Device((float("nan"),)),
         Device((-1.0,)),
+        Device((0.0,) * 3, clock_ratio=(0.5, 1.0)),
+        Device((0.0,) * 2, clock_ratio=(0.0, 1.0)),
         replace(assumed(5.0), sink_j_per_c=0.0),
         replace(assumed(5.0), leakage_w_per_c=float("nan")),
     ],

@@ -145,5 +145,8 @@ def test_a_gauge_that_keeps_its_charge_while_energy_is_drawn_is_stuck() -> None:
     assert missing == ["the battery's charge has not changed while 1.4 Wh were drawn: its gauge is stuck"]
     lower = replace(full, charge_j=89_000.0)
     assert after(1, lower) == (lower, []), "it lives again"
+    above_full = replace(full, charge_j=full.capacity_j)
+    assert after(1400, above_full) == (above_full, []), "a gauge may read above full, which is cut off"
+    assert after(200, above_full)[0] is None
     for quiet in (replace(full, discharge_w=-10.0), replace(full, discharge_w=None)):
         assert after(2000, quiet) == (quiet, []), "a full battery may be charged for long, and an unknown draw is none"

@@ -68,6 +68,10 @@ class Tables:
     def index(self, name: str) -> int | None:
         return self.names.index(name) if name in self.names else None
 
+    def stretch(self, variant: int, clock: int) -> float:
+        """How much longer it takes than at the highest clock."""
+        return self.nominal_s[variant][clock] / self.nominal_s[variant][-1]
+
     def batch_times(self, variant: int, batch: int) -> float:
         """Service time of a batch as a multiple of a single frame's."""
         times = self.times[variant]
