@@ -115,9 +115,7 @@ def test_it_ends_when_the_daemon_goes_away(daemon: Daemon) -> None:
     daemon.until(daemon.ring(), 1, 0)
     daemon.link.close()
     assert daemon.process is not None
-    begin = time.monotonic()
-    daemon.process.wait(5)
-    assert time.monotonic() - begin < 1  # and not after the ten seconds to its next frame
+    daemon.process.wait(8)  # and not after the ten seconds to its next frame
 
 
 def test_a_frozen_picture_is_counted_and_not_written(daemon: Daemon, tmp_path: Path) -> None:
