@@ -16,8 +16,10 @@ from tests.support.bus import endpoint_in, publishing, wait_for
 
 
 def state_arrives(subscription: Subscription, publisher: Publisher, pid: int) -> bool:
+    """A state of this daemon: one of the daemon before may still have been on its way."""
     publisher.publish(messages.state(pid))
-    return isinstance(subscription.receive(0.1), State)
+    state = subscription.receive(0.1)
+    return isinstance(state, State) and state.pid == pid
 
 
 def test_it_starts_without_the_daemon_and_sees_its_restart(tmp_path: Path) -> None:
