@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -36,6 +35,7 @@ from edged.power.power_mode_manager import PowerModeManager
 from tests.support.bus import wait_for
 from tests.support.loop import built, running
 from tests.support.models import center_model
+from tests.support.repeating import repeating
 
 MODELS = {"fine": center_model(-100.0), "fast": center_model(-90.0)}
 CAMERA = '[[camera]]\nname = "gate"\nsource = "test://5?width=128&height=64&fps=30"\n'
@@ -78,38 +78,13 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield made
 
 
-@contextlib.contextmanager
-def beside(action: Callable[[int], object]) -> Iterator[None]:
-    """The action again and again on another thread, which must not fail."""
-    stop, failed = threading.Event(), []
-
-    def repeat() -> None:
-        n = 0
-        while not stop.is_set():
-            try:
-                action(n)
-            except BaseException as error:
-                failed.append(error)
-                return
-            n += 1
-
-    thread = threading.Thread(target=repeat)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(20)
-    assert not failed and not thread.is_alive(), failed
-
-
 def limits_after(reply: Reply) -> dict[str, float | None]:
     assert isinstance(reply, LimitsReply | ProfileReply)
     return {key: getattr(reply.limits, key) for key in reply.limits.__struct_fields__}
 
 
 def test_a_set_beside_reloads_takes_none_of_them_back(desk: Desk) -> None:
-    with beside(lambda n: desk.ask(Set(min_accuracy=0.1 + 0.01 * (n % 7)))):
+    with repeating(lambda n: desk.ask(Set(min_accuracy=0.1 + 0.01 * (n % 7))), 0.0):
         for n in range(ROUNDS):
             desk.write(f"deadline_ms = {901 + n}")
             desk.reconfiguration.reload()
@@ -119,7 +94,7 @@ def test_a_set_beside_reloads_takes_none_of_them_back(desk: Desk) -> None:
 def test_a_set_beside_profiles_takes_none_of_them_back(desk: Desk) -> None:
     for n in range(4):
         desk.profile(f"p{n}", f"deadline_ms = {500 + n}\npower_window_s = {20 + n}")
-    with beside(lambda n: desk.ask(Set(min_accuracy=0.1 + 0.01 * (n % 7)))):
+    with repeating(lambda n: desk.ask(Set(min_accuracy=0.1 + 0.01 * (n % 7))), 0.0):
         for n in range(ROUNDS):
             reply = desk.ask(requests.Profile(f"p{n % 4}"))
             assert limits_after(reply)["deadline_ms"] == 500 + n % 4
@@ -130,7 +105,7 @@ def test_a_set_beside_profiles_takes_none_of_them_back(desk: Desk) -> None:
 
 
 def test_two_clients_that_set_different_limits_both_keep_theirs(desk: Desk) -> None:
-    with beside(lambda n: desk.ask(Set(power_window_s=10.0 + n % 9))):
+    with repeating(lambda n: desk.ask(Set(power_window_s=10.0 + n % 9)), 0.0):
         for n in range(ROUNDS * 5):
             assert limits_after(desk.ask(Set(deadline_ms=300.0 + n)))["deadline_ms"] == 300.0 + n
     found = desk.loop.limits.layers.in_force
@@ -139,7 +114,7 @@ def test_two_clients_that_set_different_limits_both_keep_theirs(desk: Desk) -> N
 
 def test_reloads_and_profiles_beside_each_other_leave_a_whole(desk: Desk) -> None:
     desk.profile("night", "power_window_s = 33")
-    with beside(lambda n: desk.ask(requests.Profile("night" if n % 2 else None))):
+    with repeating(lambda n: desk.ask(requests.Profile("night" if n % 2 else None)), 0.0):
         for n in range(ROUNDS):
             desk.write(f"deadline_ms = {901 + n}")
             desk.reconfiguration.reload()

@@ -9,13 +9,17 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def repeating(work: Callable[[int], object], every_s: float) -> Iterator[None]:
-    """`work(n)`, n = 0, 1, 2, ..., on a thread, until the context ends."""
-    stop = threading.Event()
+    """`work(n)`, n = 0, 1, 2, ..., on a thread, until the context ends. What it raises fails the test."""
+    stop, failed = threading.Event(), list[BaseException]()
 
     def run() -> None:
         n = 0
         while not stop.wait(every_s):
-            work(n)
+            try:
+                work(n)
+            except BaseException as error:
+                failed.append(error)
+                return
             n += 1
 
     thread = threading.Thread(target=run)
@@ -25,3 +29,4 @@ def repeating(work: Callable[[int], object], every_s: float) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+    assert not failed, failed
